@@ -1,0 +1,42 @@
+# make demo        a real transfer on this machine, from an empty folder to a compared file (FILE=... sends another)
+# make test        format, lint, types, tests: what CI runs
+# make test-long   the tests that take longer
+# make format      rewrite the files in the project's format
+
+PYTHON ?= python3
+FILE ?= README.md
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test test-long format clean
+
+demo: $(VENV)/.runtime
+	@$(RUN) tools/demo.py "$(FILE)"
+
+test: $(VENV)/.dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(RUN) -m pytest -m "not long"
+
+test-long: $(VENV)/.dev
+	$(RUN) -m pytest -m long
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
