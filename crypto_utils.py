@@ -1,0 +1,215 @@
+"""The cryptography that everything else is built from; docs/PROTOCOL.md has each formula.
+
+    digest            SHA-256 (FIPS 180-4)
+    mac               HMAC-SHA256 (RFC 2104)
+    hkdf_*            HKDF-SHA256 (RFC 5869)
+    stretch           scrypt (RFC 7914), by profile
+    kem_*             ML-KEM-768 (FIPS 203) through HPKE's exporter (RFC 9180)
+    RecordCipher      AES-256-EAX with a counted nonce and a key for each epoch
+
+Rules: this room knows no socket, no file and no clock. Randomness enters through `random_bytes` alone, which callers
+take as an argument, so that a test can fix it. Plaintext is left in a buffer by `RecordCipher.open` only when its tag
+is right. This room and `wire/pake.py` are the only ones that import pycryptodome.
+"""
+
+import hashlib
+import hmac as _stdlib_hmac
+from base64 import b64decode
+from collections.abc import Callable
+
+from errors import ConnectionTrouble, IntegrityError, UsageError
+
+_NEEDED = (4, 4)
+_INSTALL = "Run: python -m pip install -r requirements.txt"
+
+try:
+    import Crypto
+    from Crypto.Cipher import AES
+    from Crypto.Hash import HMAC, SHA256
+    from Crypto.Protocol import HPKE
+    from Crypto.Protocol.KDF import scrypt
+    from Crypto.PublicKey import MLKEM
+    from Crypto.PublicKey.MLKEM import MLKEMKey
+    from Crypto.Random import get_random_bytes
+except (ImportError, OSError) as missing:  # OSError: a native module of it that does not load
+    if isinstance(missing, ModuleNotFoundError) and missing.name == "Crypto":
+        raise UsageError("pycryptodome is not installed", _INSTALL) from None
+    raise UsageError("the installed pycryptodome is too old or incomplete (4.4 is needed)", _INSTALL) from None
+if tuple(Crypto.version_info[:2]) < _NEEDED:
+    raise UsageError("the installed pycryptodome is too old (4.4 is needed)", _INSTALL)
+
+Random = Callable[[int], bytes]
+Buffer = bytes | bytearray | memoryview
+
+KEY_SIZE = 32
+DIGEST_SIZE = 32
+TAG_SIZE = 16
+KEM_PUBLIC_SIZE = 1184
+KEM_CIPHERTEXT_SIZE = 1088
+KEM_SEED_SIZE = 64
+STRETCHED_SIZE = 80
+SALT_SIZE = 32
+
+RECORDS_PER_EPOCH = 1 << 20
+RECORD_NUMBER_LIMIT = 1 << 48
+
+# A profile is one byte on the wire that names exact costs: N, r, p. No weak one has a number.
+SCRYPT_PROFILES: dict[int, tuple[int, int, int]] = {1: (1 << 15, 8, 3)}
+DEFAULT_PROFILE = 1
+_SCRYPT_THREADS = 2  # each takes 32 MiB; a third would not fit into the memory that a client may use
+
+_KEM_INFO = b"secure-file-transfer v1 kem"
+_KEM_EXPORT = b"sft1 ss_pq"
+
+# HPKE's post-quantum part is still a draft. Opening this fixed ciphertext with the key of a fixed seed shows that the
+# installed release computes what this protocol means; without the check, another result would read "wrong password".
+KEM_CHECK_SEED = bytes(range(KEM_SEED_SIZE))
+KEM_CHECK_CIPHERTEXT = b64decode(
+    "DasH26MYHX63Bl19Qt00K295pzKqnztCQs0ey+7zoPO+oAfDqFxkNh4AUyZfa1jFT7ftlbL/5ldS9zQ7fiworSPfd7XzHSSGKFcpgQVoAOK9"
+    "4i29iQwxhPrI5dkbulI4EgDtRWoki3q+Km8EnAOpg0CkHdRVoe7Evcy0ed5FQxB3SnYwcUlyxrnHc5lPYT6F67FMWnU308HFGyfwBZ+m5/Tk"
+    "8pEBZDYlxtq9r/FWgpBqcNM4m2UzMpUxeRnHLuufVavs27+5oVCgxRNfGflNazbhdsszghxGzJImAyHOrWqfOIVYx9p73uT7bIci5hof80Q3"
+    "sHUUP3n1wQJ+Q4RJwmjjMIkKlvjabs1cjf292MhAv0+V4pkpsTHsGo0MUPq5Z+5ZcUXmg9KfL8Hxvq5Qc6vLL/sdjD6o5yeE8rV2GLX/Flvz"
+    "CJ7qoHf7Zv8gwZT8TyfF5MslKCwBEz0071rtJPkpIeGB60W6xHPtAqZc6X4zOiUspHVuwhyWnhP7rG+HSro1W7Y6w+hHYyoR5gm6Fl4w42mD"
+    "MNH44FA6jRM+dRSELNtR3GAoNZuqTexCUILk7zqkHs8pUBa6gYmN9Psbfba4llR+7e3kpZJL4LpESD2wCoCiA7Ltxig5WsX0N5N7l5RVseDr"
+    "pr8m+xImnieu15/1bIeN2l9I8JuRWUIT9G8ti+FIMQbNNEb3ej/+slOm2zr8Ya++JIV9sKKklIQo60OXcHbi9anNUUhI6yUbls0/X+9bkw0/"
+    "rAA7/dO2L/5Y2i9ltv3ytDep8pX4e2eNDQrpHFJ7vPb9/eiY9cWT/tAET8R/z4bLPF64NKG3rWkT4WFDtC+61iem/E5SFITrnidjQbZ2x4Na"
+    "DJPMMy3epPJvdtECrz3cvx7WVistl4YfB0AR1JKYqf+S3sjVqaFhiWgngvIiL5jUzS8sN9UGHcPqLMZ0s04BDhnkWfSfC1PrmTd/7n8N6RZC"
+    "BhR+Vu/egxYVMG4hYY+f4+lwBS8FpZ7kQyfxmCz5Lc2bvsY/2gR9eVqdxpGSoUBO81JqzaNjSBqQmhy4tPXu8B/4yRoqrS5WY/YEYHIDLhlL"
+    "lo0B4vYhz7w2/zYIlz/B19RIcn6HbuP2XdzxQ1r5VyUhoTfvdMJh+vnWtr6vZGCaNjWA5GtwW6cUpM+r13mgoVyP7qraPmsBBlsz1QSy/b/F"
+    "Nd7Rnax0Z1vz/Ehs6vGOAqc6DOfQIpkfXXro1fBkdIAUk+ZdxIwhKWZDYW2GdlONk0FgIAWa5d4CXTk27v1ZWas9XqL+WSwNy7y5H6gO6uqA"
+    "037vxE9VzP2EVjBBiIZo/PDa03QCvpDh/pIGfXdHQul9ijhZVGiJx3uW/noa2sxkU0Ix6/NpcpPneszjLhpDZZqIEllvCxkzuomq6Be4XeHo"
+    "QmBb4inrBrY8Z5cqKKFM2NP27VnCeFWulw7sTowpS1KhSLA="
+)
+_KEM_CHECK_ANSWER = "2f725a985a0875f0688392192c4d9d04337f8804cff3f02a080c552dcc7c7d84"
+
+
+def random_bytes(size: int) -> bytes:
+    """`size` bytes from the system's generator: the one seam for randomness."""
+    return get_random_bytes(size)
+
+
+def digest(data: Buffer) -> bytes:
+    """SHA-256 of `data`, 32 bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def new_digest() -> "hashlib._Hash":
+    """A running SHA-256; it lets other threads run while it works on a large buffer."""
+    return hashlib.sha256()
+
+
+def mac(key: Buffer, *parts: Buffer) -> bytes:
+    """HMAC-SHA256 of the parts, one after the other, 32 bytes."""
+    running = HMAC.new(bytes(key), digestmod=SHA256)
+    for part in parts:
+        running.update(part)
+    return running.digest()
+
+
+def equal(one: Buffer, other: Buffer) -> bool:
+    """Compare two secrets in a time that does not depend on where they differ."""
+    return _stdlib_hmac.compare_digest(one, other)
+
+
+def hkdf_extract(salt: Buffer, key_material: Buffer) -> bytes:
+    """HKDF-Extract (RFC 5869, section 2.2); an empty salt stands for 32 zero bytes."""
+    return mac(bytes(salt) or bytes(DIGEST_SIZE), key_material)
+
+
+def hkdf_expand(prk: Buffer, info: bytes, size: int = KEY_SIZE) -> bytes:
+    """HKDF-Expand (RFC 5869, section 2.3) to `size` bytes."""
+    out, block, count = b"", b"", 0
+    while len(out) < size:
+        count += 1
+        block = mac(prk, block, info, bytes([count]))
+        out += block
+    return out[:size]
+
+
+def stretch(password_input: bytes, salt: bytes, profile: int) -> bytes:
+    """scrypt at the costs that `profile` names; 80 bytes. Takes 0.1 to 0.3 s and 64 MiB.
+
+    Raises ConnectionTrouble for a profile that has no number here.
+    """
+    if profile not in SCRYPT_PROFILES:
+        raise ConnectionTrouble(f"the server asks for an unknown scrypt profile ({profile})", "Update this program")
+    n, r, p = SCRYPT_PROFILES[profile]
+    stretched: bytes = scrypt(password_input, salt, STRETCHED_SIZE, n, r, p, threads=_SCRYPT_THREADS)
+    return stretched
+
+
+class KemKey:
+    """An ML-KEM-768 key pair made from a 64-byte seed; `public` is what travels (1,184 bytes)."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._key: MLKEMKey = MLKEM.construct(param_set=MLKEM.ML_KEM_768, seed=seed)
+        self.public = bytes(self._key.ek)
+
+    def open(self, ciphertext: bytes) -> bytes:
+        """ss_pq for a ciphertext of 1,088 bytes. A forged ciphertext gives another secret, not an error."""
+        return _export(HPKE.new(receiver_key=self._key, aead_id=HPKE.AEAD.EXPORT_ONLY, info=_KEM_INFO, enc=ciphertext))
+
+
+def kem_encapsulate(public: bytes) -> tuple[bytes, bytes]:
+    """(ciphertext, ss_pq) for the encapsulation key `public`.
+
+    Raises IntegrityError when it is no ML-KEM-768 key (FIPS 203, section 7.2).
+    """
+    try:
+        key = MLKEM.construct(param_set=MLKEM.ML_KEM_768, ek=public)
+    except ValueError:
+        raise IntegrityError("not an ML-KEM-768 encapsulation key") from None
+    context = HPKE.new(receiver_key=key, aead_id=HPKE.AEAD.EXPORT_ONLY, info=_KEM_INFO)
+    return context.enc, _export(context)
+
+
+def _export(context: HPKE.HPKE_Cipher) -> bytes:
+    return context.export(_KEM_EXPORT, KEY_SIZE)
+
+
+def check_library() -> None:
+    """Run the KEM's known-answer check; raises UsageError when the library computes something else."""
+    if KemKey(KEM_CHECK_SEED).open(KEM_CHECK_CIPHERTEXT).hex() != _KEM_CHECK_ANSWER:
+        raise UsageError("this release of pycryptodome computes another key agreement", _INSTALL)
+
+
+class RecordCipher:
+    """Seals or opens the records of one direction: AES-256-EAX, nonce = the record's number, header as associated data.
+
+    Record `number` uses the key of epoch `number // 2^20`, so that no key passes EAX's bound. Safe to call from several
+    threads at once: it keeps no state but a cache of the epoch's key.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._epoch_key: tuple[int, bytes] = (0, self._key_of(0))
+
+    def _key_of(self, epoch: int) -> bytes:
+        return hkdf_expand(self._secret, b"epoch" + epoch.to_bytes(8, "big"))
+
+    def _cipher(self, number: int, header: Buffer) -> "AES.EaxMode":  # type: ignore[name-defined]
+        if not 0 <= number < RECORD_NUMBER_LIMIT:
+            raise IntegrityError("the connection has used up its record numbers", "Connect again")
+        epoch = number // RECORDS_PER_EPOCH
+        cached = self._epoch_key
+        if cached[0] != epoch:
+            cached = self._epoch_key = (epoch, self._key_of(epoch))
+        cipher = AES.new(cached[1], AES.MODE_EAX, nonce=number.to_bytes(8, "big"), mac_len=TAG_SIZE)
+        cipher.update(header)
+        return cipher
+
+    def seal(self, number: int, header: Buffer, text: memoryview) -> bytes:
+        """Encrypt `text` in place and return its tag, 16 bytes."""
+        cipher = self._cipher(number, header)
+        cipher.encrypt(text, output=text)
+        return bytes(cipher.digest())
+
+    def open(self, number: int, header: Buffer, text: memoryview, tag: Buffer) -> None:
+        """Decrypt `text` in place. Raises IntegrityError, with the buffer wiped, when the tag is wrong."""
+        cipher = self._cipher(number, header)
+        cipher.decrypt(text, output=text)
+        try:
+            cipher.verify(tag)
+        except ValueError:
+            text[:] = bytes(len(text))
+            raise IntegrityError("a record did not pass its authentication") from None
