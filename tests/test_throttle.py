@@ -1,0 +1,368 @@
+"""The throttle's limits, its waits, and what a success gives back."""
+
+import threading
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+import pytest
+
+from accounts.throttle import Charge, Throttle
+
+HERE = "192.0.2.1"
+DAY = 86400.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def throttle(clock: Clock) -> Throttle:
+    return Throttle(clock)
+
+
+def must(charge: Charge | None) -> Charge:
+    assert charge is not None
+    return charge
+
+
+def sources() -> Iterable[str]:
+    return (f"10.{high}.{middle}.{low}" for high in range(256) for middle in range(256) for low in range(256))
+
+
+def log_in(throttle: Throttle, user: bytes = b"alice", source: str = HERE) -> bool:
+    charge = throttle.charge(user, source, True)
+    if charge is not None:
+        throttle.refund(charge)
+    return charge is not None
+
+
+def test_twenty_wrong_tries_are_free_and_the_next_is_refused(throttle: Throttle) -> None:
+    verdicts = [throttle.charge(b"alice", HERE, True) is not None for _ in range(25)]
+    assert verdicts == [True] * 20 + [False] * 5
+
+
+def test_waits_begin_at_a_minute_and_double_to_an_hour(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(20):
+        must(throttle.charge(b"alice", HERE, True))
+    for wait in (60, 120, 240, 480, 960, 1920, 3600, 3600, 3600):
+        clock.now += wait - 0.5
+        assert throttle.charge(b"alice", HERE, True) is None
+        clock.now += 0.5
+        must(throttle.charge(b"alice", HERE, True))
+        assert throttle.charge(b"alice", HERE, True) is None
+
+
+def test_refused_tries_are_not_charged(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(20):
+        must(throttle.charge(b"alice", HERE, True))
+    for _ in range(500):
+        assert throttle.charge(b"alice", HERE, True) is None
+    clock.now += 60
+    must(throttle.charge(b"alice", HERE, True))
+
+
+def test_another_user_and_another_source_are_not_held_up(throttle: Throttle) -> None:
+    for _ in range(20):
+        must(throttle.charge(b"alice", HERE, True))
+    must(throttle.charge(b"bob", HERE, True))
+    must(throttle.charge(b"alice", "192.0.2.2", True))
+
+
+def test_source_is_refused_after_a_hundred_tries_at_any_names(throttle: Throttle, clock: Clock) -> None:
+    for number in range(100):
+        must(throttle.charge(b"user%d" % number, HERE, number % 2 == 0))
+    assert throttle.charge(b"another", HERE, True) is None
+    must(throttle.charge(b"another", "192.0.2.2", True))
+    for wait in (60, 120, 240):
+        clock.now += wait
+        must(throttle.charge(b"another", HERE, True))
+        assert throttle.charge(b"yet another", HERE, False) is None
+
+
+def test_known_and_unknown_users_are_throttled_alike(clock: Clock) -> None:
+    verdicts = []
+    for known in (True, False):
+        clock.now, throttle = 1_000_000.0, Throttle(clock)
+        seen = []
+        for number in range(3000):
+            clock.now += 40 if number % 500 else 40_000
+            seen.append(throttle.charge(b"alice", f"10.0.0.{number % 60}", known) is not None)
+        verdicts.append(seen)
+    assert verdicts[0] == verdicts[1] and len(set(verdicts[0])) == 2
+
+
+@pytest.mark.parametrize("hours", [24.2, 24.6, 25.2])
+def test_a_day_after_the_last_try_a_name_tells_nothing(clock: Clock, hours: float) -> None:
+    verdicts = []
+    for known in (True, False):
+        clock.now, throttle = 3600.0 * 300 + 1000, Throttle(clock)
+        spread(throttle, b"alice", 1001, known)
+        clock.now += 3600 * hours
+        verdicts.append([throttle.charge(b"alice", f"10.9.0.{n}", known) is not None for n in range(9)])
+    assert verdicts[0] == verdicts[1]
+
+
+def test_honest_logins_are_never_used_up(throttle: Throttle) -> None:
+    assert all(log_in(throttle) for _ in range(5000))
+    assert len(throttle) == 0
+
+
+def test_success_gives_back_its_own_charge_only(throttle: Throttle) -> None:
+    for _ in range(15):
+        must(throttle.charge(b"alice", HERE, True))
+    assert log_in(throttle)
+    verdicts = [throttle.charge(b"alice", HERE, True) is not None for _ in range(6)]
+    assert verdicts == [True] * 5 + [False]
+
+
+def test_charge_is_given_back_once(throttle: Throttle) -> None:
+    charges = [must(throttle.charge(b"alice", HERE, True)) for _ in range(20)]
+    for _ in range(20):
+        throttle.refund(charges[0])
+    must(throttle.charge(b"alice", HERE, True))
+    assert throttle.charge(b"alice", HERE, True) is None
+
+
+def test_success_undoes_the_wait_of_its_own_charge(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(20):
+        must(throttle.charge(b"alice", HERE, True))
+    clock.now += 60
+    assert all(log_in(throttle) for _ in range(10))
+    must(throttle.charge(b"alice", HERE, True))
+    assert not log_in(throttle)
+
+
+def test_success_leaves_the_wait_of_a_later_charge(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(20):
+        must(throttle.charge(b"alice", HERE, True))
+    clock.now += 60
+    mine = must(throttle.charge(b"alice", HERE, True))
+    clock.now += 120
+    must(throttle.charge(b"alice", HERE, True))
+    throttle.refund(mine)
+    assert throttle.charge(b"alice", HERE, True) is None
+    clock.now += 239
+    assert throttle.charge(b"alice", HERE, True) is None
+    clock.now += 1
+    must(throttle.charge(b"alice", HERE, True))
+
+
+def test_guesser_behind_the_same_address_gains_nothing_by_others_logins(throttle: Throttle) -> None:
+    guesses = 0
+    for _ in range(200):
+        log_in(throttle)
+        guesses += throttle.charge(b"alice", HERE, True) is not None
+        log_in(throttle, b"bob")
+    assert guesses == 20
+
+
+def spread(throttle: Throttle, user: bytes, tries: int, known: bool = True) -> int:
+    """So many wrong tries, ten from each source; how many were allowed."""
+    allowed = 0
+    for source in islice(sources(), tries // 10):
+        allowed += sum(throttle.charge(user, source, known) is not None for _ in range(10))
+    return allowed
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_user_gets_a_thousand_wrong_tries_a_day_then_one_an_hour(throttle: Throttle, clock: Clock, known: bool) -> None:
+    clock.now = 3600.0 * 300
+    assert spread(throttle, b"alice", 3000, known) == 1001
+    for hour in range(1, 24):
+        clock.now = 3600.0 * (300 + hour)
+        places = [f"172.16.{hour}.{number}" for number in range(50)]
+        assert [throttle.charge(b"alice", place, known) is not None for place in places] == [True] + [False] * 49
+    must(throttle.charge(b"bob", "192.0.2.77", known))
+    clock.now = 3600.0 * (300 + 25)
+    assert all(throttle.charge(b"alice", f"172.17.0.{number}", known) for number in range(50))
+
+
+def test_no_day_sees_more_than_a_thousand_free_tries(throttle: Throttle, clock: Clock) -> None:
+    charged: list[float] = []
+    for source in islice(sources(), 6000):
+        clock.now += 30
+        if throttle.charge(b"alice", source, True) is not None:
+            charged.append(clock.now)
+    for start in charged:
+        assert sum(start <= moment < start + DAY for moment in charged) <= 1000 + 25
+
+
+def test_sources_that_logged_in_before_are_not_shut_out_by_a_thousand_tries(throttle: Throttle) -> None:
+    assert log_in(throttle, source=HERE)
+    spread(throttle, b"alice", 2000)
+    assert all(log_in(throttle, source=HERE) for _ in range(50))
+    assert not log_in(throttle, source="198.51.100.1")
+    assert not log_in(throttle, b"alice", "198.51.100.2")
+
+
+def test_login_as_one_user_makes_no_home_for_another(throttle: Throttle) -> None:
+    assert log_in(throttle, b"bob", HERE)
+    spread(throttle, b"alice", 2000)
+    assert not log_in(throttle, b"alice", HERE)
+
+
+def test_success_in_the_one_try_of_the_hour_gives_it_back(throttle: Throttle) -> None:
+    spread(throttle, b"alice", 1000)
+    assert log_in(throttle, source="198.51.100.1")
+    must(throttle.charge(b"alice", "198.51.100.2", True))
+    assert not log_in(throttle, source="198.51.100.3")
+    assert log_in(throttle, source="198.51.100.1")
+
+
+def test_homes_of_a_user_are_bounded(clock: Clock) -> None:
+    throttle = Throttle(clock, homes_per_user=2, per_user_a_day=3)
+    for source in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+        assert log_in(throttle, source=source)
+    for number in range(4):
+        must(throttle.charge(b"alice", f"10.1.0.{number}", True))
+    assert [log_in(throttle, source=f"10.0.0.{number}") for number in (1, 2, 3)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("2001:db8:0:1::1", "2001:0DB8:0000:0001::2", True),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("::1", "127.0.0.1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("192.0.2.1", "192.0.2.2", False),
+    ],
+)
+def test_what_counts_as_one_source(throttle: Throttle, one: str, other: str, same: bool) -> None:
+    for _ in range(20):
+        must(throttle.charge(b"alice", one, True))
+    assert (throttle.charge(b"alice", other, True) is None) == same
+
+
+@pytest.mark.parametrize("source", ["", "somewhere", "192.0.2.1:80", "1.2.3", "192.0.2.01", "::g", "/run/socket"])
+def test_reject_source_that_is_no_address(throttle: Throttle, source: str) -> None:
+    assert throttle.charge(b"alice", source, True) is None
+
+
+def test_exception_is_a_refusal() -> None:
+    def broken() -> float:
+        raise RuntimeError
+
+    assert Throttle(broken).charge(b"alice", HERE, True) is None
+
+
+def test_entries_are_forgotten_after_an_idle_day(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(20):
+        must(throttle.charge(b"alice", HERE, True))
+    clock.now += DAY - 1
+    must(throttle.charge(b"alice", HERE, True))
+    assert throttle.charge(b"alice", HERE, True) is None
+    clock.now += DAY
+    assert sum(throttle.charge(b"alice", HERE, True) is not None for _ in range(30)) == 20
+
+
+def test_daily_user_is_not_punished_for_a_typo_now_and_then(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(200):
+        must(throttle.charge(b"alice", HERE, True))
+        for _ in range(25):
+            clock.now += 3600
+            assert log_in(throttle)
+
+
+def test_idle_entries_leave_the_tables(throttle: Throttle, clock: Clock) -> None:
+    spread(throttle, b"nobody", 1000, known=False)
+    assert len(throttle) == 201
+    clock.now += DAY + 3600
+    must(throttle.charge(b"alice", HERE, True))
+    must(throttle.charge(b"another", HERE, False))
+    assert len(throttle) == 4
+
+
+def test_tables_are_bounded_and_the_least_recently_charged_goes_first(clock: Clock) -> None:
+    throttle = Throttle(clock, capacity=10)
+    for _ in range(20):
+        must(throttle.charge(b"alice", HERE, True))
+    for number in range(9):
+        must(throttle.charge(b"x%d" % number, f"10.0.0.{number}", False))
+    assert throttle.charge(b"alice", HERE, True) is None
+    for number in range(1000):
+        must(throttle.charge(b"y%d" % number, f"10.0.1.{number % 256}", False))
+    assert len(throttle) <= 30
+    must(throttle.charge(b"alice", HERE, True))
+
+
+def test_invented_names_never_push_out_what_counts_for_an_account(clock: Clock) -> None:
+    throttle = Throttle(clock, capacity=10)
+    assert spread(throttle, b"alice", 2000) == 1001
+    for number, source in enumerate(islice(sources(), 2000)):
+        must(throttle.charge(b"invented%d" % number, source, False))
+    assert throttle.charge(b"alice", "198.51.100.1", True) is None
+
+
+def test_refund_after_its_entry_was_pushed_out_gives_nothing_more(clock: Clock) -> None:
+    throttle = Throttle(clock, capacity=2)
+    early = must(throttle.charge(b"alice", HERE, True))
+    for number in range(5):
+        must(throttle.charge(b"x", f"10.0.0.{number}", False))
+    verdicts = [throttle.charge(b"alice", HERE, True) is not None for _ in range(20)]
+    throttle.refund(early)
+    assert all(verdicts) and throttle.charge(b"alice", HERE, True) is None
+
+
+def in_parallel(count: int, job: Callable[[], None]) -> None:
+    start = threading.Barrier(count)
+
+    def run() -> None:
+        start.wait()
+        job()
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_twenty_parallel_honest_logins_all_succeed(throttle: Throttle) -> None:
+    verdicts: list[bool] = []
+    everybody_is_charged = threading.Barrier(20)
+
+    def honest() -> None:
+        charge = throttle.charge(b"alice", HERE, True)
+        everybody_is_charged.wait()
+        verdicts.append(charge is not None)
+        if charge is not None:
+            throttle.refund(charge)
+
+    for _ in range(10):
+        in_parallel(20, honest)
+    assert verdicts == [True] * 200
+    assert len(throttle) == 0
+
+
+def test_parallel_guesses_get_no_more_than_serial_ones(throttle: Throttle) -> None:
+    allowed: list[Charge] = []
+
+    def guess() -> None:
+        for _ in range(50):
+            charge = throttle.charge(b"alice", HERE, True)
+            if charge is not None:
+                allowed.append(charge)
+
+    in_parallel(16, guess)
+    assert len(allowed) == 20
+
+
+def test_charge_is_given_back_once_by_many_threads(throttle: Throttle) -> None:
+    charges = [must(throttle.charge(b"alice", HERE, True)) for _ in range(20)]
+    in_parallel(16, lambda: throttle.refund(charges[0]))
+    must(throttle.charge(b"alice", HERE, True))
+    assert throttle.charge(b"alice", HERE, True) is None
