@@ -33,7 +33,7 @@ from crypto_utils import (
     random_bytes,
     stretch,
 )
-from errors import IntegrityError, UsageError
+from errors import ConnectionTrouble, IntegrityError, UsageError
 
 ROOT = Path(crypto_utils.__file__).resolve().parent
 
@@ -157,7 +157,7 @@ def test_no_weak_profile_has_a_number() -> None:
 
 @pytest.mark.parametrize("profile", [0, 2, 3, 127, 255, -1, 256])
 def test_reject_unknown_profile(profile: int) -> None:
-    with pytest.raises(IntegrityError):
+    with pytest.raises(ConnectionTrouble):
         stretch(b"password", bytes(32), profile)
 
 
