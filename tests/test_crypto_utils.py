@@ -170,7 +170,7 @@ def test_known_answer_of_the_key_agreement() -> None:
 
 
 def test_another_answer_of_the_library_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crypto_utils, "_KEM_CHECK_SECRET", "00" * 32)
+    monkeypatch.setattr(crypto_utils, "_KEM_CHECK_ANSWER", "00" * 32)
     with pytest.raises(UsageError, match="pip install"):
         check_library()
 
