@@ -55,9 +55,13 @@ class LoginRefused(TransferError):
 
 
 class ConnectionTrouble(TransferError):
-    """The other end can't be reached, has no room, or is gone."""
+    """The other end can't be reached, has no room, or is gone. `final`: another try would not help."""
 
     exit_status = 4
+
+    def __init__(self, cause: str, remedy: str = "", final: bool = False) -> None:
+        super().__init__(cause, remedy)
+        self.final = final
 
 
 class IntegrityError(TransferError):
@@ -98,6 +102,7 @@ class Code(StrEnum):
     BUSY = "busy"
     STORAGE = "storage"
     NOT_FOUND = "not-found"
+    UNREADABLE = "unreadable"
     SIZE = "size"
     INTEGRITY = "integrity"
     PROTOCOL = "protocol"
@@ -128,6 +133,7 @@ _WORDS: dict[Code, tuple[str, str]] = {
     Code.UNSUPPORTED: ("the receiver can't do that", "Update the program there"),
     Code.BUSY: ("another transfer to that name is under way", "Wait for it to end, then send it again"),
     Code.STORAGE: ("the receiver could not store the file", "The reason is in its server.log"),
+    Code.UNREADABLE: ("something there can't be read", "The reason is in the receiver's server.log"),
     Code.NOT_FOUND: ("nothing of that name is there", "Check the name"),
     Code.SIZE: ("the file changed its size while it was sent", "Send it again when nobody writes to it"),
     Code.INTEGRITY: (

@@ -1,0 +1,245 @@
+"""Every setting: one line each in the two tables below, and where its value comes from.
+
+A value is looked for in this order: flag, environment (`SFT_` and the name in capitals), the TOML file, default. The
+file is the one that --config or SFT_CONFIG names, else `~/.config/secure-file-transfer.toml`; never one in the current
+folder. A relative path in the file is relative to the file's folder, a relative default to the folder of the script,
+any other to the current folder.
+
+Rules: a value out of its range is an error, never silently another one. A limit of 0 or less is an error, never
+"unlimited". No password is a setting. This room opens the TOML file and nothing else, and prints nothing.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+DEFAULT_PORT = 7380
+_SCRIPT_FOLDER = Path(__file__).resolve().parent
+_DEFAULT_FILE = Path("~/.config/secure-file-transfer.toml")
+_TYPES = "string, whole number or true/false"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("is no text")
+    return value
+
+
+def _path(value: object) -> Path:
+    if not _text(value):
+        raise ValueError("is empty")
+    return Path(os.path.expanduser(_text(value)))
+
+
+def _whole(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        try:
+            number = value if type(value) is int else int(_text(value))
+        except ValueError:
+            raise ValueError("is no whole number") from None
+        if not least <= number <= most:
+            raise ValueError(f"is not between {least} and {most}")
+        return number
+
+    return parse
+
+
+def _yes_no(value: object) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if _text(value).lower() not in words:
+        raise ValueError("is neither true nor false")
+    return words[_text(value).lower()]
+
+
+def _one_of(*words: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in words:
+            raise ValueError("is none of " + ", ".join(words))
+        return str(value)
+
+    return parse
+
+
+def _mode(value: object) -> int:
+    try:
+        number = value if type(value) is int else int(_text(value), 8)
+    except ValueError:
+        raise ValueError("is no octal mode such as 0640") from None
+    if not 0o400 <= number <= 0o666 or number & 0o111:
+        raise ValueError("must be readable by its owner, without execute and special bits, such as 0640")
+    return number
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(value: object) -> int:
+    """Bytes from `5000000`, `64M`, `2G`. Raises ValueError for zero, less, and anything else."""
+    if type(value) is int:
+        number, unit = value, ""
+    else:
+        text = _text(value).strip().lower().removesuffix("ib").removesuffix("b")
+        unit = text[-1:] if text[-1:].isalpha() else ""
+        try:
+            number = int(text.removesuffix(unit))
+        except ValueError:
+            raise ValueError("is no size such as 500M or 2G") from None
+    if unit not in _UNITS or not 0 < number * _UNITS[unit] < 1 << 63:
+        raise ValueError("is no size above zero such as 500M or 2G")
+    return number * _UNITS[unit]
+
+
+def _setting(default: Any, parse: Callable[[object], Any], words: str, name: str = "VALUE") -> Any:
+    return field(default=default, metadata={"parse": parse, "words": words, "name": name})
+
+
+_LOG_LEVELS = _one_of("debug", "info", "warning", "error")
+_POLICY = _one_of("fail", "rename", "replace", "skip")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What `client.py` can be told."""
+
+    # fmt: off
+    host: str = _setting("localhost", _text, "the receiver: a name, an IPv4 or an IPv6 address", "HOST")
+    port: int = _setting(DEFAULT_PORT, _whole(1, 65535), "its port", "PORT")
+    user: str = _setting("", _text, "your username there (asked for when not given)", "NAME")
+    password_file: Path | None = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
+    if_exists: str = _setting("fail", _POLICY, "when the name is taken: fail, rename, replace or skip", "WHAT")
+    retries: int = _setting(24, _whole(0, 1_000_000), "new connections in a row, without progress, after one broke (24: ten minutes)", "COUNT")
+    limit: int | None = _setting(None, parse_size, "bytes per second at most, such as 5M", "RATE")
+    connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
+    client_log: Path = _setting(_SCRIPT_FOLDER / "client.log", _path, "the client's log", "FILE")
+    log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
+    # fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What `server.py` can be told."""
+
+    # fmt: off
+    listen: str = _setting("", _text, "addresses to listen on, separated by commas (default: all, IPv4 and IPv6)", "ADDRESSES")
+    port: int = _setting(DEFAULT_PORT, _whole(0, 65535), "port to listen on (0: any free one)", "PORT")
+    storage: Path = _setting(_SCRIPT_FOLDER / "received", _path, "files arrive below this folder, one folder for each user", "FOLDER")
+    accounts: Path = _setting(_SCRIPT_FOLDER / "accounts.txt", _path, "the accounts", "FILE")
+    server_log: Path = _setting(_SCRIPT_FOLDER / "server.log", _path, "the server's log", "FILE")
+    log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
+    max_connections: int = _setting(256, _whole(1, 10_000), "connections of logged-in users at once", "COUNT")
+    max_logins: int = _setting(128, _whole(1, 10_000), "connections not logged in yet, at once", "COUNT")
+    max_logins_per_source: int = _setting(48, _whole(1, 10_000), "the same, from one address (IPv6: from one /64)", "COUNT")
+    max_file_size: int = _setting((1 << 63) - 1, parse_size, "the largest file that is taken, such as 20G", "SIZE")
+    memory: int = _setting(256 << 20, parse_size, "for the buffers of all connections together", "SIZE")
+    grace: int = _setting(10, _whole(0, 86_400), "seconds that transfers may go on after a signal to stop", "SECONDS")
+    file_mode: int | None = _setting(None, _mode, "permission bits of what arrives (default: 0666 less the umask)", "MODE")
+    portable_names: bool = _setting(False, _yes_no, "refuse names that Windows can't hold", "YES/NO")
+    # fmt: on
+
+
+Shape = TypeVar("Shape", ClientSettings, ServerSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[Shape]):
+    """The settings that hold, and for each of them where it came from."""
+
+    values: Shape
+    origins: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """What --show-config prints: name, value and origin, one line each."""
+        shown = {name: _show(getattr(self.values, name)) for name in self.origins}
+        wide = max(len(name) for name in shown), max(len(value) for value in shown.values())
+        return [
+            f"{name:<{wide[0]}} = {value:<{wide[1]}}  # {self.origins[name]}".rstrip() for name, value in shown.items()
+        ]
+
+
+def _show(value: object) -> str:
+    """The value as the TOML file would have it."""
+    if value is None:
+        return '""'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def flag_of(name: str) -> str:
+    """`max_logins` is `--max-logins`."""
+    return "--" + name.replace("_", "-")
+
+
+def add_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup", shape: type[Shape]) -> None:
+    """A flag for each setting; its value stays text until `load` judges it."""
+    for each in fields(shape):
+        parser.add_argument(flag_of(each.name), metavar=each.metadata["name"], help=each.metadata["words"])
+
+
+def load(
+    shape: type[Shape], flags: Mapping[str, str | None], environment: Mapping[str, str], file: str
+) -> Loaded[Shape]:
+    """The settings of one program. `file` is --config's value, or empty.
+
+    Raises UsageError for a value that can't be used, an unknown setting in the file, or a file that can't be read.
+    """
+    from_file, place = _read_file(file, environment)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for each in fields(shape):
+        variable = "SFT_" + each.name.upper()
+        given: object
+        if (flag := flags.get(each.name)) is not None:
+            given, origin = flag, flag_of(each.name)
+        elif variable in environment:
+            given, origin = environment[variable], variable
+        elif each.name in from_file:
+            given, origin = from_file[each.name], str(place)
+        else:
+            values[each.name], origins[each.name] = each.default, "default"
+            continue
+        try:
+            value = None if each.default is None and given == "" else each.metadata["parse"](given)
+        except ValueError as problem:
+            raise UsageError(f"{each.name} from {origin} {problem}", f"It means: {each.metadata['words']}") from None
+        if isinstance(value, Path) and str(value) != "-":
+            base = place.parent if place and origin == str(place) else Path()
+            value = Path(os.path.abspath(base / value))
+        values[each.name], origins[each.name] = value, origin
+    return Loaded(shape(**values), origins)
+
+
+def _read_file(file: str, environment: Mapping[str, str]) -> tuple[dict[str, object], Path | None]:
+    """The TOML file's settings and its place; nothing when there is none and nobody named one."""
+    named = file or environment.get("SFT_CONFIG", "")
+    place = Path(os.path.abspath(os.path.expanduser(named or _DEFAULT_FILE)))
+    try:
+        content = place.read_bytes()
+    except FileNotFoundError:
+        if not named:
+            return {}, None
+        raise UsageError(f"there is no settings file {place}", "Check --config and SFT_CONFIG") from None
+    except OSError as problem:
+        raise UsageError(f"can't read the settings file {place} ({problem.strerror})", "Mend or move it") from None
+    import tomllib  # only now: most runs have no file
+
+    try:
+        found = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{place} is no TOML ({problem})", "Mend that line") from None
+    known = {each.name for shape in (ClientSettings, ServerSettings) for each in fields(shape)}
+    for name, value in found.items():
+        if name not in known:
+            raise UsageError(f"{place} has an unknown setting, {name}", "See --show-config for those that exist")
+        if not isinstance(value, str | int):
+            raise UsageError(f"{name} in {place} is no {_TYPES}", "Write it as one of those")
+    return found, place

@@ -1,0 +1,353 @@
+"""All that a person or a script reads: escaping, log lines, the result on the screen, progress.
+
+Rules: whatever came from outside passes `escape` before it reaches a terminal or a log, so that one event is one line
+and no name can move a cursor. Results go to standard output; questions, progress, warnings and errors to standard
+error. No password, key or content is ever handed to this room.
+"""
+
+import json
+import logging
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from errors import Refused, TransferError, UsageError
+
+if TYPE_CHECKING:
+    from logging.handlers import RotatingFileHandler
+
+_LOG_BYTES = 5_000_000
+_LOG_KEPT = 3
+_EVENT_SECONDS = 0.5
+
+
+def escape(text: str) -> str:
+    """`text` on one line: what is not printable (controls, bidi overrides, lone surrogates) as \\x, \\u, \\U."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def show_path(path: tuple[str, ...]) -> str:
+    """A path at the receiver, as a person writes it; not escaped yet."""
+    return "/".join(path)
+
+
+def amount(count: float) -> str:
+    """Bytes for people: `999 B`, `1.5 kB`, `2.0 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < (999.5 if unit == "B" else 999.95):
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+# --- Logs -------------------------------------------------------------------------------------------------------------
+
+
+class _OneLine(logging.Formatter):
+    """One event, one line, in UTC: `2026-01-31T12:00:00.123Z INFO text`."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape(super().format(record))
+
+
+def open_private(path: Path, flags: int) -> int:
+    """A descriptor of a file of our own (mode 0600 when made now): regular and no link. Raises OSError, UsageError."""
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path} is no regular file", "Remove it, or name another")
+    return descriptor
+
+
+def _rotating(path: Path) -> "RotatingFileHandler":
+    from logging.handlers import RotatingFileHandler  # 10 ms that --help need not pay
+
+    class PrivateFile(RotatingFileHandler):
+        """Opens its file privately, and says once, in one line, when it can't be written."""
+
+        complained = False
+
+        def _open(self) -> Any:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+            return os.fdopen(open_private(path, flags), "a", encoding="utf-8", errors="backslashreplace")
+
+        def handleError(self, record: logging.LogRecord) -> None:
+            if not self.complained:
+                self.complained = True
+                warn(f"can't write to {path}: {sys.exc_info()[1]}")
+
+    return PrivateFile(path, maxBytes=_LOG_BYTES, backupCount=_LOG_KEPT, encoding="utf-8")
+
+
+def open_log(name: str, path: Path, level: str) -> logging.Logger:
+    """The log of one program, rotated at 5 MB. Raises UsageError when its file can't be used."""
+    log = logging.getLogger(name)
+    log.setLevel(level.upper())
+    log.propagate = False
+    try:
+        handler = _rotating(path)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise UsageError(f"can't write the log {path} ({reason})", "Name another file, or mend its folder") from None
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    for old in log.handlers[:]:
+        log.removeHandler(old)
+    log.addHandler(handler)
+    return log
+
+
+def no_log(name: str) -> logging.Logger:
+    """A log that keeps nothing, for when its file can't be used and the work goes on."""
+    log = logging.getLogger(name)
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
+    return log
+
+
+# --- The screen -------------------------------------------------------------------------------------------------------
+
+
+def _write(stream: TextIO | None, line: str) -> None:
+    if stream is None:  # closed before we were started
+        return
+    try:
+        text = escape(line) + "\n"
+        stream.write(text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8"))
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # the reader has left, the disk behind it is full, or it is closed; the work goes on
+
+
+def say(line: str) -> None:
+    """One line of result, on standard output."""
+    _write(sys.stdout, line)
+
+
+def warn(line: str) -> None:
+    """One line of warning, on standard error."""
+    _write(sys.stderr, f"warning: {line}")
+
+
+def note(line: str) -> None:
+    """One line that is neither result nor trouble, on standard error."""
+    _write(sys.stderr, line)
+
+
+def fail(problem: TransferError, what: str = "") -> None:
+    """One line: cause, then remedy, on standard error."""
+    _write(sys.stderr, f"error: {what + ': ' if what else ''}{problem}")
+
+
+class Progress:
+    """A bar with bytes, rate and time left, on a terminal; nothing in a pipe or when quiet."""
+
+    def __init__(self, total: int | None, shown: bool) -> None:
+        self._bar: Any = None
+        if shown and sys.stderr.isatty():
+            from tqdm import tqdm  # 40 ms that a pipe need not pay
+
+            self._bar = tqdm(
+                total=total,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1000,
+                dynamic_ncols=True,
+                leave=False,
+                mininterval=0.1,
+            )
+
+    def name(self, what: str) -> None:
+        """Say what is being done now."""
+        if self._bar is not None:
+            self._bar.set_description_str(escape(what)[-40:], refresh=False)
+
+    def more(self, count: int) -> None:
+        """`count` more bytes are to come than was known."""
+        if self._bar is not None:
+            self._bar.total = (self._bar.total or 0) + count
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes are done."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def close(self) -> None:
+        """Take the bar away; what is printed next starts on a clean line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def above(self, write: Callable[[], None]) -> None:
+        """Write lines above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        write()
+        if self._bar is not None:
+            self._bar.refresh()
+
+
+class Reporter:
+    """What becomes of a client's run: lines for a person or JSON events for a script, the log, and kept receipts.
+
+    Names are paths at either end, raw; each method may be called from any thread. With `as_json` every line on standard
+    output is one event; README has their fields.
+    """
+
+    def __init__(self, log: logging.Logger, quiet: bool, as_json: bool, receipts: TextIO | None) -> None:
+        self._log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
+        self._progress = Progress(None, shown=False)
+        self._lock = threading.Lock()
+        self._told = 0.0
+        self._furthest = 0
+        self._result = say
+        self.delivered_count = self.skipped_count = self.failed_count = 0
+        self.bytes_done = 0
+        self.bytes_moved = 0
+        self.status = 0
+
+    def to_standard_error(self) -> None:
+        """Standard output is taken by content: results go elsewhere."""
+        self._result = note
+
+    def expect(self, count: int) -> None:
+        """`count` more bytes are to come."""
+        self._progress.more(count)
+
+    def listed(self, name: str, kind: str, size: int, mtime_ns: int) -> None:
+        """One name in a listing."""
+        if not self._event("entry", name=name, kind=kind, size=size, time=_utc(mtime_ns)):
+            say(f"{size:>15,}  {_utc(mtime_ns)[:19]}Z  {name}{'/' if kind == 'folder' else ''}")
+
+    def sealed(self, name: str, size: int, sha256: bytes) -> None:
+        """The whole file was read and sealed; its HMAC is on its way."""
+        self._log.info("read and sealed %s, %d bytes, SHA-256 %s; sending its HMAC", name, size, sha256.hex())
+
+    def begin(self, total: int | None) -> None:
+        """Show the bar from now on."""
+        self._progress = Progress(total, shown=not self._quiet and not self._json)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._progress.close()
+
+    def _event(self, event: str, **fields: object) -> bool:
+        """One JSON line; whether JSON is what is wanted."""
+        if self._json:
+            with self._lock:
+                self._result(json.dumps({"event": event, **fields}, ensure_ascii=True))
+        return self._json
+
+    def _say(self, line: str) -> None:
+        if not self._quiet and not self._json:
+            with self._lock:
+                self._progress.above(lambda: self._result(line))
+
+    def note(self, line: str) -> None:
+        """One line on standard error about the run, such as a new try."""
+        self._log.warning("%s", line)
+        with self._lock:
+            self._progress.above(lambda: note(line))
+
+    def started(self, name: str, path: str, size: int | None) -> None:
+        """One file is announced."""
+        self._log.debug("started: %s as %s, %s bytes", name, path, size)
+        self._progress.name(name)
+        self._event("started", name=name, path=path, size=size)
+
+    def checking(self, name: str, count: int) -> None:
+        """`count` more bytes were read to compare them."""
+        self._progress.name(f"checking {name}")
+        self._progress.advance(count)
+
+    def progress_mark(self) -> tuple[int, int]:
+        """Grows when a new connection was worth it: a receipt more, or a place further on to resume from."""
+        return self.delivered_count, self._furthest
+
+    def resumed(self, name: str, offset: int) -> None:
+        """The transfer of a file goes on behind what was there."""
+        self._furthest = max(self._furthest, offset)
+        self._log.info("resumed: %s from byte %d on", name, offset)
+        if not self._event("resumed", name=name, offset=offset):
+            self._say(f"resumed: {name} from {amount(offset)} on")
+
+    def restarted(self, name: str, checked: int) -> None:
+        """What was kept is of another file."""
+        self._progress.advance(-checked)
+        self._log.info("restarted: %s", name)
+        if not self._event("restarted", name=name):
+            self._say(f"starting again: {name} is not what an earlier attempt has left behind")
+
+    def moved(self, count: int) -> None:
+        """`count` more bytes of content were sent or received."""
+        self.bytes_moved += count
+        self._progress.advance(count)
+        now = time.monotonic()
+        if self._json and now - self._told >= _EVENT_SECONDS:
+            self._told = now
+            self._event("progress", bytes=self.bytes_moved)
+
+    def delivered(self, name: str, path: str, size: int, sha256: bytes, time_ns: int, outcome: str) -> None:
+        """A receipt is here (or, for what was fetched, the file is)."""
+        self.delivered_count += 1
+        self.bytes_done += size
+        self._log.info("receipt (%s): %s, %d bytes, SHA-256 %s", outcome, path, size, sha256.hex())
+        receipt = {"name": name, "path": path, "size": size, "sha256": sha256.hex(), "time": _utc(time_ns)}
+        if self._receipts is not None:
+            try:
+                self._receipts.write(json.dumps(receipt, ensure_ascii=True) + "\n")
+                self._receipts.flush()
+            except OSError as problem:
+                self.failed("the receipts", UsageError(f"can't write them ({problem.strerror})", "Free some space"))
+        if not self._event("delivered", outcome=outcome, **receipt):
+            word = "there already" if outcome == "already" else "delivered"
+            self._say(f"{word}: {path}  {size:,} bytes  SHA-256 {sha256.hex()}")
+
+    def skipped(self, name: str, why: str) -> None:
+        """Left out on purpose: no failure."""
+        self.skipped_count += 1
+        self._log.info("skipped: %s: %s", name, why)
+        if not self._event("skipped", name=name, why=why):
+            self._say(f"skipped: {name}: {why}")
+
+    def failed(self, name: str, problem: TransferError) -> None:
+        """One thing that was named does not arrive."""
+        self.failed_count += 1
+        self.status = max(self.status, problem.exit_status)
+        self._log.error("%s: %s", name, problem)
+        fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
+        if not self._event("failed", **fields):
+            with self._lock:
+                said = not isinstance(problem, Refused) and problem.cause.startswith(f"{name} ")
+                self._progress.above(lambda: fail(problem, "" if said else name))
+
+    def summary(self, where: str, seconds: float) -> None:
+        """The last line."""
+        rate = self.bytes_done / max(seconds, 1e-6)
+        counts = {"delivered": self.delivered_count, "skipped": self.skipped_count, "failed": self.failed_count}
+        self._log.info("done: %s, %d bytes in %.2f s", counts, self.bytes_done, seconds)
+        if self._event("summary", **counts, bytes=self.bytes_done, moved=self.bytes_moved, seconds=round(seconds, 3)):
+            return
+        others = "".join(f", {counts[word]} {word}" for word in ("skipped", "failed") if counts[word])
+        files = "1 file" if self.delivered_count == 1 else f"{self.delivered_count} files"
+        done = f"{amount(self.bytes_done)} in {seconds:.2f} s, {amount(rate)}/s"
+        self._say(f"{files} {where}{others}: {done}")
+
+
+def _utc(time_ns: int) -> str:
+    """`2026-01-31T12:00:00.123456Z`; a time that no calendar has stays a number."""
+    try:
+        seconds, rest = divmod(time_ns, 1_000_000_000)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06d}Z"
+    except (OverflowError, ValueError, OSError):
+        return str(time_ns)

@@ -1,0 +1,361 @@
+"""Where each setting comes from, and which values are none."""
+
+import argparse
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from config import ClientSettings, Loaded, ServerSettings, add_flags, flag_of, load, parse_size
+from errors import UsageError
+
+SHAPES = [ClientSettings, ServerSettings]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without a settings file, whoever runs this."""
+    place = tmp_path / "home"
+    place.mkdir()
+    monkeypatch.setenv("HOME", str(place))
+    return place
+
+
+def server(
+    flags: dict[str, str | None] | None = None, environment: dict[str, str] | None = None, file: str | Path = ""
+) -> Loaded[ServerSettings]:
+    return load(ServerSettings, flags or {}, environment or {}, str(file))
+
+
+def client(flags: dict[str, str | None] | None = None, environment: dict[str, str] | None = None) -> ClientSettings:
+    return load(ClientSettings, flags or {}, environment or {}, "").values
+
+
+def written(place: Path, content: str) -> Path:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(content)
+    return place
+
+
+def refused(name: str, value: str) -> str:
+    """What is said about a server's setting, given as a flag."""
+    with pytest.raises(UsageError) as caught:
+        server({name: value})
+    assert flag_of(name) in caught.value.cause
+    assert caught.value.remedy
+    return caught.value.cause
+
+
+# --- where a value comes from -----------------------------------------------------------------------------------------
+
+
+def test_flag_before_environment_before_file_before_default(tmp_path: Path) -> None:
+    file = written(tmp_path / "s.toml", "port = 3\nmax_logins = 30\nmax_connections = 300\n")
+    environment = {"SFT_PORT": "2", "SFT_MAX_LOGINS": "20"}
+    loaded = server({"port": "1", "max_logins": None}, environment, file)
+    values = loaded.values
+    assert (values.port, values.max_logins, values.max_connections, values.grace) == (1, 20, 300, 10)
+    assert [loaded.origins[name] for name in ("port", "max_logins", "max_connections", "grace")] == [
+        "--port",
+        "SFT_MAX_LOGINS",
+        str(file),
+        "default",
+    ]
+
+
+def test_named_file_before_the_one_of_the_environment_before_the_one_at_home(tmp_path: Path, home: Path) -> None:
+    written(home / ".config/secure-file-transfer.toml", "port = 1")
+    second = written(tmp_path / "second.toml", "port = 2")
+    third = written(tmp_path / "third.toml", "port = 3")
+    assert server().values.port == 1
+    assert server(environment={"SFT_CONFIG": str(second)}).values.port == 2
+    assert server(environment={"SFT_CONFIG": str(second)}, file=third).values.port == 3
+
+
+def test_no_file_is_ever_read_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("secure-file-transfer.toml", "config.toml", ".config/secure-file-transfer.toml"):
+        written(tmp_path / name, "port = 1")
+    assert server().origins["port"] == "default"
+
+
+def test_relative_paths_belong_to_where_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    file = written(tmp_path / "etc/s.toml", 'storage = "in/file"\naccounts = "/abs/a"\nserver_log = "../up.log"')
+    values = server(file=file).values
+    assert values.storage == tmp_path / "etc/in/file"
+    assert values.accounts == Path("/abs/a")
+    assert values.server_log == tmp_path / "up.log"
+    assert server(environment={"SFT_STORAGE": "env"}, file=file).values.storage == tmp_path / "here/env"
+    assert server({"storage": "flag"}, {"SFT_STORAGE": "env"}, file).values.storage == tmp_path / "here/flag"
+
+
+def test_relative_defaults_belong_to_the_script() -> None:
+    script = Path(__file__).resolve().parent.parent
+    assert server().values.storage == script / "received"
+    assert client().client_log == script / "client.log"
+
+
+def test_tilde_is_the_home(home: Path) -> None:
+    assert server({"storage": "~/in"}).values.storage == home / "in"
+
+
+def test_dash_of_a_password_file_stays_standard_input() -> None:
+    assert client({"password_file": "-"}).password_file == Path("-")
+
+
+def test_one_file_serves_both_programs(tmp_path: Path) -> None:
+    file = written(tmp_path / "s.toml", 'user = "alice"\nmax_logins = 3\nport = 5')
+    assert load(ClientSettings, {}, {}, str(file)).values.user == "alice"
+    assert server(file=file).values.max_logins == 3
+
+
+# --- files that can't be used -----------------------------------------------------------------------------------------
+
+
+def test_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    for environment, file in (({}, str(tmp_path / "no.toml")), ({"SFT_CONFIG": str(tmp_path / "no.toml")}, "")):
+        with pytest.raises(UsageError) as caught:
+            server(environment=environment, file=file)
+        assert str(tmp_path / "no.toml") in caught.value.cause
+
+
+def test_folder_as_the_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        server(file=tmp_path)
+
+
+@pytest.mark.parametrize("content", ["port = ", "port 1", "port = 1\nport = 2", "[", "port = 1 2", "\ufeffport = 1"])
+def test_broken_toml_is_an_error(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        server(file=written(tmp_path / "s.toml", content))
+    assert str(tmp_path / "s.toml") in caught.value.cause
+
+
+def test_toml_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b'storage = "\xff"')
+    with pytest.raises(UsageError):
+        server(file=tmp_path / "s.toml")
+
+
+@pytest.mark.parametrize("content", ["prot = 1", "Port = 1", "password = 'x'", "[server]\nport = 1", "max-logins = 1"])
+def test_unknown_setting_in_the_file_is_an_error(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UsageError):
+        server(file=written(tmp_path / "s.toml", content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "port = 1.5",
+        "port = [1]",
+        "port = 2020-01-01",
+        "port = {a = 1}",
+        "port = true",
+        "port = nan",
+        "portable_names = 1",
+        "storage = 7",
+        "storage = false",
+        "memory = true",
+        "memory = 1.5",
+        "file_mode = true",
+        "log_level = 1",
+    ],
+)
+def test_wrong_type_in_the_file_is_an_error(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UsageError):
+        server(file=written(tmp_path / "s.toml", content))
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("5000000", 5_000_000),
+        ("64M", 64 << 20),
+        ("64m", 64 << 20),
+        ("64MB", 64 << 20),
+        ("64MiB", 64 << 20),
+        ("2G", 2 << 30),
+        ("1k", 1024),
+        ("3T", 3 << 40),
+        (" 10 K ", 10 << 10),
+        ("10b", 10),
+        (7, 7),
+        (str((1 << 63) - 1), (1 << 63) - 1),
+    ],
+)
+def test_size_is_read(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-1", "0G", "-5M", "1.5G", "1e3", "M", "b", "kib", "5X", "5MM", "G5", "1 2", "0x10", "9" * 5000]
+    + [0, -1, True, False, 1.5, None, [], 1 << 63, "8388608T", str(1 << 63), "unlimited", "1\0"],
+    ids=ascii,
+)
+def test_refuse_what_is_no_size(text: object) -> None:
+    with pytest.raises(ValueError):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "mode"), [("0640", 0o640), ("640", 0o640), ("0o640", 0o640), ("0400", 0o400)])
+def test_mode_is_octal(text: str, mode: int) -> None:
+    assert server({"file_mode": text}).values.file_mode == mode
+
+
+def test_mode_of_the_file_may_be_a_number_or_text(tmp_path: Path) -> None:
+    for content in ("file_mode = 0o640", 'file_mode = "0640"'):
+        assert server(file=written(tmp_path / "s.toml", content)).values.file_mode == 0o640
+    with pytest.raises(UsageError):  # decimal by mistake
+        server(file=written(tmp_path / "s.toml", "file_mode = 640"))
+
+
+@pytest.mark.parametrize(
+    "text", [" ", "0", "7", "0755", "0666x", "0777", "04644", "01000", "0200", "-0640", "rw-r--r--"]
+)
+def test_refuse_what_is_no_mode(text: str) -> None:
+    refused("file_mode", text)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("true", True), ("YES", True), ("1", True), ("false", False), ("No", False), ("0", False)],
+)
+def test_yes_and_no_are_read(word: str, value: bool) -> None:
+    assert server({"portable_names": word}).values.portable_names is value
+
+
+@pytest.mark.parametrize("word", ["", "maybe", "2", "on", "true ", "y"])
+def test_refuse_neither_yes_nor_no(word: str) -> None:
+    refused("portable_names", word)
+
+
+LIMITS = ["max_connections", "max_logins", "max_logins_per_source", "max_file_size", "memory"]
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("value", ["0", "-1", "", "unlimited", "none", "1.0"])
+def test_limit_of_zero_or_less_is_an_error_and_never_unlimited(name: str, value: str) -> None:
+    refused(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("port", 0, 65535), ("max_connections", 1, 10_000), ("grace", 0, 86_400), ("max_logins_per_source", 1, 10_000)],
+)
+def test_whole_numbers_have_a_range(name: str, least: int, most: int) -> None:
+    for value in (least, most):
+        assert getattr(server({name: str(value)}).values, name) == value
+    for value in (least - 1, most + 1):
+        assert f"between {least} and {most}" in refused(name, str(value))
+
+
+def test_client_needs_a_port_of_its_own() -> None:
+    with pytest.raises(UsageError):
+        client({"port": "0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("retries", 0, 1_000_000), ("connect_timeout", 1, 3600), ("port", 1, 65535)]
+)
+def test_clients_whole_numbers_have_a_range(name: str, least: int, most: int) -> None:
+    for value in (least, most):
+        assert getattr(client({name: str(value)}), name) == value
+    for value in (least - 1, most + 1):
+        with pytest.raises(UsageError) as caught:
+            client({name: str(value)})
+        assert f"between {least} and {most}" in caught.value.cause
+
+
+def test_limit_of_the_rate_is_a_size_or_nothing() -> None:
+    assert client().limit is None
+    assert client({"limit": ""}).limit is None
+    assert client({"limit": "5M"}).limit == 5 << 20
+    for value in ("0", "-1", "fast", "unlimited"):
+        with pytest.raises(UsageError):
+            client({"limit": value})
+
+
+@pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
+def test_policies_are_the_four(policy: str) -> None:
+    assert client({"if_exists": policy}).if_exists == policy
+
+
+@pytest.mark.parametrize("policy", ["", "Fail", "overwrite"])
+def test_refuse_another_policy(policy: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        client({"if_exists": policy})
+    assert "fail, rename, replace, skip" in caught.value.cause
+
+
+def test_empty_path_and_nul_are_errors() -> None:
+    refused("storage", "")
+    refused("storage", "a\0b")
+    refused("listen", "\0")
+
+
+# --- what --show-config prints ----------------------------------------------------------------------------------------
+
+
+def test_lines_name_each_setting_once_with_its_origin(tmp_path: Path) -> None:
+    file = written(tmp_path / "s.toml", "max_logins = 9")
+    lines = server({"port": "1"}, {"SFT_GRACE": "4"}, file).lines()
+    names = [line.split(" ")[0] for line in lines]
+    assert names == [each.name for each in dataclasses.fields(ServerSettings)]
+    by_name = dict(zip(names, lines, strict=True))
+    assert by_name["port"].endswith("# --port")
+    assert by_name["grace"].endswith("# SFT_GRACE")
+    assert by_name["max_logins"].endswith(f"# {file}")
+    assert by_name["memory"].endswith("# default")
+    assert len({line.index(" = ") for line in lines}) == 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lines_are_toml_with_the_values_that_hold(shape: type[ClientSettings]) -> None:
+    loaded = load(shape, {"log_level": "debug"}, {}, "")
+    found = tomllib.loads("\n".join(loaded.lines()))
+    assert found["log_level"] == "debug"
+    assert found["port"] == 7380
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lines_can_be_used_as_a_settings_file(tmp_path: Path, shape: type[ClientSettings]) -> None:
+    """What is printed is what the file would have, so it can be one."""
+    loaded = load(shape, {}, {}, "")
+    file = written(tmp_path / "s.toml", "\n".join(loaded.lines()))
+    assert load(shape, {}, {}, str(file)).values == loaded.values
+
+
+def test_lines_with_set_values_can_be_used_as_a_settings_file(tmp_path: Path) -> None:
+    flags = {"file_mode": "0640", "portable_names": "yes", "storage": '/a "b"\\c', "listen": "::1,127.0.0.1"}
+    loaded = server(dict(flags))
+    file = written(tmp_path / "s.toml", "\n".join(loaded.lines()))
+    assert server(file=file).values == loaded.values
+
+
+# --- flags ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_setting_has_a_flag_and_help(shape: type[ClientSettings]) -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, shape)
+    actions = {action.dest: action for action in parser._actions}
+    for each in dataclasses.fields(shape):
+        assert flag_of(each.name) in actions[each.name].option_strings
+        assert len(actions[each.name].help or "") > 5
+        assert getattr(parser.parse_args([]), each.name) is None
+        assert getattr(parser.parse_args([flag_of(each.name), "x"]), each.name) == "x"
+    assert parser.format_help()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_password_is_a_setting(shape: type[ClientSettings]) -> None:
+    assert [each.name for each in dataclasses.fields(shape) if "password" in each.name] in ([], ["password_file"])

@@ -1,0 +1,507 @@
+"""Whatever comes from outside becomes one harmless line, in the log and on the screen."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+import report
+from errors import Code, Refused, SourceError, UsageError
+from report import Progress, Reporter, amount, escape, fail, no_log, note, open_log, open_private, say, show_path, warn
+
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
+
+
+@contextlib.contextmanager
+def log_at(path: Path, level: str = "info") -> Iterator[logging.Logger]:
+    log = open_log("test.report", path, level)
+    try:
+        yield log
+    finally:
+        for handler in log.handlers[:]:
+            log.removeHandler(handler)
+            handler.close()
+
+
+# --- escaping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("plain text.txt", "plain text.txt"),
+        ("caf\u00e9 cafe\u0301 数据 Ω", "caf\u00e9 cafe\u0301 数据 Ω"),
+        ("📦🚚", "📦🚚"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("a\rb", "a\\rb"),
+        ("a\nb", "a\\nb"),
+        ("a\tb", "a\\tb"),
+        ("a\0b", "a\\x00b"),
+        ("\x08\x7f", "\\x08\\x7f"),
+        ("\x85\x9b31m", "\\x85\\x9b31m"),
+        ("\u202efdp.exe", "\\u202efdp.exe"),
+        ("\u2066a\u2069", "\\u2066a\\u2069"),
+        ("a\u2028b\u2029", "a\\u2028b\\u2029"),
+        ("\u200b\ufeff", "\\u200b\\ufeff"),
+        ("\ud800", "\\ud800"),
+        ("caf\udce9", "caf\\udce9"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
+    ids=ascii,
+)
+def test_escape(text: str, shown: str) -> None:
+    assert escape(text) == shown
+
+
+def test_escaped_text_is_always_one_printable_line() -> None:
+    for code in range(sys.maxunicode + 1):
+        shown = escape(chr(code))
+        assert shown.isprintable()
+        assert "\n" not in shown
+    assert escape(escape("\x1b\n")) == escape("\x1b\n")
+
+
+def test_path_is_shown_with_slashes() -> None:
+    assert show_path(("inbox", "a b", "c")) == "inbox/a b/c"
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1500, "1.5 kB"),
+        (999_900, "999.9 kB"),
+        (1_000_000, "1.0 MB"),
+        (2_000_000_000, "2.0 GB"),
+        (3e12, "3.0 TB"),
+        (5e15, "5000.0 TB"),
+        (0.4, "0 B"),
+    ],
+)
+def test_amount_for_people(count: float, shown: str) -> None:
+    assert amount(count) == shown
+
+
+@pytest.mark.parametrize(("count", "shown"), [(999_999, "1.0 MB"), (999.7, "1.0 kB"), (999_999_999, "1.0 GB")])
+def test_amount_that_rounds_up_takes_the_next_unit(count: float, shown: str) -> None:
+    assert amount(count) == shown
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_each_event_is_one_line_in_utc(tmp_path: Path) -> None:
+    with log_at(tmp_path / "log") as log:
+        log.info("stored %s", "evil\nname\r\x1b[2J\u202e")
+        log.warning("second \ud800")
+        log.debug("not at this level")
+        try:
+            raise ValueError("first\nsecond\x1b")
+        except ValueError:
+            log.exception("a bug")
+    lines = (tmp_path / "log").read_text("utf-8").split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == 3
+    for line in lines:
+        assert LINE.match(line)
+        assert line.isprintable()
+    assert lines[0].endswith("INFO stored evil\\nname\\r\\x1b[2J\\u202e")
+    assert lines[1].endswith("WARNING second \\ud800")
+    assert "a bug\\nTraceback" in lines[2]
+    assert "ValueError: first\\nsecond\\x1b" in lines[2]
+
+
+def test_log_is_appended_to(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with log_at(tmp_path / "log") as log:
+            log.info(text)
+    assert [line.split()[-1] for line in (tmp_path / "log").read_text().splitlines()] == ["one", "two"]
+
+
+def test_opening_a_log_again_does_not_double_its_lines(tmp_path: Path) -> None:
+    with log_at(tmp_path / "log") as first:
+        handler = first.handlers[0]
+        with log_at(tmp_path / "log") as log:
+            log.info("once")
+        handler.close()
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+def test_level_of_the_log(tmp_path: Path) -> None:
+    for level, count in (("debug", 4), ("info", 3), ("warning", 2), ("error", 1)):
+        with log_at(tmp_path / level, level) as log:
+            for each in (log.debug, log.info, log.warning, log.error):
+                each("x")
+        assert len((tmp_path / level).read_text().splitlines()) == count
+
+
+def test_log_is_rotated_and_stays_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_LOG_BYTES", 1000)
+    with log_at(tmp_path / "log") as log:
+        for number in range(200):
+            log.info("line %d", number)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["log", "log.1", "log.2", "log.3"]
+    for name in files:
+        assert (tmp_path / name).stat().st_size <= 1000
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert (tmp_path / "log").read_text().endswith("line 199\n")
+
+
+def test_log_is_made_private_whatever_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        with log_at(tmp_path / "log"):
+            pass
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("trap", ["link", "dangling", "fifo", "read fifo", "folder", "missing", "below a file"])
+def test_log_that_is_a_trap_is_refused(tmp_path: Path, trap: str) -> None:
+    path, reader = tmp_path / "log", -1
+    (tmp_path / "target").write_bytes(b"precious")
+    if trap in ("link", "dangling"):
+        path.symlink_to("target" if trap == "link" else "nowhere")
+    elif trap in ("fifo", "read fifo"):
+        os.mkfifo(path)
+        if trap == "read fifo":
+            reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    elif trap == "folder":
+        path.mkdir()
+    else:
+        path = tmp_path / ("no" if trap == "missing" else "target") / "log"
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(UsageError) as caught:
+        open_log("test.report", path, "info")
+    assert str(path) in caught.value.cause
+    assert len(os.listdir("/dev/fd")) == before
+    if reader >= 0:
+        os.close(reader)
+    assert (tmp_path / "target").read_bytes() == b"precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_private_file_is_refused_when_it_is_a_device() -> None:
+    with pytest.raises(UsageError):
+        open_private(Path("/dev/null"), os.O_RDONLY)
+
+
+def test_log_whose_disk_is_full_is_told_once_and_the_work_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs a device that is always full")
+    with log_at(tmp_path / "log") as log:
+        handler = log.handlers[0]
+        full = open("/dev/full", "a")  # noqa: SIM115  # its close fails too, and is told to
+        with monkeypatch.context() as patched:
+            patched.setattr(handler, "stream", full)
+            log.info("one")
+            log.info("two")
+        with contextlib.suppress(OSError):
+            full.close()
+        log.info("three")
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("warning: can't write to ")
+
+
+def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
+    def work(log: logging.Logger, mark: str) -> None:
+        for _ in range(50):
+            log.info(mark * 200)
+
+    with log_at(tmp_path / "log") as log:
+        threads = [threading.Thread(target=work, args=(log, mark)) for mark in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    texts = [line.split(" ")[2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(texts) == sorted(mark * 200 for mark in "abcd" for _ in range(50))
+
+
+def test_no_log_keeps_nothing_and_complains_about_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    no_log("test.nothing").error("lost\n")
+    assert capsys.readouterr() == ("", "")
+
+
+# --- the screen -------------------------------------------------------------------------------------------------------
+
+
+def test_results_go_to_standard_output_and_the_rest_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    say("result\x1b")
+    warn("careful\n")
+    note("by the way\r")
+    fail(Refused(Code.EXISTS), "na\nme")
+    fail(UsageError("cause", "remedy"))
+    out, err = capsys.readouterr()
+    assert out == "result\\x1b\n"
+    assert err.splitlines() == [
+        "warning: careful\\n",
+        "by the way\\r",
+        f"error: na\\nme: {Refused(Code.EXISTS)}",
+        "error: cause. remedy",
+    ]
+
+
+def test_screen_without_unicode_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    say("café 📦 \ud800")
+    assert raw.getvalue() == b"caf\\xe9 \\U0001f4e6 \\ud800\n"
+
+
+def test_reader_that_has_left_does_not_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    monkeypatch.setattr(sys, "stdout", stream)
+    say("nobody reads this")
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+    say("nor this")
+
+
+def reporting(
+    quiet: bool = False, as_json: bool = False, receipts: TextIO | None = None, log: logging.Logger | None = None
+) -> Reporter:
+    return Reporter(log or no_log("test.reporter"), quiet, as_json, receipts)
+
+
+def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for shown in (True, False):
+        progress = Progress(total=10, shown=shown)
+        progress.name("x")
+        progress.more(5)
+        progress.advance(10)
+        progress.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_still_tells_results_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting()
+    reporter.begin(None)
+    reporter.skipped("done\x1b", "why")
+    reporter.failed("a", Refused(Code.DENIED))
+    reporter.end()
+    reporter.moved(1)
+    reporter.end()
+    out, err = capsys.readouterr()
+    assert out == "skipped: done\\x1b: why\n"
+    assert err == f"error: a: {Refused(Code.DENIED)}\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_name_in_the_progress_bar_cannot_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    progress = Progress(total=10, shown=True)
+    progress.name("evil\x1b[2J\x1b]0;x\x07\nname")
+    progress.advance(5)
+    progress._bar.refresh()
+    progress.close()
+    assert "\x1b[2J" not in screen.getvalue()
+    assert "\x07" not in screen.getvalue()
+    assert "evil\\x1b[2J" in screen.getvalue()
+
+
+# --- what becomes of a run --------------------------------------------------------------------------------------------
+
+SHA256 = bytes(range(32))
+EVIL = "ev\x1b[2Jil\n\u202e\udce9"
+AT = 1_700_000_000_123_456_789  # 2023-11-14T22:13:20.123456Z
+
+
+def everything(reporter: Reporter) -> None:
+    """Each event once, about a name that would like to do harm."""
+    reporter.begin(10)
+    reporter.started(EVIL, "inbox/" + EVIL, 10)
+    reporter.checking(EVIL, 4)
+    reporter.resumed(EVIL, 4)
+    reporter.restarted(EVIL, 4)
+    reporter.moved(6)
+    reporter.sealed(EVIL, 10, SHA256)
+    reporter.delivered(EVIL, "inbox/" + EVIL, 10, SHA256, AT, "stored")
+    reporter.delivered("b", "inbox/b", 5, SHA256, AT, "already")
+    reporter.skipped(EVIL, "a link")
+    reporter.failed(EVIL, Refused(Code.EXISTS))
+    reporter.listed(EVIL, "folder", 0, AT)
+    reporter.note(EVIL)
+    reporter.end()
+    reporter.summary("delivered", 2.0)
+
+
+def test_run_is_told_in_lines_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    everything(reporting())
+    out, err = capsys.readouterr()
+    shown = escape(EVIL)
+    assert out.splitlines() == [
+        f"resumed: {shown} from 4 B on",
+        f"starting again: {shown} is not what an earlier attempt has left behind",
+        f"delivered: inbox/{shown}  10 bytes  SHA-256 {SHA256.hex()}",
+        f"there already: inbox/b  5 bytes  SHA-256 {SHA256.hex()}",
+        f"skipped: {shown}: a link",
+        f"{'0':>15}  2023-11-14T22:13:20Z  {shown}/",
+        "2 files delivered, 1 skipped, 1 failed: 15 B in 2.00 s, 8 B/s",
+    ]
+    assert err.splitlines() == [f"error: {shown}: {Refused(Code.EXISTS)}", shown]
+
+
+def test_run_is_told_in_json_for_a_script(capsys: pytest.CaptureFixture[str]) -> None:
+    everything(reporting(as_json=True))
+    out, err = capsys.readouterr()
+    events = [json.loads(line) for line in out.splitlines()]
+    told = [event["event"] for event in events]
+    assert told[:4] == ["started", "resumed", "restarted", "progress"]
+    assert told[4:] == ["delivered", "delivered", "skipped", "failed", "entry", "summary"]
+    assert all(event.get("name", EVIL) in (EVIL, "b") for event in events), "a script gets names as they are"
+    by_name = dict(zip(told, events, strict=True))
+    assert by_name["resumed"]["offset"] == 4
+    assert by_name["delivered"] == {
+        "event": "delivered",
+        "outcome": "already",
+        "name": "b",
+        "path": "inbox/b",
+        "size": 5,
+        "sha256": SHA256.hex(),
+        "time": "2023-11-14T22:13:20.123456Z",
+    }
+    refusal = Refused(Code.EXISTS)
+    assert by_name["failed"]["cause"] == refusal.cause
+    assert by_name["failed"]["remedy"] == refusal.remedy
+    assert by_name["failed"]["status"] == 1
+    assert by_name["summary"] == {
+        "event": "summary",
+        "delivered": 2,
+        "skipped": 1,
+        "failed": 1,
+        "bytes": 15,
+        "moved": 6,
+        "seconds": 2.0,
+    }
+    assert err == escape(EVIL) + "\n"
+
+
+def test_quiet_run_tells_only_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting(quiet=True)
+    reporter.delivered("a", "a", 5, SHA256, AT, "stored")
+    reporter.failed("b", Refused(Code.DENIED))
+    reporter.summary("delivered", 1.0)
+    assert capsys.readouterr() == ("", f"error: b: {Refused(Code.DENIED)}\n")
+
+
+def test_results_leave_standard_output_to_the_content(capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json in (False, True):
+        reporter = reporting(as_json=as_json)
+        reporter.to_standard_error()
+        reporter.delivered("a", "a", 5, SHA256, AT, "stored")
+        reporter.summary("fetched", 1.0)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert len(err.splitlines()) == 2
+
+
+def test_worst_status_of_a_run_is_its_status() -> None:
+    reporter = reporting(quiet=True)
+    assert reporter.status == 0
+    reporter.skipped("a", "a link")
+    assert reporter.status == 0
+    for code, status in ((Code.EXISTS, 1), (Code.INTEGRITY, 5), (Code.DENIED, 5)):
+        reporter.failed("b", Refused(code))
+        assert reporter.status == status
+    assert reporter.failed_count == 3
+
+
+def test_receipts_are_kept_one_json_line_each(tmp_path: Path) -> None:
+    with (tmp_path / "receipts").open("w", encoding="utf-8") as file:
+        reporter = reporting(quiet=True, receipts=file)
+        reporter.delivered(EVIL, "inbox/b", 5, SHA256, AT, "stored")
+        lines = (tmp_path / "receipts").read_text("ascii").splitlines()
+        assert len(lines) == 1, "it is there before the run is over"
+    assert json.loads(lines[0]) == {
+        "name": EVIL,
+        "path": "inbox/b",
+        "size": 5,
+        "sha256": SHA256.hex(),
+        "time": "2023-11-14T22:13:20.123456Z",
+    }
+
+
+def test_receipts_that_can_not_be_written_are_a_failure_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs a device that is always full")
+    full = open("/dev/full", "w")  # noqa: SIM115  # its close fails too
+    reporter = reporting(receipts=full)
+    reporter.delivered("a", "a", 5, SHA256, AT, "stored")
+    assert reporter.status == 2
+    assert "delivered: a" in capsys.readouterr().out
+    with contextlib.suppress(OSError):
+        full.close()
+
+
+def test_name_is_not_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    reporting().failed("here/a", SourceError("here/a does not exist", "Check its name"))
+    assert capsys.readouterr().err == "error: here/a does not exist. Check its name\n"
+
+
+@pytest.mark.parametrize("name", ["a", "file", "name", "that"])
+def test_name_that_is_also_a_word_of_the_cause_is_said(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    reporting().failed(name, Refused(Code.EXISTS))
+    assert capsys.readouterr().err == f"error: {name}: {Refused(Code.EXISTS)}\n"
+
+
+@pytest.mark.parametrize("time_ns", [(1 << 63) - 1, -(1 << 63), -1, 0, 10**30, -(10**30)])
+def test_time_that_no_calendar_has_is_still_told(capsys: pytest.CaptureFixture[str], time_ns: int) -> None:
+    reporter = reporting(as_json=True)
+    reporter.listed("a", "file", 5, time_ns)
+    reporter.delivered("a", "a", 5, SHA256, time_ns, "stored")
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_log_of_a_run_has_what_was_sent_and_the_receipt(tmp_path: Path) -> None:
+    with log_at(tmp_path / "log") as log:
+        everything(reporting(quiet=True, log=log))
+    text = (tmp_path / "log").read_text("utf-8")
+    assert all(line.isprintable() for line in text.splitlines())
+    assert text.count(SHA256.hex()) == 3, "read and sealed, and two receipts"
+    assert f"receipt (stored): inbox/{escape(EVIL)}, 10 bytes" in text
+
+
+def test_lines_of_several_threads_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting(as_json=True)
+
+    def work() -> None:
+        for _ in range(50):
+            reporter.skipped("n" * 500, "w" * 500)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 200
+    assert {json.loads(line)["event"] for line in lines} == {"skipped"}
+    assert reporter.skipped_count == 200
