@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import pytest
 
+import crypto_utils
 from crypto_utils import KEM_CIPHERTEXT_SIZE, KEM_SEED_SIZE, KemKey, kem_encapsulate, random_bytes
 from errors import ConnectionTrouble, IntegrityError, LoginRefused, ProtocolViolation, TransferError
 from wire import handshake
@@ -195,9 +196,17 @@ def test_composed_and_decomposed_passwords_are_one() -> None:
     assert password_scalars("cafe", b"alice", SALT, 1) != one
 
 
-def test_unknown_profile_is_refused_before_any_scrypt() -> None:
-    with pytest.raises(IntegrityError):
-        password_scalars("password", b"alice", SALT, 2)
+@pytest.mark.parametrize("profile", [0, 2, 255])
+def test_unknown_profile_is_refused_before_any_scrypt(profile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version trouble and no attack: the server may be newer than this program."""
+
+    def never(*_: object, **__: object) -> bytes:
+        raise AssertionError("scrypt was run")
+
+    monkeypatch.setattr(crypto_utils, "scrypt", never)
+    with pytest.raises(ConnectionTrouble) as caught:
+        password_scalars("password", b"alice", SALT, profile)
+    assert caught.value.exit_status == 4
 
 
 # --- Refused logins ---------------------------------------------------------------------------------------------------
@@ -262,14 +271,22 @@ def test_throttle_that_raises_ends_the_login() -> None:
             step(share)
 
 
+BAD_POINTS = [  # of the right size, and yet no point of the curve
+    b"\x04" + bytes(64),
+    b"\x04" + b"\xff" * 64,
+    b"\x06" + encode_point(M)[1:],
+    b"\0" + encode_point(M)[1:],
+    bytes(65),
+    encode_point(M)[:-1] + bytes([encode_point(M)[-1] ^ 1]),
+]
+
+
 @pytest.mark.parametrize(
     "share",
     [
+        *BAD_POINTS,
         b"\0",
-        b"\x04" + bytes(64),
-        b"\x04" + b"\xff" * 64,
         b"\x02" + encode_point(M)[1:33],
-        b"\x06" + encode_point(M)[1:],
         encode_point(M)[:-1],
         encode_point(M) + b"\0",
         encode_point(M)[:-1] + b"\0",
@@ -281,6 +298,16 @@ def test_bad_point_is_refused_and_not_charged(share: bytes) -> None:
     assert isinstance(login.server_error, IntegrityError)
     assert login.charged == []
     assert login.server is None
+
+
+@pytest.mark.parametrize("point", BAD_POINTS, ids=range(len(BAD_POINTS)))
+def test_bad_point_of_the_server_is_a_refused_login(point: bytes) -> None:
+    """One more way of not being our server: the client says what it says of every other."""
+    login = Login(alter={4: lambda whole: frame(point + whole[4 + 65 :])}).run()
+    assert isinstance(login.client_error, LoginRefused)
+    assert login.client_error.exit_status == 3
+    assert str(login.client_error) == str(Login(scalars=(W0 + 1, W1)).run().client_error)
+    assert login.client is None
 
 
 @pytest.mark.parametrize("guess", [W0, W0 + 1])

@@ -29,7 +29,7 @@ from crypto_utils import (
     random_bytes,
     stretch,
 )
-from errors import ConnectionTrouble, LoginRefused, ProtocolViolation, UsageError
+from errors import ConnectionTrouble, IntegrityError, LoginRefused, ProtocolViolation, UsageError
 from wire import pake
 from wire.pake import CONFIRM_SIZE, POINT_SIZE, Identities, Registration
 from wire.protocol import MAX_USERNAME, VERSION, VERSIONS, ClientHello, ServerHello, Status, frame, unframe
@@ -74,6 +74,14 @@ def password_scalars(password: str, username: bytes, salt: bytes, profile: int) 
     return pake.password_scalars(stretch(pake.password_input(normal, username, VERIFIER_IDENTITY), salt, profile))
 
 
+def check_username(username: str) -> bytes:
+    """Its bytes on the wire. Raises UsageError for a username that no account can have."""
+    encoded = username.encode(errors="surrogateescape")
+    if not 1 <= len(encoded) <= MAX_USERNAME:
+        raise UsageError(f"{username} can't be a username", f"Usernames have 1 to {MAX_USERNAME} bytes")
+    return encoded
+
+
 def _identities(username: bytes, client_hello: bytes, server_hello: bytes, ss_pq: bytes) -> Identities:
     # The frames carry their own lengths, and the secret is of a fixed size: no two contexts read the same.
     context = _CONTEXT_LABEL + client_hello + server_hello + ss_pq
@@ -116,9 +124,7 @@ class ClientHandshake(_InOrder):
         Raises UsageError for a username that no account can have.
         """
         super().__init__()
-        self._username = username.encode(errors="surrogateescape")
-        if not 1 <= len(self._username) <= MAX_USERNAME:
-            raise UsageError(f"{username} can't be a username", f"Usernames have 1 to {MAX_USERNAME} bytes")
+        self._username = check_username(username)
         self._scalars, self._random = scalars, random
         self._kem = KemKey(random(KEM_SEED_SIZE))
 
@@ -156,7 +162,10 @@ class ClientHandshake(_InOrder):
         payload = unframe(reply)
         if len(payload) != POINT_SIZE + CONFIRM_SIZE:
             raise ProtocolViolation("a share of a wrong size")
-        confirmP, K_shared = self._prover.finish(payload[:POINT_SIZE], payload[POINT_SIZE:])
+        try:
+            confirmP, K_shared = self._prover.finish(payload[:POINT_SIZE], payload[POINT_SIZE:])
+        except IntegrityError:  # no point at all: one more way of not being our server
+            raise LoginRefused from None
         self._saw(reply)
         last = self._saw(frame(confirmP))
         return last, _session_keys(self._frames, K_shared, self._ss_pq)
