@@ -1,0 +1,155 @@
+"""Two ends of a connection for the tests: real sockets, and an end that is spoken by hand.
+
+Rules: no fixed port, no sleep; whatever hangs is ended by `no_hang` instead of holding up the whole run.
+"""
+
+import contextlib
+import gc
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
+from wire.channel import Channel
+from wire.engine import Engine
+from wire.messages import End, Message, Put, decode_message, file_mac_input, split_record, write_data_header
+from wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT, frame_header, frame_size
+
+C2S, S2C, FILE_SECRET = b"c" * 32, b"s" * 32, b"f" * 32
+MEMORY = 64 << 20
+SECONDS = 40
+
+
+@contextlib.contextmanager
+def no_hang(seconds: int = SECONDS) -> Iterator[None]:
+    """Raise TimeoutError in the main thread, whatever it waits for, when the block takes too long."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"still waiting after {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def tcp_pair(buffers: int = 0) -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets; with `buffers`, each direction's are as small as that, if the system lets them."""
+    with socket.socket() as listener:
+        near = socket.socket()
+        if buffers:
+            for sock in (listener, near):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+    return near, far
+
+
+def seal(cipher: RecordCipher, number: int, text: bytes) -> bytes:
+    """One record as it stands on the wire."""
+    header, room = frame_header(len(text) + TAG_SIZE), bytearray(text)
+    tag = cipher.seal(number, header, memoryview(room))
+    return header + bytes(room) + tag
+
+
+def data(id: int, offset: int, content: bytes) -> bytes:
+    """A DATA message."""
+    message = bytearray(17) + content
+    write_data_header(memoryview(message), id, offset, len(content))
+    return bytes(message)
+
+
+def end(put: Put, content: bytes, body: bytes | None = None, secret: bytes = FILE_SECRET) -> End:
+    """The END that belongs to `put` and `content`."""
+    sha256 = digest(content)
+    proof = mac(secret, *file_mac_input(put.body() if body is None else body, len(content), sha256))
+    return End(put.id, len(content), sha256, proof)
+
+
+class Raw:
+    """An end spoken by hand: it seals and opens its records itself, and says whatever it likes."""
+
+    def __init__(self, sock: socket.socket, send_secret: bytes, receive_secret: bytes) -> None:
+        self.sock = sock
+        self.sock.settimeout(SECONDS / 2)
+        self.sealer, self.opener = RecordCipher(send_secret), RecordCipher(receive_secret)
+        self.said = self.heard = 0
+        self._waiting: list[Message] = []
+
+    def say(self, *messages: bytes) -> None:
+        """All of them in one record."""
+        self.sock.sendall(seal(self.sealer, self.said, b"".join(messages)))
+        self.said += 1
+
+    def _exactly(self, size: int) -> bytes:
+        got = b""
+        while len(got) < size and (piece := self.sock.recv(size - len(got))):
+            got += piece
+        return got
+
+    def record(self) -> list[Message]:
+        """The messages of the next record; none at the end."""
+        try:
+            header = self._exactly(HEADER_SIZE)
+            if len(header) < HEADER_SIZE:
+                return []
+            size = frame_size(header, TAG_SIZE + 1, RECORD_FRAME_LIMIT)
+            whole = bytearray(self._exactly(size))
+        except ConnectionResetError:
+            return []
+        if len(whole) < size:
+            return []
+        text = memoryview(whole)[:-TAG_SIZE]
+        self.opener.open(self.heard, header, text, whole[-TAG_SIZE:])
+        self.heard += 1
+        return [decode_message(kind, body) for kind, body in split_record(text)]
+
+    def hear(self) -> Message | None:
+        """The next message, None at the end."""
+        while not self._waiting:
+            self._waiting = self.record()
+            if not self._waiting:
+                return None
+        return self._waiting.pop(0)
+
+    def hear_all(self) -> list[Message]:
+        """Every message until the end."""
+        return list(iter(self.hear, None))
+
+    def stop(self) -> None:
+        """End the sending side, without a word."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Gone."""
+        self.sock.close()
+
+
+def close_all(*channels: Channel) -> None:
+    """Close channels beside each other, as two processes would: each waits for the other's end."""
+    threads = [threading.Thread(target=channel.close) for channel in channels]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+
+
+def check_nothing_is_left(engine: Engine, *channels: Channel) -> None:
+    """After the close: every buffer is back, every thread has ended, every socket is closed."""
+    if engine.budget._taken:
+        gc.collect()  # a message that was being looked at when it ended may still hold its record
+    for channel in channels:
+        assert (channel._in.held, channel._out.held) == (0, 0)
+        assert not channel._reader.is_alive()
+        assert not channel._writer.is_alive()
+        assert channel._sock.fileno() == -1
+    assert engine.budget._taken == 0

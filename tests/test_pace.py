@@ -1,0 +1,91 @@
+"""The limit of bytes per second, on a clock that only goes when somebody waits."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wire.pace import Pace
+
+
+class Clock:
+    """A clock that is moved by hand, and by whoever waits on it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.waits: list[float] = []
+
+    def read(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        assert seconds > 0
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+def paced(rate: int | None) -> tuple[Clock, Pace]:
+    clock = Clock()
+    return clock, Pace(rate, clock.read, clock.wait)
+
+
+def test_no_limit_never_waits() -> None:
+    clock, pace = paced(None)
+    for _ in range(100):
+        pace.spend(1 << 40)
+    assert clock.waits == []
+
+
+def test_bytes_take_as_long_as_the_rate_says() -> None:
+    clock, pace = paced(1_000)
+    for _ in range(50):
+        pace.spend(100)
+    assert clock.now == pytest.approx(1_005)
+
+
+def test_piece_larger_than_the_rate_is_waited_for_in_one() -> None:
+    clock, pace = paced(1_000)
+    pace.spend(10_000)
+    assert clock.waits == [pytest.approx(10)]
+
+
+def test_nothing_costs_nothing() -> None:
+    clock, pace = paced(1)
+    pace.spend(0)
+    assert clock.waits == []
+
+
+def test_time_that_went_by_anyway_is_not_waited_for_again() -> None:
+    clock, pace = paced(1_000)
+    pace.spend(100)
+    clock.now += 0.05
+    pace.spend(100)
+    assert clock.waits == [pytest.approx(0.1), pytest.approx(0.05)]
+
+
+def test_long_pause_is_worth_a_quarter_of_a_second_and_no_more() -> None:
+    clock, pace = paced(1_000)
+    clock.now += 3_600
+    pace.spend(250)
+    assert clock.waits == []
+    pace.spend(1_000)
+    assert clock.waits == [pytest.approx(1)]
+
+
+@given(st.integers(1, 1 << 40), st.lists(st.tuples(st.integers(0, 1 << 20), st.floats(0, 10)), max_size=30))
+def test_never_faster_than_the_rate_and_a_quarter_of_a_second(rate: int, spent: list[tuple[int, float]]) -> None:
+    clock, pace = paced(rate)
+    total, start = 0, clock.now
+    for count, pause in spent:
+        clock.now += pause
+        pace.spend(count)
+        total += count
+        assert total / rate <= clock.now - start + 0.25 + 1e-6
+
+
+@given(st.integers(1, 1 << 30), st.lists(st.integers(0, 1 << 20), min_size=1, max_size=30))
+def test_who_spends_without_a_pause_is_not_held_up_longer_than_the_rate_says(rate: int, spent: list[int]) -> None:
+    clock, pace = paced(rate)
+    start = clock.now
+    for count in spent:
+        pace.spend(count)
+    assert clock.now - start <= sum(spent) / rate * (1 + 1e-9) + 1e-6

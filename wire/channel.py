@@ -1,0 +1,428 @@
+"""Messages over sealed records, both ways beside each other, once the login is done.
+
+    producer -> buffer -> seal (workers) -> writer thread -> socket -> reader thread -> open (workers) -> consumer
+
+Rules: the reader thread always reads and never waits for the writer; `post` never waits, so a consumer may always
+answer. A frame's length meets its ceiling before a buffer of that size is taken. A record is looked at only after its
+tag was found right. The first failure ends all of it, once, and is what every caller gets. Sockets block; silence is
+noticed by a receive timeout, and broken by PING. This room knows nothing of files, users and accounts.
+"""
+
+import contextlib
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+from crypto_utils import TAG_SIZE, RecordCipher
+from errors import Code, ConnectionTrouble, PeerStopped, ProtocolViolation, TransferError
+from wire.engine import Engine
+from wire.link import lost
+from wire.messages import (
+    BYE_MESSAGE,
+    DATA_HEADER_SIZE,
+    PING_MESSAGE,
+    Bye,
+    Error,
+    Message,
+    Ping,
+    decode_message,
+    split_record,
+    write_data_header,
+)
+from wire.protocol import (
+    HEADER_SIZE,
+    PING_AFTER,
+    RECORD_FRAME_LIMIT,
+    RECORD_TEXT_LIMIT,
+    SILENCE_LIMIT,
+    WINDOW,
+    frame_header,
+    frame_size,
+)
+
+# Implementation constants: the other end does not notice them.
+_INLINE = 32 * 1024  # a record up to this size is not worth a worker nor a large buffer
+_RECORDS_AHEAD = 64
+_MOST_ANSWERS = 4 * WINDOW
+_MOST_ANSWER_BYTES = 16 << 20
+_DRAIN_SECONDS = 2.0
+
+
+class _Record:
+    """A record in a buffer: header, text, tag, back to back. `future` is None when it is done without a worker."""
+
+    __slots__ = ("buffer", "future", "leased", "number", "size")
+
+    def __init__(self, buffer: bytearray, size: int, number: int, leased: bool) -> None:
+        self.buffer, self.size, self.number, self.leased = buffer, size, number, leased
+        self.future: Future[None] | None = None
+
+    def header(self) -> bytes:
+        return bytes(self.buffer[:HEADER_SIZE])
+
+    def text(self) -> memoryview:
+        return memoryview(self.buffer)[HEADER_SIZE : HEADER_SIZE + self.size]
+
+    def tag(self) -> memoryview:
+        return memoryview(self.buffer)[HEADER_SIZE + self.size : HEADER_SIZE + self.size + TAG_SIZE]
+
+    def whole(self) -> memoryview:
+        return memoryview(self.buffer)[: HEADER_SIZE + self.size + TAG_SIZE]
+
+
+class Channel:
+    """Messages over records. One thread may produce content, one may consume; any may `post`."""
+
+    def __init__(self, sock: socket.socket, send_secret: bytes, receive_secret: bytes, engine: Engine) -> None:
+        self._sock, self._engine = sock, engine
+        self._sealer, self._opener = RecordCipher(send_secret), RecordCipher(receive_secret)
+        self._state = threading.Condition()
+        self._error: BaseException | None = None  # what every caller gets
+        self._broken = False  # nothing can be sent or received any more
+        # sending
+        self._out = engine.lease()
+        self._current: bytearray | None = None
+        self._filled = 0
+        self._answers: deque[bytes] = deque()
+        self._answer_bytes = 0
+        self._sending: deque[_Record] = deque()
+        self._next_sent = 0
+        self._no_more = False
+        # receiving
+        self._in = engine.lease()
+        self._arrived: deque[_Record] = deque()
+        self._ended = False  # the other end has closed, or is not listened to any more
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _limit_silence(sock)
+        self._reader = threading.Thread(target=self._guarded, args=(self._read_all,), name="reader", daemon=True)
+        self._writer = threading.Thread(target=self._guarded, args=(self._write_all,), name="writer", daemon=True)
+        self._reader.start()
+        self._writer.start()
+
+    # --- for everybody ---
+
+    def post(self, message: bytes) -> None:
+        """Send a small message soon, without waiting. The protocol's window bounds the queue of an honest peer.
+
+        Raises what ended the channel, when more than that is due.
+        """
+        with self._state:
+            self._answer_bytes += len(message)
+            full = len(self._answers) > _MOST_ANSWERS or self._answer_bytes > _MOST_ANSWER_BYTES
+            if not full:
+                self._answers.append(message)
+                self._state.notify_all()
+        if full:
+            self.stop(ConnectionTrouble("the other end asks and does not read", "Send it again"))
+            self.check()
+
+    def fail(self, problem: BaseException) -> None:
+        """End both directions with `problem`, unless an earlier one has; every waiting thread wakes up."""
+        with self._state:
+            self._broken = True
+        self.stop(problem)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def stop(self, problem: BaseException) -> None:
+        """Let every caller get `problem`, unless an earlier one came; the socket is left for a last word by `close`."""
+        with self._state:
+            if self._error is None:
+                self._error = problem
+            self._state.notify_all()
+        for lease in (self._out, self._in):
+            self._engine.budget.end(lease)
+
+    @property
+    def ended(self) -> bool:
+        """Whether something has ended the channel."""
+        return self._error is not None
+
+    def check(self) -> None:
+        """Raise what ended the channel, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self, code: Code | None = None) -> None:
+        """Send what is posted (and ERROR with `code`), end the sending side, drain, close. Never raises."""
+        with self._state:
+            if self._no_more:
+                return
+            if code is not None:
+                self._answers.append(Error(code).encode())
+            self._no_more = True
+            self._state.notify_all()
+        self._writer.join(_DRAIN_SECONDS)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        self.stop(lost())
+        self._reader.join(_DRAIN_SECONDS)  # it throws away what still arrives
+        self.fail(lost())
+        self._reader.join(_DRAIN_SECONDS)
+        self._writer.join(_DRAIN_SECONDS)
+        self._give_back_all()
+        self._sock.close()
+        if self._error is not None:
+            self._error.with_traceback(None)  # its frames hold on to what was received
+
+    def _give_back_all(self) -> None:
+        with self._state:
+            left = [(self._out, record) for record in self._sending] + [(self._in, record) for record in self._arrived]
+            self._sending.clear()
+            self._arrived.clear()
+        for lease, record in left:
+            if record.future is not None and not record.future.cancel():
+                with contextlib.suppress(TransferError):
+                    record.future.result()  # no worker may touch a buffer that is somebody else's already
+            if record.leased:
+                self._engine.budget.give_back(lease, record.buffer)
+        if self._current is not None:
+            self._engine.budget.give_back(self._out, self._current)
+            self._current = None
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as problem:
+            self.fail(lost(problem))
+        except BaseException as problem:  # any other error in a stage is the connection's, too
+            self.fail(problem)
+
+    def _release(self, record: _Record) -> None:
+        if record.leased:
+            self._engine.budget.give_back(self._in, record.buffer)
+
+    # --- for the producer of content ---
+
+    def send(self, message: bytes) -> None:
+        """Send a message in order with the content. Raises what ended the channel."""
+        self._room(len(message))[:] = message
+        self._filled += len(message)
+
+    def content_room(self, size: int) -> memoryview:
+        """A view of `size` bytes to be filled with content, then named by `content_done`."""
+        return self._room(DATA_HEADER_SIZE + size)[DATA_HEADER_SIZE:]
+
+    def content_done(self, id: int, offset: int, size: int) -> None:
+        """The first `size` bytes of the room are content of `id` at `offset`."""
+        write_data_header(self._room(DATA_HEADER_SIZE), id, offset, size)
+        self._filled += DATA_HEADER_SIZE + size
+
+    def flush(self) -> None:
+        """Let what was sent so far leave; call it before waiting for an answer."""
+        if self._current is None or not self._filled:
+            return
+        with self._state:
+            self._seal_later(self._current, self._filled, leased=True)
+            self._current, self._filled = None, 0
+
+    def _room(self, size: int) -> memoryview:
+        """`size` bytes behind what the current record holds, or at the front of a fresh one."""
+        self.check()
+        if self._filled + size > RECORD_TEXT_LIMIT:
+            self.flush()
+        if self._current is None:
+            self._current = self._engine.budget.take(self._out)
+            if self._current is None:
+                self.check()
+                raise lost()
+        start = HEADER_SIZE + self._filled
+        return memoryview(self._current)[start : start + size]
+
+    def _seal_later(self, buffer: bytearray, size: int, leased: bool) -> None:
+        """Give the record the next number and put it in line; called with the lock held."""
+        record = _Record(buffer, size, self._next_sent, leased)
+        self._next_sent += 1
+        if size > _INLINE:
+            record.future = self._engine.pool.submit(self._seal, record)
+        self._sending.append(record)
+        self._state.notify_all()
+
+    def _seal(self, record: _Record) -> None:
+        header = frame_header(record.size + TAG_SIZE)
+        record.buffer[:HEADER_SIZE] = header
+        record.tag()[:] = self._sealer.seal(record.number, header, record.text())
+
+    # --- the writer thread ---
+
+    def _write_all(self) -> None:
+        last = time.monotonic()
+        while (record := self._next_record(last)) is not None:
+            try:
+                if record.future is None:
+                    self._seal(record)
+                else:
+                    record.future.result()
+                self._sock.sendall(record.whole())
+            finally:
+                if record.leased:
+                    self._engine.budget.give_back(self._out, record.buffer)
+            last = time.monotonic()
+            self.bytes_sent += HEADER_SIZE + record.size + TAG_SIZE
+
+    def _next_record(self, last: float) -> _Record | None:
+        """The next record in line; waits for one, and makes a PING after 10 s without. None at the end."""
+        with self._state:
+            while True:
+                if self._broken:
+                    return None
+                if self._answers:
+                    self._pack_answers()
+                if self._sending:
+                    return self._sending.popleft()
+                if self._no_more:
+                    return None
+                left = last + PING_AFTER - time.monotonic()
+                if left <= 0:
+                    self._answers.append(PING_MESSAGE)
+                else:
+                    self._state.wait(left)
+
+    def _pack_answers(self) -> None:
+        """Answers into one record of their own, as many as fit."""
+        taken, size = [], 0
+        while self._answers and size + len(self._answers[0]) <= _INLINE + RECORD_TEXT_LIMIT // 2:
+            taken.append(self._answers.popleft())
+            size += len(taken[-1])
+        self._answer_bytes = max(0, self._answer_bytes - size)
+        buffer = bytearray(HEADER_SIZE) + b"".join(taken) + bytes(TAG_SIZE)
+        self._seal_later(buffer, size, leased=False)
+
+    # --- the reader thread ---
+
+    def _read_all(self) -> None:
+        try:
+            self._read_records()
+        except ProtocolViolation as problem:  # there is still something to be said to the other end
+            self.stop(problem)
+        scratch = memoryview(bytearray(_INLINE))
+        while not self._broken and self._sock.recv_into(scratch):
+            pass  # nobody wants it, but unread bytes at a close would turn into a reset
+        with self._state:
+            self._ended = True
+            self._state.notify_all()
+
+    def _read_records(self) -> None:
+        """Put each record in line until the other end closes, or until nobody wants any more."""
+        number = 0
+        header = bytearray(HEADER_SIZE)
+        while self._fill(memoryview(header)):
+            size = frame_size(header, TAG_SIZE + 1, RECORD_FRAME_LIMIT) - TAG_SIZE
+            leased = size > _INLINE
+            buffer = self._engine.budget.take(self._in) if leased else bytearray(HEADER_SIZE + size + TAG_SIZE)
+            if buffer is None:
+                return
+            buffer[:HEADER_SIZE] = header
+            record = _Record(buffer, size, number, leased)
+            number += 1
+            if self._no_more:
+                self._release(record)
+                return
+            try:
+                if not self._fill(record.whole()[HEADER_SIZE:]):
+                    raise lost()
+            except BaseException:
+                self._release(record)
+                raise
+            self.bytes_received += HEADER_SIZE + size + TAG_SIZE
+            with self._state:
+                if leased:
+                    record.future = self._engine.pool.submit(self._open, record)
+                while len(self._arrived) >= _RECORDS_AHEAD and not self._broken and not self._no_more:
+                    self._state.wait()
+                self._arrived.append(record)
+                self._state.notify_all()
+
+    def _fill(self, view: memoryview) -> bool:
+        """Receive until `view` is full. False when the other end has closed before its first byte."""
+        got = 0
+        while got < len(view):
+            try:
+                count = self._sock.recv_into(view[got:])
+            except BlockingIOError:
+                raise ConnectionTrouble(
+                    f"no sign of life from the other end for {SILENCE_LIMIT:.0f} seconds",
+                    "Send it again when the network is back",
+                ) from None
+            if not count:
+                if got:
+                    raise lost()
+                return False
+            got += count
+        return True
+
+    def _open(self, record: _Record) -> None:
+        self._opener.open(record.number, record.header(), record.text(), record.tag())
+
+    # --- for the consumer ---
+
+    def messages(self) -> Iterator[tuple[Message, memoryview] | None]:
+        """Each message with its raw body, good until the next is asked for; None when no complete record waits.
+
+        Ends with the other end's BYE. Raises ConnectionTrouble for an end without one, PeerStopped for its ERROR,
+        IntegrityError for a record that fails its authentication, ProtocolViolation.
+        """
+        while True:
+            if not self._arrived:
+                yield None
+            record = self._wait_for_record()
+            try:
+                if record.future is None:
+                    self._open(record)
+                else:
+                    record.future.result()
+                said_bye = False
+                for kind, body in split_record(record.text()):
+                    if said_bye:
+                        raise ProtocolViolation("a message behind BYE")
+                    message = decode_message(kind, body)
+                    if isinstance(message, Ping):
+                        continue
+                    if isinstance(message, Error):
+                        raise PeerStopped(message.code)
+                    if isinstance(message, Bye):
+                        said_bye = True
+                    else:
+                        yield message, body
+                if said_bye:
+                    return
+            except BaseException as problem:
+                if isinstance(problem, TransferError):
+                    self.stop(problem)
+                raise
+            finally:
+                self._release(record)
+
+    def _wait_for_record(self) -> _Record:
+        with self._state:
+            while not self._arrived:
+                if self._ended and self._error is None:
+                    self._error = lost()
+                self.check()
+                self._state.wait()
+            record = self._arrived.popleft()
+            self._state.notify_all()
+            return record
+
+    def say_bye(self) -> None:
+        """Nothing more comes from this end."""
+        self.flush()
+        self.post(BYE_MESSAGE)
+
+
+def _limit_silence(sock: socket.socket) -> None:
+    """Let a receive give up after 30 s without a byte, while sending may take as long as it takes."""
+    if sys.platform == "win32":
+        value = struct.pack("@L", int(SILENCE_LIMIT * 1000))
+    else:
+        value = struct.pack("@ll", int(SILENCE_LIMIT), 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)

@@ -1,0 +1,77 @@
+"""What all connections of a process share: worker threads for the cipher, and a budget of record buffers.
+
+Rules: a connection has two buffers for each direction at any time, and more while the budget allows; so none can starve
+another, and the memory of a process has a bound. Buffers are used again. Knows no socket, no key and no message.
+"""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT
+
+_BUFFER_SIZE = HEADER_SIZE + RECORD_FRAME_LIMIT
+_MOST_WORKERS = 8
+
+
+class Budget:
+    """The record buffers of a process: a limit for all together, and for each lease two at any time."""
+
+    _ALWAYS = 2
+
+    def __init__(self, size: int) -> None:
+        """`size` in bytes."""
+        self._most = max(1, size // _BUFFER_SIZE)
+        self._taken = 0
+        self._spare: list[bytearray] = []
+        self._changed = threading.Condition()
+
+    def take(self, lease: "Lease") -> bytearray | None:
+        """A buffer for `lease`, waiting until it may have one; None when the lease has ended."""
+        with self._changed:
+            while not lease.ended:
+                if lease.held < self._ALWAYS or (lease.held < lease.most and self._taken < self._most):
+                    lease.held += 1
+                    self._taken += 1
+                    return self._spare.pop() if self._spare else bytearray(_BUFFER_SIZE)
+                self._changed.wait()
+            return None
+
+    def give_back(self, lease: "Lease", buffer: bytearray) -> None:
+        """Return a buffer of `lease`; it is kept for the next one while the limit allows."""
+        with self._changed:
+            lease.held -= 1
+            self._taken -= 1
+            if len(self._spare) + self._taken < self._most and len(self._spare) < 2 * _MOST_WORKERS:
+                self._spare.append(buffer)
+            self._changed.notify_all()
+
+    def end(self, lease: "Lease") -> None:
+        """Wake whoever waits on `lease`; it gets no more."""
+        with self._changed:
+            lease.ended = True
+            self._changed.notify_all()
+
+
+class Lease:
+    """One direction of one connection, as the budget sees it."""
+
+    def __init__(self, most: int) -> None:
+        self.held, self.most, self.ended = 0, most, False
+
+
+class Engine:
+    """What all connections of a process share: worker threads for the cipher, and the budget of buffers."""
+
+    def __init__(self, memory: int) -> None:
+        self.workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
+        self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cipher")
+        self.budget = Budget(memory)
+
+    def lease(self) -> Lease:
+        """Enough buffers for one to be filled, each worker's, and as many again to wait in line."""
+        return Lease(2 * self.workers + 2)
+
+    def close(self) -> None:
+        """Let the worker threads end."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
