@@ -1,0 +1,73 @@
+"""Folders from descriptor to descriptor, never through a link; and what lies in them.
+
+Rules: a name is opened or looked at in an open folder, so that nobody can put a link between the look and the use. What
+is neither file nor folder is not there. It judges no name: `disk/names.py` has done that.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from errors import Code, Refused
+
+PathParts = tuple[str, ...]
+_FOLDER_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"))
+
+
+def open_folder(parent: int, name: str, create: int | None = None) -> int:
+    """A descriptor of the folder `name` in `parent`, made with mode `create` when it is missing.
+
+    Raises Refused (LINK, NOT_FOLDER, NOT_FOUND) and OSError.
+    """
+    while True:
+        try:
+            return os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+        except FileNotFoundError:
+            if create is None:
+                raise Refused(Code.NOT_FOUND) from None
+        except OSError as problem:
+            if problem.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            is_link = stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+            raise Refused(Code.LINK if is_link else Code.NOT_FOLDER) from None
+        with contextlib.suppress(FileExistsError):  # another connection was faster
+            os.mkdir(name, create, dir_fd=parent)
+
+
+def state_of(name: str, folder: int) -> os.stat_result | None:
+    """What has that name in `folder`, None when nothing has."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file or folder in a user's folder, as `walk` and `look` find it."""
+
+    path: PathParts
+    is_folder: bool
+    size: int
+    mtime: int
+    mode: int
+
+
+def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:
+    """What `state` says of `path`; None for what is neither file nor folder."""
+    is_folder = stat.S_ISDIR(state.st_mode)
+    if not is_folder and not stat.S_ISREG(state.st_mode):
+        return None
+    mode = stat.S_IMODE(state.st_mode) & 0o777
+    return Seen(path, is_folder, 0 if is_folder else state.st_size, state.st_mtime_ns, mode)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name of this disk can be said on the wire."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

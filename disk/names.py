@@ -1,0 +1,77 @@
+"""The one judge of names that come from another machine; it judges and does nothing else.
+
+Rules: a path is a tuple of components, judged one at a time, as bytes that will stand in a folder. It opens nothing and
+knows no folder: that a name is fair does not yet make it safe to open (`disk/storage.py` never follows a link).
+Names are taken as they are, never normalised or repaired.
+"""
+
+import unicodedata
+
+from errors import Code, Refused
+
+MAX_COMPONENT = 255
+MAX_DEPTH = 255
+MAX_PATH = 4096
+
+_WINDOWS_FORBIDDEN = frozenset('\\:*?"<>|')
+_WINDOWS_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{device}{digit}" for device in ("com", "lpt") for digit in "123456789¹²³"]
+)
+
+
+def judge_path(path: tuple[str, ...], portable: bool = False) -> None:
+    """Raises Refused (NAME, NAME_NOT_PORTABLE) for a path that is not allowed below a user's folder."""
+    if not path:
+        raise Refused(Code.NAME, why="it is empty")
+    if len(path) > MAX_DEPTH:
+        raise Refused(Code.NAME, why=f"more than {MAX_DEPTH} folders deep")
+    for component in path:
+        judge_component(component, portable)
+    if sum(len(component.encode()) + 1 for component in path) > MAX_PATH:
+        raise Refused(Code.NAME, why=f"a path of more than {MAX_PATH} bytes")
+
+
+def judge_component(component: str, portable: bool = False) -> None:
+    """Raises Refused for one name: empty, `.`, `..`, with a slash, NUL or control character, not UTF-8, too long."""
+    if not component:
+        raise Refused(Code.NAME, why="an empty name")
+    if component in (".", ".."):
+        raise Refused(Code.NAME, why=f"{component} is no name of its own")
+    if "/" in component:
+        raise Refused(Code.NAME, why="a slash in a name")
+    if any(unicodedata.category(char) == "Cc" for char in component):
+        raise Refused(Code.NAME, why="a control character in a name")
+    try:
+        size = len(component.encode())
+    except UnicodeEncodeError:
+        raise Refused(Code.NAME, why="a name that is not UTF-8") from None
+    if size > MAX_COMPONENT:
+        raise Refused(Code.NAME, why=f"a name of more than {MAX_COMPONENT} bytes")
+    if portable:
+        _judge_portable(component)
+
+
+def _judge_portable(component: str) -> None:
+    if component[-1] in ". " or _WINDOWS_FORBIDDEN.intersection(component):
+        raise Refused(Code.NAME_NOT_PORTABLE)
+    if _is_device(component):
+        raise Refused(Code.NAME_NOT_PORTABLE, why="a device of Windows")
+
+
+def _is_device(component: str) -> bool:
+    return component.split(".")[0].rstrip(" ").lower() in _WINDOWS_DEVICES
+
+
+def numbered(component: str, number: int) -> str:
+    """The name to try next when `component` is taken: `db.dump`, 1 gives `db.1.dump`; never over 255 bytes."""
+    dot = component.rfind(".", 1)
+    stem, ending = (component[:dot], component[dot:]) if dot > 0 else (component, "")
+    ending = f".{number}{ending}"
+    while stem and len((stem + ending).encode()) > MAX_COMPONENT:
+        stem = stem[:-1]
+    if not stem:  # an ending that leaves no room is no ending
+        return numbered(component.replace(".", "_"), number)
+    if _is_device(stem):  # shortened to a device's name
+        stem = stem[:-1] + "_"
+    return stem + ending

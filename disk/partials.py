@@ -1,0 +1,495 @@
+"""Bytes on their way: partial files, the journal beside each that may be resumed, and who may write to it.
+
+    <key>             the bytes, mode 0600; for a large file `key` is the hash of its path, else of its transfer id
+    <key>.journal     large files only: transfer id, size and time of the source, durable offset, generation
+
+Rules: a holder keeps a `flock` on the bytes; a key without a lock has no holder. The same transfer id takes over at
+once, by raising the generation, which an older holder looks at before each write; another one waits until the holder
+is gone. Taking over, publishing, dropping and removing exclude each other by a short `flock` on the journal. Bytes are
+written at their offset, so that a late write of an older holder repeats and never moves anything.
+A partial file with a second name is published already, and is never written to. What was kept is only an offer: both
+ends compare its digest before they go on from it. Descriptors come from the caller; this room walks no path.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from errors import Code, Refused
+
+try:
+    import fcntl
+except ImportError:  # Windows, where only sending works; `disk/storage.py` says so
+    fcntl = None  # type: ignore[assignment]
+
+HAS_LOCKS = fcntl is not None
+_JOURNAL = ".journal"
+_DURABLE_EVERY = 128 << 20
+_READ_SIZE = 1 << 20
+_PRIVATE = 0o600
+_MOST_TRIES = 10
+
+PathParts = tuple[str, ...]
+
+
+def _open_flags() -> int:
+    return os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns."""
+
+    transfer: bytes
+    path: PathParts
+    size: int | None
+    mtime: int | None
+    mode: int | None
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A file that is visible under `path`: stored just now, `already` there, or another one and so `skipped`."""
+
+    path: PathParts
+    skipped: bool = False
+    already: bool = False
+    size: int = 0
+    sha256: bytes | None = None
+
+
+def refusal(problem: OSError) -> Refused:
+    """The refusal for an error of the disk. Its `why` stays on this machine, for the log."""
+    code = {
+        errno.ENOSPC: Code.NO_SPACE,
+        errno.EDQUOT: Code.NO_SPACE,
+        errno.ENAMETOOLONG: Code.NAME,
+        errno.EILSEQ: Code.NAME,
+        errno.EFBIG: Code.TOO_LARGE,
+    }.get(problem.errno or 0, Code.STORAGE)
+    return Refused(code, why=os.strerror(problem.errno) if problem.errno else str(problem))
+
+
+def flush(descriptor: int) -> None:
+    """Let the bytes of an open file or folder reach the disk itself. Raises OSError."""
+    if sys.platform == "darwin":  # there fsync leaves them in the drive's own memory
+        with contextlib.suppress(OSError):  # a file system that does not know the stronger one
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn the disk's errors into refusals."""
+    try:
+        yield
+    except OSError as problem:
+        raise refusal(problem) from problem
+
+
+@dataclass(slots=True)
+class _Journal:
+    """What is kept about a large file between two attempts."""
+
+    transfer: str
+    size: int
+    mtime: int | None
+    durable: int
+    generation: int
+
+    @classmethod
+    def read(cls, descriptor: int) -> "_Journal | None":
+        """None when there is none, or it was torn by a power cut."""
+        try:
+            found = json.loads(os.pread(descriptor, 4096, 0))
+            journal = cls(**found)
+        except (ValueError, TypeError, RecursionError):
+            return None
+        numbers = (journal.size, journal.durable, journal.generation)
+        fair = isinstance(journal.transfer, str) and all(type(number) is int and number >= 0 for number in numbers)
+        return journal if fair else None
+
+    def write(self, descriptor: int) -> None:
+        text = json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
+        os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+        flush(descriptor)
+
+
+class PartialArea:
+    """One user's partial files, in the folder of a descriptor. Safe to use from several threads."""
+
+    # Which transfer holds a key, for file systems whose locks belong to the process: by the folder's device and inode.
+    _holders: "dict[tuple[int, int, str], Partial]" = {}
+    _holders_lock = threading.Lock()
+
+    def __init__(self, folder: int) -> None:
+        self.folder = folder
+        state = os.fstat(folder)
+        self._place = (state.st_dev, state.st_ino)
+
+    def begin(self, incoming: Incoming, resumable: bool) -> "Partial":
+        """A place for the bytes of `incoming`; with what was kept of it, if `resumable`. Raises Refused (BUSY)."""
+        if not resumable:
+            return Partial(self, incoming, hashlib.sha256(b"id" + incoming.transfer).hexdigest(), False)
+        parts = b"\0".join(component.encode() for component in incoming.path)
+        partial = Partial(self, incoming, hashlib.sha256(b"path" + parts).hexdigest(), True)
+        with disk_errors():
+            partial.take_up()
+        return partial
+
+    def hold(self, partial: "Partial") -> "Partial | None":
+        """Make `partial` the holder of its key; who was it before."""
+        slot = (*self._place, partial.name)
+        with self._holders_lock:
+            before = self._holders.get(slot)
+            self._holders[slot] = partial
+            return before
+
+    def holder(self, name: str) -> "Partial | None":
+        """Who holds that key in this process."""
+        with self._holders_lock:
+            return self._holders.get((*self._place, name))
+
+    def release(self, partial: "Partial") -> None:
+        """`partial` holds its key no more."""
+        slot = (*self._place, partial.name)
+        with self._holders_lock:
+            if self._holders.get(slot) is partial:
+                del self._holders[slot]
+
+    # --- what nobody came back for ---
+
+    def sweep(self, older_than: float, spared: str = "") -> int:
+        """Remove what nobody holds: bytes that can't be resumed, and others `older_than` that many seconds."""
+        removed = 0
+        for key in sorted({name.removesuffix(_JOURNAL) for name in os.listdir(self.folder)} - {spared}):
+            with contextlib.suppress(OSError):
+                removed += self.remove_unheld(key, older_than)
+        return removed
+
+    def remove_unheld(self, key: str, older_than: float = 0) -> bool:
+        """Remove what is there of a key, unless it can be resumed and is younger. BlockingIOError when it is held."""
+        if self.holder(key) is not None:
+            raise BlockingIOError
+        with contextlib.ExitStack() as opened:
+            journal = self._locked(key + _JOURNAL, opened)
+            state = self._locked(key, opened)
+            if state is not None and journal is not None and state.st_nlink == 1:
+                age = time.time() - max(state.st_mtime, journal.st_mtime)
+                if age < older_than:
+                    return False
+            for name, there in ((key, state), (key + _JOURNAL, journal)):
+                if there is not None:
+                    os.unlink(name, dir_fd=self.folder)
+            return state is not None
+
+    def _locked(self, name: str, opened: contextlib.ExitStack) -> os.stat_result | None:
+        """Lock a file, until `opened` ends; None when there is none. As long as it is locked, its name stays."""
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            try:
+                descriptor = os.open(name, os.O_RDWR | flags, dir_fd=self.folder)
+            except PermissionError:  # a finished one; reading is enough for a lock, but not on every network's disk
+                descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=self.folder)
+            opened.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            state = os.fstat(descriptor)
+            if os.path.samestat(state, os.stat(name, dir_fd=self.folder, follow_symlinks=False)):
+                return state
+        except FileNotFoundError:
+            return None
+        raise BlockingIOError  # another one of that name, just made
+
+    def share(self, name: str, parent: int) -> bool:
+        """The area is in use until its descriptor is closed; False when it is not `name` in `parent` any more."""
+        with contextlib.suppress(OSError):  # not every network's disk can lock a folder
+            fcntl.flock(self.folder, fcntl.LOCK_SH)
+        try:
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self.folder))
+
+    def remove_if_unused(self, name: str, parent: int, older_than: float) -> None:
+        """Remove the area itself, which is `name` in `parent`, when nothing is kept in it and nobody else uses it."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.sweep(older_than)
+            os.rmdir(name, dir_fd=parent)
+
+
+class Partial:
+    """The bytes of one file on their way, for one connection.
+
+    `size` counts the bytes that are there. `kept` are the offsets that an earlier attempt may be resumed from, best
+    first; the caller compares digests, then calls `resume_from`.
+    """
+
+    def __init__(self, area: PartialArea, incoming: Incoming, name: str, resumable: bool) -> None:
+        self._area, self.incoming, self.name = area, incoming, name
+        self.size = 0
+        self.kept: list[int] = []
+        self.sha256: bytes | None = None
+        self.has_name = False
+        self.limit: int | None = None  # of bytes, for a pipe that did not announce how many it has
+        self.compared = False  # with the visible file of its name, and found different
+        self._descriptor = -1
+        self._journal_descriptor = -1
+        self._journal: _Journal | None = None
+        self._resumable = resumable
+        self._locked = False
+        self._durable = 0
+        self._lost = False
+        self._writing = threading.Lock()
+
+    # --- taking up what an earlier attempt left ---
+
+    def take_up(self) -> None:
+        """Become the holder of the key; see the rules of this room. Raises Refused (BUSY), OSError."""
+        folder = self._area.folder
+        self._journal_descriptor = os.open(self.name + _JOURNAL, _open_flags(), _PRIVATE, dir_fd=folder)
+        try:
+            with self._journal_lock():
+                self._take_up_locked()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_up_locked(self) -> None:
+        incoming = self.incoming
+        if not os.fstat(self._journal_descriptor).st_nlink:
+            raise Refused(Code.BUSY)  # removed by its holder while we waited for the lock
+        old = _Journal.read(self._journal_descriptor)
+        generation = 1 if old is None else old.generation + 1
+        same = old is not None and old.transfer == incoming.transfer.hex()
+        if not same and self._area.holder(self.name) is not None:
+            raise Refused(Code.BUSY)
+        self._open_bytes()
+        if not self._locked and not same:
+            raise Refused(Code.BUSY)
+        while (links := os.fstat(self._descriptor).st_nlink) != 1:  # none: swept since it was opened
+            if links > 1:  # published, and its holder died before it could say so
+                os.unlink(self.name, dir_fd=self._area.folder)
+            self._close_bytes()
+            self._open_bytes()
+            old = None
+        before = self._area.hold(self)
+        if before is not None:
+            before.lose()
+        there = os.fstat(self._descriptor).st_size
+        limit = there if incoming.size is None else min(there, incoming.size)
+        if old is None or limit == 0:
+            os.ftruncate(self._descriptor, 0)
+        else:
+            self.kept = sorted({limit, min(old.durable, limit)} - {0}, reverse=True)
+        self._journal = _Journal(
+            incoming.transfer.hex(),
+            incoming.size or 0,
+            incoming.mtime,
+            min(old.durable, limit) if old is not None else 0,
+            generation,
+        )
+        try:
+            self._journal.write(self._journal_descriptor)
+        except OSError:
+            if not self.kept:
+                self._remove()
+            raise
+
+    def _open_bytes(self) -> None:
+        try:
+            self._descriptor = os.open(self.name, _open_flags(), _PRIVATE, dir_fd=self._area.folder)
+        except PermissionError:
+            self._make_writable()
+            self._descriptor = os.open(self.name, _open_flags(), _PRIVATE, dir_fd=self._area.folder)
+        self.has_name = True
+        self._try_lock()
+
+    def _make_writable(self) -> None:
+        """It was finished, read-only as its sender wished, and not published. Raises Refused (BUSY) when it is held."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self.name, flags, dir_fd=self._area.folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink == 1:
+                os.fchmod(descriptor, _PRIVATE)
+            else:
+                os.unlink(self.name, dir_fd=self._area.folder)
+        except BlockingIOError:
+            raise Refused(Code.BUSY) from None
+        finally:
+            os.close(descriptor)
+
+    def _close_bytes(self) -> None:
+        descriptor, self._descriptor, self._locked = self._descriptor, -1, False
+        os.close(descriptor)
+
+    def _try_lock(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._locked = True
+
+    @contextlib.contextmanager
+    def _journal_lock(self) -> Iterator[None]:
+        """Taken before `_writing`, never while it is held."""
+        if self._journal_descriptor >= 0:
+            fcntl.flock(self._journal_descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if self._journal_descriptor >= 0:
+                fcntl.flock(self._journal_descriptor, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """As long as this lasts nobody takes over. Raises Refused (BUSY) when somebody has."""
+        with self._journal_lock():
+            self._check_held()
+            yield
+
+    def lose(self) -> None:
+        """Another connection of the same transfer has taken over: nothing more is written through this one."""
+        with self._writing:
+            self._lost = True
+
+    def digest_of_kept(self, size: int, goes_on: Callable[[], bool] = lambda: True) -> "hashlib._Hash":
+        """A running SHA-256 over the first `size` bytes that are there, while `goes_on` says so. Raises Refused."""
+        digest = hashlib.sha256()
+        at = 0
+        with disk_errors():
+            while at < size and goes_on():
+                piece = os.pread(self._descriptor, min(_READ_SIZE, size - at), at)
+                if not piece:
+                    break
+                digest.update(piece)
+                at += len(piece)
+        return digest
+
+    def resume_from(self, offset: int) -> None:
+        """Go on behind the first `offset` bytes; what lies behind them is dropped. Raises Refused."""
+        with disk_errors(), self.held():
+            if self._journal is not None and self._journal.durable > offset:
+                self._journal.durable = offset
+                self._journal.write(self._journal_descriptor)
+            os.ftruncate(self._descriptor, offset)
+            self.size = self._durable = offset
+            self.kept = []
+
+    # --- writing ---
+
+    def write(self, content: memoryview) -> None:
+        """Append `content`. Raises Refused for whatever the disk has against it, BUSY when it was taken over."""
+        with disk_errors():
+            with self._writing:
+                if self._descriptor < 0:
+                    self._open_new()
+                self._check_held()
+                if self.limit is not None and self.size + len(content) > self.limit:
+                    raise Refused(Code.TOO_LARGE)
+                while content:
+                    count = os.pwrite(self._descriptor, content, self.size)
+                    self.size += count
+                    content = content[count:]
+            if self._resumable and self.size - self._durable >= _DURABLE_EVERY:
+                self._make_durable()
+
+    def _open_new(self) -> None:
+        if self._resumable:
+            raise Refused(Code.BUSY, why="given back before")
+        for _ in range(_MOST_TRIES):
+            try:
+                self._descriptor = os.open(self.name, _open_flags() | os.O_EXCL, _PRIVATE, dir_fd=self._area.folder)
+            except FileExistsError:
+                try:
+                    self._area.remove_unheld(self.name)  # left by a crash
+                except BlockingIOError:
+                    break
+                continue
+            self._try_lock()
+            if self._locked and os.fstat(self._descriptor).st_nlink:
+                self.has_name = True
+                return
+            self._close_bytes()  # swept in between
+        raise Refused(Code.BUSY)
+
+    def _check_held(self) -> None:
+        """Raises Refused (BUSY) once another connection, in this process or another, has taken over."""
+        if not self._resumable:
+            return
+        gone = self._lost or self._journal_descriptor < 0
+        journal, mine = None if gone else _Journal.read(self._journal_descriptor), self._journal
+        if journal is None or mine is None or journal.generation != mine.generation:
+            self._lost = True
+            raise Refused(Code.BUSY, why="taken over by a newer connection")
+        if not self._locked:
+            self._try_lock()
+
+    def _make_durable(self) -> None:
+        flush(self._descriptor)
+        with self.held():
+            self._durable = self.size
+            if self._journal is not None:
+                self._journal.durable = self.size
+                self._journal.write(self._journal_descriptor)
+
+    def finish(self, mode: int) -> None:
+        """Mode and time, then everything flushed to the disk. Raises Refused."""
+        with disk_errors():
+            with self._writing:
+                if self._descriptor < 0:
+                    self._open_new()
+                self._check_held()
+                os.fchmod(self._descriptor, mode)
+                if self.incoming.mtime is not None:
+                    with contextlib.suppress(OverflowError):  # a time that this file system can't hold
+                        os.utime(self._descriptor, ns=(self.incoming.mtime, self.incoming.mtime))
+            flush(self._descriptor)
+
+    def is_same_file(self, other: os.stat_result) -> bool:
+        """Whether `other` is this very file, published before."""
+        mine = os.fstat(self._descriptor)
+        return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
+
+    # --- the end ---
+
+    def discard(self) -> None:
+        """Remove what there is of it, unless another connection has taken over; a published file stays visible."""
+        with contextlib.suppress(OSError, Refused), self.held():
+            self._remove()
+        self.close()
+
+    def _remove(self) -> None:
+        for name in (self.name, self.name + _JOURNAL) if self._resumable else (self.name,):
+            if self.has_name or name != self.name:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=self._area.folder)
+        self.has_name = False
+
+    def keep(self) -> bool:
+        """The connection has ended: keep the bytes, if they can be resumed; whether they are kept."""
+        if self._journal_descriptor < 0 or not (self.size or self.kept):
+            self.discard()
+            return False
+        with contextlib.suppress(OSError, Refused):
+            if self.size:
+                self._make_durable()
+        self.close()
+        return not self._lost
+
+    def close(self) -> None:
+        """Give back the descriptors, and with them the lock. It may be called again."""
+        self._area.release(self)
+        descriptors = (self._descriptor, self._journal_descriptor)
+        self._descriptor = self._journal_descriptor = -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)

@@ -1,0 +1,194 @@
+"""What is sent: finding it, opening it, reading it, noticing that it changed.
+
+Rules: only regular files and folders are sent; links are skipped unless they shall be followed, a FIFO or device is
+told and skipped before it can block. A file is sent as it was when it was opened: when its size or time differs
+afterwards, the transfer of that file fails instead of mixing two states. Standard input is read as it comes, once.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from errors import SourceError
+
+PERMISSIONS = 0o777
+_OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
+
+
+class Source(Protocol):
+    """Something to read from its start. `size` and `mtime` (ns) are None for a pipe."""
+
+    size: int | None
+    mtime: int | None
+    mode: int | None
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill as much of `view` as there still is; less than its size only at the end. Raises SourceError."""
+
+    def go_to(self, offset: int) -> None:
+        """Go on at `offset`."""
+
+    def check_unchanged(self) -> None:
+        """Raises SourceError when it is not as it was when it was opened."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class FileSource:
+    """An open regular file and its state at that moment: `size` in bytes, `mtime` in ns, `mode` as permission bits."""
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        """Takes over the descriptor. Raises SourceError for what is no regular file."""
+        self._name = name
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            os.close(descriptor)
+            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "no regular file"
+            raise SourceError(f"{name} is {kind}", "Only files and folders can be sent")
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self.size: int | None = state.st_size
+        self.mtime: int | None = state.st_mtime_ns
+        self.mode: int | None = stat.S_IMODE(state.st_mode) & PERMISSIONS
+        self.identity = (state.st_dev, state.st_ino)
+
+    @classmethod
+    def open(cls, path: Path) -> "FileSource":
+        """Raises SourceError: not there, a folder, not readable, no regular file."""
+        try:
+            # O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
+            return cls(str(path), os.open(path, _OPEN_FLAGS))
+        except OSError as problem:
+            raise unreadable(str(path), problem) from None
+
+    def read_into(self, view: memoryview) -> int:
+        got = 0
+        try:
+            while got < len(view) and (count := self._file.readinto(view[got:])):
+                got += count
+        except OSError as problem:
+            raise unreadable(self._name, problem) from None
+        return got
+
+    def go_to(self, offset: int) -> None:
+        self._file.seek(offset)
+
+    def check_unchanged(self) -> None:
+        state = os.fstat(self._file.fileno())
+        if (state.st_size, state.st_mtime_ns) != (self.size, self.mtime):
+            raise changed(self._name)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class PipeSource:
+    """A stream of unknown length, such as standard input. It can be read once."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Raises SourceError for a folder, or when it is closed."""
+        try:
+            if hasattr(os, "set_blocking"):
+                os.set_blocking(descriptor, True)  # else a pause of the writer would look like the end
+            self._file = os.fdopen(descriptor, "rb", buffering=0, closefd=False)
+        except OSError as problem:
+            raise unreadable("standard input", problem) from None
+        self.size: int | None = None
+        self.mtime: int | None = None
+        self.mode: int | None = None
+        self.begun = False
+
+    def read_into(self, view: memoryview) -> int:
+        self.begun = True
+        got = 0
+        try:
+            while got < len(view) and (count := self._file.readinto(view[got:])):
+                got += count
+        except OSError as problem:
+            raise unreadable("standard input", problem) from None
+        return got
+
+    def go_to(self, offset: int) -> None:
+        if offset or self.begun:
+            raise SourceError("standard input can't be read again", "Start the whole command again")
+
+    def check_unchanged(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def changed(name: str) -> SourceError:
+    """The error for a file that somebody writes to."""
+    return SourceError(f"{name} changed while it was read", "Send it again when nobody writes to it")
+
+
+def unreadable(name: str, problem: OSError) -> SourceError:
+    """The error for something that can't be read."""
+    if isinstance(problem, FileNotFoundError):
+        return SourceError(f"{name} does not exist", "Check its name")
+    if isinstance(problem, IsADirectoryError):
+        return SourceError(f"{name} is a folder", "Only files can be read")
+    if isinstance(problem, PermissionError):
+        return SourceError(f"{name} can't be read: permission denied", "Ask for the right to read it")
+    return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on")
+
+
+# --- finding what is to be sent ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file or folder below a named source; `parts` is its path below that source, empty for the source itself."""
+
+    path: Path
+    parts: tuple[str, ...]
+    is_folder: bool
+    size: int
+    mtime: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that is not sent, and why; it counts as no failure."""
+
+    path: Path
+    why: str
+    is_source: bool = False
+
+
+def walk(root: Path, follow: bool) -> Iterator[Found | Skipped | SourceError]:
+    """What lies at and below `root`, folders before their content, names in order.
+
+    `root` itself may be a link. Below it links are skipped, or with `follow` replaced by what they lead to.
+    """
+    pending: list[tuple[Path, tuple[str, ...], frozenset[tuple[int, int]]]] = [(root, (), frozenset())]
+    while pending:
+        path, parts, above = pending.pop()
+        try:
+            state = path.stat() if follow or not parts else path.lstat()
+        except OSError as problem:
+            yield unreadable(str(path), problem)
+            continue
+        kind, identity = state.st_mode, (state.st_dev, state.st_ino)
+        if stat.S_ISLNK(kind):
+            yield Skipped(path, "a symbolic link (--follow sends what it leads to)")
+        elif stat.S_ISREG(kind):
+            yield Found(path, parts, False, state.st_size, state.st_mtime_ns, stat.S_IMODE(kind) & PERMISSIONS)
+        elif not stat.S_ISDIR(kind):
+            yield Skipped(path, "no file and no folder", is_source=not parts)
+        elif identity in above:
+            yield Skipped(path, "a link to a folder that it lies in")
+        else:
+            yield Found(path, parts, True, 0, state.st_mtime_ns, stat.S_IMODE(kind) & PERMISSIONS)
+            try:
+                names = sorted(os.listdir(path), reverse=True)
+            except OSError as problem:
+                yield unreadable(str(path), problem)
+                continue
+            pending += [(path / name, (*parts, name), above | {identity}) for name in names]

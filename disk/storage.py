@@ -1,0 +1,462 @@
+"""What lands: folders below one root, and the one atomic step that makes a file visible.
+
+    received/                 the root
+        .partial/alice/…      bytes on their way (`disk/partials.py`)
+        alice/inbox/out.txt   what alice sent
+
+Rules: a peer's path is judged (`disk/names.py`), then walked from the user's folder one component at a time, from
+descriptor to descriptor, never through a link. A file becomes visible whole, after verification and after its bytes
+are on the disk: by `link`, which never replaces, or by `rename` when the sender asked for that. What fails leaves no
+visible file. A file that is there already, byte for byte, is not written again. This room knows no socket, no key and
+no account: only the folder's name.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crypto_utils import new_digest
+from disk.folders import Seen, as_seen, is_utf8, open_folder, state_of
+from disk.names import judge_path, numbered
+from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published, disk_errors, flush
+from disk.receipts import RECEIPTS, Receipts
+from errors import Code, Refused, UsageError
+
+PARTIAL_AREA = ".partial"
+LOCAL_PARTIAL_AREA = ".secure-file-transfer-partial"
+_MOST_NUMBERS = 10_000
+_READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
+_READ_SIZE = 1 << 20
+_FOLDER_MODE = 0o777
+_STALE_SECONDS = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a root allows. `private`: its sender may learn nothing of what lies there."""
+
+    portable_names: bool = False
+    file_mode: int | None = None
+    max_file_size: int = (1 << 63) - 1
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A visible file of the announced size: perhaps the very one. `digest` reads it."""
+
+    descriptor: int
+    size: int
+
+    def digest(self, goes_on: Callable[[], bool] = lambda: True) -> bytes:
+        """Its SHA-256, or anything once `goes_on` says no. Raises Refused. May be called once."""
+        running, buffer = new_digest(), bytearray(_READ_SIZE)
+        with disk_errors(), os.fdopen(self.descriptor, "rb", buffering=0) as file:
+            while (count := file.readinto(buffer)) and goes_on():
+                running.update(memoryview(buffer)[:count])
+            flush(file.fileno())  # "already there" is told like "stored": on the disk
+        return running.digest()
+
+
+class Storage:
+    """The root folder. One for the process; every method may be called from several threads."""
+
+    def __init__(self, root: Path, rules: Rules) -> None:
+        """Make the folder when it is missing. Raises UsageError when it can't be used."""
+        self.rules, self.umask = rules, _umask()
+        with contextlib.ExitStack() as opened:
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                self.descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, self.descriptor)
+                self._partials = open_folder(self.descriptor, PARTIAL_AREA, create=0o700)
+                opened.callback(os.close, self._partials)
+            except OSError as problem:
+                raise _unusable(root, problem.strerror or str(problem)) from None
+            except Refused as problem:
+                raise _unusable(root, problem.cause) from None
+            self._try_link(root)
+            opened.pop_all()
+
+    def _try_link(self, root: Path) -> None:
+        """A file system without hard links can't publish without replacing."""
+        one, two = f"try-{os.getpid()}-1", f"try-{os.getpid()}-2"
+        place = self._partials
+        try:
+            os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=place))
+            os.link(one, two, src_dir_fd=place, dst_dir_fd=place)
+        except OSError as problem:
+            raise UsageError(
+                f"{root} can't hold what arrives ({problem.strerror})",
+                "Use a folder that can be written to, on a file system with hard links",
+            ) from None
+        finally:
+            for name in (one, two):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=place)
+
+    def sweep(self) -> int:
+        """Remove the partial files that nobody holds and nobody may come back for; how many there were."""
+        removed = 0
+        for user in os.listdir(self._partials):
+            with contextlib.suppress(OSError, Refused), contextlib.ExitStack() as opened:
+                folder = open_folder(self._partials, user)
+                opened.callback(os.close, folder)
+                removed += PartialArea(folder).sweep(_STALE_SECONDS, RECEIPTS)
+        return removed
+
+    def user(self, name: str, private: bool = False) -> "UserFolder":
+        """The folder of one user, made when missing; close it afterwards. Raises Refused."""
+        with disk_errors(), contextlib.ExitStack() as opened:
+            visible = open_folder(self.descriptor, name, create=_FOLDER_MODE)
+            opened.callback(os.close, visible)
+            partials = open_folder(self._partials, name, create=0o700)
+            opened.pop_all()
+            return UserFolder(replace(self.rules, private=private), self.umask, visible, partials, [self.descriptor])
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        os.close(self.descriptor)
+        os.close(self._partials)
+
+
+def _umask() -> int:
+    """Of this process. Raises UsageError where nothing can be received."""
+    if not HAS_LOCKS:
+        raise UsageError("this system can't receive files safely", "Receive them on Linux or macOS")
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+def _unusable(root: Path, why: str) -> UsageError:
+    return UsageError(f"can't use the storage folder {root} ({why})", "Mend it, or name another")
+
+
+def open_local(base: Path, rules: Rules) -> "UserFolder":
+    """A folder of our own, made when missing, for what is fetched. Raises UsageError, Refused."""
+    umask = _umask()
+    try:
+        made = [place for place in (base, *base.parents) if not place.exists()]
+        base.mkdir(parents=True, exist_ok=True)
+        visible = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as problem:
+        raise UsageError(f"can't use the folder {base} ({problem.strerror})", "Name another") from None
+    with disk_errors(), contextlib.ExitStack() as opened:
+        opened.callback(os.close, visible)
+        while True:
+            partials = open_folder(visible, LOCAL_PARTIAL_AREA, create=0o700)
+            folder = UserFolder(rules, umask, visible, partials, [])
+            if folder.area.share(LOCAL_PARTIAL_AREA, visible):
+                opened.pop_all()
+                folder.made = made
+                return folder
+            os.close(partials)  # another program has just removed it
+
+
+def close_local(folder: "UserFolder") -> None:
+    """Give it back; its partial area goes when nothing is kept in it, and what was made for it when nothing arrived."""
+    folder.area.remove_if_unused(LOCAL_PARTIAL_AREA, folder.descriptor, _STALE_SECONDS)
+    folder.close()
+    with contextlib.suppress(OSError):
+        for place in folder.made:
+            place.rmdir()
+
+
+class UserFolder:
+    """All that one user can reach. For one connection; not for several threads at once."""
+
+    def __init__(self, rules: Rules, umask: int, visible: int, partials: int, above: list[int]) -> None:
+        """`above`: descriptors of the folders over it, which are flushed with it but not closed; none for our own."""
+        self._rules, self._umask, self._visible, self._above = rules, umask, visible, above
+        self.area = PartialArea(partials)
+        self._receipts = Receipts(partials)
+        self._folder_states: dict[PathParts, tuple[int | None, int | None]] = {}
+        self.made: list[Path] = []  # by `open_local`, the deepest first
+
+    @property
+    def descriptor(self) -> int:
+        """The folder itself."""
+        return self._visible
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        os.close(self._visible)
+        os.close(self.area.folder)
+
+    @contextlib.contextmanager
+    def _folder(self, path: PathParts, create: bool = False) -> Iterator[int]:
+        """The folder `path` below the user's, walked without following links."""
+        folder = os.dup(self._visible)
+        try:
+            for component in path:
+                below = open_folder(folder, component, _FOLDER_MODE if create else None)
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _state_of(self, path: PathParts) -> os.stat_result | None:
+        """What is visible under `path`, None when nothing is. Raises Refused for a path through a file or link."""
+        try:
+            with disk_errors(), self._folder(path[:-1]) as folder:
+                return state_of(path[-1], folder)
+        except Refused as problem:
+            if problem.code is Code.NOT_FOUND:
+                return None
+            raise
+
+    # --- taking files ---
+
+    def begin(self, incoming: Incoming, resumable: bool) -> Partial | Published | Twin:
+        """Judge an announced file. Raises Refused.
+
+        A Published: it needs no content (skipped, or published by this very transfer before). A Twin: a file of that
+        size is there, so compare digests, then call `begin_anyway` when they differ.
+        """
+        judge_path(incoming.path, self._rules.portable_names)
+        if (incoming.size or 0) > self._rules.max_file_size:
+            raise Refused(Code.TOO_LARGE)
+        if self._rules.private:
+            if incoming.policy == "replace":
+                raise Refused(Code.DENIED)
+            incoming = replace(incoming, policy="rename")
+        if incoming.policy == "rename" and (published := self._published_before(incoming)) is not None:
+            return published
+        if self._rules.private:  # whatever is there: its sender may not learn of it
+            return self._room(incoming, resumable)
+        there = self._state_of(incoming.path)
+        if there is None:
+            return self._room(incoming, resumable)
+        if stat.S_ISDIR(there.st_mode):
+            raise Refused(Code.IS_FOLDER)
+        if incoming.policy == "skip":
+            return Published(incoming.path, skipped=True)
+        if stat.S_ISREG(there.st_mode) and there.st_size == incoming.size:
+            if not resumable:
+                return self._room(incoming, resumable)  # a small one is here before an answer would be: see `_link`
+            with contextlib.suppress(Refused):  # of another owner, perhaps: then it is just a file in the way
+                return Twin(self.open_file(incoming.path), there.st_size)
+        if incoming.policy == "fail":
+            raise Refused(Code.EXISTS)
+        return self._room(incoming, resumable)
+
+    def begin_anyway(self, incoming: Incoming, resumable: bool) -> Partial:
+        """The Twin is another file: go on by the sender's policy. Raises Refused."""
+        if incoming.policy == "fail":
+            raise Refused(Code.EXISTS)
+        partial = self._room(incoming, resumable)
+        partial.compared = True
+        return partial
+
+    def _room(self, incoming: Incoming, resumable: bool) -> Partial:
+        partial = self.area.begin(incoming, resumable)
+        partial.limit = self._rules.max_file_size
+        try:
+            with disk_errors():
+                free = os.fstatvfs(self._visible)
+            if (incoming.size or 0) - max(partial.kept, default=0) > free.f_bavail * free.f_frsize:
+                raise Refused(Code.NO_SPACE)
+        except Refused:
+            partial.keep()
+            raise
+        return partial
+
+    def commit(self, group: list[Partial]) -> list[Published | Refused]:
+        """Flush the group's bytes, make each file visible, flush the folders; for each what became of it.
+
+        Each partial's `sha256` must be set. Whatever becomes of it, it is discarded.
+        """
+        outcomes = [self._publish(partial) for partial in group]
+        parents = {outcome.path[:-1] for outcome in outcomes if isinstance(outcome, Published)}
+        failed = self._flush_folders(parents)
+        outcomes = [
+            failed.get(outcome.path[:-1], outcome) if isinstance(outcome, Published) else outcome
+            for outcome in outcomes
+        ]
+        done = [
+            (partial.incoming.transfer, outcome.path, outcome.size, outcome.sha256 or b"")
+            for partial, outcome in zip(group, outcomes, strict=True)
+            if isinstance(outcome, Published) and partial.incoming.policy == "rename"
+        ]
+        if self._above:  # not what we fetch: a server's transfer ids are new each time
+            self._receipts.remember(done)
+        return outcomes
+
+    def _published_before(self, incoming: Incoming) -> Published | None:
+        """What this very transfer has published, if its receipt may have been lost. Only `rename` has to know."""
+        found = self._receipts.find(incoming.transfer)
+        if found is None or incoming.size not in (None, found[2]):
+            return None
+        return Published(found[1], size=found[2], sha256=found[3] or None)
+
+    def _file_mode(self, asked: int | None) -> int:
+        """The sender's bits only restrict; the file stays readable by us."""
+        mode = self._rules.file_mode
+        if mode is None:
+            mode = (0o666 if asked is None else 0o777) & ~self._umask
+        return mode if asked is None else mode & (asked | 0o400)
+
+    def _publish(self, partial: Partial) -> Published | Refused:
+        incoming = partial.incoming
+        try:
+            partial.finish(self._file_mode(incoming.mode))
+            with disk_errors(), self._folder(incoming.path[:-1], create=True) as folder, partial.held():
+                publish = self._replace if incoming.policy == "replace" else self._link
+                published = publish(partial, folder)
+                partial.discard()  # its hidden name, before anybody can take it up
+            return published if published.skipped else replace(published, size=partial.size, sha256=partial.sha256)
+        except Refused as problem:
+            return problem
+        finally:
+            partial.discard()
+
+    def _replace(self, partial: Partial, folder: int) -> Published:
+        path = partial.incoming.path
+        if self._is_twin(partial, path[-1], folder):
+            return Published(path, already=True)
+        try:
+            os.replace(partial.name, path[-1], src_dir_fd=self.area.folder, dst_dir_fd=folder)
+        except IsADirectoryError:
+            raise Refused(Code.IS_FOLDER) from None
+        partial.has_name = False
+        return Published(path)
+
+    def _is_twin(self, partial: Partial, name: str, folder: int) -> bool:
+        """Whether a regular file of the same bytes has that name already."""
+        if self._rules.private or partial.compared:
+            return False
+        with contextlib.suppress(OSError, Refused):
+            state = state_of(name, folder)
+            if state is not None and stat.S_ISREG(state.st_mode) and state.st_size == partial.size:
+                return Twin(os.open(name, _READ_FLAGS, dir_fd=folder), partial.size).digest() == partial.sha256
+        return False
+
+    def _link(self, partial: Partial, folder: int) -> Published:
+        """Publish under the name, or with `rename` under the next free one."""
+        path, policy = partial.incoming.path, partial.incoming.policy
+        name = path[-1]
+        for number in range(1, _MOST_NUMBERS):
+            try:
+                os.link(partial.name, name, src_dir_fd=self.area.folder, dst_dir_fd=folder, follow_symlinks=False)
+                return Published((*path[:-1], name))
+            except FileExistsError:
+                there = state_of(name, folder)
+            if there is None:  # gone again
+                continue
+            if partial.is_same_file(there):
+                return Published((*path[:-1], name))
+            if number == 1 and self._is_twin(partial, name, folder):
+                return Published(path, already=True)
+            if stat.S_ISDIR(there.st_mode) and policy != "rename":
+                raise Refused(Code.IS_FOLDER)
+            if policy == "skip":
+                return Published(path, skipped=True)
+            if policy == "fail":
+                break
+            name = numbered(path[-1], number)
+        raise Refused(Code.EXISTS)
+
+    # --- taking folders ---
+
+    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
+        """Make a folder, durable before this returns; its time and mode are set by `finish_folders`. Raises Refused."""
+        judge_path(path, self._rules.portable_names)
+        there = self._state_of(path)
+        if there is not None and not stat.S_ISDIR(there.st_mode):
+            raise Refused(Code.LINK if stat.S_ISLNK(there.st_mode) else Code.NOT_FOLDER)
+        with disk_errors(), self._folder(path, create=True):
+            pass
+        if there is None and (failed := self._flush_folders({path[:-1]})):
+            raise failed[path[:-1]]
+        self._folder_states[path] = (mtime, None if there is not None else mode)
+
+    def finish_folders(self) -> None:
+        """Set the folders' modes and times, the deepest first: their content has changed them until now."""
+        states, self._folder_states = self._folder_states, {}
+        for path in sorted(states, key=len, reverse=True):
+            mtime, mode = states[path]
+            with contextlib.suppress(OSError, OverflowError, Refused), self._folder(path) as folder:
+                if mode is not None:
+                    os.fchmod(folder, (_FOLDER_MODE & ~self._umask) & (mode | 0o700))
+                if mtime is not None:
+                    os.utime(folder, ns=(mtime, mtime))
+
+    def _flush_folders(self, paths: set[PathParts]) -> dict[PathParts, Refused]:
+        """Flush these folders and those above them, each once, up to the user's and the root; what failed, and how."""
+        failed: dict[PathParts, Refused] = {}
+        for folder in sorted({path[:depth] for path in paths for depth in range(len(path) + 1)}, key=len, reverse=True):
+            try:
+                with disk_errors(), self._folder(folder) as descriptor:
+                    flush(descriptor)
+                    for above in () if folder else self._above:
+                        flush(above)
+            except Refused as problem:
+                failed.update({path: problem for path in paths if path[: len(folder)] == folder})
+        return failed
+
+    # --- giving files ---
+
+    def open_file(self, path: PathParts) -> int:
+        """A descriptor to read `path`, reached without following links. Raises Refused."""
+        judge_path(path)
+        with disk_errors(), self._folder(path[:-1]) as folder:
+            try:
+                return os.open(path[-1], _READ_FLAGS, dir_fd=folder)
+            except FileNotFoundError:
+                raise Refused(Code.NOT_FOUND) from None
+            except OSError as problem:
+                raise (Refused(Code.LINK) if problem.errno == errno.ELOOP else problem) from None
+
+    def walk(self, path: PathParts, missed: Callable[[PathParts], None] = lambda _: None) -> Iterator[Seen]:
+        """`path` itself, and what lies below it; folders before their content, links and special files left out.
+
+        Raises Refused when `path` is not there or may not be reached. What vanishes meanwhile is left out; folders
+        that can't be read are told to `missed`.
+        """
+        if path:
+            judge_path(path)
+            state = self._state_of(path)
+            if state is None or as_seen(path, state) is None:
+                is_link = state is not None and stat.S_ISLNK(state.st_mode)
+                raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
+        pending = [path] if path else [(name,) for name in reversed(self._names(()))]
+        while pending:
+            seen = self._look(pending.pop())
+            if seen is not None:
+                yield seen
+                if seen.is_folder:
+                    try:
+                        pending += [(*seen.path, name) for name in reversed(self._names(seen.path))]
+                    except Refused:
+                        missed(seen.path)
+
+    def entries(self, path: PathParts) -> list[str]:
+        """The names in a folder that are UTF-8, in the order of their bytes. Raises Refused."""
+        if path:
+            judge_path(path)
+        return self._names(path)
+
+    def _names(self, path: PathParts) -> list[str]:
+        with disk_errors(), self._folder(path) as folder:
+            return sorted(filter(is_utf8, os.listdir(folder)), key=str.encode)
+
+    def look(self, path: PathParts) -> Seen | None:
+        """One file or folder; None when it is gone, a link, something else, or has a name that is not allowed."""
+        try:
+            judge_path(path)
+        except Refused:
+            return None
+        return self._look(path)
+
+    def _look(self, path: PathParts) -> Seen | None:
+        try:
+            state = self._state_of(path)
+        except Refused:
+            return None
+        return None if state is None else as_seen(path, state)

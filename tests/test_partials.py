@@ -1,0 +1,1372 @@
+"""What is kept of a large file, who may go on with it, and that no two ever write one file."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from disk import partials, receipts
+from disk.partials import Incoming, Partial, PartialArea, Published
+from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
+from errors import Code, Refused
+
+ROOM = Path(__file__).resolve().parent.parent
+ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
+CONTENT = os.urandom(300_000)
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    storage = Storage(tmp_path / "received", Rules())
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def folder(storage: Storage) -> Iterator[UserFolder]:
+    folder = storage.user("alice")
+    yield folder
+    folder.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, folder: UserFolder) -> Path:
+    return tmp_path / "received/alice"
+
+
+@pytest.fixture
+def place(tmp_path: Path, folder: UserFolder) -> Path:
+    """Alice's partial area."""
+    return tmp_path / "received" / PARTIAL_AREA / "alice"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    target = tmp_path / "precious"
+    target.write_bytes(b"precious")
+    return target
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """No descriptor, and no name in the table of holders, outlives a test."""
+    assert not PartialArea._holders
+    before = open_descriptors()
+    yield
+    assert open_descriptors() == before
+    assert not PartialArea._holders
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def announced(
+    transfer: bytes = ONE,
+    *path: str,
+    size: int | None = len(CONTENT),
+    mtime: int | None = 5,
+    mode: int | None = None,
+    policy: str = "fail",
+) -> Incoming:
+    return Incoming(transfer, path or ("big",), size, mtime, mode, policy)
+
+
+def begin(folder: UserFolder, incoming: Incoming | None = None) -> Partial:
+    """Begin a file that may be resumed."""
+    partial = folder.begin(incoming or announced(), resumable=True)
+    assert isinstance(partial, Partial)
+    return partial
+
+
+def fill(partial: Partial, content: bytes = CONTENT) -> Partial:
+    """Write what is missing of `content`; after an offer that was not taken, all of it."""
+    partial.resume_from(partial.size)
+    for start in range(partial.size, len(content), 70_000):
+        partial.write(memoryview(content)[start : start + 70_000])
+    partial.sha256 = hashlib.sha256(content).digest()
+    return partial
+
+
+def cut(folder: UserFolder, count: int = 200_000, incoming: Incoming | None = None) -> None:
+    """An attempt that was cut off after `count` bytes."""
+    partial = begin(folder, incoming)
+    fill(partial, CONTENT[:count])
+    assert partial.keep()
+
+
+def commit(folder: UserFolder, partial: Partial) -> Published | Refused:
+    (outcome,) = folder.commit([partial])
+    return outcome
+
+
+def published(*path: str, content: bytes = CONTENT) -> Published:
+    return Published(path, size=len(content), sha256=hashlib.sha256(content).digest())
+
+
+def is_busy(partial: Partial) -> bool:
+    """Whether nothing can be written or finished through it any more."""
+    with pytest.raises(Refused) as writing:
+        partial.write(memoryview(b"late"))
+    with pytest.raises(Refused) as finishing:
+        partial.finish(0o644)
+    return writing.value.code is finishing.value.code is Code.BUSY
+
+
+def refuse(folder: UserFolder, incoming: Incoming) -> Code:
+    before = open_descriptors()
+    with pytest.raises(Refused) as caught:
+        folder.begin(incoming, resumable=True)
+    assert open_descriptors() == before
+    return caught.value.code
+
+
+def journal_of(place: Path) -> Path:
+    (found,) = place.glob("*.journal")
+    return found
+
+
+def bytes_of(place: Path) -> Path:
+    return journal_of(place).with_suffix("")
+
+
+def left(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir() if path.name != receipts.RECEIPTS)
+
+
+# --- kept, offered, resumed -------------------------------------------------------------------------------------------
+
+
+def test_cut_file_is_kept_offered_compared_and_resumed(folder: UserFolder, home: Path, place: Path) -> None:
+    cut(folder)
+    assert list(home.iterdir()) == []
+    partial = begin(folder, announced(TWO))
+    assert partial.kept[0] == 200_000
+    assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:200_000]).digest()
+    partial.resume_from(200_000)
+    assert (partial.size, partial.kept) == (200_000, [])
+    fill(partial)
+    assert commit(folder, partial) == published("big")
+    assert (home / "big").read_bytes() == CONTENT
+    assert (home / "big").stat().st_nlink == 1
+    assert left(place) == []
+
+
+def test_running_digest_of_what_was_kept_goes_on(folder: UserFolder) -> None:
+    cut(folder)
+    partial = begin(folder)
+    digest = partial.digest_of_kept(200_000)
+    digest.update(CONTENT[200_000:])
+    assert digest.digest() == hashlib.sha256(CONTENT).digest()
+    partial.discard()
+
+
+def test_whole_file_whose_end_was_lost_needs_nothing_more(folder: UserFolder, home: Path) -> None:
+    cut(folder, len(CONTENT))
+    partial = begin(folder)
+    assert partial.kept[0] == len(CONTENT)
+    partial.resume_from(len(CONTENT))
+    assert commit(folder, fill(partial)) == published("big")
+    assert (home / "big").read_bytes() == CONTENT
+
+
+def test_file_is_resumed_again_and_again(folder: UserFolder, home: Path) -> None:
+    for count in (1, 70_000, 70_001, 299_999):
+        partial = begin(folder, announced(os.urandom(16)))
+        if partial.kept:
+            partial.resume_from(partial.kept[0])
+        fill(partial, CONTENT[:count])
+        assert partial.keep()
+    partial = begin(folder)
+    assert partial.kept[0] == 299_999
+    partial.resume_from(299_999)
+    assert isinstance(commit(folder, fill(partial)), Published)
+    assert (home / "big").read_bytes() == CONTENT
+
+
+def test_offer_that_was_not_taken_is_still_there_the_next_time(folder: UserFolder) -> None:
+    cut(folder)
+    for _ in range(3):
+        partial = begin(folder, announced(os.urandom(16)))
+        assert partial.kept[0] == 200_000
+        assert partial.keep()
+    begin(folder).discard()
+
+
+def test_refused_offer_starts_again_and_drops_what_was_there(folder: UserFolder, home: Path) -> None:
+    cut(folder)
+    other = os.urandom(100_000)
+    partial = begin(folder, announced(TWO, size=len(other)))
+    partial.resume_from(0)
+    assert isinstance(commit(folder, fill(partial, other)), Published)
+    assert (home / "big").read_bytes() == other
+
+
+def test_dropped_bytes_are_not_said_to_be_durable(folder: UserFolder, place: Path) -> None:
+    cut(folder)
+    assert json.loads(journal_of(place).read_bytes())["durable"] == 200_000
+    partial = begin(folder)
+    partial.resume_from(1000)
+    assert json.loads(journal_of(place).read_bytes())["durable"] == 1000
+    partial.discard()
+
+
+def test_kept_bytes_of_a_file_that_became_smaller_are_offered_up_to_its_size(folder: UserFolder, home: Path) -> None:
+    cut(folder)
+    partial = begin(folder, announced(TWO, size=150_000))
+    assert partial.kept == [150_000]
+    partial.resume_from(150_000)
+    assert isinstance(commit(folder, fill(partial, CONTENT[:150_000])), Published)
+    assert (home / "big").read_bytes() == CONTENT[:150_000]
+
+
+def test_journal_tells_what_the_file_was(folder: UserFolder, place: Path) -> None:
+    cut(folder)
+    assert json.loads(journal_of(place).read_bytes()) == {
+        "transfer": ONE.hex(),
+        "size": len(CONTENT),
+        "mtime": 5,
+        "durable": 200_000,
+        "generation": 1,
+    }
+    cut(folder, 250_000, announced(TWO, mtime=None))
+    found = json.loads(journal_of(place).read_bytes())
+    assert (found["transfer"], found["generation"], found["mtime"]) == (TWO.hex(), 2, None)
+
+
+def test_journal_is_brought_up_to_date_while_the_file_grows(
+    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partials, "_DURABLE_EVERY", 100_000)
+    partial = fill(begin(folder))
+    assert json.loads(journal_of(place).read_bytes())["durable"] == 280_000
+    partial.discard()
+
+
+@pytest.mark.parametrize("path", [("a", "bc"), ("ab", "c"), ("abc",), ("a", "b", "c")], ids="/".join)
+def test_kept_bytes_belong_to_one_path(folder: UserFolder, path: tuple[str, ...]) -> None:
+    cut(folder, incoming=announced(ONE, "a", "b\u0301", "c"))
+    partial = begin(folder, announced(ONE, *path))
+    assert partial.kept == []
+    partial.discard()
+    begin(folder, announced(ONE, "a", "b\u0301", "c")).discard()
+
+
+def test_kept_bytes_belong_to_one_user(storage: Storage, folder: UserFolder) -> None:
+    cut(folder)
+    bob = storage.user("bob")
+    partial = begin(bob)
+    assert partial.kept == []
+    partial.discard()
+    bob.close()
+
+
+@pytest.mark.parametrize("size", [5, None], ids=["small", "pipe"])
+def test_small_file_and_pipe_are_never_kept(folder: UserFolder, place: Path, size: int | None) -> None:
+    partial = folder.begin(announced(size=size), resumable=False)
+    assert isinstance(partial, Partial)
+    partial.write(memoryview(b"12345"))
+    assert len(left(place)) == 1
+    assert not partial.keep()
+    assert left(place) == []
+
+
+def test_nothing_written_leaves_nothing(folder: UserFolder, place: Path) -> None:
+    assert not begin(folder).keep()
+    assert left(place) == []
+
+
+def test_withdrawn_or_refused_file_leaves_nothing(folder: UserFolder, place: Path, home: Path) -> None:
+    cut(folder)
+    partial = begin(folder)
+    partial.discard()
+    assert left(place) == []
+    partial = fill(begin(folder))
+    (home / "big").write_bytes(b"in the way")
+    outcome = commit(folder, partial)
+    assert isinstance(outcome, Refused)
+    assert outcome.code is Code.EXISTS
+    assert left(place) == []
+
+
+def test_modes_are_private(folder: UserFolder, place: Path) -> None:
+    umask = os.umask(0)
+    try:
+        cut(folder, incoming=announced(mode=0o777))
+        assert isinstance(commit(folder, fill(begin(folder, announced(TWO, "other", policy="rename")))), Published)
+    finally:
+        os.umask(umask)
+    assert len(list(place.iterdir())) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in place.iterdir()} == {0o600}
+    begin(folder).discard()
+
+
+def test_room_for_the_rest_is_enough(folder: UserFolder, place: Path) -> None:
+    assert refuse(folder, announced(size=1 << 62)) is Code.NO_SPACE
+    assert left(place) == []
+    cut(folder)
+    assert refuse(folder, announced(size=1 << 62)) is Code.NO_SPACE
+    partial = begin(folder)
+    assert partial.kept[0] == 200_000
+    partial.discard()
+
+
+def test_broken_disk_at_the_question_for_room_leaves_nobody_holding(
+    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> os.statvfs_result:
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstatvfs", broken)
+        assert refuse(folder, announced()) is Code.STORAGE
+    assert left(place) == []
+    begin(folder, announced(TWO)).discard()
+
+
+# --- one holder at a time ---------------------------------------------------------------------------------------------
+
+
+def test_same_transfer_takes_over_at_once(storage: Storage, folder: UserFolder, home: Path, place: Path) -> None:
+    older = fill(begin(folder), CONTENT[:200_000])
+    another = storage.user("alice")
+    newer = begin(another)
+    assert newer.kept[0] == 200_000
+    assert is_busy(older)
+    older.discard()
+    assert len(left(place)) == 2
+    newer.resume_from(200_000)
+    assert commit(another, fill(newer)) == published("big")
+    assert (home / "big").read_bytes() == CONTENT
+    another.close()
+
+
+@pytest.mark.parametrize("end", ["discard", "keep", "close", "commit", "resume_from"])
+def test_older_holder_takes_nothing_from_the_newer(folder: UserFolder, home: Path, place: Path, end: str) -> None:
+    older = fill(begin(folder), CONTENT[:200_000])
+    newer = begin(folder)
+    newer.resume_from(200_000)
+    before = (bytes_of(place).read_bytes(), journal_of(place).read_bytes())
+    if end == "commit":
+        older.sha256 = hashlib.sha256(CONTENT[:200_000]).digest()
+        outcome = commit(folder, older)
+        assert isinstance(outcome, Refused)
+        assert outcome.code is Code.BUSY
+    elif end == "keep":
+        assert not older.keep()
+    elif end == "resume_from":
+        with pytest.raises(Refused) as caught:
+            older.resume_from(0)
+        assert caught.value.code is Code.BUSY
+        older.close()
+    else:
+        getattr(older, end)()
+    assert list(home.iterdir()) == []
+    assert (bytes_of(place).read_bytes(), journal_of(place).read_bytes()) == before
+    assert refuse(folder, announced(TWO)) is Code.BUSY
+    assert isinstance(commit(folder, fill(newer)), Published)
+    assert (home / "big").read_bytes() == CONTENT
+    assert left(place) == []
+
+
+def test_newest_of_many_holders_writes(folder: UserFolder, home: Path) -> None:
+    holders = [begin(folder) for _ in range(5)]
+    fill(holders[-1])
+    assert all(is_busy(older) for older in holders[:-1])
+    for older in holders[:-1]:
+        older.discard()
+    assert isinstance(commit(folder, holders[-1]), Published)
+    assert (home / "big").read_bytes() == CONTENT
+
+
+def test_taken_over_between_flush_and_publishing_publishes_nothing(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flush of a large file takes long; it is the seam for a client that comes back meanwhile."""
+    older = fill(begin(folder))
+    newer: list[Partial] = []
+    flush = os.fsync
+
+    def come_back(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", flush)
+        flush(descriptor)
+        newer.append(begin(folder))
+
+    monkeypatch.setattr(os, "fsync", come_back)
+    outcome = commit(folder, older)
+    assert isinstance(outcome, Refused)
+    assert outcome.code is Code.BUSY
+    assert list(home.iterdir()) == []
+    assert newer[0].kept[0] == len(CONTENT)
+    newer[0].resume_from(0)
+    assert isinstance(commit(folder, fill(newer[0])), Published)
+    assert (home / "big").read_bytes() == CONTENT
+
+
+def test_taking_over_waits_until_publishing_is_done(
+    storage: Storage, folder: UserFolder, home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link is the seam for a client that comes back while its file is published."""
+    older = fill(begin(folder))
+    another = storage.user("alice")
+    told: list[Code] = []
+    started = threading.Event()
+    lock, link = fcntl.flock, os.link
+
+    def come_back() -> None:
+        try:
+            begin(another).discard()
+        except Refused as problem:
+            told.append(problem.code)
+
+    thread = threading.Thread(target=come_back)
+
+    def locking(descriptor: int, how: int) -> None:
+        if threading.current_thread() is thread:
+            started.set()
+        lock(descriptor, how)
+
+    def linking(*arguments: str, src_dir_fd: int, dst_dir_fd: int, follow_symlinks: bool) -> None:
+        thread.start()
+        assert started.wait(30)
+        link(*arguments, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(fcntl, "flock", locking)
+    monkeypatch.setattr(os, "link", linking)
+    assert commit(folder, older) == published("big")
+    thread.join(30)
+    assert told == [Code.BUSY]
+    assert (home / "big").read_bytes() == CONTENT
+    assert (home / "big").stat().st_nlink == 1
+    assert left(place) == []
+    another.close()
+
+
+def test_taking_over_waits_for_a_write_under_way(
+    storage: Storage, folder: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late write could bring back what the newer holder has dropped. The write itself is the seam."""
+    older = begin(folder)
+    another = storage.user("alice")
+    order: list[str] = []
+    waiting = threading.Event()
+
+    def come_back() -> None:
+        partial = begin(another)
+        order.append(f"taken over with {partial.kept}")
+        partial.discard()
+
+    thread = threading.Thread(target=come_back)
+    write, lose = os.pwrite, Partial.lose
+
+    def losing(partial: Partial) -> None:
+        waiting.set()
+        lose(partial)
+
+    def writing(descriptor: int, content: bytes, offset: int) -> int:
+        if threading.current_thread() is not thread:
+            thread.start()
+            assert waiting.wait(30)
+            order.append("written")
+        return write(descriptor, content, offset)
+
+    monkeypatch.setattr(Partial, "lose", losing)
+    monkeypatch.setattr(os, "pwrite", writing)
+    older.write(memoryview(CONTENT)[:1000])
+    thread.join(30)
+    assert order == ["written", "taken over with [1000]"]
+    older.discard()
+    another.close()
+
+
+def test_journal_removed_while_another_waits_for_it_is_busy(
+    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening and the lock of a journal its holder may drop it; the seam for that moment is flock."""
+    older = fill(begin(folder), CONTENT[:1000])
+    lock = fcntl.flock
+
+    def drop_first(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        older.discard()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", drop_first)
+    with pytest.raises(Refused) as caught:
+        folder.begin(announced(), resumable=True)
+    assert caught.value.code is Code.BUSY
+    assert left(place) == []
+    partial = begin(folder)
+    assert partial.kept == []
+    partial.discard()
+
+
+def test_another_transfer_is_busy_until_the_holder_is_gone(folder: UserFolder, home: Path) -> None:
+    holder = fill(begin(folder), CONTENT[:200_000])
+    for _ in range(3):
+        assert refuse(folder, announced(TWO)) is Code.BUSY
+    holder.write(memoryview(CONTENT)[200_000:250_000])
+    holder.close()
+    partial = begin(folder, announced(TWO))
+    assert partial.kept[0] == 250_000
+    partial.resume_from(250_000)
+    assert isinstance(commit(folder, fill(partial)), Published)
+    assert (home / "big").read_bytes() == CONTENT
+
+
+def test_another_transfer_is_busy_after_a_take_over_too(folder: UserFolder) -> None:
+    older = fill(begin(folder), CONTENT[:1000])
+    newer = begin(folder)
+    older.close()
+    assert refuse(folder, announced(TWO)) is Code.BUSY
+    newer.close()
+    begin(folder, announced(TWO)).discard()
+
+
+def test_everything_may_end_twice(folder: UserFolder, place: Path) -> None:
+    first = fill(begin(folder), CONTENT[:1000])
+    assert first.keep()
+    first.close()
+    second = begin(folder)
+    assert not first.keep()
+    first.discard()
+    first.close()
+    assert is_busy(first)
+    assert len(left(place)) == 2
+    assert second.kept[0] == 1000
+    assert refuse(folder, announced(TWO)) is Code.BUSY
+    second.discard()
+    third = begin(folder, announced(THREE))
+    second.discard()
+    assert len(left(place)) == 2
+    third.discard()
+    third.discard()
+    assert left(place) == []
+
+
+def test_many_connections_of_one_transfer_publish_it_once(storage: Storage, home: Path, place: Path) -> None:
+    outcomes: list[Published | Refused] = []
+    together = threading.Barrier(8)
+
+    def work() -> None:
+        folder = storage.user("alice")
+        together.wait(30)
+        try:
+            begun = folder.begin(announced(), resumable=True)
+            if isinstance(begun, Partial):
+                try:
+                    outcomes.append(commit(folder, fill(begun)))
+                except Refused:
+                    begun.discard()
+                    raise
+            elif not isinstance(begun, Published):
+                os.close(begun.descriptor)
+        except Refused as problem:
+            outcomes.append(problem)
+        finally:
+            folder.close()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert published("big") in outcomes
+    others = [outcome.code for outcome in outcomes if isinstance(outcome, Refused)]
+    assert set(others) <= {Code.BUSY, Code.EXISTS}
+    assert (home / "big").read_bytes() == CONTENT
+    assert (home / "big").stat().st_nlink == 1
+    assert left(place) == []
+
+
+# --- holders in other processes ---------------------------------------------------------------------------------------
+
+HOLDER = """
+import os, sys
+from pathlib import Path
+from disk.storage import Rules, Storage
+from disk.partials import Incoming
+from errors import Refused
+folder = Storage(Path(sys.argv[1]), Rules()).user("alice")
+partial = folder.begin(Incoming(bytes.fromhex(sys.argv[2]), ("big",), 300_000, 5, None, "fail"), True)
+partial.resume_from(0)
+partial.write(memoryview(sys.stdin.buffer.read(200_000)))
+print("held", flush=True)
+for line in sys.stdin.buffer:
+    try:
+        print(eval(line), flush=True)
+    except Refused as problem:
+        print(problem.code, flush=True)
+"""
+
+
+class Holder:
+    """Another process that holds the file `big`, with its first 200,000 bytes, and does what it is told."""
+
+    def __init__(self, root: Path, transfer: bytes = ONE) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(root), transfer.hex()],
+            cwd=ROOM,
+            env={**os.environ, "PYTHONPATH": str(ROOM)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(CONTENT[:200_000])
+        self._process.stdin.flush()
+        assert self._line() == "held"
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().decode().strip()
+
+    def does(self, what: str) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(what.encode() + b"\n")
+        self._process.stdin.flush()
+        return self._line()
+
+    def kill(self) -> None:
+        self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate(timeout=30)
+
+
+@pytest.fixture
+def holder(tmp_path: Path, home: Path) -> Iterator[Holder]:
+    holder = Holder(tmp_path / "received")
+    yield holder
+    holder.kill()
+
+
+def test_another_transfer_is_busy_while_a_process_holds_the_file(folder: UserFolder, holder: Holder) -> None:
+    assert refuse(folder, announced(TWO)) is Code.BUSY
+    assert holder.does("partial.size") == "200000"
+    holder.kill()
+    partial = begin(folder, announced(TWO))
+    assert partial.kept[0] == 200_000
+    assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:200_000]).digest()
+    partial.discard()
+
+
+def test_same_transfer_takes_over_from_another_process(folder: UserFolder, home: Path, holder: Holder) -> None:
+    partial = begin(folder)
+    assert partial.kept[0] == 200_000
+    partial.resume_from(200_000)
+    assert holder.does("partial.write(memoryview(b'late'))") == "busy"
+    assert holder.does("partial.finish(0o644)") == "busy"
+    assert isinstance(commit(folder, fill(partial)), Published)
+    assert (home / "big").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("end", "answer"),
+    [
+        ("partial.discard()", "None"),
+        ("partial.keep()", "False"),
+        ("partial.close()", "None"),
+        ("partial.resume_from(0)", "busy"),
+        ("folder.commit([partial])[0].code", "busy"),
+    ],
+)
+def test_older_process_takes_nothing_from_the_newer(
+    folder: UserFolder, home: Path, place: Path, holder: Holder, end: str, answer: str
+) -> None:
+    """It has not noticed anything yet: nothing has come for it since."""
+    partial = begin(folder)
+    partial.resume_from(200_000)
+    before = (bytes_of(place).read_bytes(), journal_of(place).read_bytes())
+    assert holder.does(end) == answer
+    assert (bytes_of(place).read_bytes(), journal_of(place).read_bytes()) == before
+    assert isinstance(commit(folder, fill(partial)), Published)
+    assert (home / "big").read_bytes() == CONTENT
+    assert left(place) == []
+
+
+def test_take_over_by_another_process_is_noticed(tmp_path: Path, folder: UserFolder, place: Path) -> None:
+    older = fill(begin(folder), CONTENT[:1000])
+    newer = Holder(tmp_path / "received")
+    assert is_busy(older)
+    older.discard()
+    assert len(left(place)) == 2
+    assert newer.does("partial.write(memoryview(b'more'))") == "None"
+    assert newer.does("partial.size") == "200004"
+    newer.kill()
+    begin(folder).discard()
+
+
+def test_newer_holder_has_the_lock_as_soon_as_the_older_process_is_gone(
+    tmp_path: Path, folder: UserFolder, place: Path, holder: Holder
+) -> None:
+    partial = begin(folder)
+    partial.resume_from(200_000)
+    holder.kill()
+    partial.write(memoryview(CONTENT)[200_000:210_000])
+    with bytes_of(place).open("rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    partial.discard()
+
+
+def test_swept_area_keeps_what_another_process_holds(storage: Storage, place: Path, holder: Holder) -> None:
+    for path in place.iterdir():
+        os.utime(path, (0, 0))
+    assert storage.sweep() == 0
+    assert holder.does("partial.write(memoryview(b'more'))") == "None"
+    holder.kill()
+    for path in place.iterdir():
+        os.utime(path, (0, 0))
+    assert storage.sweep() == 1
+    assert left(place) == []
+
+
+# --- torn by a power cut ----------------------------------------------------------------------------------------------
+
+TORN = [
+    b"",
+    b"{",
+    b"\0" * 200,
+    b"null",
+    b"[]",
+    b"7",
+    b'{"transfer": 1}',
+    b"\xff\xfe",
+    b"[" * 4096,
+    b'{"transfer": "%s", "size": 1, "mtime": 1, "durable": 1}' % ONE.hex().encode(),
+    b'{"transfer": "%s", "size": 1, "mtime": 1, "durable": -1, "generation": 1}' % ONE.hex().encode(),
+    b'{"transfer": "%s", "size": 1, "mtime": 1, "durable": true, "generation": 1}' % ONE.hex().encode(),
+    b'{"transfer": 7, "size": 1, "mtime": 1, "durable": 1, "generation": 1}',
+    b'{"transfer": "", "size": 1, "mtime": 1, "durable": 1, "generation": 1, "more": 1}',
+    os.urandom(9000),
+]
+
+
+@pytest.mark.parametrize("torn", TORN, ids=range(len(TORN)))
+def test_torn_journal_starts_the_file_again(folder: UserFolder, home: Path, place: Path, torn: bytes) -> None:
+    cut(folder)
+    journal_of(place).write_bytes(torn)
+    partial = begin(folder)
+    assert partial.kept == []
+    assert bytes_of(place).stat().st_size == 0
+    fill(partial, CONTENT[:1000])
+    assert partial.keep()
+    partial = begin(folder)
+    assert partial.kept[0] == 1000
+    partial.resume_from(1000)
+    assert isinstance(commit(folder, fill(partial)), Published)
+    assert (home / "big").read_bytes() == CONTENT
+    assert left(place) == []
+
+
+def test_every_truncated_journal_starts_the_file_again(folder: UserFolder, place: Path) -> None:
+    cut(folder, 1000)
+    whole = journal_of(place).read_bytes()
+    for count in range(0, len(whole), 7):
+        journal_of(place).write_bytes(whole[:count])
+        partial = begin(folder)
+        assert partial.kept == []
+        fill(partial, CONTENT[:1000])
+        assert partial.keep()
+    begin(folder).discard()
+
+
+def test_torn_journal_of_a_living_holder_does_not_let_another_in(folder: UserFolder, place: Path) -> None:
+    holder = fill(begin(folder), CONTENT[:1000])
+    journal_of(place).write_bytes(b"")
+    assert refuse(folder, announced(TWO)) is Code.BUSY
+    holder.close()
+    begin(folder).discard()
+
+
+def test_bytes_without_a_journal_are_not_offered(folder: UserFolder, place: Path) -> None:
+    cut(folder)
+    journal_of(place).unlink()
+    partial = begin(folder)
+    assert partial.kept == []
+    partial.discard()
+
+
+def test_journal_without_bytes_offers_nothing(folder: UserFolder, place: Path) -> None:
+    cut(folder)
+    bytes_of(place).unlink()
+    partial = begin(folder)
+    assert partial.kept == []
+    fill(partial, CONTENT[:1000])
+    assert partial.keep()
+    begin(folder).discard()
+
+
+def test_zeros_behind_the_durable_bytes_are_found_out(folder: UserFolder, home: Path, place: Path) -> None:
+    """A power cut may leave a file's size without its last bytes."""
+    cut(folder, 150_000)
+    os.truncate(bytes_of(place), 200_000)
+    partial = begin(folder)
+    assert partial.kept == [200_000, 150_000]
+    assert partial.digest_of_kept(200_000).digest() != hashlib.sha256(CONTENT[:200_000]).digest()
+    assert partial.digest_of_kept(150_000).digest() == hashlib.sha256(CONTENT[:150_000]).digest()
+    partial.resume_from(150_000)
+    assert bytes_of(place).stat().st_size == 150_000
+    assert isinstance(commit(folder, fill(partial)), Published)
+    assert (home / "big").read_bytes() == CONTENT
+
+
+def test_fewer_bytes_than_the_journal_says_are_offered_as_they_are(folder: UserFolder, place: Path) -> None:
+    cut(folder)
+    os.truncate(bytes_of(place), 1000)
+    partial = begin(folder)
+    assert partial.kept == [1000]
+    assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:1000]).digest()
+    partial.discard()
+
+
+# --- published, but not yet forgotten ---------------------------------------------------------------------------------
+
+
+def crash_after_the_link(folder: UserFolder, home: Path, place: Path, incoming: Incoming | None = None) -> None:
+    partial = fill(begin(folder, incoming))
+    partial.finish(0o644)
+    os.link(bytes_of(place), home / "big")
+    partial.close()
+
+
+@pytest.mark.parametrize("transfer", [ONE, TWO], ids=["same", "another"])
+def test_published_bytes_are_never_written_to_again(
+    folder: UserFolder, home: Path, place: Path, transfer: bytes
+) -> None:
+    crash_after_the_link(folder, home, place)
+    before = (home / "big").stat()
+    partial = folder.area.begin(announced(transfer, policy="replace"), resumable=True)
+    assert partial.kept == []
+    assert ((home / "big").read_bytes(), (home / "big").stat().st_nlink) == (CONTENT, 1)
+    other = CONTENT[::-1]
+    fill(partial, other)
+    assert (home / "big").read_bytes() == CONTENT
+    assert (home / "big").stat().st_mtime_ns == before.st_mtime_ns
+    assert isinstance(commit(folder, partial), Published)
+    assert (home / "big").read_bytes() == other
+    assert left(place) == []
+
+
+def test_older_holder_is_lost_even_when_its_bytes_got_a_second_name(
+    folder: UserFolder, home: Path, place: Path
+) -> None:
+    older = fill(begin(folder))
+    os.link(bytes_of(place), home / "other")
+    newer = begin(folder)
+    assert newer.kept == []
+    assert json.loads(journal_of(place).read_bytes())["generation"] == 2
+    assert is_busy(older)
+    older.discard()
+    assert isinstance(commit(folder, fill(newer)), Published)
+    assert (home / "other").read_bytes() == CONTENT
+
+
+def test_second_name_of_a_published_file_is_swept_at_once(
+    storage: Storage, folder: UserFolder, home: Path, place: Path
+) -> None:
+    crash_after_the_link(folder, home, place)
+    assert storage.sweep() == 1
+    assert left(place) == []
+    assert (home / "big").read_bytes() == CONTENT
+
+
+def run_as_nobody(code: str) -> str:
+    """What `code` prints in a process without root's rights, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="partials-") as place:  # tmp_path is closed to other users
+        os.chmod(place, 0o777)
+        drop = """
+import hashlib, os, sys
+from pathlib import Path
+from disk.partials import Incoming
+from disk.storage import Rules, Storage
+from errors import Refused
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+root = Path(sys.argv[1]) / "r"
+folder = Storage(root, Rules()).user("alice")
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", drop + code, place],
+            cwd=ROOM,
+            env={**os.environ, "PYTHONPATH": str(ROOM)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("resumable", [True, False], ids=["large", "small"])
+@pytest.mark.parametrize("linked", [False, True], ids=["unpublished", "published"])
+def test_read_only_partial_of_a_crash_is_taken_up(resumable: bool, linked: bool) -> None:
+    """A crash behind `finish` leaves a file that its owner may not open for writing."""
+    code = f"""
+def write(partial, content):
+    if {resumable}:
+        partial.resume_from(0)
+    partial.write(memoryview(content))
+    partial.sha256 = hashlib.sha256(content).digest()
+    return partial
+incoming = Incoming(b"1" * 16, ("a",), 3, None, 0o444, "replace")
+partial = write(folder.begin(incoming, {resumable}), b"old")
+partial.finish(0o444)
+if {linked}:
+    os.link(root / ".partial/alice" / partial.name, root / "alice/b")
+partial.close()
+partial = write(folder.begin(incoming, {resumable}), b"new")
+(outcome,) = folder.commit([partial])
+print(type(outcome).__name__, (root / "alice/a").read_text(), oct((root / "alice/a").stat().st_mode & 0o777), end=" ")
+print(len(list((root / ".partial/alice").iterdir())), (root / "alice/b").read_text() if {linked} else "")
+"""
+    assert run_as_nobody(code) == f"Published new 0o444 0{' old' if linked else ''}"
+
+
+def test_read_only_partial_that_is_held_is_busy_and_stays_as_it_is() -> None:
+    code = """
+incoming = Incoming(b"1" * 16, ("a",), 3, None, 0o444, "replace")
+partial = folder.begin(incoming, True)
+partial.write(memoryview(b"old"))
+partial.finish(0o444)
+try:
+    folder.begin(incoming, True)
+except Refused as problem:
+    print(problem.code, end=" ")
+folder.commit([partial])
+print(oct((root / "alice/a").stat().st_mode & 0o777))
+"""
+    assert run_as_nobody(code) == "busy 0o444"
+
+
+# --- small files ------------------------------------------------------------------------------------------------------
+
+
+def small(folder: UserFolder, transfer: bytes = ONE, *path: str) -> Partial:
+    partial = folder.begin(announced(transfer, *(path or ("small",)), size=3), resumable=False)
+    assert isinstance(partial, Partial)
+    partial.sha256 = hashlib.sha256(b"new").digest()
+    return partial
+
+
+@pytest.mark.parametrize("stale", [b"", b"half of something longer"])
+def test_stale_small_file_of_the_same_transfer_is_replaced(
+    folder: UserFolder, home: Path, place: Path, stale: bytes
+) -> None:
+    partial = small(folder)
+    (place / partial.name).write_bytes(stale)
+    partial.write(memoryview(b"new"))
+    assert isinstance(commit(folder, partial), Published)
+    assert (home / "small").read_bytes() == b"new"
+    assert left(place) == []
+
+
+def test_small_file_that_is_locked_before_its_maker_can_is_busy(
+    folder: UserFolder, home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making and locking it another process may be about to sweep it; the seam for that moment is flock."""
+    lock = fcntl.flock
+    partial = small(folder)
+    with contextlib.ExitStack() as sweeping:
+
+        def lock_first(descriptor: int, how: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            lock(sweeping.enter_context((place / partial.name).open("rb")), fcntl.LOCK_EX)
+            lock(descriptor, how)
+
+        monkeypatch.setattr(fcntl, "flock", lock_first)
+        with pytest.raises(Refused) as caught:
+            partial.write(memoryview(b"new"))
+        assert caught.value.code is Code.BUSY
+    partial.write(memoryview(b"new"))
+    assert isinstance(commit(folder, partial), Published)
+    assert left(place) == []
+
+
+def test_stale_small_file_that_was_published_stays_as_it_is(folder: UserFolder, home: Path, place: Path) -> None:
+    partial = small(folder)
+    (home / "old").write_bytes(b"published")
+    os.link(home / "old", place / partial.name)
+    partial.write(memoryview(b"new"))
+    assert isinstance(commit(folder, partial), Published)
+    assert ((home / "old").read_bytes(), (home / "small").read_bytes()) == (b"published", b"new")
+
+
+def test_small_file_of_the_same_transfer_that_is_held_is_busy(folder: UserFolder, place: Path) -> None:
+    first, second = small(folder), small(folder)
+    first.write(memoryview(b"n"))
+    assert is_busy(second)
+    second.discard()
+    second.discard()
+    assert len(left(place)) == 1
+    first.write(memoryview(b"ew"))
+    assert isinstance(commit(folder, first), Published)
+
+
+# --- receipts that were lost ------------------------------------------------------------------------------------------
+
+
+def renamed(folder: UserFolder, transfer: bytes = ONE, content: bytes = b"new", size: int | None = 3) -> Published:
+    """Store a small file under the policy `rename`, or be told that it is there."""
+    begun = folder.begin(announced(transfer, "db.dump", size=size, policy="rename"), resumable=False)
+    if isinstance(begun, Published):
+        return begun
+    assert isinstance(begun, Partial)
+    begun.write(memoryview(content))
+    begun.sha256 = hashlib.sha256(content).digest()
+    outcome = commit(folder, begun)
+    assert isinstance(outcome, Published)
+    return outcome
+
+
+def age(place: Path, seconds: int) -> None:
+    """Make all receipts that much older."""
+    file = place / receipts.RECEIPTS
+    lines = [json.loads(line) for line in file.read_text().splitlines() if line]
+    file.write_text("".join(json.dumps([line[0] - seconds, *line[1:]]) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["", "drop-only"])
+def test_lost_receipt_is_repeated_and_not_the_file(storage: Storage, home: Path, private: bool) -> None:
+    (home / "db.dump").write_bytes(b"older")
+    for _ in range(3):
+        folder = storage.user("alice", private)
+        assert renamed(folder) == published("db.1.dump", content=b"new")
+        folder.close()
+    assert sorted(os.listdir(home)) == ["db.1.dump", "db.dump"]
+    folder = storage.user("alice", private)
+    assert renamed(folder, TWO, b"two") == published("db.2.dump", content=b"two")
+    folder.close()
+
+
+def test_lost_receipt_of_a_large_file_is_repeated(folder: UserFolder, home: Path, place: Path) -> None:
+    (home / "big").write_bytes(b"older")
+    incoming = announced(policy="rename")
+    assert commit(folder, fill(begin(folder, incoming))) == published("big.1")
+    assert folder.begin(incoming, resumable=True) == published("big.1")
+    assert left(place) == []
+
+
+def test_receipt_is_repeated_after_the_file_was_taken_away(folder: UserFolder, home: Path) -> None:
+    first = renamed(folder)
+    (home / "db.dump").unlink()
+    assert renamed(folder) == first
+    assert os.listdir(home) == []
+
+
+def test_receipt_of_a_pipe_is_repeated(folder: UserFolder) -> None:
+    assert renamed(folder, size=None) == renamed(folder, size=None) == published("db.dump", content=b"new")
+
+
+def test_receipt_of_another_size_is_of_another_file(folder: UserFolder) -> None:
+    renamed(folder)
+    assert renamed(folder, content=b"longer", size=6) == published("db.1.dump", content=b"longer")
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "replace"])
+def test_other_policies_need_no_receipts(folder: UserFolder, home: Path, place: Path, policy: str) -> None:
+    partial = folder.begin(announced(ONE, "small", size=3, policy=policy), resumable=False)
+    assert isinstance(partial, Partial)
+    partial.write(memoryview(b"new"))
+    partial.sha256 = hashlib.sha256(b"new").digest()
+    assert isinstance(commit(folder, partial), Published)
+    assert not (place / receipts.RECEIPTS).exists()
+
+
+def test_receipts_are_kept_for_a_day(folder: UserFolder, place: Path) -> None:
+    first = renamed(folder)
+    age(place, DAY - 60)
+    assert renamed(folder) == first
+    age(place, 61)
+    assert renamed(folder, content=b"two") == published("db.1.dump", content=b"two")
+
+
+def test_receipts_are_pruned_by_age_and_bounded(
+    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipts, "_PRUNED_AT", 2000)
+    renamed(folder)
+    age(place, DAY + 1)
+    for number in range(100):
+        renamed(folder, b"%016d" % number, b"%03d" % number)
+        assert (place / receipts.RECEIPTS).stat().st_size < 2500
+    text = (place / receipts.RECEIPTS).read_text()
+    assert ONE.hex() not in text
+    assert renamed(folder, b"%016d" % 99).path == ("db.100.dump",)
+    assert renamed(folder, b"%016d" % 98).path == ("db.99.dump",)
+    assert len(text.splitlines()) >= 5
+
+
+def test_torn_receipts_cost_no_more_than_a_second_copy(folder: UserFolder, place: Path) -> None:
+    renamed(folder)
+    file = place / receipts.RECEIPTS
+    whole = file.read_bytes()
+    for torn in (b"", b"\0" * 100, b"\xff" * 9, whole[:-20], b'[1e9, "%s"]' % ONE.hex().encode(), b"[" * 5000):
+        file.write_bytes(torn)
+        second = renamed(folder, content=b"two")
+        assert second.sha256 == hashlib.sha256(b"two").digest()
+        assert renamed(folder, content=b"two") == second
+        for path in (place.parent.parent / "alice").iterdir():
+            path.unlink()
+    for line in (b'[9e12, "%s", 7, "x", []]', b'[9e12, "%s"]', b'[9e12, "%s", ["a"], 3, "xyz"]'):
+        file.write_bytes(line % ONE.hex().encode())
+        assert renamed(folder).path == ("db.dump",)
+
+
+def test_receipts_of_another_process_are_seen(storage: Storage, folder: UserFolder) -> None:
+    assert renamed(folder, TWO).path == ("db.dump",)
+    another = storage.user("alice")
+    first = renamed(another, ONE, b"one")
+    assert renamed(folder, ONE, b"one") == first
+    another.close()
+
+
+# --- what nobody came back for ----------------------------------------------------------------------------------------
+
+
+def old(place: Path, days: float) -> None:
+    for path in place.iterdir():
+        then = path.stat().st_mtime - days * DAY
+        os.utime(path, (then, then))
+
+
+def test_kept_file_is_swept_after_a_week(storage: Storage, folder: UserFolder, place: Path) -> None:
+    cut(folder)
+    assert storage.sweep() == 0
+    old(place, 6.9)
+    assert storage.sweep() == 0
+    partial = begin(folder)
+    assert partial.kept[0] == 200_000
+    assert partial.keep()
+    old(place, 7.1)
+    assert storage.sweep() == 1
+    assert left(place) == []
+
+
+def test_age_is_that_of_the_last_attempt_and_not_of_the_source(
+    storage: Storage, folder: UserFolder, place: Path
+) -> None:
+    """A finished file has its source's time already."""
+    cut(folder)
+    os.utime(bytes_of(place), (0, 0))
+    assert storage.sweep() == 0
+    begin(folder).discard()
+
+
+def test_held_files_are_never_swept(storage: Storage, folder: UserFolder, place: Path, home: Path) -> None:
+    large = fill(begin(folder))
+    little = small(folder, TWO)
+    little.write(memoryview(b"new"))
+    old(place, 1000)
+    assert storage.sweep() == 0
+    assert all(isinstance(outcome, Published) for outcome in folder.commit([large, little]))
+    assert sorted(os.listdir(home)) == ["big", "small"]
+
+
+def test_held_file_is_not_swept_where_locks_belong_to_the_process(
+    storage: Storage, folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some network's disks: there every lock of this process is granted."""
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, how: None)
+    partial = fill(begin(folder), CONTENT[:1000])
+    old(place, 1000)
+    assert storage.sweep() == 0
+    assert refuse(folder, announced(TWO)) is Code.BUSY
+    partial.discard()
+    assert left(place) == []
+
+
+def test_small_and_orphaned_leftovers_go_at_once(storage: Storage, folder: UserFolder, place: Path) -> None:
+    little = small(folder)
+    little.write(memoryview(b"n"))
+    little.close()
+    cut(folder)
+    bytes_of(place).unlink()
+    (place / "torn").write_bytes(b"half")
+    assert storage.sweep() == 2
+    assert left(place) == []
+
+
+def test_orphaned_journal_that_is_locked_stays(storage: Storage, folder: UserFolder, place: Path) -> None:
+    """As in the moment between the making of a journal and of its bytes."""
+    with (place / "new.journal").open("wb") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        assert storage.sweep() == 0
+        assert left(place) == ["new.journal"]
+    storage.sweep()
+    assert left(place) == []
+
+
+def test_sweep_spares_the_receipts(storage: Storage, folder: UserFolder, place: Path) -> None:
+    first = renamed(folder)
+    old(place, 1000)
+    assert storage.sweep() == 0
+    assert renamed(folder) == first
+
+
+# --- traps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dangling", [False, True], ids=["live", "dangling"])
+@pytest.mark.parametrize("name", ["partial", "journal"])
+def test_link_planted_in_place_of_a_kept_file_is_not_followed(
+    storage: Storage, folder: UserFolder, place: Path, outside: Path, name: str, dangling: bool
+) -> None:
+    cut(folder)
+    path = bytes_of(place) if name == "partial" else journal_of(place)
+    path.unlink()
+    path.symlink_to(outside.with_name("missing") if dangling else outside)
+    assert refuse(folder, announced()) is Code.STORAGE
+    storage.sweep()
+    assert outside.read_bytes() == b"precious"
+    assert not outside.with_name("missing").exists()
+
+
+@pytest.mark.parametrize("trap", ["live", "dangling", "fifo", "folder"])
+def test_trap_in_place_of_the_receipts_is_not_used(
+    folder: UserFolder, home: Path, place: Path, outside: Path, trap: str
+) -> None:
+    file = place / receipts.RECEIPTS
+    if trap == "fifo":
+        os.mkfifo(file)
+    elif trap == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(outside if trap == "live" else outside.with_name("missing"))
+    assert renamed(folder).path == ("db.dump",)
+    assert renamed(folder, content=b"two").path == ("db.1.dump",)
+    assert outside.read_bytes() == b"precious"
+    assert not outside.with_name("missing").exists()
+
+
+def test_fifo_in_place_of_a_kept_file_stops_nothing(storage: Storage, folder: UserFolder, place: Path) -> None:
+    cut(folder)
+    bytes_of(place).unlink()
+    os.mkfifo(bytes_of(place))
+    assert refuse(folder, announced()) is Code.STORAGE
+    assert storage.sweep() == 0  # it is as young as a kept file
+    old(place, 8)
+    assert storage.sweep() == 1
+    begin(folder).discard()
+
+
+# --- full disks -------------------------------------------------------------------------------------------------------
+
+FULL_DISK = """
+import os, sys
+from pathlib import Path
+from disk.storage import Rules, Storage
+from disk.partials import Incoming
+from errors import Refused
+root = Path(sys.argv[1]) / "r"
+folder = Storage(root, Rules()).user("alice")
+place, filler = root / ".partial/alice", Path(sys.argv[1]) / "filler"
+def incoming(name):
+    return Incoming(name[:1].encode() * 16, (name,), 5, None, None, "rename")
+def fill():
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+def begin(name):
+    try:
+        return folder.begin(incoming(name), True)
+    except Refused as problem:
+        return str(problem.code)
+fill()
+print(begin("new"), folder.area._holders, len(os.listdir(place)))
+print(begin("new"), folder.area._holders, len(os.listdir(place)))
+filler.unlink()
+partial = begin("cut")
+partial.write(memoryview(b"1234"))
+partial.write(memoryview(b"5"))
+fill()
+print(partial.keep(), len(os.listdir(place)))
+partial = begin("cut")
+print(partial.kept, partial.digest_of_kept(5).hexdigest()[:4])
+partial.resume_from(5)
+partial.sha256 = bytes(32)
+print([type(outcome).__name__ for outcome in folder.commit([partial])], (root / "alice/cut").read_bytes())
+filler.unlink()
+print(begin("new").keep(), [name for name in os.listdir(place) if name != "receipts"])
+"""
+
+
+def test_full_disk_leaves_nothing_that_contradicts_itself(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(small)]
+    command = 'set -e; python=$1; code=$2; place=$3; shift 3; "$@"; exec "$python" -c "$code" "$place"'
+    unshare = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-rm"]
+    try:
+        if subprocess.run([*unshare, *mounted], capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+    except FileNotFoundError:
+        pytest.skip("no file system can be mounted here")
+    done = subprocess.run(
+        [*unshare, "sh", "-c", command, "sh", sys.executable, FULL_DISK, str(small), *mounted],
+        cwd=ROOM,
+        env={**os.environ, "PYTHONPATH": str(ROOM)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256(b"12345").hexdigest()[:4]
+    assert done.stdout.splitlines() == [
+        "no-space {} 0",
+        "no-space {} 0",
+        "True 2",
+        f"[5] {digest}",
+        "['Published'] b'12345'",
+        "False []",
+    ]
+
+
+def test_journal_that_cannot_be_written_leaves_no_holder(
+    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails just there can't be had everywhere, so that one call is made to fail."""
+
+    def full(descriptor: int, content: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        assert refuse(folder, announced()) is Code.NO_SPACE
+    assert left(place) == []
+    cut(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        assert refuse(folder, announced(TWO)) is Code.NO_SPACE
+    partial = begin(folder, announced(TWO))
+    assert partial.kept[0] == 200_000
+    partial.discard()
+
+
+def test_failing_flush_at_the_end_still_keeps_the_bytes(
+    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    partial = fill(begin(folder), CONTENT[:1000])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", broken)
+        assert partial.keep()
+    assert json.loads(journal_of(place).read_bytes())["durable"] == 0
+    partial = begin(folder, announced(TWO))
+    assert partial.kept == [1000]
+    partial.discard()
