@@ -266,6 +266,10 @@ def _write(path: Path, lines: list[bytes], publish: Callable[[Path, Path], None]
         os.close(folder)
 
 
+def _is_passing(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 class Accounts:
     """The accounts of one server. Safe to use from several threads at once.
 
@@ -419,6 +423,8 @@ class Accounts:
                 try:
                     self._reading = self._read()
                 except UsageError as error:
+                    if _is_passing(error.__context__):  # of this process, not of the file: what was read still holds
+                        return before
                     # Fail closed, but go on giving the same salts: a login then fails as it does for a wrong password.
                     self._reading = _Reading(before.profile, before.secret, trouble=str(error))
                 settled = stamp is not None and self._clock_ns() - stamp[-1] > _TICK_NS

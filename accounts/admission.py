@@ -1,0 +1,106 @@
+"""How many connections there may be: not logged in yet (in all, and from one source), and logged in.
+
+Rules: counting and deciding happen in one step under one lock. When the places for logins are taken, the connection
+that has been silent longest, and for a second at least, makes room: someone who connects and says nothing can't keep
+others out. Knows no socket: how a connection is put out it is told, and how a source is named it is told.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+_PATIENCE = 1.0
+
+
+class Ticket:
+    """One connection's place. Use `progress`, `logged_in` and `leave`, in that order."""
+
+    def __init__(self, owner: "Admission", source: bytes, put_out: Callable[[], None]) -> None:
+        self._owner, self.source, self.put_out = owner, source, put_out
+        self.last_heard = owner.clock()
+        self.inside = False
+
+    def progress(self) -> None:
+        """A step of the login was completed: the connection is not a silent one."""
+        self.last_heard = self._owner.clock()
+
+    def logged_in(self) -> bool:
+        """Move from the logins to the logged-in; False when those are full."""
+        return self._owner.move(self)
+
+    def leave(self) -> None:
+        """The connection has ended."""
+        self._owner.remove(self)
+
+
+class Admission:
+    """The places of one server process."""
+
+    def __init__(
+        self,
+        max_connections: int,
+        max_logins: int,
+        max_logins_per_source: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_connections, self._max_logins, self._max_per_source = (
+            max_connections,
+            max_logins,
+            max_logins_per_source,
+        )
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._logins: set[Ticket] = set()
+        self._sources: Counter[bytes] = Counter()
+        self._inside = 0
+
+    def enter(self, source: bytes, put_out: Callable[[], None]) -> Ticket | None:
+        """A place for a new connection, or None when it shall hear "busy". `put_out` must not wait."""
+        with self._lock:
+            if self._inside >= self._max_connections:
+                return None
+            if self._sources[source] >= self._max_per_source:
+                if not self._make_room([ticket for ticket in self._logins if ticket.source == source]):
+                    return None
+            elif len(self._logins) >= self._max_logins and not self._make_room(list(self._logins)):
+                return None
+            ticket = Ticket(self, source, put_out)
+            self._logins.add(ticket)
+            self._sources[source] += 1
+            return ticket
+
+    def _make_room(self, tickets: list[Ticket]) -> bool:
+        oldest = min(tickets, key=lambda ticket: ticket.last_heard)
+        if self.clock() - oldest.last_heard < _PATIENCE:
+            return False
+        self._forget_login(oldest)
+        oldest.put_out()
+        return True
+
+    def _forget_login(self, ticket: Ticket) -> bool:
+        if ticket not in self._logins:
+            return False
+        self._logins.remove(ticket)
+        self._sources[ticket.source] -= 1
+        if not self._sources[ticket.source]:
+            del self._sources[ticket.source]
+        return True
+
+    def move(self, ticket: Ticket) -> bool:
+        """See Ticket.logged_in."""
+        with self._lock:
+            if not self._forget_login(ticket) or self._inside >= self._max_connections:
+                return False
+            self._inside += 1
+            ticket.inside = True
+            return True
+
+    def remove(self, ticket: Ticket) -> None:
+        """See Ticket.leave."""
+        with self._lock:
+            if ticket.inside:
+                ticket.inside = False
+                self._inside -= 1
+            else:
+                self._forget_login(ticket)

@@ -1,0 +1,177 @@
+"""How many connections may be there at once, and who makes room for whom."""
+
+import threading
+
+import pytest
+
+from accounts.admission import Admission, Ticket
+
+
+class Clock:
+    """Time that passes only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Door:
+    """An Admission, its clock, and who was put out."""
+
+    def __init__(self, inside: int = 2, logins: int = 3, per_source: int = 2) -> None:
+        self.clock = Clock()
+        self.admission = Admission(inside, logins, per_source, self.clock)
+        self.out: list[str] = []
+
+    def enter(self, name: str, source: bytes = b"") -> Ticket | None:
+        return self.admission.enter(source or name.encode(), lambda: self.out.append(name))
+
+    def must(self, name: str, source: bytes = b"") -> Ticket:
+        ticket = self.enter(name, source)
+        assert ticket is not None
+        return ticket
+
+
+def test_logins_have_a_limit_in_all() -> None:
+    door = Door()
+    tickets = [door.must(name) for name in "abc"]
+    assert door.enter("d") is None
+    tickets[1].leave()
+    assert door.enter("d") is not None
+    assert door.enter("e") is None
+    assert door.out == []
+
+
+def test_logins_have_a_limit_for_each_source() -> None:
+    door = Door()
+    tickets = [door.must(name, b"one") for name in "ab"]
+    assert door.enter("c", b"one") is None
+    assert door.enter("c", b"two") is not None
+    tickets[0].leave()
+    assert door.enter("d", b"one") is not None
+
+
+def test_silent_connection_makes_room_after_a_second() -> None:
+    door = Door()
+    for name in "abc":
+        door.must(name)
+        door.clock.now += 0.1
+    door.clock.now = 1000.99
+    assert door.enter("d") is None
+    door.clock.now = 1001.0
+    assert door.enter("d") is not None
+    assert door.out == ["a"]
+
+
+def test_progress_of_a_login_spares_it() -> None:
+    door = Door()
+    first = door.must("a")
+    door.clock.now += 0.5
+    for name in "bc":
+        door.must(name)
+        door.clock.now += 0.1
+    door.clock.now += 2
+    first.progress()
+    assert door.enter("d") is not None
+    assert door.out == ["b"]
+
+
+def test_only_the_own_source_makes_room_when_the_source_is_full() -> None:
+    door = Door()
+    door.must("other", b"two")
+    door.clock.now += 5
+    for name in "ab":
+        door.must(name, b"one")
+        door.clock.now += 0.1
+    assert door.enter("c", b"one") is None
+    assert door.out == []
+    door.clock.now += 1
+    assert door.enter("c", b"one") is not None
+    assert door.out == ["a"]
+
+
+def test_logged_in_frees_the_place_of_the_login() -> None:
+    door = Door(inside=10)
+    for name in "abcde":
+        assert door.must(name, b"one").logged_in()
+
+
+def test_logged_in_have_a_limit_too() -> None:
+    door = Door(inside=2)
+    first, second, third = (door.must(name) for name in "abc")
+    assert first.logged_in()
+    assert second.logged_in()
+    assert not third.logged_in()
+    assert door.enter("d") is None, "full inside: busy from the first moment"
+    third.leave()
+    assert door.enter("d") is None
+    first.leave()
+    assert door.must("d").logged_in()
+
+
+def test_connection_that_was_put_out_never_gets_in() -> None:
+    door = Door(logins=1)
+    first = door.must("a")
+    door.clock.now += 1
+    second = door.must("b")
+    assert door.out == ["a"]
+    assert not first.logged_in()
+    first.leave()
+    assert second.logged_in()
+
+
+def test_leaving_twice_frees_one_place_only() -> None:
+    door = Door(inside=1, logins=1)
+    ticket = door.must("a")
+    assert ticket.logged_in()
+    ticket.leave()
+    ticket.leave()
+    first = door.must("b")
+    assert first.logged_in()
+    assert door.enter("c") is None
+    first.leave()
+    waiting = door.must("d")
+    waiting.leave()
+    waiting.leave()
+    door.must("e")
+    assert door.enter("f") is None
+
+
+def test_logging_in_twice_counts_once() -> None:
+    door = Door(inside=2)
+    ticket = door.must("a")
+    assert ticket.logged_in()
+    assert not ticket.logged_in()
+    ticket.leave()
+    assert door.must("b").logged_in()
+    assert door.must("c").logged_in()
+
+
+def test_sources_that_left_are_forgotten() -> None:
+    door = Door(logins=1)
+    for number in range(100):
+        door.must("x", b"%d" % number).leave()
+    assert not door.admission._sources
+
+
+@pytest.mark.parametrize("logins", [1, 5, 50])
+def test_many_threads_never_get_more_places_than_there_are(logins: int) -> None:
+    admission = Admission(1000, logins, 1000)
+    got: list[Ticket] = []
+    together = threading.Barrier(16)
+
+    def work() -> None:
+        together.wait(30)
+        for _ in range(20):
+            ticket = admission.enter(b"one", lambda: None)
+            if ticket is not None:
+                got.append(ticket)
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(got) == logins
