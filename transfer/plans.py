@@ -1,0 +1,304 @@
+"""What the client's words mean: sources and a target as items to send, names and a target as things to fetch.
+
+Rules: where something goes never depends on what exists at the other end: into the target when it ends in a slash, `.`
+or `..`, or when there are several sources; otherwise the target is the new name, and folders merge. Two sources with
+one target are refused before anything is sent. What can be refused without the network, is. A server can place nothing
+but below what the user named.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from disk.names import judge_path
+from disk.partials import Incoming, Partial, Published
+from disk.sources import FileSource, Found, PipeSource, Skipped, Source, walk
+from disk.storage import LOCAL_PARTIAL_AREA, Twin
+from errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
+from report import Reporter, show_path
+from transfer.receiver import Folder
+from transfer.sender import Item
+from wire.messages import Put, Receipt
+
+PIPE = "-"
+_ALL_BITS = 0o777
+_FILE_BITS = 0o666
+
+Parts = tuple[str, ...]
+
+
+def parts_of(path: str) -> Parts:
+    """The components of a path at the receiver, without `.` and doubled slashes. Raises UsageError if absolute."""
+    if path.startswith("/") and path.strip("/"):
+        raise UsageError(f"{path} starts with a slash", "Names there are relative to your folder on the receiver")
+    return tuple(part for part in path.split("/") if part not in ("", "."))
+
+
+def _goes_into(target: str, count: int) -> bool:
+    return os.path.basename(target) in ("", ".", "..") or count > 1
+
+
+def _refuse_clash(taken: dict[Parts, str], target: Parts, source: str) -> None:
+    if target in taken:
+        both = f"{taken[target]} and {source}"
+        raise UsageError(f"{both} would both become {show_path(target)}", "Send one of them elsewhere")
+    taken[target] = source
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+
+class Sending:
+    """The items of one run, in order, and what becomes of them; told on to the reporter."""
+
+    def __init__(
+        self, reporter: Reporter, policy: str, follow: bool, preserve_mode: bool, logs: set[tuple[int, int]]
+    ) -> None:
+        """`logs`: device and inode of each of our own logs, which are never sent."""
+        self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs
+        self._mask = _ALL_BITS if preserve_mode else _FILE_BITS
+        self._checked: dict[Item, int] = {}
+        self.left: dict[Item, None] = {}
+        self.busy: dict[Item, Refused] = {}
+        self.stopping: Refused | None = None
+        self.total: int | None = 0
+        self.pipe: PipeSource | None = None
+
+    def plan(self, sources: list[str], target: str) -> None:
+        """Find everything that is to be sent. Raises UsageError; what is wrong with one source is reported."""
+        into, folder = _goes_into(target, len(sources)), parts_of(target)
+        placed: list[tuple[str, Parts]] = []
+        taken: dict[Parts, str] = {}
+        for source in sources:
+            if source == PIPE and into:
+                raise UsageError("standard input has no name of its own", "Send it alone, to a TARGET that is a name")
+            name = os.path.basename(os.path.abspath(source))
+            place = (*folder, name) if into else folder
+            _refuse_clash(taken, place, source)
+            placed.append((source, place))
+        for source, place in placed:
+            if source == PIPE:
+                self.pipe = PipeSource(0)
+                self._add(Item("standard input", place, self._policy, self._open_pipe))
+                self.total = None
+            else:
+                for found in walk(Path(source), self._follow):
+                    self._take(found, place)
+
+    def _take(self, found: Found | Skipped | SourceError, place: Parts) -> None:
+        if isinstance(found, Skipped) and found.is_source:
+            problem = SourceError(f"{found.path} is {found.why}", "Only files and folders can be sent")
+            self._reporter.failed(str(found.path), problem)
+        elif isinstance(found, Skipped):
+            self._reporter.skipped(str(found.path), found.why)
+        elif LOCAL_PARTIAL_AREA in found.parts if isinstance(found, Found) else False:
+            pass  # what an interrupted --get has left: nobody's content
+        elif isinstance(found, SourceError):
+            self._reporter.failed("", found)
+        elif not found.is_folder and found.parts and is_regular(found.path) in self._logs:
+            self._reporter.skipped(str(found.path), "this program's own log")
+        elif not found.is_folder:
+            item = Item(
+                str(found.path), (*place, *found.parts), self._policy, self._opener(found.path), mode_mask=self._mask
+            )
+            if self._add(item) and self.total is not None:
+                self.total += found.size
+        elif target := (*place, *found.parts):
+            self._add(Item(str(found.path), target, self._policy, None, found.mtime, found.mode))
+
+    def _open_pipe(self) -> Source:
+        """Once only: what was read of it can't be read again."""
+        if self.pipe is None or self.pipe.begun:
+            raise SourceError("standard input can't be read again", "Start the whole command again")
+        return self.pipe
+
+    def _opener(self, path: Path) -> Callable[[], Source]:
+        def open_it() -> Source:
+            source = FileSource.open(path)
+            if source.identity in self._logs:
+                source.close()
+                raise SourceError(f"{path} is this program's own log", "Name another log with --client-log")
+            return source
+
+        return open_it
+
+    def _add(self, item: Item) -> bool:
+        try:
+            judge_path(item.target)
+        except Refused as problem:
+            self._reporter.failed(item.name, problem)
+            return False
+        self.left[item] = None
+        return True
+
+    # --- what the sender tells; see transfer.sender.Events ---
+
+    def started(self, item: Item, size: int | None) -> None:
+        if item.open is not None:
+            self._reporter.started(item.name, show_path(item.target), size)
+
+    def checking(self, item: Item, count: int) -> None:
+        self._checked[item] = self._checked.get(item, 0) + count
+        self._reporter.checking(item.name, count)
+
+    def resumed(self, item: Item, offset: int) -> None:
+        self._checked.pop(item, None)
+        self._reporter.resumed(item.name, offset)
+
+    def restarted(self, item: Item) -> None:
+        self._reporter.restarted(item.name, self._checked.pop(item, 0))
+
+    def progress(self, item: Item, count: int) -> None:
+        self._reporter.moved(count)
+
+    def sealed(self, item: Item, size: int, sha256: bytes) -> None:
+        self._reporter.sealed(item.name, size, sha256)
+
+    def delivered(self, item: Item, receipt: Receipt) -> None:
+        self.left.pop(item, None)
+        path = show_path(receipt.path)
+        if receipt.outcome == "skipped":
+            self._reporter.skipped(path, "it is there")
+        elif receipt.outcome != "folder":
+            sha256 = receipt.sha256 or b""
+            self._reporter.delivered(item.name, path, receipt.size, sha256, receipt.time, receipt.outcome)
+
+    def failed(self, item: Item, problem: TransferError) -> None:
+        if isinstance(problem, Refused) and problem.code is Code.BUSY:
+            self.busy[item] = problem
+            return
+        if isinstance(problem, Refused) and problem.code is Code.STOPPING:
+            self.stopping = problem
+            return
+        self.left.pop(item, None)
+        self._reporter.failed(item.name, problem)
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
+
+class Fetching:
+    """What is fetched in one run: where each thing lands here, and what becomes of it; told on to the reporter."""
+
+    def __init__(self, reporter: Reporter, policy: str, preserve_mode: bool, names: list[str], target: str) -> None:
+        """Raises UsageError."""
+        self._reporter, self._policy = reporter, policy
+        self._mask = _ALL_BITS if preserve_mode else _FILE_BITS
+        self.wanted = [parts_of(name) for name in names]
+        self.to_pipe = target == PIPE
+        if self.to_pipe and (len(names) > 1 or not all(self.wanted)):
+            raise UsageError("only one file can go to standard output", "Name a folder as TARGET")
+        path = Path(target)
+        into = not self.to_pipe and _goes_into(target, len(names))
+        self.base = path if into else path.parent
+        self._new_name = None if into else path.name
+        if not into and not path.name:
+            raise UsageError(f"{target} is no name", "Name a file, or a folder with a slash at its end")
+        taken: dict[Parts, str] = {}
+        for name, wanted in zip(names, self.wanted, strict=True):
+            judge_path(wanted or ("all",))
+            _refuse_clash(taken, wanted[-1:], name)
+        self._answered: set[Parts] = {()}  # an empty folder is an answer of its own
+        self._done: dict[tuple[Parts, int | None, int | None], Published] = {}
+
+    def place(self, put: Put) -> Incoming:
+        """Where a PUT of the server lands. Raises Refused for what nobody asked for."""
+        judge_path(put.path)
+        path = put.path
+        self._answered.add(path[:1])
+        if path[0] == LOCAL_PARTIAL_AREA:
+            raise Refused(Code.NAME, why="it is used here")
+        if () not in self.wanted and path[:1] not in [wanted[-1:] for wanted in self.wanted]:
+            raise Refused(Code.DENIED, why="nobody asked for it")
+        if self.to_pipe and len(path) > 1:
+            raise Refused(Code.UNSUPPORTED)
+        if self._new_name is not None:
+            path = (self._new_name, *(path if self.wanted == [()] else path[1:]))
+        mode = None if put.mode is None else put.mode & (self._mask if put.kind == "file" else _ALL_BITS)
+        return Incoming(put.transfer, path, put.size, put.mtime, mode, self._policy)
+
+    def remembering(self, folder: Folder) -> Folder:
+        """`folder`, which needs no second look at what this run has fetched already."""
+        return _Remembering(folder, self._done)
+
+    # --- what the receiver tells; see transfer.receiver.Events ---
+
+    def taking(self, put: Put, size: int | None) -> None:
+        path = show_path(self.place(put).path)
+        self._reporter.expect(size or 0)
+        self._reporter.started(show_path(put.path), path, size)
+
+    def resumed(self, put: Put, offset: int) -> None:
+        self._reporter.checking(show_path(put.path), offset)
+        self._reporter.resumed(show_path(put.path), offset)
+
+    def arrived(self, put: Put, count: int) -> None:
+        self._reporter.moved(count)
+
+    def stored(self, put: Put, receipt: Receipt) -> None:
+        path = str(self.base.joinpath(*receipt.path)) if not self.to_pipe else "standard output"
+        key = (self.place(put).path, put.size, put.mtime)
+        if receipt.outcome == "folder" or key in self._done:
+            return
+        if receipt.outcome == "skipped":
+            self._reporter.skipped(path, "it is there")
+            return
+        sha256 = receipt.sha256 or b""
+        self._done[key] = Published(receipt.path, skipped=True)
+        self._reporter.delivered(show_path(put.path), path, receipt.size, sha256, receipt.time, receipt.outcome)
+
+    def refused(self, put: Put, problem: Refused) -> None:
+        told: TransferError = problem
+        if self.to_pipe and len(put.path) > 1:
+            return  # what lies in a folder, which was refused itself
+        if problem.code is Code.IS_FOLDER and self.to_pipe:
+            told = SourceError("it is a folder", "Only one file can go to standard output")
+        elif problem.code is Code.IS_FOLDER:
+            told = Refused(problem.code, str(self.base.joinpath(*self.place(put).path)))
+        self._reporter.failed(show_path(put.path), told)
+
+    def withdrawn(self, put: Put) -> None:
+        problem = SourceError("it changed on the receiver while it was read", "Fetch it again when nobody writes to it")
+        self._reporter.failed(show_path(put.path), problem)
+
+    def cut_off(self, put: Put, size: int, kept: bool) -> None:
+        pass
+
+    def not_given(self, id: int, problem: Refused) -> None:
+        if id > len(self.wanted):
+            raise ProtocolViolation("a refusal of what was not asked for")
+        self._answered.add(self.wanted[id - 1][-1:])
+        self._reporter.failed(show_path(self.wanted[id - 1]) or "your folder", problem)
+
+    def check_answered(self) -> None:
+        """Raises ProtocolViolation when the server ended without a word about something that was asked for."""
+        if any(wanted[-1:] not in self._answered for wanted in self.wanted):
+            raise ProtocolViolation("no answer to a GET")
+
+
+class _Remembering:
+    """A folder that answers for what was fetched by an earlier connection of this run."""
+
+    def __init__(self, folder: Folder, done: dict[tuple[Parts, int | None, int | None], Published]) -> None:
+        self._folder, self._done = folder, done
+        self.commit, self.finish_folders = folder.commit, folder.finish_folders
+        self.begin_anyway, self.make_folder = folder.begin_anyway, folder.make_folder
+
+    def begin(self, incoming: Incoming, resumable: bool) -> Partial | Published | Twin:
+        known = self._done.get((incoming.path, incoming.size, incoming.mtime))
+        return self._folder.begin(incoming, resumable) if known is None else known
+
+
+def names_in_order(items: dict[Item, None]) -> Iterator[str]:
+    """What has not arrived, for people: folders say nothing that their files do not."""
+    return (item.name for item in items if item.open is not None)
+
+
+def is_regular(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a regular file; None when there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return (state.st_dev, state.st_ino) if stat.S_ISREG(state.st_mode) else None

@@ -1,0 +1,365 @@
+"""The receiving half of a transfer: judging, comparing, writing, verifying, publishing in groups, receipts.
+
+Rules: it always reads and its answers never wait; the window bounds them. Digest and HMAC are computed over what was
+written, from a file's first byte to its last, and nothing is published before both are right. Whatever ends the
+connection, what is not whole stays hidden, and is kept only where it can be resumed. The server receives so, and the
+client when it asked to GET. This room knows no socket, no address and no account: whether and where something may
+land it asks the function it is given.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from crypto_utils import equal, mac, new_digest
+from disk.partials import Incoming, Partial, PathParts, Published
+from disk.storage import Twin
+from errors import Code, ProtocolViolation, Refused
+from wire.channel import Channel
+from wire.messages import (
+    BYE_MESSAGE,
+    FOLDER,
+    Accept,
+    Cancel,
+    Check,
+    Data,
+    End,
+    Message,
+    Put,
+    Receipt,
+    Refuse,
+    file_mac_input,
+)
+from wire.pace import Pace
+from wire.protocol import DATA_SIZE, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# Implementation constants.
+_GROUP_FILES = 256
+_GROUP_BYTES = 8 << 20
+
+Arrived = tuple[Message, memoryview] | None
+
+
+class Folder(Protocol):
+    """Where things land; `disk.storage.UserFolder` is one."""
+
+    def begin(self, incoming: Incoming, resumable: bool) -> Partial | Published | Twin: ...
+    def begin_anyway(self, incoming: Incoming, resumable: bool) -> Partial: ...
+    def commit(self, group: list[Partial]) -> list[Published | Refused]: ...
+    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
+    def finish_folders(self) -> None: ...
+
+
+class Events(Protocol):
+    """Told, from the receiving thread, what becomes of each announced file or folder."""
+
+    def taking(self, put: Put, size: int | None) -> None: ...
+    def resumed(self, put: Put, offset: int) -> None: ...
+    def arrived(self, put: Put, count: int) -> None: ...
+    def stored(self, put: Put, receipt: Receipt) -> None: ...
+    def refused(self, put: Put, problem: Refused) -> None: ...
+    def withdrawn(self, put: Put) -> None: ...
+    def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
+    def not_given(self, id: int, problem: Refused) -> None: ...
+
+
+class _Arriving:
+    """One announced file on its way in. `partial` is None once nothing of it is wanted: what still comes is dropped."""
+
+    def __init__(self, put: Put, body: bytes, incoming: Incoming | None) -> None:
+        self.put, self.body, self.incoming = put, body, incoming
+        self.partial: Partial | None = None
+        self.twin: Future[bytes] | None = None
+        self.kept: Future[_Hash] | None = None
+        self.asked = 0  # the size of the CHECK that is not answered yet
+        self.digest: _Hash = new_digest()
+        self.size = 0
+        self.last_seen = False
+        self.told = False  # a receipt or a refusal was sent
+
+    @property
+    def resumable(self) -> bool:
+        return self.put.size is not None and self.put.size > UNASKED_LIMIT
+
+
+class Receiver:
+    """Receives over one channel into one folder, in the calling thread."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        messages: Iterator[Arrived],
+        file_secret: bytes,
+        folder: Folder,
+        place: Callable[[Put], Incoming],
+        events: Events,
+        pace: Pace,
+    ) -> None:
+        """`place(put)` says where a PUT lands; it raises Refused for that one, or Ended for the connection."""
+        self._channel, self._messages, self._secret, self._folder = channel, messages, file_secret, folder
+        self._place, self._events, self._pace = place, events, pace
+        self._open: dict[int, _Arriving] = {}
+        self._group: list[tuple[_Arriving, Partial]] = []
+        self._group_bytes = 0
+        self._last_id = 0
+        self._over = False
+        self._hashing: ThreadPoolExecutor | None = None
+
+    def run(self, first: Arrived = None) -> None:
+        """Take what is sent until the sender's BYE, then say ours. Raises ConnectionTrouble, IntegrityError, Ended."""
+        try:
+            if first is not None:
+                self._take(*first)
+            for arrived in self._messages:
+                if arrived is None:
+                    self._flush_group()
+                else:
+                    self._take(*arrived)
+            if self._open:
+                raise ProtocolViolation("BYE before the end of a file")
+            self._flush_group()
+            self._folder.finish_folders()
+            self._channel.post(BYE_MESSAGE)
+        finally:
+            self._keep_what_can_be_resumed()
+
+    def _keep_what_can_be_resumed(self) -> None:
+        self._over = True
+        if self._hashing is not None:
+            self._hashing.shutdown(wait=True, cancel_futures=True)  # before its descriptors are closed
+        unfinished = [(arriving, arriving.partial) for arriving in self._open.values()] + list(self._group)
+        for arriving, partial in unfinished:
+            if partial is not None:
+                size = arriving.size
+                self._events.cut_off(arriving.put, size, partial.keep())
+
+    def _take(self, message: Message, body: memoryview) -> None:
+        if isinstance(message, Data):
+            self._data(message)
+        elif isinstance(message, Put):
+            self._put(message, bytes(body))
+        elif isinstance(message, End):
+            self._end(message)
+        elif isinstance(message, Check):
+            self._compare(message)
+        elif isinstance(message, Cancel):
+            self._cancel(message)
+        elif isinstance(message, Refuse):
+            self._events.not_given(message.id, Refused(message.code))
+        else:
+            raise ProtocolViolation("a message that no sender sends")
+
+    def _opened(self, id: int) -> _Arriving:
+        arriving = self._open.get(id)
+        if arriving is None:
+            raise ProtocolViolation("a message about a file that was not announced")
+        return arriving
+
+    # --- PUT and what is there already ---
+
+    def _put(self, put: Put, body: bytes) -> None:
+        if put.id <= self._last_id:
+            raise ProtocolViolation("an id that is not higher than the last")
+        self._last_id = put.id
+        if len(self._open) + len(self._group) >= WINDOW:
+            raise ProtocolViolation("more files under way than the window holds")
+        if len(self._open) >= OPEN_LIMIT:
+            raise ProtocolViolation("more files begun and not ended than may be")
+        arriving = _Arriving(put, body, None)
+        if put.kind != FOLDER:
+            self._open[put.id] = arriving
+        try:
+            incoming = arriving.incoming = self._place(put)
+            if put.kind == FOLDER:
+                self._folder.make_folder(incoming.path, incoming.mtime, incoming.mode)
+                self._receipt(arriving, Published(incoming.path), "folder")
+                return
+            self._events.taking(put, put.size)
+            self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
+        except Refused as problem:
+            self._refuse(arriving, problem)
+
+    def _begun(self, arriving: _Arriving, begun: Partial | Published | Twin) -> None:
+        """Go on with what the folder has said."""
+        if isinstance(begun, Published):
+            self._receipt(arriving, begun, "skipped" if begun.skipped else "already")
+        elif isinstance(begun, Twin):
+            descriptor = begun.descriptor
+            arriving.twin = self._hash(lambda: begun.digest(self._goes_on))
+            arriving.twin.add_done_callback(lambda done: os.close(descriptor) if done.cancelled() else None)
+            self._ask(arriving, begun.size)
+        else:
+            arriving.partial = begun
+            self._offer(arriving, begun)
+
+    def _offer(self, arriving: _Arriving, partial: Partial) -> None:
+        """Ask for the digest of what was kept; without anything kept, ask for the content."""
+        if partial.kept:
+            size = partial.kept[0]
+            arriving.kept = self._hash(lambda: partial.digest_of_kept(size, self._goes_on))
+            self._ask(arriving, size)
+        else:
+            self._accept(arriving, partial, 0)
+
+    def _hash(self, work: Callable[[], "bytes | _Hash"]) -> "Future":  # type: ignore[type-arg]
+        """Read what is there while the sender reads its own, beside the messages that still come."""
+        if self._hashing is None:
+            self._hashing = ThreadPoolExecutor(1, thread_name_prefix="checking")
+        return self._hashing.submit(work)
+
+    def _goes_on(self) -> bool:
+        """Asked while a file is read: its reader would only keep a connection alive that has ended."""
+        return not self._over and not self._channel.ended
+
+    def _ask(self, arriving: _Arriving, size: int) -> None:
+        arriving.asked = size
+        self._channel.post(Check(arriving.put.id, size, None).encode())
+
+    def _accept(self, arriving: _Arriving, partial: Partial, offset: int) -> None:
+        if arriving.resumable:
+            partial.resume_from(offset)
+        arriving.size = offset
+        if offset:
+            self._events.resumed(arriving.put, offset)
+        self._channel.post(Accept(arriving.put.id, offset).encode())
+
+    def _compare(self, check: Check) -> None:
+        """The sender's digest of as many bytes as were asked for."""
+        arriving = self._opened(check.id)
+        if not arriving.asked or check.size != arriving.asked or check.sha256 is None:
+            raise ProtocolViolation("a CHECK that was not asked for")
+        arriving.asked = 0
+        if arriving.told:
+            return
+        try:
+            if arriving.twin is not None:
+                ours = arriving.twin.result()
+                self._channel.check()  # a reading that was stopped has no digest worth comparing
+                self._compare_twin(arriving, check.sha256, ours)
+            elif arriving.partial is not None and arriving.kept is not None:
+                kept = arriving.kept.result()
+                self._channel.check()
+                self._compare_kept(arriving, arriving.partial, check, kept)
+        except Refused as problem:
+            self._refuse(arriving, problem)
+
+    def _compare_twin(self, arriving: _Arriving, theirs: bytes, ours: bytes) -> None:
+        arriving.twin = None
+        incoming = arriving.incoming
+        if incoming is None:
+            raise RuntimeError("compared before it was placed")
+        if equal(theirs, ours):
+            self._receipt(arriving, Published(incoming.path, size=arriving.put.size or 0, sha256=ours), "already")
+        else:
+            self._begun(arriving, self._folder.begin_anyway(incoming, arriving.resumable))
+
+    def _compare_kept(self, arriving: _Arriving, partial: Partial, check: Check, ours: "_Hash") -> None:
+        arriving.kept = None
+        if check.sha256 is not None and equal(check.sha256, ours.digest()):
+            arriving.digest = ours
+            self._accept(arriving, partial, check.size)
+        else:  # torn by a power cut, or the source has changed: try less, then start again
+            partial.kept = partial.kept[1:]
+            self._offer(arriving, partial)
+
+    # --- content ---
+
+    def _data(self, data: Data) -> None:
+        arriving = self._opened(data.id)
+        if arriving.asked or arriving.last_seen:
+            raise ProtocolViolation("content where none belongs")
+        if data.offset != arriving.size:
+            raise ProtocolViolation("content at another offset than was next")
+        arriving.last_seen = len(data.content) < DATA_SIZE
+        arriving.size += len(data.content)
+        if arriving.partial is None:
+            return
+        try:
+            if arriving.put.size is not None and arriving.size > arriving.put.size:
+                raise Refused(Code.SIZE, why="more than was announced")
+            arriving.partial.write(data.content)
+        except Refused as problem:
+            self._refuse(arriving, problem)
+            return
+        arriving.digest.update(data.content)
+        self._events.arrived(arriving.put, len(data.content))
+        self._pace.spend(len(data.content))
+
+    def _end(self, end: End) -> None:
+        arriving = self._opened(end.id)
+        if arriving.asked:
+            raise ProtocolViolation("an end before the answer to CHECK")
+        del self._open[end.id]
+        partial = arriving.partial
+        if partial is None:
+            return
+        partial.sha256 = sha256 = arriving.digest.digest()
+        proof = mac(self._secret, *file_mac_input(arriving.body, arriving.size, sha256))
+        try:
+            if end.size != arriving.size or arriving.put.size not in (None, end.size):
+                raise Refused(Code.SIZE, why="not what was announced")
+            if not equal(end.sha256, sha256) or not equal(end.mac, proof):
+                raise Refused(Code.INTEGRITY)
+        except Refused as problem:
+            self._refuse(arriving, problem)
+            return
+        self._group.append((arriving, partial))
+        self._group_bytes += arriving.size
+        if len(self._group) >= _GROUP_FILES or self._group_bytes >= _GROUP_BYTES:
+            self._flush_group()
+
+    def _cancel(self, cancel: Cancel) -> None:
+        arriving = self._opened(cancel.id)
+        del self._open[cancel.id]
+        if arriving.partial is not None:
+            arriving.partial.discard()
+        self._drop(arriving)
+        if not arriving.told:
+            self._events.withdrawn(arriving.put)
+
+    # --- answers ---
+
+    def _flush_group(self) -> None:
+        """Make the finished files durable and visible, then send their receipts."""
+        if not self._group:
+            return
+        group, self._group, self._group_bytes = self._group, [], 0
+        outcomes = self._folder.commit([partial for _, partial in group])
+        for (arriving, _), outcome in zip(group, outcomes, strict=True):
+            arriving.partial = None
+            if isinstance(outcome, Refused):
+                self._refuse(arriving, outcome)
+            else:
+                word = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
+                self._receipt(arriving, outcome, word)
+
+    def _receipt(self, arriving: _Arriving, published: Published, outcome: str) -> None:
+        put, incoming, arriving.told = arriving.put, arriving.incoming, True
+        receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)
+        self._events.stored(put, receipt)
+        if incoming is not None and incoming.path != put.path:
+            receipt = replace(receipt, path=put.path)  # what it is called at this end is nobody else's business
+        self._channel.post(receipt.encode())
+
+    def _refuse(self, arriving: _Arriving, problem: Refused) -> None:
+        """Say no to this one, now or in the middle of it, and keep nothing of it."""
+        if arriving.partial is not None:
+            arriving.partial.discard()
+            arriving.partial = None
+        arriving.told = True
+        self._events.refused(arriving.put, problem)
+        self._channel.post(Refuse(arriving.put.id, problem.code).encode())
+        self._drop(arriving)
+
+    def _drop(self, arriving: _Arriving) -> None:
+        """Nothing of it is wanted any more: give back what it holds, and don't let it be read for nothing."""
+        arriving.body, arriving.incoming = b"", None
+        for job in (arriving.twin, arriving.kept):
+            if job is not None:
+                job.cancel()

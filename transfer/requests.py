@@ -1,0 +1,203 @@
+"""The server's side of a connection's one job: PUT, GET or LIST, told apart by the first message.
+
+Rules: before each PUT, GET and LIST the account is asked for the right to it, by the function given. A GET makes the
+server the sender, by the same messages and rules; what it can't give it says by REFUSE with the GET's id. This room
+knows no socket and no account.
+"""
+
+import bisect
+from collections.abc import Callable, Iterator
+
+from disk.folders import Seen
+from disk.names import judge_path
+from disk.partials import Incoming
+from disk.sources import FileSource, Source
+from disk.storage import UserFolder
+from errors import Code, ProtocolViolation, Refused, SourceError, TransferError
+from report import show_path
+from transfer import receiver
+from transfer.receiver import Arrived, Receiver
+from transfer.sender import Item, Sender
+from wire.channel import Channel
+from wire.handshake import SessionKeys
+from wire.messages import BYE_MESSAGE, FILE, FOLDER, Entries, Entry, Get, ListFolder, Put, Receipt, Refuse
+from wire.pace import Pace
+from wire.protocol import WINDOW
+
+_PAGE_ENTRIES = 500
+_PAGE_BYTES = 48 * 1024
+_ALL_BITS = 0o777
+_POLICY = "skip"  # whether it takes a file is the client's business
+
+
+class Requests:
+    """Does what one logged-in client asks for."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        keys: SessionKeys,
+        folder: UserFolder,
+        admit: Callable[[str], None],
+        log: Callable[..., None],
+        pace: Pace,
+    ) -> None:
+        """`admit(right)` raises Refused for one request, or Ended for the connection."""
+        self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
+        self._pace = pace
+        self._messages: Iterator[Arrived] = channel.messages()
+        self._refused: set[int] = set()
+
+    def run(self, taking: receiver.Events) -> None:
+        """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
+        first = next((arrived for arrived in self._messages if arrived is not None), None)
+        if first is None:
+            self._channel.post(BYE_MESSAGE)
+        elif isinstance(first[0], Put):
+            self._receive(first, taking)
+        elif isinstance(first[0], Get):
+            self._give(first[0])
+        elif isinstance(first[0], ListFolder):
+            self._list(first[0])
+        else:
+            raise ProtocolViolation("a first message that asks for nothing")
+
+    def _receive(self, first: Arrived, events: receiver.Events) -> None:
+        def place(put: Put) -> Incoming:
+            self._admit("put")
+            return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
+
+        secret = self._keys.file_c2s
+        Receiver(self._channel, self._messages, secret, self._folder, place, events, self._pace).run(first)
+
+    # --- GET ---
+
+    def _give(self, first: Get) -> None:
+        wanted = [first]
+        while wanted[-1].more:
+            arrived = next((arrived for arrived in self._messages if arrived is not None), None)
+            if arrived is None or not isinstance(arrived[0], Get):
+                raise ProtocolViolation("something else where another GET was announced")
+            wanted.append(arrived[0])
+            if len(wanted) > WINDOW:
+                raise ProtocolViolation("more GETs than the window holds")
+        events = _Giving(self._log)
+        items = (item for get in wanted for item in self._items(get))
+        Sender(self._channel, self._messages, self._keys.file_s2c, events, self._pace).run(items)
+
+    def _items(self, get: Get) -> Iterator[Item]:
+        """What lies at and below the path, named from its last component on."""
+        above = max(len(get.path) - 1, 0)
+        try:
+            self._admit("get")
+            for seen in self._folder.walk(get.path, lambda path: self._not_whole(get)):
+                if self._can_travel(get, seen, seen.path[above:]):
+                    yield self._item(get, seen, seen.path[above:])
+        except Refused as problem:
+            self._log("not given: %s: %s", show_path(get.path), problem.cause)
+            self._channel.post(Refuse(get.id, problem.code).encode())
+
+    def _can_travel(self, get: Get, seen: Seen, target: tuple[str, ...]) -> bool:
+        """Whether the name is one that the wire allows; not each that was put here by other means is."""
+        try:
+            judge_path(target)
+            return True
+        except Refused as problem:
+            self._log("not given: %s: %s", show_path(seen.path), problem.cause)
+            self._not_whole(get)
+            return False
+
+    def _not_whole(self, get: Get) -> None:
+        """Say once that something below the path can't be read: the client has no other way to know."""
+        if get.id not in self._refused:
+            self._refused.add(get.id)
+            self._channel.post(Refuse(get.id, Code.UNREADABLE).encode())
+
+    def _item(self, get: Get, seen: Seen, target: tuple[str, ...]) -> Item:
+        name = show_path(seen.path)
+        if seen.is_folder:
+            return Item(name, target, _POLICY, None, seen.mtime, seen.mode)
+
+        def open_it() -> Source:
+            try:
+                return FileSource(name, self._folder.open_file(seen.path))
+            except TransferError as problem:
+                self._not_whole(get)
+                raise SourceError(problem.cause) from None
+
+        return Item(name, target, _POLICY, open_it, mode_mask=_ALL_BITS)
+
+    # --- LIST ---
+
+    def _list(self, request: ListFolder) -> None:
+        known: dict[tuple[str, ...], list[str]] = {}
+        while True:
+            try:
+                self._admit("list")
+                self._channel.post(self._page(request, known).encode())
+            except Refused as problem:
+                self._channel.post(Refuse(request.id, problem.code).encode())
+            arrived = next((arrived for arrived in self._messages if arrived is not None), None)
+            if arrived is None:
+                break
+            if not isinstance(arrived[0], ListFolder):
+                raise ProtocolViolation("something else than LIST on a connection that lists")
+            request = arrived[0]
+        self._channel.post(BYE_MESSAGE)
+
+    def _page(self, request: ListFolder, known: dict[tuple[str, ...], list[str]]) -> Entries:
+        path = request.path
+        if path:
+            judge_path(path)
+        if path and (itself := self._folder.look(path)) is not None and not itself.is_folder:
+            return Entries(request.id, (_entry(path[-1], itself),), False)
+        if request.after is None or path not in known:
+            known.clear()  # one folder at a time: a listing that goes on reads the names only once
+            known[path] = self._folder.entries(path)
+        names = known[path]
+        at = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
+        entries: list[Entry] = []
+        size = 0
+        while at < len(names) and len(entries) < _PAGE_ENTRIES and size < _PAGE_BYTES:
+            seen = self._folder.look((*path, names[at]))
+            if seen is not None:
+                entries.append(_entry(names[at], seen))
+                size += len(Entries(request.id, (entries[-1],), False).body())
+            at += 1
+        return Entries(request.id, tuple(entries), at < len(names))
+
+
+def _entry(name: str, seen: Seen) -> Entry:
+    return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, seen.mtime)
+
+
+class _Giving:
+    """What becomes of what is given, for the log."""
+
+    def __init__(self, log: Callable[..., None]) -> None:
+        self._log = log
+
+    def started(self, item: Item, size: int | None) -> None:
+        pass
+
+    def checking(self, item: Item, count: int) -> None:
+        pass
+
+    def resumed(self, item: Item, offset: int) -> None:
+        self._log("giving %s from byte %d on", item.name, offset)
+
+    def restarted(self, item: Item) -> None:
+        pass
+
+    def progress(self, item: Item, count: int) -> None:
+        pass
+
+    def sealed(self, item: Item, size: int, sha256: bytes) -> None:
+        pass
+
+    def delivered(self, item: Item, receipt: Receipt) -> None:
+        if receipt.outcome != "folder":
+            self._log("given (%s): %s, %d bytes", receipt.outcome, item.name, receipt.size)
+
+    def failed(self, item: Item, problem: TransferError) -> None:
+        self._log("not given: %s: %s", item.name, problem.cause)

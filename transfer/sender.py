@@ -1,0 +1,394 @@
+"""The sending half of a transfer: announcing, comparing, content, and what becomes of each item.
+
+    sender                                   receiver
+    PUT id 1, PUT id 2, ...    ------->      judge the name
+                               <-------      ACCEPT from an offset, REFUSE, or RECEIPT at once
+                               <-------      CHECK: what is the digest of your first n bytes?
+    CHECK: this                ------->
+    DATA ... END               ------->      write and hash; then digest, HMAC, flush, publish
+                               <-------      RECEIPT, or REFUSE
+    BYE                        ------->
+                               <-------      BYE
+
+Rules: PUTs run ahead of content, and a small file's content follows its PUT unasked. Each PUT of a file is closed by
+exactly one END or CANCEL. One item's trouble never ends the connection. An item is delivered when its RECEIPT is here
+and names the digest that was sent, and not before. The client sends so, and the server when it is asked to GET. This
+room knows no socket, no address and no account.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from crypto_utils import mac, new_digest, random_bytes
+from disk.names import judge_path
+from disk.sources import Source, changed
+from errors import IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
+from report import show_path
+from wire.channel import Channel
+from wire.messages import (
+    FILE,
+    FOLDER,
+    Accept,
+    Cancel,
+    Check,
+    End,
+    Kind,
+    Message,
+    Put,
+    Receipt,
+    Refuse,
+    encode_message,
+    file_mac_input,
+)
+from wire.pace import Pace
+from wire.protocol import DATA_SIZE, TRANSFER_ID_SIZE, UNASKED_LIMIT, WINDOW
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
+_FILE_BITS = 0o666
+
+Arrived = tuple[Message, memoryview] | None
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """One file or folder to send, for one run of the program: what it is here, and what it shall be there.
+
+    `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
+    """
+
+    name: str
+    target: tuple[str, ...]
+    policy: str
+    open: Callable[[], Source] | None
+    mtime: int | None = None
+    mode: int | None = None
+    mode_mask: int = _FILE_BITS
+    transfer: bytes = field(default_factory=lambda: random_bytes(TRANSFER_ID_SIZE))
+    sha256: bytes | None = None
+
+
+class Events(Protocol):
+    """Told, from any thread, what becomes of each item: every item ends in one `delivered` or one `failed`."""
+
+    def started(self, item: Item, size: int | None) -> None: ...
+    def checking(self, item: Item, count: int) -> None: ...
+    def resumed(self, item: Item, offset: int) -> None: ...
+    def restarted(self, item: Item) -> None: ...
+    def progress(self, item: Item, count: int) -> None: ...
+    def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
+    def delivered(self, item: Item, receipt: Receipt) -> None: ...
+    def failed(self, item: Item, problem: TransferError) -> None: ...
+
+
+class _Outgoing:
+    """One announced item, until it is settled (RECEIPT, REFUSE or withdrawn) and closed (END or CANCEL sent)."""
+
+    def __init__(self, item: Item, source: Source | None, put: Put) -> None:
+        self.item, self.source, self.put, self.body = item, source, put, put.body()
+        self.settled = False
+        self.closed = source is None  # a folder is all said with its PUT
+        self.begun = False
+        self.asked = False  # a CHECK is here and not answered yet
+        self.accepted = False  # an ACCEPT is here that was waited for
+        self.digest: _Hash = new_digest()
+        self.checked = 0  # the size of the last CHECK that was answered; `digest` has so many bytes of the source
+        self.sha256: bytes | None = None
+
+    @property
+    def unasked(self) -> bool:
+        return self.source is None or (self.put.size is not None and self.put.size <= UNASKED_LIMIT)
+
+
+class Sender:
+    """Sends items over one channel: the calling thread reads and packs, another takes the answers."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        messages: Iterator[Arrived],
+        file_secret: bytes,
+        events: Events,
+        pace: Pace,
+    ) -> None:
+        """`messages`: the channel's, from the point on where the caller has left them."""
+        self._channel, self._messages, self._secret, self._events, self._pace = (
+            channel,
+            messages,
+            file_secret,
+            events,
+            pace,
+        )
+        self._state = threading.Condition()
+        self._open: dict[int, _Outgoing] = {}
+        self._todo: deque[tuple[_Outgoing, Message | None]] = deque()
+        self._waiting = 0
+        self._last_id = 0
+        self._over = False
+        self._problem: BaseException | None = None
+        self._answers = threading.Thread(target=self._take_answers, name="answers", daemon=True)
+
+    def run(self, items: Iterable[Item]) -> None:
+        """Send all items, and wait for the receipt of each. Raises ConnectionTrouble, IntegrityError.
+
+        When it raises, the items without a `delivered` or `failed` yet have not arrived, as far as is known.
+        """
+        self._answers.start()
+        try:
+            for item in items:
+                self._announce(item)
+                while self._serve(wait=False):
+                    pass
+            while self._open:
+                self._serve(wait=True)
+            self._channel.say_bye()
+            self._answers.join()
+            self._raise_problem()
+        except TransferError as problem:
+            # What the other end said last, which the other thread may be reading now, is the better reason.
+            self._channel.stop(problem)
+            self._answers.join()
+            self._raise_problem()
+            raise
+        finally:
+            for outgoing in list(self._open.values()):
+                if outgoing.source is not None:
+                    outgoing.source.close()
+
+    def _raise_problem(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+
+    # --- the thread that reads and packs ---
+
+    def _announce(self, item: Item) -> None:
+        """Send a PUT, and for a small file its content."""
+        while len(self._open) >= WINDOW or self._waiting >= _WAITING_LARGE:
+            self._serve(wait=True)
+        try:
+            judge_path(item.target)
+            source = item.open() if item.open is not None else None
+        except (Refused, SourceError) as problem:
+            self._events.failed(item, problem)
+            return
+        self._last_id += 1
+        if source is None:
+            kind, size, mtime, mode = FOLDER, None, item.mtime, item.mode
+        else:
+            kind, size, mtime = FILE, source.size, source.mtime
+            mode = None if source.mode is None else source.mode & item.mode_mask
+        put = Put(self._last_id, item.transfer, item.target, kind, size, mtime, mode, item.policy)
+        outgoing = _Outgoing(item, source, put)
+        with self._state:
+            self._open[put.id] = outgoing
+        self._events.started(item, size)
+        self._channel.send(encode_message(Kind.PUT, outgoing.body))
+        if not outgoing.unasked:
+            self._waiting += 1
+        elif source is not None:
+            outgoing.begun = True
+            self._send_content(outgoing, source, 0)
+
+    def _serve(self, wait: bool) -> bool:
+        """Do one thing that an answer asks for, if there is one. With `wait`, until something happens."""
+        with self._state:
+            if not self._todo and wait:
+                self._channel.flush()
+                before = len(self._open)
+                while not self._todo and len(self._open) == before and not self._over:
+                    self._state.wait()
+            if not self._todo:
+                self._raise_problem()
+                self._channel.check()
+                if self._over and self._open:
+                    raise ProtocolViolation("BYE before the last receipt")
+                return False
+            outgoing, message = self._todo.popleft()
+            if outgoing.begun:
+                return True  # an answer that came behind the one that was acted on
+            if not isinstance(message, Check):
+                self._waiting -= 1
+                outgoing.begun = True
+        source = outgoing.source
+        if source is None:
+            return True
+        if isinstance(message, Check) and not outgoing.settled:
+            self._answer_check(outgoing, source, message)
+        elif not isinstance(message, Check):
+            self._send_content(outgoing, source, message.offset if isinstance(message, Accept) else 0)
+        return True
+
+    def _answer_check(self, outgoing: _Outgoing, source: Source, check: Check) -> None:
+        """Hash the first bytes of the source, as many as the receiver has, and say the digest."""
+        room = memoryview(bytearray(DATA_SIZE))
+        digest, done = new_digest(), 0
+        try:
+            source.go_to(0)
+            while done < check.size:
+                piece = room[: min(DATA_SIZE, check.size - done)]
+                self._channel.check()
+                if source.read_into(piece) < len(piece):
+                    raise changed(outgoing.item.name)
+                digest.update(piece)
+                done += len(piece)
+                self._events.checking(outgoing.item, len(piece))
+        except SourceError as problem:
+            with self._state:
+                outgoing.begun = True
+                self._waiting -= 1
+            self._withdraw(outgoing, source, problem)
+            return
+        with self._state:
+            outgoing.digest, outgoing.checked, outgoing.asked = digest, done, False
+        self._channel.send(Check(outgoing.put.id, done, digest.digest()).encode())
+        self._channel.flush()
+
+    def _withdraw(self, outgoing: _Outgoing, source: Source, problem: SourceError | None) -> None:
+        if problem is not None and self._settle(outgoing):
+            self._events.failed(outgoing.item, problem)
+        source.close()
+        self._channel.send(Cancel(outgoing.put.id).encode())
+        self._close(outgoing)
+
+    def _send_content(self, outgoing: _Outgoing, source: Source, offset: int) -> None:
+        """DATA from `offset` and END; or CANCEL, when it was settled meanwhile or can't be read as it was."""
+        if outgoing.settled:
+            self._withdraw(outgoing, source, None)
+            return
+        try:
+            if offset:
+                self._events.resumed(outgoing.item, offset)
+            elif outgoing.checked:
+                if outgoing.checked != outgoing.put.size:  # what was kept is of another file, or of an older state
+                    self._events.restarted(outgoing.item)
+                with self._state:
+                    outgoing.digest, outgoing.checked = new_digest(), 0
+                source.go_to(0)
+            size = self._send_data(outgoing, source, offset)
+            if size is None:
+                self._withdraw(outgoing, source, None)
+                return
+            source.check_unchanged()
+        except SourceError as problem:
+            self._withdraw(outgoing, source, problem)
+            return
+        source.close()
+        sha256 = outgoing.digest.digest()
+        proof = mac(self._secret, *file_mac_input(outgoing.body, size, sha256))
+        outgoing.sha256 = outgoing.item.sha256 = sha256
+        self._events.sealed(outgoing.item, size, sha256)
+        self._channel.send(End(outgoing.put.id, size, sha256, proof).encode())
+        self._close(outgoing)
+
+    def _send_data(self, outgoing: _Outgoing, source: Source, offset: int) -> int | None:
+        """The final size once the whole content is sent; None when the receiver has settled it meanwhile."""
+        announced = outgoing.put.size
+        while announced is None or offset < announced:
+            if outgoing.settled:
+                return None
+            room = self._channel.content_room(DATA_SIZE if announced is None else min(DATA_SIZE, announced - offset))
+            count = source.read_into(room)
+            if count < len(room) and announced is not None:
+                raise changed(outgoing.item.name)
+            if count:
+                outgoing.digest.update(room[:count])
+                self._channel.content_done(outgoing.put.id, offset, count)
+                offset += count
+                self._events.progress(outgoing.item, count)
+                self._pace.spend(count)
+            if count < len(room):
+                break
+        return offset
+
+    def _settle(self, outgoing: _Outgoing) -> bool:
+        """Nothing more is expected from the receiver about this item; True the first time, to tell about it once."""
+        with self._state:
+            first, outgoing.settled = not outgoing.settled, True
+            self._forget(outgoing)
+            return first
+
+    def _close(self, outgoing: _Outgoing) -> None:
+        with self._state:
+            outgoing.closed = True
+            self._forget(outgoing)
+
+    def _forget(self, outgoing: _Outgoing) -> None:
+        if outgoing.settled and outgoing.closed:
+            self._open.pop(outgoing.put.id, None)
+            self._state.notify_all()
+
+    # --- the thread that takes the answers ---
+
+    def _take_answers(self) -> None:
+        try:
+            for arrived in self._messages:
+                if arrived is not None:
+                    self._answer(arrived[0])
+        except BaseException as problem:  # whatever it is, the sending thread raises it
+            self._problem = problem
+            self._channel.stop(problem)
+        with self._state:
+            self._over = True
+            self._state.notify_all()
+
+    def _answer(self, message: Message) -> None:
+        if not isinstance(message, Accept | Refuse | Receipt | Check):
+            raise ProtocolViolation("a message that no receiver sends")
+        if message.id > self._last_id:
+            raise ProtocolViolation("an answer about nothing of ours")
+        outgoing = self._open.get(message.id)
+        if outgoing is None or outgoing.settled:
+            return  # it crossed our CANCEL
+        if isinstance(message, Refuse):
+            problem = Refused(message.code, show_path(outgoing.item.target))
+            if self._settle(outgoing):
+                self._events.failed(outgoing.item, problem)
+        elif isinstance(message, Receipt):
+            self._check_receipt(outgoing, message)
+            if self._settle(outgoing):
+                self._events.delivered(outgoing.item, message)
+        else:
+            self._check_offset(outgoing, message)
+        with self._state:
+            if not outgoing.unasked and not outgoing.begun:
+                self._todo.append((outgoing, message))
+            self._state.notify_all()
+
+    @staticmethod
+    def _check_offset(outgoing: _Outgoing, message: Accept | Check) -> None:
+        """Raises ProtocolViolation for an offset that the receiver can't mean, or may not name any more."""
+        if isinstance(message, Accept):
+            fair = message.offset in (0, outgoing.checked)
+        else:
+            fair = not outgoing.unasked and 0 < message.size <= (outgoing.put.size or 0) and message.sha256 is None
+        if not fair or outgoing.asked or outgoing.accepted:
+            raise ProtocolViolation("content wanted from where none was offered")
+        outgoing.asked = isinstance(message, Check)
+        outgoing.accepted = not outgoing.asked and not outgoing.unasked
+
+    @staticmethod
+    def _check_receipt(outgoing: _Outgoing, receipt: Receipt) -> None:
+        """Raises IntegrityError when the receipt is not for what was sent, where it was to go.
+
+        The receiver may choose another last name (`rename`, and always for accounts that may not look).
+        """
+        item = outgoing.item
+        fair = len(receipt.path) == len(item.target) and receipt.path[:-1] == item.target[:-1]
+        if receipt.outcome in ("folder", "skipped") or item.policy == "replace":
+            fair = fair and receipt.path == item.target
+        if receipt.outcome == "folder":
+            fair = fair and outgoing.source is None
+        elif receipt.outcome == "skipped":
+            fair = fair and outgoing.source is not None and item.policy == "skip"
+        else:
+            whole = outgoing.digest.digest() if outgoing.checked == outgoing.put.size else None
+            known = [digest for digest in (outgoing.sha256, item.sha256, whole) if digest is not None]
+            fair = fair and receipt.sha256 in known
+            fair = fair and (outgoing.put.size is None or receipt.size == outgoing.put.size)
+        if not fair:
+            raise IntegrityError(f"the receipt for {item.name} does not match what was sent")
