@@ -1,0 +1,543 @@
+"""The receiving end: `python server.py` takes files; `adduser`, `passwd`, `deluser` and `users` keep its accounts.
+
+Rules: one thread for each connection, a bounded number of them, and "busy" beyond. Nobody is told why a login failed,
+neither in words nor by what the connection does. SIGINT and SIGTERM stop the accepting, leave transfers a grace period
+and remove what is not whole. Errors are one line each; what surprises us goes to the log, and the server lives on.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+# isort: off
+from errors import (
+    Code,
+    ConnectionTrouble,
+    Ended,
+    IntegrityError,
+    LoginRefused,
+    ProtocolViolation,
+    Refused,
+    TransferError,
+    UsageError,
+)
+from report import fail, note, open_log, say, show_path
+
+try:  # first of all: when the library is missing, every import below would fail, and not in one line
+    from crypto_utils import check_library
+except UsageError as missing:
+    fail(missing)
+    sys.exit(missing.exit_status)
+
+# isort: on
+from accounts import commands
+from accounts.admission import Admission, Ticket
+from accounts.origin import origin_of
+from accounts.throttle import Charge, Throttle
+from accounts.users import Account, Accounts, check_username
+from config import DEFAULT_PORT, Loaded, ServerSettings, add_flags, load
+from disk.storage import Rules, Storage
+from transfer.requests import Requests
+from wire.channel import Channel
+from wire.engine import Engine
+from wire.handshake import Known, ServerHandshake, SessionKeys, busy_frame
+from wire.link import Link, close_gently
+from wire.messages import Put, Receipt
+from wire.pace import Pace
+
+_LOGIN_SECONDS = 10
+_BACKLOG = 512
+_SWEEP_SECONDS = 24 * 3600
+_CLOSERS = 64
+_LAST_SECONDS = 5
+_ACCEPT_PAUSE = 0.2
+_INTERRUPTED = 130
+
+_Log = logging.LoggerAdapter[logging.Logger]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="server.py",
+        description="Receive files. Without a command: listen and store what logged-in users send.",
+        allow_abbrev=False,
+    )
+    add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ServerSettings)
+    more = parser.add_argument_group("more")
+    more.add_argument("--config", metavar="FILE", default="", help="the settings file")
+    more.add_argument(
+        "--show-config", action="store_true", help="print each setting and where it comes from, then stop"
+    )
+    commands.add_parsers(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server or one of its commands; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        loaded = load(ServerSettings, vars(options), os.environ, options.config)
+        if options.show_config:
+            for line in loaded.lines():
+                say(line)
+            return 0
+        check_library()
+        if options.command is None:
+            return _serve(loaded)
+        commands.run(options.command, loaded.values.accounts, loaded.values.storage, options)
+        return 0
+    except TransferError as problem:
+        fail(problem)
+        return problem.exit_status
+    except KeyboardInterrupt:
+        note("interrupted")
+        return _INTERRUPTED
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------
+
+
+def _serve(loaded: Loaded[ServerSettings]) -> int:
+    settings = loaded.values
+    made = _first_start(settings)
+    log = open_log("sft.server", settings.server_log, settings.log_level)
+    accounts = commands.open_accounts(settings.accounts, log.error)
+    storage = Storage(settings.storage, Rules(settings.portable_names, settings.file_mode, settings.max_file_size))
+    server = _Server(settings, accounts, storage, log)
+    server.catch_signals()
+    listeners = _listen(settings)
+    addresses = ", ".join(_shown(listener.getsockname()) for listener in listeners)
+    say(f"listening on {addresses}")
+    say(f"storing under {settings.storage}")
+    say(f"accounts in {settings.accounts}, log in {settings.server_log}")
+    if made is not None:
+        _show_first_account(*made, listeners[0].getsockname()[1])
+    elif not accounts.names():
+        note("warning: there are no accounts; run: python server.py adduser NAME")
+    log.info("listening on %s, storing under %s", addresses, settings.storage)
+    _allow_descriptors()
+    return server.run(listeners)
+
+
+def _first_start(settings: ServerSettings) -> tuple[str, str] | None:
+    """(username, password) of an account made now, on a terminal's very first start; else None, or UsageError."""
+    if Accounts.exists(settings.accounts):
+        return None
+    if settings.storage.exists() or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(f"there are no accounts yet ({settings.accounts})", "Run: python server.py adduser NAME")
+    name = _own_name()
+    return name, commands.first_account(settings.accounts, name)
+
+
+def _own_name() -> str:
+    """The name of whoever runs this, if it can be a username here."""
+    import getpass
+
+    try:
+        name = getpass.getuser().lower()
+        check_username(name)
+    except (OSError, KeyError, ImportError, UsageError):
+        return "user"
+    return name
+
+
+def _show_first_account(name: str, password: str, port: int) -> None:
+    say("")
+    say("This is the first start, so an account was made. Its password is shown only now:")
+    say("")
+    say(f"    username   {name}")
+    say(f"    password   {password}")
+    say("")
+    say("On the sending machine:")
+    say("")
+    port_flag = "" if port == DEFAULT_PORT else f" --port {port}"
+    say(f"    python client.py --host {socket.gethostname()}{port_flag} --user {name} secret.txt out.txt")
+    say("")
+
+
+def _shown(address: tuple[object, ...]) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
+
+
+def _allow_descriptors() -> None:
+    """As many as the system lets us have: each file on its way needs two."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _listen(settings: ServerSettings) -> list[socket.socket]:
+    """A listening socket for each address, all on one port. Raises UsageError."""
+    named = [part.strip() for part in settings.listen.split(",") if part.strip()]
+    wanted = named or (["::", "0.0.0.0"] if socket.has_dualstack_ipv6() else ["0.0.0.0"])  # noqa: S104
+    listeners: list[socket.socket] = []
+    port = settings.port
+    for address in wanted:
+        try:
+            listeners.append(_listen_on(address.strip("[]"), port))
+        except OSError as problem:
+            if not named and address == "::":
+                continue  # a machine without IPv6
+            for listener in listeners:
+                listener.close()
+            where = f"{address} port {port}"
+            if isinstance(problem, socket.gaierror):
+                raise UsageError(f"{address} is no address of this machine", "Check --listen") from None
+            raise UsageError(
+                f"can't listen on {where} ({problem.strerror})",
+                "Another server may use it: stop that one, or choose --port",
+            ) from None
+        port = listeners[0].getsockname()[1]
+    return listeners
+
+
+def _listen_on(address: str, port: int) -> socket.socket:
+    family, kind, protocol, _, place = socket.getaddrinfo(
+        address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(place)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+class _Server:
+    """The accepting loop, and what all connections share."""
+
+    def __init__(self, settings: ServerSettings, accounts: Accounts, storage: Storage, log: logging.Logger) -> None:
+        self.settings, self.accounts, self.storage, self.log = settings, accounts, storage, log
+        self.throttle = Throttle()
+        self.engine = Engine(settings.memory)
+        self.stopping = threading.Event()
+        self._admission = Admission(settings.max_connections, settings.max_logins, settings.max_logins_per_source)
+        self._lock = threading.Lock()
+        self._connections: dict[_Connection, threading.Thread] = {}
+        self._closers = threading.BoundedSemaphore(_CLOSERS)
+        self._numbers = 0
+        self._wake_in, self._wake_out = socket.socketpair()
+
+    def sweep(self) -> None:
+        """Remove what nobody came back for."""
+        if swept := self.storage.sweep():
+            self.log.info("removed %d partial files of transfers that were cut off", swept)
+
+    def catch_signals(self) -> None:
+        """From now on SIGINT and SIGTERM stop the accepting; a second one does not wait for anybody."""
+        self._wake_out.setblocking(False)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.stopping.is_set():
+                self._cut_off()
+            self.stopping.set()
+            with contextlib.suppress(BlockingIOError):
+                self._wake_out.send(b"x")
+
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def run(self, listeners: list[socket.socket]) -> int:
+        """Accept until a signal, then let transfers end. The exit status."""
+        next_sweep = 0.0
+        with selectors.DefaultSelector() as selector:
+            for listener in (*listeners, self._wake_in):
+                selector.register(listener, selectors.EVENT_READ)
+            while not self.stopping.is_set():
+                if time.monotonic() >= next_sweep:
+                    self.sweep()
+                    next_sweep = time.monotonic() + _SWEEP_SECONDS
+                for key, _ in selector.select(_SWEEP_SECONDS):
+                    if key.fileobj is not self._wake_in:
+                        self._accept(key.fileobj)  # type: ignore[arg-type]
+        for listener in listeners:
+            listener.close()
+        self._finish()
+        return 0
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as problem:  # out of descriptors or memory: let connections end before the next try
+            self.log.error("can't accept a connection: %s", problem.strerror)
+            self.stopping.wait(_ACCEPT_PAUSE)
+            return
+        self._numbers += 1
+        source = address[0]
+        connection = _Connection(self, sock, source, self._numbers)
+        ticket = self._admission.enter(origin_of(source), connection.put_out)
+        if ticket is None:
+            self._turn_away(sock, source)
+            return
+        connection.ticket = ticket
+        thread = threading.Thread(target=connection.run, name=f"connection-{self._numbers}", daemon=True)
+        with self._lock:
+            self._connections[connection] = thread
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads
+            self.log.error("can't start a thread for a connection")
+            self.ended(connection)
+            ticket.leave()
+            sock.close()
+
+    def _turn_away(self, sock: socket.socket, source: str) -> None:
+        """Say "busy", without letting anybody wait for it."""
+        self.log.warning("busy: turned away a connection from %s", source)
+        if not self._closers.acquire(blocking=False):
+            sock.close()
+            return
+
+        def close() -> None:
+            try:
+                sock.settimeout(1)
+                sock.sendall(busy_frame())
+            except OSError:
+                pass
+            close_gently(sock)
+            self._closers.release()
+
+        try:
+            threading.Thread(target=close, name="turning-away", daemon=True).start()
+        except RuntimeError:
+            self._closers.release()
+            sock.close()
+
+    def ended(self, connection: "_Connection") -> None:
+        """A connection's thread is about to end."""
+        with self._lock:
+            self._connections.pop(connection, None)
+
+    def _running(self) -> "list[tuple[_Connection, threading.Thread]]":
+        with self._lock:
+            return list(self._connections.items())
+
+    def _cut_off(self) -> None:
+        for connection in list(self._connections):  # no lock: this may run in a signal handler
+            connection.cut_off()
+
+    def _finish(self) -> None:
+        """Wait for the transfers under way, as long as the grace period allows; then cut them off."""
+        running = self._running()
+        self.log.info("stopping; %d connections", len(running))
+        for connection, _ in running:
+            connection.stop_waiting()
+        deadline = time.monotonic() + self.settings.grace
+        for _, thread in running:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._cut_off()
+        deadline = time.monotonic() + _LAST_SECONDS
+        for _, thread in self._running():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self.engine.close()
+        self.log.info("stopped")
+
+
+class _Connection:
+    """One client, from its first byte to its last, in a thread of its own."""
+
+    ticket: Ticket
+
+    def __init__(self, server: _Server, sock: socket.socket, source: str, number: int) -> None:
+        self._server, self._sock, self._source = server, sock, source
+        self._log: _Log = _Prefixed(server.log, {"number": number, "who": source})
+        self._channel: Channel | None = None
+        self._charge: Charge | None = None
+        self._account: Account | None = None
+
+    def run(self) -> None:
+        """Log the client in and take its files. Never raises."""
+        try:
+            self._log.debug("connected")
+            keys = self._log_in()
+            if keys is not None:
+                self._take_files(keys)
+        except Exception:
+            self._log.exception("a bug: this connection ended with an unexpected error")
+            self._sock.close()
+        finally:
+            self.ticket.leave()
+            self._server.ended(self)
+
+    # --- called from other threads ---
+
+    def put_out(self) -> None:
+        """End a login that makes no progress."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def stop_waiting(self) -> None:
+        """The server stops: a login is ended now, a transfer goes on."""
+        if self._channel is None:
+            self.put_out()
+
+    def cut_off(self) -> None:
+        """End it now, whatever it does."""
+        channel = self._channel
+        if channel is None:
+            self.put_out()
+        else:
+            channel.stop(Ended(Code.STOPPING))
+
+    # --- its own thread ---
+
+    def _log_in(self) -> SessionKeys | None:
+        """The keys; None when the client is not let in, and the socket is closed then."""
+        link = Link(self._sock, time.monotonic() + _LOGIN_SECONDS)
+        handshake = ServerHandshake(self._find, self._charge_for, self._server.accounts.profile)
+        try:
+            answer, go_on = handshake.hello(link.receive())
+            self.ticket.progress()
+            link.send(answer)
+            if go_on:
+                link.send(handshake.respond(link.receive()))
+                self.ticket.progress()
+                keys = handshake.finish(link.receive())
+                if self._charge is not None:
+                    self._server.throttle.refund(self._charge)
+                return keys
+            self._log.warning("login refused: no common version")
+        except LoginRefused:
+            name = handshake.username.decode("utf-8", "backslashreplace")
+            reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
+            self._log.warning("login as %s refused: %s", name, reason)
+        except (ConnectionTrouble, IntegrityError) as problem:
+            self._log.warning("no login: %s", problem.cause)
+        close_gently(self._sock)
+        return None
+
+    def _find(self, username: bytes) -> Known:
+        accounts = self._server.accounts
+        account = self._account = accounts.find(username)
+        registration = accounts.dummy if account is None else account.registration
+        return Known(account is not None, accounts.salt(username), registration)
+
+    def _charge_for(self, username: bytes) -> bool:
+        self._charge = self._server.throttle.charge(username, self._source, self._account is not None)
+        return self._charge is not None
+
+    def _take_files(self, keys: SessionKeys) -> None:
+        account = self._account
+        if account is None:
+            raise RuntimeError("logged in without an account")
+        self._log.extra = {"number": self._log.extra["number"], "who": f"{account.name}@{self._source}"}  # type: ignore[index]
+        channel = self._channel = Channel(self._sock, keys.s2c, keys.c2s, self._server.engine)
+        code: Code | None = None
+        try:
+            if self._server.stopping.is_set():
+                raise Ended(Code.STOPPING)
+            if not self.ticket.logged_in():
+                raise Ended(Code.FULL)
+            self._log.info("logged in")
+            folder = self._server.storage.user(account.name, private="get" not in account.rights)
+            try:
+                requests = Requests(channel, keys, folder, self._admit, self._log.info, Pace(account.rate))
+                requests.run(_Taking(self._log))
+            finally:
+                folder.close()
+        except Ended as problem:
+            code = problem.code
+            self._log.warning("ended: %s", problem.cause)
+        except ProtocolViolation as problem:
+            code = Code.PROTOCOL
+            self._log.error("ended: %s", problem.cause)
+        except IntegrityError as problem:
+            code = Code.INTEGRITY
+            self._log.error("ended: %s", problem.cause)
+        except Refused as problem:  # not of one file, but of the user's folder
+            code = Code.STORAGE
+            self._log.error("can't open the user's folder: %s", problem.cause)
+        except TransferError as problem:
+            self._log.warning("ended: %s", problem.cause)
+        except Exception:
+            code = Code.INTERNAL
+            self._log.exception("a bug: this connection ended with an unexpected error")
+        channel.close(code)
+        self._log.info("done, %d bytes received", channel.bytes_received)
+
+    def _admit(self, right: str) -> None:
+        """Asked before each PUT, GET and LIST: is the account as it was at the login, and has it that right?"""
+        before = self._account
+        if before is None or self._server.accounts.find(before.name.encode()) != before:
+            raise Ended(Code.ACCOUNT)
+        if self._server.stopping.is_set():
+            raise Refused(Code.STOPPING)
+        if right not in before.rights:
+            raise Refused(Code.DENIED)
+        if right == "put" and before.quota is not None:  # nobody counts yet; "unlimited" would be the wrong answer
+            self._log.error("a quota is set, which this release can't keep: nothing is taken")
+            raise Refused(Code.QUOTA)
+
+
+class _Taking:
+    """What becomes of what a client sends, for the log."""
+
+    def __init__(self, log: _Log) -> None:
+        self._log = log
+
+    def taking(self, put: Put, size: int | None) -> None:
+        self._log.debug("taking %s, %s bytes", show_path(put.path), size)
+
+    def resumed(self, put: Put, offset: int) -> None:
+        self._log.info("resumed %s from byte %d on", show_path(put.path), offset)
+
+    def arrived(self, put: Put, count: int) -> None:
+        pass
+
+    def stored(self, put: Put, receipt: Receipt) -> None:
+        sha256 = receipt.sha256.hex() if receipt.sha256 is not None else "-"
+        self._log.info("%s %s, %d bytes, SHA-256 %s", receipt.outcome, show_path(receipt.path), receipt.size, sha256)
+
+    def refused(self, put: Put, problem: Refused) -> None:
+        level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
+        self._log.log(level, "refused: %s: %s", show_path(put.path), problem.cause)
+
+    def withdrawn(self, put: Put) -> None:
+        self._log.info("withdrawn by the sender: %s", show_path(put.path))
+
+    def cut_off(self, put: Put, size: int, kept: bool) -> None:
+        what = "kept for another try" if kept else "nothing kept"
+        self._log.warning("cut off: %s, %d bytes, %s", show_path(put.path), size, what)
+
+    def not_given(self, id: int, problem: Refused) -> None:
+        raise ProtocolViolation("a REFUSE from a client")
+
+
+class _Prefixed(_Log):
+    """Puts the connection's number and who it is before each line."""
+
+    def process(self, msg: object, kwargs: object) -> tuple[object, object]:  # type: ignore[override]
+        extra = self.extra or {}
+        return f"#{extra['number']} {extra['who']}: {msg}", kwargs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

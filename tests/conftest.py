@@ -1,0 +1,90 @@
+"""What the tests of the whole share: one server for the session, a client of it, and lines that fail."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+from processes import USER, Client, Fault, Proxy, Running, Server
+
+MakeServer = Callable[..., Server]
+MakeProxy = Callable[..., Proxy]
+
+# Thousands of files are flushed to the disk one by one: in memory, where there is enough, that takes seconds.
+_MEMORY, _ENOUGH = "/dev/shm", 2 << 30
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and os.path.isdir(_MEMORY) and shutil.disk_usage(_MEMORY).free > _ENOUGH:
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = _MEMORY
+
+_boxes = count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the account `USER`, for all tests that need nothing special of it."""
+    running = Server(tmp_path_factory.mktemp("server"))
+    running.add(USER)
+    running.start()
+    try:
+        yield running
+        assert running.stop() == 0
+        assert running.errors() == ""
+    finally:
+        running.close()
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays() -> Iterator[None]:
+    """Whatever becomes of a test, its clients end with it."""
+    yield
+    Running.kill_all()
+
+
+@pytest.fixture
+def make_server(server: Server, tmp_path: Path) -> Iterator[MakeServer]:
+    """Makes servers of the test's own, with the same account."""
+    made: list[Server] = []
+
+    def make(*flags: str, storage: Path | None = None) -> Server:
+        made.append(Server(tmp_path / f"server {len(made) + 1}", server.accounts, storage))
+        return made[-1].start(*flags)
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def client(server: Server, tmp_path: Path) -> Client:
+    """A client of the session's server, with a log of the test's own."""
+    server.forget_partials()
+    return Client(server.port, tmp_path / "client")
+
+
+@pytest.fixture
+def proxy() -> Iterator[MakeProxy]:
+    """Makes lines that fail."""
+    with ExitStack() as made:
+
+        def make(port: int, up: Fault | None = None, down: Fault | None = None) -> Proxy:
+            line = Proxy(port, up, down)
+            made.callback(line.close)
+            return line
+
+        yield make
+
+
+@pytest.fixture
+def box() -> str:
+    """The name of a folder at the receiver that no other test uses."""
+    return f"box{next(_boxes)}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder for sources."""
+    made = tmp_path / "sources"
+    made.mkdir()
+    return made

@@ -1,0 +1,383 @@
+"""What scripts rely on: pipes, JSON events, receipts, exit statuses, and nothing else on standard output."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import tarfile
+from pathlib import Path
+
+from conftest import MakeProxy
+from processes import (
+    USER,
+    Client,
+    Fault,
+    Result,
+    Running,
+    Server,
+    check_no_traceback,
+    clean_environment,
+    content,
+    login_received,
+    login_sent,
+    run,
+    wait_until,
+)
+
+MIB = 1 << 20
+LARGE = 30_000_000
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+EVENTS = {
+    "started": {"name", "path", "size"},
+    "progress": {"bytes"},
+    "resumed": {"name", "offset"},
+    "restarted": {"name"},
+    "delivered": {"name", "path", "size", "sha256", "time", "outcome"},
+    "skipped": {"name", "why"},
+    "failed": {"name", "cause", "remedy", "status"},
+    "summary": {"delivered", "skipped", "failed", "bytes", "moved", "seconds"},
+    "entry": {"name", "kind", "size", "time"},
+}
+
+
+def make(path: Path, size: int = 20) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content(size))
+    return path
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def events_of(out: str) -> list[dict[str, object]]:
+    """Each line is one event, with all of its fields and no other."""
+    found = []
+    for line in out.splitlines():
+        assert line.isascii()
+        event = json.loads(line)
+        assert set(event) - {"event"} == EVENTS[event["event"]], event
+        found.append(event)
+    return found
+
+
+def named(events: list[dict[str, object]], name: str) -> list[dict[str, object]]:
+    return [event for event in events if event["event"] == name]
+
+
+# --- Pipes ------------------------------------------------------------------------------------------------------------
+
+
+def test_archive_goes_through_pipes_both_ways(
+    server: Server, client: Client, folder: Path, box: str, tmp_path: Path
+) -> None:
+    for number in range(50):
+        make(folder / f"below {number % 3}" / f"file {number}", 100_000 + number)
+    packing = subprocess.Popen(["tar", "cf", "-", "-C", folder, "."], stdout=subprocess.PIPE)
+    assert packing.stdout is not None
+    sending = client.start("-", f"{box}/all.tar", stdin=packing.stdout)
+    packing.stdout.close()
+    result = sending.finish()
+    assert packing.wait() == 0
+    assert (result.status, result.err) == (0, "") and f"delivered: {box}/all.tar  " in result.out
+    there = server.path(box, "all.tar")
+    assert f"SHA-256 {sha256(there)}\n" in result.out
+    back = tmp_path / "back"
+    back.mkdir()
+    unpacking = subprocess.Popen(["tar", "xf", "-", "-C", back], stdin=subprocess.PIPE)
+    assert unpacking.stdin is not None
+    fetching = client.start("--get", f"{box}/all.tar", "-", stdout=unpacking.stdin)
+    unpacking.stdin.close()
+    result = fetching.finish()
+    assert unpacking.wait() == 0
+    assert result.status == 0
+    assert "1 file fetched" in result.err and f"SHA-256 {sha256(there)}\n" in result.err
+    for path in folder.rglob("*"):
+        assert path.is_dir() or (back / path.relative_to(folder)).read_bytes() == path.read_bytes()
+    listed = subprocess.run(["tar", "tf", there], capture_output=True, text=True, check=True)
+    assert len(listed.stdout.splitlines()) == 54
+
+
+def test_pipes_of_every_size_arrive_whole(server: Server, client: Client, folder: Path, box: str) -> None:
+    sources = [make(folder / f"{size}", size) for size in (0, 1, MIB, MIB + 1, 3 * MIB)]
+    running = []
+    for source in sources:
+        with source.open("rb") as opened:
+            running.append(client.start("--quiet", "-", f"{box}/{source.name}", stdin=opened))
+    assert [each.finish() for each in running] == [Result(0, "", "")] * len(sources)
+    running = []
+    for source in sources:
+        assert server.path(box, source.name).read_bytes() == source.read_bytes()
+        with source.with_suffix(".back").open("wb") as back:
+            running.append(client.start("--quiet", "--get", f"{box}/{source.name}", "-", stdout=back))
+    assert [each.finish() for each in running] == [Result(0, "", "")] * len(sources)
+    for source in sources:
+        assert source.with_suffix(".back").read_bytes() == source.read_bytes()
+    assert server.partials() == []
+
+
+def test_taken_name_follows_the_policy_for_pipes_too(server: Server, client: Client, box: str, tmp_path: Path) -> None:
+    def send(text: str, *flags: str) -> tuple[int, str, str]:
+        (tmp_path / "in").write_text(text)
+        with (tmp_path / "in").open("rb") as opened:
+            running = client.start(*flags, "-", f"{box}/name.txt", stdin=opened)
+        result = running.finish()
+        return result.status, result.out, result.err
+
+    assert send("first")[0] == 0
+    status, out, err = send("second")
+    assert status == 1 and "a file of that name exists already" in err and "delivered:" not in out
+    assert send("third", "--if-exists=rename")[0] == 0
+    assert send("fourth", "--if-exists=replace")[0] == 0
+    there = {path.name: path.read_text() for path in server.path(box).iterdir()}
+    assert there == {"name.txt": "fourth", "name.1.txt": "third"}
+
+
+def test_pipe_that_is_lost_midway_ends_the_client_and_leaves_nothing(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
+) -> None:
+    line = proxy(server.port, up=Fault("cut", login_sent() + 5 * MIB))
+    with make(folder / "a", LARGE).open("rb") as source:
+        result = client.at(line.port).start("-", f"{box}/name", stdin=source).finish(15)
+    assert result.status == 4 and result.out == ""
+    assert result.err.startswith("error: the connection was lost")
+    assert result.err.endswith(". Start the whole command again; nothing became visible\n")
+    assert len(result.err.splitlines()) == 1 and line.connections == 1
+    wait_until(lambda: f"cut off: {box}/name, " in server.told())
+    assert server.partials() == [] and not server.path(box).exists()
+
+
+def test_pipe_whose_writer_died_is_told_apart_by_the_writer_only(server: Server, client: Client, box: str) -> None:
+    """An end of standard input is an end: the shell's `pipefail` is there for the rest."""
+    dying = subprocess.Popen(["sh", "-c", "printf half; kill -9 $$"], stdout=subprocess.PIPE)
+    assert dying.stdout is not None
+    running = client.start("-", f"{box}/name", stdin=dying.stdout)
+    dying.stdout.close()
+    assert running.finish().status == 0 and dying.wait() == -signal.SIGKILL
+    assert server.path(box, "name").read_text() == "half"
+
+
+def test_fetch_to_a_pipe_that_is_cut_is_exit_5_in_one_line(
+    server: Server, proxy: MakeProxy, client: Client, box: str, tmp_path: Path
+) -> None:
+    source = make(server.path(box, "large"), LARGE)
+    for fault, at in (("cut", 5 * MIB), ("flip", 5 * MIB), ("cut", login_received() + LARGE)):
+        line = proxy(server.port, down=Fault(fault, at))  # type: ignore[arg-type]
+        with (tmp_path / "out").open("wb") as out:
+            result = client.at(line.port).start("--get", f"{box}/large", "-", stdout=out).finish(15)
+        assert line.reached.is_set() and line.connections == 1
+        assert result.status == 5 and len(result.err.splitlines()) == 1, result
+        assert result.err.startswith("error: what was written to standard output is not whole")
+        assert result.err.endswith(". Throw it away, try again\n")
+        assert source.read_bytes().startswith((tmp_path / "out").read_bytes())
+
+
+def test_fetch_to_a_pipe_before_any_content_tries_again(
+    server: Server, proxy: MakeProxy, client: Client, box: str, tmp_path: Path
+) -> None:
+    source = make(server.path(box, "large"), 2 * MIB)
+    line = proxy(server.port, down=Fault("cut", login_received() + 10))
+    with (tmp_path / "out").open("wb") as out:
+        result = client.at(line.port).start("--get", f"{box}/large", "-", stdout=out).finish(15)
+    assert result.status == 0 and ": trying again in 1 s" in result.err and line.connections == 2
+    assert (tmp_path / "out").read_bytes() == source.read_bytes()
+
+
+def test_fetch_to_a_pipe_of_what_is_no_file_writes_nothing(server: Server, client: Client, box: str) -> None:
+    make(server.path(box, "folder", "file"))
+    for name, words in (
+        ("missing", "nothing of that name is there"),
+        ("folder", "it is a folder. Only one file can go to standard output"),
+    ):
+        result = client("--get", f"{box}/{name}", "-")
+        assert (result.status, result.out) == (1, ""), result
+        assert words in result.err and len(result.err.splitlines()) <= 2, result
+
+
+def test_reader_that_leaves_early_ends_the_client_in_one_line(
+    server: Server, client: Client, folder: Path, box: str
+) -> None:
+    make(server.path(box, "large"), LARGE)
+    many = server.path(box, "many")
+    many.mkdir()
+    for number in range(1500):
+        (many / f"a rather long name, so that all of them fill the pipe {number}").touch()
+    for arguments, statuses in (
+        (["--get", f"{box}/large", "-"], {1, 5}),
+        (["--list", f"{box}/many"], {0, 1}),
+        (["--list", "--json", f"{box}/many"], {0, 1}),
+    ):
+        running = client.start(*arguments, stdout=subprocess.PIPE)
+        assert running.process.stdout is not None
+        assert os.read(running.process.stdout.fileno(), 10)
+        running.process.stdout.close()
+        assert running.process.stderr is not None and running.process.stdin is not None
+        err = running.process.stderr.read()
+        status = running.process.wait(15)
+        running.process.stderr.close()
+        running.process.stdin.close()
+        Running.unfinished.discard(running)
+        check_no_traceback(err)
+        assert "Exception ignored" not in err and "BrokenPipe" not in err
+        assert status in statuses and len(err.splitlines()) <= 2, (arguments, status, err)
+    sources = [make(folder / f"{number}") for number in range(30)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    running = client.start(*sources, f"{box}/sent/", stdout=writing)
+    os.close(writing)
+    result = running.finish()
+    assert (result.status, result.err) == (0, "")  # they have arrived
+    assert len(os.listdir(server.path(box, "sent"))) == 30
+
+
+# --- Events -----------------------------------------------------------------------------------------------------------
+
+
+def test_events_are_one_json_line_each_and_nothing_else(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
+) -> None:
+    tree = folder / "tree"
+    large, small = make(tree / "large", 8_000_000), make(tree / "small é\u202e", 100)
+    (tree / "link").symlink_to("small")
+    make(tree / "new\nline")
+    line = proxy(server.port, up=Fault("cut", 5 * MIB))
+    result = client.at(line.port)("--json", "--limit=8M", tree, box)
+    assert result.status == 1
+    assert all(": trying again in " in told for told in result.err.splitlines()), result.err
+    events = events_of(result.out)
+    assert {event["name"]: (event["path"], event["size"]) for event in named(events, "started")} == {
+        str(large): (f"{box}/large", 8_000_000),
+        str(small): (f"{box}/small é\u202e", 100),
+    }
+    progress = [event["bytes"] for event in named(events, "progress")]
+    assert progress and progress == sorted(progress)  # type: ignore[type-var]
+    (resumed,) = named(events, "resumed")
+    assert resumed["name"] == str(large) and 0 < int(str(resumed["offset"])) < 5 * MIB
+    delivered = {event["name"]: event for event in named(events, "delivered")}
+    assert set(delivered) == {str(large), str(small)}
+    for path in (large, small):
+        event = delivered[str(path)]
+        assert (event["path"], event["size"]) == (f"{box}/{path.name}", path.stat().st_size)
+        assert (event["sha256"], event["outcome"]) == (sha256(path), "stored")
+        assert TIME.fullmatch(str(event["time"]))
+    (skipped,) = named(events, "skipped")
+    assert skipped["name"] == str(tree / "link") and "symbolic link" in str(skipped["why"])
+    (failed,) = named(events, "failed")
+    assert failed["name"] == str(tree / "new\nline") and failed["status"] == 1
+    assert failed["cause"] and failed["remedy"]
+    (summary,) = named(events, "summary")
+    assert events[-1] == summary
+    assert (summary["delivered"], summary["skipped"], summary["failed"]) == (2, 1, 1)
+    assert summary["bytes"] == 8_000_100 and float(str(summary["seconds"])) > 0.5
+    result = client("--json", "--get", f"{box}/large", f"{folder}/back/")
+    assert (result.status, result.err) == (0, "")
+    events = events_of(result.out)
+    (event,) = named(events, "delivered")
+    assert (event["path"], event["sha256"]) == (str(folder / "back" / "large"), sha256(large))
+    assert events[-1]["event"] == "summary" and events[-1]["delivered"] == 1
+    result = client("--json", large, f"{box}/")
+    (event,) = named(events_of(result.out), "delivered")
+    assert (result.status, event["outcome"]) == (0, "already")
+    result = client("--json", "--list", box)
+    assert {event["name"] for event in named(events_of(result.out), "entry")} == {"large", small.name}
+
+
+def test_events_of_a_changed_source_and_of_a_fetch_to_standard_output(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str, tmp_path: Path
+) -> None:
+    source = make(folder / "a", 8_000_000)
+    line = proxy(server.port, up=Fault("cut", 5 * MIB))
+    result = client.at(line.port)("--json", "--retries=0", source, f"{box}/")
+    assert result.status == 4 and len(result.err.splitlines()) == 1
+    assert {event["event"] for event in events_of(result.out)} <= {"started", "progress"}
+    make(source, 8_000_000)
+    wait_until(lambda: f"cut off: {box}/a, " in server.told())
+    result = client("--json", source, f"{box}/")
+    events = events_of(result.out)
+    assert result.status == 0
+    assert [event["name"] for event in named(events, "restarted")] == [str(source)]
+    with (tmp_path / "out").open("wb") as out:
+        result = client.start("--json", "--get", f"{box}/a", "-", stdout=out).finish()
+    assert result.status == 0 and (tmp_path / "out").read_bytes() == source.read_bytes()
+    assert [event["sha256"] for event in named(events_of(result.err), "delivered")] == [sha256(source)]
+
+
+# --- Receipts ---------------------------------------------------------------------------------------------------------
+
+
+def test_kept_receipts_are_those_of_what_lies_there(
+    server: Server, client: Client, folder: Path, box: str, tmp_path: Path
+) -> None:
+    kept = tmp_path / "receipts.jsonl"
+    sources = [make(folder / "tree" / f"{number} é\n"[: 2 + number % 2], 1000 * number) for number in range(5)]
+    sources.append(make(folder / "tree" / "sub" / "large", 3 * MIB))
+    flags = [f"--receipts={kept}", "--quiet"]
+    result = client(*flags, folder / "tree", box)
+    assert (result.status, result.out, result.err) == (0, "", "")
+    assert client(*flags, "--if-exists=rename", make(folder / "large", 70_000), f"{box}/sub/").status == 0
+    assert client(*flags, folder / "tree", box).status == 0
+    receipts = [json.loads(line) for line in kept.read_text(encoding="ascii").splitlines()]
+    assert len(receipts) == 6 + 1 + 6
+    for receipt in receipts:
+        assert set(receipt) == {"name", "path", "size", "sha256", "time"}
+        there = server.path(*receipt["path"].split("/"))
+        assert (sha256(there), there.stat().st_size) == (receipt["sha256"], receipt["size"])
+        assert sha256(Path(receipt["name"])) == receipt["sha256"] and TIME.fullmatch(receipt["time"])
+    assert receipts[6]["path"] == f"{box}/sub/large.1"
+    assert {receipt["name"] for receipt in receipts} == {*map(str, sources), str(folder / "large")}
+    result = client(f"--receipts={tmp_path}/no folder/receipts", sources[0], f"{box}/never")
+    assert result.status == 2 and "can't write the receipts" in result.err
+    assert len(result.err.splitlines()) == 1 and not server.path(box, "never").exists()
+
+
+# --- Quiet, and without a network -------------------------------------------------------------------------------------
+
+
+def test_quiet_prints_errors_only(server: Server, client: Client, folder: Path, box: str) -> None:
+    make(folder / "tree" / "a")
+    (folder / "tree" / "link").symlink_to("a")
+    (folder / "tree" / "empty").mkdir()
+    result = client("--quiet", folder / "tree", f"{box}/")
+    assert (result.status, result.out, result.err) == (0, "", "")
+    result = client("-q", folder / "tree" / "a", folder / "missing", f"{box}/")
+    assert (result.status, result.out) == (1, "") and result.err.count("\n") == 1
+    result = client("-q", "--get", f"{box}/tree", f"{folder}/back/")
+    assert (result.status, result.out, result.err) == (0, "", "")
+    assert (folder / "back" / "tree" / "a").exists()
+
+
+def test_dry_run_tells_what_would_be_sent_and_needs_neither_server_nor_password(tmp_path: Path, folder: Path) -> None:
+    make(folder / "photos" / "trip" / "a.jpg")
+    (folder / "photos" / "link").symlink_to("trip")
+    make(folder / "notes.txt")
+    flags = [f"--client-log={tmp_path / 'log'}", "--port=1", "--dry-run"]
+    environment = clean_environment()
+    result = run("client.py", *flags, "photos", "notes.txt", "box/", cwd=folder, environment=environment)
+    assert (result.status, result.err) == (0, "")
+    assert result.out.splitlines() == [
+        "skipped: photos/link: a symbolic link (--follow sends what it leads to)",
+        "would send: photos as box/photos/",
+        "would send: photos/trip as box/photos/trip/",
+        "would send: photos/trip/a.jpg as box/photos/trip/a.jpg",
+        "would send: notes.txt as box/notes.txt",
+    ]
+    result = run("client.py", *flags, "missing", "notes.txt", "box/", cwd=folder, environment=environment)
+    assert result.status == 1 and "would send: notes.txt as box/notes.txt\n" in result.out
+    assert result.err == "error: missing does not exist. Check its name\n"
+    result = run("client.py", *flags, "-", "box/archive.tar", environment=environment, typed="never read")
+    assert (result.status, result.out) == (0, "would send: standard input as box/archive.tar\n")
+
+
+def test_password_and_content_come_over_different_ways(server: Server, client: Client, folder: Path, box: str) -> None:
+    """Content on standard input, the password from its file: neither is taken for the other."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as packed:
+        packed.add(make(folder / "a", 1000), "a")
+    (folder / "a.tar").write_bytes(archive.getvalue())
+    with (folder / "a.tar").open("rb") as opened:
+        result = client.start("-", f"{box}/a.tar", stdin=opened).finish()
+    assert result.status == 0 and f"1 file delivered to {USER}@127.0.0.1" in result.out
+    assert server.path(box, "a.tar").read_bytes() == archive.getvalue()
