@@ -1,0 +1,568 @@
+"""docs/PROTOCOL.md against the code: its worked example is what both ends really say, and its formulas lead there.
+
+Three witnesses: the project's own code makes every value anew; a speaker of the protocol written here from the
+document's formulas, with nothing of the project's, comes to the same values; and the bytes of the document, sent as
+they stand there, pass for a client to the real server's half and for a server to the real client's. The exchanges
+of its sections 16, 18 and 19 are played against the real server, too.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import re
+import socket
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from Crypto.Cipher import AES
+from Crypto.Hash import CMAC
+from peers import C2S, FILE_SECRET, S2C, Raw, data, end
+
+from crypto_utils import RecordCipher
+from disk.sources import FileSource
+from disk.storage import Rules, Storage
+from errors import Code, Refused, TransferError
+from tools import worked_example
+from tools.worked_example import DOCUMENT, read_blocks
+from transfer.requests import Requests
+from transfer.sender import Item, Sender
+from wire.channel import Channel
+from wire.engine import Engine
+from wire.handshake import ClientHandshake, SessionKeys
+from wire.messages import (
+    _CONTROLS,
+    Control,
+    Data,
+    Kind,
+    Message,
+    Put,
+    Receipt,
+    decode_message,
+    encode_message,
+    split_record,
+)
+from wire.pace import Pace
+
+TEXT = DOCUMENT.read_text("utf-8")
+TOLD = read_blocks(TEXT)
+W0, W1 = (int.from_bytes(TOLD[name], "big") for name in ("w0", "w1"))
+
+Point = tuple[int, int]
+
+# --- the document against the code ------------------------------------------------------------------------------------
+
+
+def test_the_document_holds_exactly_the_values_that_the_code_makes() -> None:
+    made = {block.label: block.value for block in worked_example.blocks()}
+    assert list(TOLD) == list(made)
+    for label, value in made.items():
+        assert TOLD[label] == value, label
+
+
+def test_every_block_of_the_example_is_read() -> None:
+    assert TEXT.split("<!-- values: begin -->")[1].count("```\n") == 2 * len(TOLD)
+
+
+def test_no_line_of_a_block_is_too_long() -> None:
+    assert max(len(line) for line in TEXT.splitlines() if re.fullmatch("[0-9a-f]+", line)) <= 100
+
+
+def test_a_changed_digit_is_noticed() -> None:
+    changed = TEXT.replace(TOLD["K_main"].hex(), TOLD["K_shared"].hex())
+    assert read_blocks(changed) != TOLD
+
+
+def test_a_changed_size_is_noticed() -> None:
+    with pytest.raises(ValueError, match="K_main"):
+        read_blocks(TEXT.replace("K_main: 32 bytes", "K_main: 33 bytes"))
+
+
+def _section(number: int) -> str:
+    return TEXT.split(f"\n## {number}. ")[1].split("\n## ")[0]
+
+
+def test_the_table_of_messages_is_the_codes_own() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([A-Z]+) \| \w+ \| (.*) \|$", _section(12), re.MULTILINE)
+    assert {name: int(number) for number, name, _ in rows} == {kind.name: kind.value for kind in Kind}
+    for number, name, body in rows:
+        shape = _CONTROLS.get(int(number))
+        assert re.findall(r"`(\w+)`", body) == (list(shape.CHECKS) if shape else []), name
+
+
+def test_the_table_of_codes_is_the_codes_own() -> None:
+    assert re.findall(r"^\| `([a-z-]+)` \|", _section(23), re.MULTILINE) == [code.value for code in Code]
+
+
+# --- the document against itself: its formulas, with hashlib, hmac, AES and arithmetic alone -----------------------
+
+
+def _hmac(key: bytes, data: bytes) -> bytes:
+    return hmac.new(key, data, hashlib.sha256).digest()
+
+
+def _extract(salt: bytes, ikm: bytes) -> bytes:
+    return _hmac(salt or bytes(32), ikm)
+
+
+def _expand(prk: bytes, info: bytes, size: int = 32) -> bytes:
+    first = _hmac(prk, info + b"\x01")
+    return first if size == 32 else first + _hmac(prk, first + info + b"\x02")
+
+
+def _le64(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
+
+
+def _frame(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "big") + payload
+
+
+# P-256, as plainly as it can be written: y^2 = x^3 - 3x + b modulo p. The identity does not come up.
+_p = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
+_n = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_P = (
+    0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+    0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+)
+
+
+def _add(one: Point, other: Point) -> Point:
+    if one == other:
+        slope = (3 * one[0] * one[0] - 3) * pow(2 * one[1], -1, _p)
+    else:
+        slope = (other[1] - one[1]) * pow(other[0] - one[0], -1, _p)
+    x = (slope * slope - one[0] - other[0]) % _p
+    return x, (slope * (one[0] - x) - one[1]) % _p
+
+
+def _times(scalar: int, point: Point) -> Point:
+    total: Point | None = None
+    while scalar:
+        if scalar & 1:
+            total = point if total is None else _add(total, point)
+        scalar >>= 1
+        if scalar:
+            point = _add(point, point)
+    if total is None:
+        raise ValueError("the identity")
+    return total
+
+
+def _minus(point: Point) -> Point:
+    return point[0], -point[1] % _p
+
+
+def _encode(point: Point) -> bytes:
+    return b"\x04" + point[0].to_bytes(32, "big") + point[1].to_bytes(32, "big")
+
+
+def _decode(point: bytes) -> Point:
+    return int.from_bytes(point[1:33], "big"), int.from_bytes(point[33:], "big")
+
+
+def _constant(name: str) -> bytes:
+    """A point that section 8 prints."""
+    found = re.search(rf"^    {name} = ([0-9a-f]+)\n +([0-9a-f]+)$", _section(8), re.MULTILINE)
+    assert found is not None
+    return bytes.fromhex(found[1] + found[2])
+
+
+def test_section_6_leads_to_w0_and_w1() -> None:
+    password = unicodedata.normalize("NFC", TOLD["password_typed"].decode()).encode()
+    assert password == TOLD["password_nfc"]
+    entered = _le64(password) + _le64(b"alice") + _le64(b"secure-file-transfer receiver v1")
+    assert entered == TOLD["scrypt_input"]
+    stretched = hashlib.scrypt(entered, salt=TOLD["salt"], n=2**15, r=8, p=3, dklen=80, maxmem=64 << 20)
+    assert stretched == TOLD["scrypt_output"]
+    assert (int.from_bytes(stretched[:40], "big") % _n, int.from_bytes(stretched[40:], "big") % _n) == (W0, W1)
+
+
+def test_sections_4_and_5_lead_to_frames_1_and_2() -> None:
+    assert TOLD["frame_1"][:-1184] == bytes.fromhex("000004b0") + b"SFTlogin" + b"\x01\x01" + b"\x05alice"
+    assert TOLD["frame_2"] == _frame(b"\x00\x01\x01" + TOLD["salt"] + TOLD["kem_ciphertext"])
+
+
+def test_section_7_leads_to_ss_pq() -> None:
+    suite_id = b"HPKE" + bytes.fromhex("0041 0001 ffff")
+    psk_id_hash = _extract(b"", b"HPKE-v1" + suite_id + b"psk_id_hash")
+    info_hash = _extract(b"", b"HPKE-v1" + suite_id + b"info_hash" + b"secure-file-transfer v1 kem")
+    context = b"\x00" + psk_id_hash + info_hash
+    secret = _extract(TOLD["kem_secret"], b"HPKE-v1" + suite_id + b"secret")
+    exporter_secret = _expand(secret, b"\x00\x20" + b"HPKE-v1" + suite_id + b"exp" + context)
+    assert suite_id == TOLD["hpke_suite_id"]
+    assert (psk_id_hash, info_hash) == (TOLD["hpke_psk_id_hash"], TOLD["hpke_info_hash"])
+    assert (secret, exporter_secret) == (TOLD["hpke_secret"], TOLD["hpke_exporter_secret"])
+    assert _expand(exporter_secret, b"\x00\x20" + b"HPKE-v1" + suite_id + b"sec" + b"sft1 ss_pq") == TOLD["ss_pq"]
+
+
+def test_section_8_leads_to_the_shares_and_confirmations() -> None:
+    M, N = _constant("M"), _constant("N")
+    x, y = (int.from_bytes(TOLD[name], "big") % _n for name in ("x_draw", "y_draw"))
+    w0M, w0N, L = _times(W0, _decode(M)), _times(W0, _decode(N)), _times(W1, _P)
+    assert [_encode(point) for point in (L, w0M, w0N)] == [TOLD[name] for name in ("L", "w0M", "w0N")]
+    X, Y = _add(_times(x, _P), w0M), _add(_times(y, _P), w0N)
+    shareP, shareV = _encode(X), _encode(Y)
+    assert (_frame(shareP), shareV) == (TOLD["frame_3"], TOLD["shareV"])
+    Z, V = _times(y, _add(X, _minus(w0M))), _times(y, L)
+    unblinded = _add(Y, _minus(w0N))
+    assert (_times(x, unblinded), _times(W1, unblinded)) == (Z, V)
+    assert (_encode(Z), _encode(V)) == (TOLD["Z"], TOLD["V"])
+
+    context = b"secure-file-transfer v1 login" + TOLD["frame_1"] + TOLD["frame_2"] + TOLD["ss_pq"]
+    assert hashlib.sha256(context).digest() == TOLD["context_sha256"]
+    identities = (b"alice", b"secure-file-transfer receiver v1")
+    items = (context, *identities, M, N, shareP, shareV, _encode(Z), _encode(V), W0.to_bytes(32, "big"))
+    K_main = hashlib.sha256(b"".join(map(_le64, items))).digest()
+    prk = _extract(b"", K_main)
+    confirmation = _expand(prk, b"ConfirmationKeys", 64)
+    assert K_main == TOLD["K_main"]
+    assert confirmation == TOLD["K_confirmP"] + TOLD["K_confirmV"]
+    assert _expand(prk, b"SharedKey") == TOLD["K_shared"]
+    assert _hmac(confirmation[32:], shareP) == TOLD["confirmV"]
+    assert TOLD["frame_4"] == _frame(shareV + TOLD["confirmV"])
+    assert TOLD["frame_5"] == _frame(_hmac(confirmation[:32], shareV))
+
+
+def test_section_10_leads_to_the_keys() -> None:
+    transcript_hash = hashlib.sha256(b"".join(TOLD[f"frame_{number}"] for number in range(1, 6))).digest()
+    prk = _extract(transcript_hash, TOLD["K_shared"] + TOLD["ss_pq"])
+    assert (transcript_hash, prk) == (TOLD["transcript_hash"], TOLD["prk"])
+    for way in ("c2s", "s2c"):
+        assert _expand(prk, f"sft1 {way}".encode()) == TOLD[f"secret_{way}"]
+        assert _expand(prk, f"sft1 file {way}".encode()) == TOLD[f"file_key_{way}"]
+        assert _expand(TOLD[f"secret_{way}"], b"epoch" + bytes(8)) == TOLD[f"record_key_{way}"]
+
+
+def _eax(key: bytes, number: int, text: bytes) -> bytes:
+    """Section 11: a record, put together from AES-CTR and CMAC."""
+
+    def omac(t: int, data: bytes) -> bytes:
+        return CMAC.new(key, t.to_bytes(16, "big") + data, ciphermod=AES).digest()
+
+    header = (len(text) + 16).to_bytes(4, "big")
+    start = omac(0, number.to_bytes(8, "big"))
+    sealed = AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=start).encrypt(text)
+    tags = zip(start, omac(1, header), omac(2, sealed), strict=True)
+    return header + sealed + bytes(one ^ two ^ three for one, two, three in tags)
+
+
+def test_sections_11_to_20_lead_to_the_records() -> None:
+    put = {"id": 1, "transfer": TOLD["transfer_id"].hex(), "path": ["hello.txt"], "kind": "file", "size": 14}
+    put |= {"mtime": 1700000000000000000, "mode": 420, "policy": "fail"}
+    body = TOLD["put_body"]
+    assert json.loads(body) == put
+    content = b"Hello, world!\n"
+    sha256 = hashlib.sha256(content).digest()
+    mac_input = b"sft1 file" + len(body).to_bytes(8, "big") + body + (14).to_bytes(8, "big") + sha256
+    proof = _hmac(TOLD["file_key_c2s"], mac_input)
+    assert (sha256, mac_input, proof) == (TOLD["content_sha256"], TOLD["end_mac_input"], TOLD["end_mac"])
+    assert TOLD["put_message"] == b"\x01" + _frame(body)
+    assert TOLD["data_message"] == b"\x02" + _frame((1).to_bytes(4, "big") + bytes(8) + content)
+    end = {"id": 1, "size": 14, "sha256": sha256.hex(), "mac": proof.hex()}
+    assert TOLD["end_message"][:5] == b"\x03" + (len(TOLD["end_message"]) - 5).to_bytes(4, "big")
+    assert json.loads(TOLD["end_message"][5:]) == end
+    assert TOLD["client_record_0_text"] == TOLD["put_message"] + TOLD["data_message"] + TOLD["end_message"]
+    assert TOLD["bye_message"] == b"\x0e" + bytes(4)
+    for way, end_name in (("c2s", "client"), ("s2c", "server")):
+        key = TOLD[f"record_key_{way}"]
+        assert _eax(key, 0, TOLD[f"{end_name}_record_0_text"]) == TOLD[f"{end_name}_record_0"]
+        assert _eax(key, 1, TOLD["bye_message"]) == TOLD[f"{end_name}_record_1"]
+
+
+# --- the document against the other end: its bytes, sent as they stand there ---------------------------------------
+
+
+@contextmanager
+def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a TCP connection on this host."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname(), timeout=10)
+        other, _ = listener.accept()
+        other.settimeout(10)
+    with one, other:
+        yield one, other
+
+
+def _receive(sock: socket.socket) -> bytes:
+    """One whole frame; nothing at the end of the stream."""
+    with sock.makefile("rb", buffering=0) as stream:
+        header = _exactly(stream.read, 4)
+        return header + _exactly(stream.read, int.from_bytes(header, "big"))
+
+
+def _exactly(read: Callable[[int], bytes | None], size: int) -> bytes:
+    got = b""
+    while len(got) < size and (piece := read(size - len(got))):
+        got += piece
+    return got
+
+
+def _open(secret: bytes, number: int, record: bytes) -> bytes:
+    text = bytearray(record[4:-16])
+    RecordCipher(secret).open(number, record[:4], memoryview(text), record[-16:])
+    return bytes(text)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine(64 << 20)
+    yield made
+    made.close()
+
+
+class _Taking:
+    """What the receiver tells of what it takes: nothing that these tests ask for."""
+
+    def taking(self, put: Put, size: int | None) -> None: ...
+    def resumed(self, put: Put, offset: int) -> None: ...
+    def arrived(self, put: Put, count: int) -> None: ...
+    def stored(self, put: Put, receipt: Receipt) -> None: ...
+    def withdrawn(self, put: Put) -> None: ...
+    def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
+
+    def refused(self, put: Put, problem: Refused) -> None:
+        raise AssertionError(f"{put.path} was refused") from problem
+
+    def not_given(self, id: int, problem: Refused) -> None:
+        raise AssertionError("a client's REFUSE") from problem
+
+
+@contextmanager
+def _serving(root: Path, sock: socket.socket, keys: SessionKeys, engine: Engine) -> Iterator[None]:
+    """Alice's connection to the real server, behind the login; waits for its end."""
+    storage = Storage(root, Rules(portable_names=True))
+    folder = storage.user("alice")
+    channel = Channel(sock, keys.s2c, keys.c2s, engine)
+    requests = Requests(channel, keys, folder, lambda right: None, lambda *words: None, Pace(None))
+
+    def serve() -> None:
+        try:
+            with contextlib.suppress(TransferError):
+                requests.run(_Taking())
+        finally:
+            channel.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(10)
+        folder.close()
+        storage.close()
+    assert not thread.is_alive()
+
+
+def test_the_client_of_the_document_delivers_its_file_to_the_real_server(tmp_path: Path, engine: Engine) -> None:
+    server = worked_example.server_half(W0, W1)
+    with worked_example.fixed_encapsulation(TOLD["ss_pq"]):
+        assert server.hello(TOLD["frame_1"]) == (TOLD["frame_2"], True)
+    assert server.respond(TOLD["frame_3"]) == TOLD["frame_4"]
+    keys = server.finish(TOLD["frame_5"])
+    with _pair() as (mine, its), _serving(tmp_path, its, keys, engine):
+        mine.sendall(TOLD["client_record_0"] + TOLD["client_record_1"])
+        said, number = b"", 0
+        while record := _receive(mine):
+            said += _open(TOLD["secret_s2c"], number, record)
+            number += 1
+        mine.close()
+    assert (tmp_path / "alice" / "hello.txt").read_bytes() == b"Hello, world!\n"
+    assert (tmp_path / "alice" / "hello.txt").stat().st_mtime_ns == 1700000000000000000
+    now = re.search(rb'"time":(\d+)', said)
+    assert now is not None
+    expected = TOLD["server_record_0_text"] + TOLD["bye_message"]
+    assert said == expected.replace(b"1700000001000000000", now[1])
+
+
+class _Told:
+    """What the sender tells of its files."""
+
+    def __init__(self) -> None:
+        self.receipts: list[Receipt] = []
+
+    def started(self, item: Item, size: int | None) -> None: ...
+    def checking(self, item: Item, count: int) -> None: ...
+    def resumed(self, item: Item, offset: int) -> None: ...
+    def restarted(self, item: Item) -> None: ...
+    def progress(self, item: Item, count: int) -> None: ...
+    def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
+
+    def delivered(self, item: Item, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+
+    def failed(self, item: Item, problem: TransferError) -> None:
+        raise AssertionError(f"{item} failed") from problem
+
+
+def test_the_real_client_says_what_the_client_of_the_document_says(tmp_path: Path, engine: Engine) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"Hello, world!\n")
+    source.chmod(0o644)
+    os.utime(source, ns=(0, 1700000000000000000))
+    draws = worked_example.client_draws()
+    client = ClientHandshake("alice", lambda salt, profile: (W0, W1), draws)
+    assert client.hello() == TOLD["frame_1"]
+    assert client.share(TOLD["frame_2"]) == TOLD["frame_3"]
+    confirm, keys = client.confirm(TOLD["frame_4"])
+    assert confirm == TOLD["frame_5"]
+    told = _Told()
+    said: list[bytes] = []
+    with _pair() as (mine, its):
+
+        def serve() -> None:
+            for number in range(2):
+                said.append(_receive(mine))
+                if said[number] != TOLD[f"client_record_{number}"]:
+                    break
+                mine.sendall(TOLD[f"server_record_{number}"])
+            mine.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        channel = Channel(its, keys.c2s, keys.s2c, engine)
+        try:
+            item = Item("source", ("hello.txt",), "fail", lambda: FileSource.open(source), transfer=draws(16))
+            Sender(channel, channel.messages(), keys.file_c2s, told, Pace(None)).run([item])
+        finally:
+            channel.close()
+            thread.join(10)
+    assert said == [TOLD["client_record_0"], TOLD["client_record_1"]]
+    messages = [decode_message(kind, body) for kind, body in split_record(memoryview(TOLD["server_record_0_text"]))]
+    assert told.receipts == messages[1:]
+
+
+# --- the exchanges of the document, played against the real server ---------------------------------------------------
+
+Line = tuple[str, str, str]
+_MTIME = 1700000000000000000
+_TRANSFER = bytes(range(16))
+
+
+def _exchange(number: int) -> list[list[Line]]:
+    """(way, type, what) of the messages of a section's exchange; those that go one way after each other together."""
+    block = _section(number).split("```\n")[1].replace("\n    ", " ")
+    lines = [re.fullmatch(r"(c2s|s2c)  ([A-Z]+) *(.*)", line) for line in block.splitlines()]
+    runs: list[list[Line]] = []
+    for line in lines:
+        assert line is not None
+        said = (line[1], line[2], line[3])
+        if not runs or runs[-1][0][0] != said[0]:
+            runs.append([])
+        runs[-1].append(said)
+    return runs
+
+
+def _fields(what: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(what.replace("…", '"…"'))
+    return fields
+
+
+def _is_said(line: Line, message: Message | None) -> bool:
+    """Whether the document's line is this message, whatever stands where it has only `…`."""
+    _, name, what = line
+    if isinstance(message, Data):
+        return (name, what) == ("DATA", f"id {message.id}, offset {message.offset}, {len(message.content)} bytes")
+    if not isinstance(message, Control):
+        return type(message).__name__.upper() == name
+    told, said = _fields(what), json.loads(message.body())
+    told = {field: said.get(field) if value == "…" else value for field, value in told.items()}
+    return message.KIND.name == name and list(told.items()) == list(said.items())
+
+
+class _Client:
+    """Says what the document's client says, with the digits that it leaves out."""
+
+    def __init__(self, contents: dict[int, bytes]) -> None:
+        self._contents = contents
+        self._puts: dict[int, Put] = {}
+
+    def message(self, line: Line) -> bytes:
+        _, name, what = line
+        if name == "BYE":
+            return encode_message(Kind.BYE, b"")
+        if name == "DATA":
+            id, offset, size = map(int, re.findall(r"\d+", what))
+            return data(id, offset, self._contents[id][offset : offset + size])
+        fields = _fields(what)
+        content = self._contents.get(fields["id"], b"")[: fields.get("size")]
+        if name == "END":
+            proof = end(self._puts[fields["id"]], content)
+            fields |= {"sha256": proof.sha256.hex(), "mac": proof.mac.hex()}
+        digits = {"sha256": hashlib.sha256(content).hexdigest(), "time": 1, "transfer": _TRANSFER.hex()}
+        fields = {field: digits[field] if value == "…" else value for field, value in fields.items()}
+        whole = encode_message(Kind[name], json.dumps(fields, separators=(",", ":")).encode())
+        message = decode_message(Kind[name], memoryview(whole)[5:])
+        if isinstance(message, Put):
+            self._puts[message.id] = message
+        return whole
+
+
+def _keys() -> SessionKeys:
+    return SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
+
+
+def _play(number: int, root: Path, contents: dict[int, bytes], engine: Engine) -> None:
+    client = _Client(contents)
+    with _pair() as (mine, its), _serving(root, its, _keys(), engine):
+        raw = Raw(mine, C2S, S2C)
+        for run in _exchange(number):
+            if run[0][0] == "c2s":
+                raw.say(*map(client.message, run))
+                continue
+            heard = [raw.hear() for _ in run]
+            for line in run:
+                found = next((message for message in heard if _is_said(line, message)), None)
+                assert found is not None, (line, heard)
+                heard.remove(found)
+        raw.stop()
+        assert raw.hear() is None
+
+
+def _file(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o644)
+    os.utime(path, ns=(_MTIME, _MTIME))
+
+
+def _inbox(root: Path) -> tuple[bytes, bytes]:
+    """What the exchanges of sections 18 and 19 find at the server."""
+    inbox = root / "alice" / "inbox"
+    inbox.mkdir(parents=True)
+    contents = b"small\n", os.urandom(70_000)
+    _file(inbox / "a.txt", contents[0])
+    _file(inbox / "b.bin", contents[1])
+    inbox.chmod(0o755)
+    os.utime(inbox, ns=(_MTIME, _MTIME))
+    return contents
+
+
+def test_the_exchange_of_section_16_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:
+    photo, backup = os.urandom(100_000), os.urandom(1_500_000)
+    (tmp_path / "alice").mkdir()
+    _file(tmp_path / "alice" / "photo.raw", photo)
+    with _pair() as (mine, its), _serving(tmp_path, its, _keys(), engine):
+        raw = Raw(mine, C2S, S2C)
+        raw.say(Put(1, _TRANSFER, ("backup.tar",), "file", len(backup), _MTIME, 0o644, "fail").encode())
+        raw.hear()
+        raw.say(data(1, 0, backup[: 1 << 20]))
+        raw.stop()
+        raw.hear_all()
+    _play(16, tmp_path, {1: photo, 2: backup}, engine)
+    assert (tmp_path / "alice" / "backup.tar").read_bytes() == backup
+
+
+def test_the_exchange_of_section_18_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:
+    small, large = _inbox(tmp_path)
+    _play(18, tmp_path, {2: small, 3: large}, engine)
+
+
+def test_the_exchange_of_section_19_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:
+    _inbox(tmp_path)
+    _play(19, tmp_path, {}, engine)
