@@ -1,0 +1,167 @@
+"""The documents against the code: named tests exist, flags and settings exist, links lead somewhere, rooms are told."""
+
+import ast
+import functools
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from test_house import HOUSE, LEVELS, on_disk
+
+from config import ClientSettings, ServerSettings, flag_of
+
+README = HOUSE / "README.md"
+SECURITY = HOUSE / "docs" / "SECURITY.md"
+DOCUMENTS = [README, *sorted((HOUSE / "docs").glob("*.md"))]
+HELPS = [
+    ("client.py",),
+    ("server.py",),
+    *(("server.py", command) for command in ("adduser", "passwd", "deluser", "users")),
+]
+SETTINGS = [
+    (program, each.name)
+    for program, shape in (("client.py", ClientSettings), ("server.py", ServerSettings))
+    for each in fields(shape)
+]
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+NAMED_TEST = re.compile(r"`(tests/test_\w+\.py)::(\w+)`( \*long\*)?")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@functools.cache
+def help_of(*words: str) -> str:
+    """What `--help` prints, on one line."""
+    shown = subprocess.run(
+        [sys.executable, *words, "--help"],
+        cwd=HOUSE,
+        env={**os.environ, "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=True,
+    )
+    return " ".join(shown.stdout.split())
+
+
+@functools.cache
+def found_in(file: str) -> dict[str, bool]:
+    """The tests of that file, and whether each is a long one."""
+    path = HOUSE / file
+    if not path.is_file():
+        return {}
+    return {
+        node.name: any("mark.long" in ast.unparse(each) for each in node.decorator_list)
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below `## heading`, up to the next one."""
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no section {heading}"
+    return found[1]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of each row of the tables in `text`, without their headings."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    rules = [number for number, row in enumerate(rows) if all(set(cell) <= set("-:") for cell in row)]
+    assert rules, "there is no table"
+    return [row for number, row in enumerate(rows) if number not in rules and number + 1 not in rules]
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def anchors_of(path: Path) -> set[str]:
+    """What a `#` may name: the headings, as the web shows them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def missing_tests(text: str) -> list[str]:
+    return [f"{file}::{name}" for file, name, _ in NAMED_TEST.findall(text) if name not in found_in(file)]
+
+
+def dead_links(text: str, place: Path) -> list[str]:
+    dead = []
+    for link in LINK.findall(without_code(text)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (place.parent / name) if name else place
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            dead.append(link)
+    return dead
+
+
+# --- promises and their tests -----------------------------------------------------------------------------------------
+
+
+def test_tests_named_in_the_promises_exist() -> None:
+    assert missing_tests(SECURITY.read_text("utf-8")) == []
+
+
+def test_every_promise_has_one_to_three_tests_and_nothing_else() -> None:
+    for promise, tests in rows_of(section(SECURITY.read_text("utf-8"), "Promises")):
+        assert promise
+        assert 1 <= len(NAMED_TEST.findall(tests)) <= 3, promise
+        assert NAMED_TEST.sub("", tests).strip(", ") == "", promise
+
+
+def test_long_tests_of_promises_are_marked_as_such() -> None:
+    named = NAMED_TEST.findall(SECURITY.read_text("utf-8"))
+    assert [name for file, name, long in named if found_in(file).get(name) is not bool(long)] == []
+
+
+def test_missing_test_is_noticed() -> None:
+    names = "test_docs.py::test_missing_test_is_noticed", "test_docs.py::test_no", "test_no.py::test_x"
+    text = ", ".join(f"`tests/{name}`" for name in names)
+    assert missing_tests(text) == ["tests/test_docs.py::test_no", "tests/test_no.py::test_x"]
+
+
+# --- flags and settings -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("program", "name"), SETTINGS)
+def test_every_setting_is_told_by_help(program: str, name: str) -> None:
+    assert flag_of(name) in FLAG.findall(help_of(program))
+
+
+def test_every_flag_of_the_readme_exists() -> None:
+    exist = {flag for words in HELPS for flag in FLAG.findall(help_of(*words))}
+    lines = README.read_text("utf-8").splitlines()
+    ours = [line for line in lines if not line.startswith("$ .venv/bin/") or "client.py" in line or "server.py" in line]
+    assert {flag for line in ours for flag in FLAG.findall(line)} - exist == set()
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_relative_link_leads_somewhere(path: Path) -> None:
+    assert dead_links(path.read_text("utf-8"), path) == []
+
+
+def test_dead_link_is_noticed() -> None:
+    text = "[a](docs/SECURITY.md) [b](docs/no.md) [c](docs/SECURITY.md#promises) [d](#no) `[e](no)` [f](https://no.example)"
+    assert dead_links(text, README) == ["docs/no.md", "#no"]
+
+
+# --- rooms ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_rooms_has_every_room_at_its_level() -> None:
+    told = {
+        room.removesuffix(".py").replace("/", "."): int(level)
+        for level, rooms, _ in rows_of(section(README.read_text("utf-8"), "The rooms"))
+        for room in re.findall(r"`([\w/]+\.py)`", rooms)
+    }
+    assert set(told) == on_disk()
+    assert told == LEVELS
