@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fail(problem)
         return problem.exit_status
     except KeyboardInterrupt:
-        note("interrupted; the same command goes on where it was")
+        note("interrupted")
         return _INTERRUPTED
 
 
@@ -152,10 +152,17 @@ class _Run:
                 self._get(names[:-1], names[-1])
             else:
                 self._put(names[:-1], names[-1])
-        except (TransferError, KeyboardInterrupt) as problem:
+        except TransferError as problem:
             self._reporter.end()
-            self._log.error("%s", problem if isinstance(problem, TransferError) else "interrupted")
+            self._log.error("%s", problem)
             raise
+        except KeyboardInterrupt:
+            self._reporter.end()
+            self._log.error("interrupted")
+            if not self._logged_in:
+                raise
+            note("interrupted; the same command goes on where it was")
+            return _INTERRUPTED
         return self._reporter.status
 
     # --- the three jobs ---

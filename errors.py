@@ -39,7 +39,11 @@ class UsageError(TransferError):
 
 
 class SourceError(TransferError):
-    """Something on this machine's disk can't be read or sent."""
+    """Something on this machine's disk can't be read or sent. `name`: what it is called, when nobody else knows."""
+
+    def __init__(self, cause: str, remedy: str = "", name: str = "") -> None:
+        super().__init__(cause, remedy)
+        self.name = name
 
 
 class LoginRefused(TransferError):

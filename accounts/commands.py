@@ -36,7 +36,11 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
             dest="new_password_file",
             help="its first line is the password (-: standard input)",
         )
-    add.add_argument("--drop-only", action="store_true", help="may send, and learns nothing of what lies there")
+    add.add_argument(
+        "--drop-only",
+        action="store_true",
+        help="may only send; names that are taken get a number",
+    )
 
 
 def run(command: str, accounts: Path, storage: Path, options: argparse.Namespace) -> None:

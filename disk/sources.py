@@ -130,12 +130,12 @@ def changed(name: str) -> SourceError:
 def unreadable(name: str, problem: OSError) -> SourceError:
     """The error for something that can't be read."""
     if isinstance(problem, FileNotFoundError):
-        return SourceError(f"{name} does not exist", "Check its name")
+        return SourceError(f"{name} does not exist", "Check its name", name)
     if isinstance(problem, IsADirectoryError):
-        return SourceError(f"{name} is a folder", "Only files can be read")
+        return SourceError(f"{name} is a folder", "Only files can be read", name)
     if isinstance(problem, PermissionError):
-        return SourceError(f"{name} can't be read: permission denied", "Ask for the right to read it")
-    return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on")
+        return SourceError(f"{name} can't be read: permission denied", "Ask for the right to read it", name)
+    return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on", name)
 
 
 # --- finding what is to be sent ---------------------------------------------------------------------------------------

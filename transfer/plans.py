@@ -95,7 +95,7 @@ class Sending:
         elif LOCAL_PARTIAL_AREA in found.parts if isinstance(found, Found) else False:
             pass  # what an interrupted --get has left: nobody's content
         elif isinstance(found, SourceError):
-            self._reporter.failed("", found)
+            self._reporter.failed(found.name, found)
         elif not found.is_folder and found.parts and is_regular(found.path) in self._logs:
             self._reporter.skipped(str(found.path), "this program's own log")
         elif not found.is_folder:
