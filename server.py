@@ -2,7 +2,8 @@
 
 Rules: one thread for each connection, a bounded number of them, and "busy" beyond. Nobody is told why a login failed,
 neither in words nor by what the connection does. SIGINT and SIGTERM stop the accepting, leave transfers a grace period
-and remove what is not whole. Errors are one line each; what surprises us goes to the log, and the server lives on.
+and then cut them off; what is not whole stays hidden. Errors are one line each; what surprises us goes to the log, and
+the server lives on.
 """
 
 import argparse

@@ -417,7 +417,7 @@ class UserFolder:
         """`path` itself, and what lies below it; folders before their content, links and special files left out.
 
         Raises Refused when `path` is not there or may not be reached. What vanishes meanwhile is left out; folders
-        that can't be read are told to `missed`.
+        that can't be read, or hold names that can't be said on the wire, are told to `missed`.
         """
         if path:
             judge_path(path)
@@ -425,14 +425,14 @@ class UserFolder:
             if state is None or as_seen(path, state) is None:
                 is_link = state is not None and stat.S_ISLNK(state.st_mode)
                 raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
-        pending = [path] if path else [(name,) for name in reversed(self._names(()))]
+        pending = [path] if path else [(name,) for name in reversed(self._names((), missed))]
         while pending:
             seen = self._look(pending.pop())
             if seen is not None:
                 yield seen
                 if seen.is_folder:
                     try:
-                        pending += [(*seen.path, name) for name in reversed(self._names(seen.path))]
+                        pending += [(*seen.path, name) for name in reversed(self._names(seen.path, missed))]
                     except Refused:
                         missed(seen.path)
 
@@ -442,9 +442,13 @@ class UserFolder:
             judge_path(path)
         return self._names(path)
 
-    def _names(self, path: PathParts) -> list[str]:
+    def _names(self, path: PathParts, missed: Callable[[PathParts], None] = lambda _: None) -> list[str]:
         with disk_errors(), self._folder(path) as folder:
-            return sorted(filter(is_utf8, os.listdir(folder)), key=str.encode)
+            names = os.listdir(folder)
+        fair = sorted(filter(is_utf8, names), key=str.encode)
+        if len(fair) < len(names):
+            missed(path)
+        return fair
 
     def look(self, path: PathParts) -> Seen | None:
         """One file or folder; None when it is gone, a link, something else, or has a name that is not allowed."""
