@@ -21,17 +21,10 @@ from types import FrameType
 
 # isort: off
 from errors import (
-    Code,
-    ConnectionTrouble,
-    Ended,
-    IntegrityError,
-    LoginRefused,
-    ProtocolViolation,
-    Refused,
     TransferError,
     UsageError,
 )
-from report import fail, note, open_log, say, show_path
+from report import fail, note, open_log, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
     from crypto_utils import check_library
@@ -41,29 +34,23 @@ except UsageError as missing:
 
 # isort: on
 from accounts import commands
-from accounts.admission import Admission, Ticket
+from accounts.admission import Admission
 from accounts.origin import origin_of
-from accounts.throttle import Charge, Throttle
-from accounts.users import Account, Accounts, check_username
+from accounts.throttle import Throttle
+from accounts.users import Accounts, check_username
 from config import DEFAULT_PORT, Loaded, ServerSettings, add_flags, load
 from disk.storage import Rules, Storage
-from transfer.requests import Requests
-from wire.channel import Channel
+from transfer.connection import Connection
 from wire.engine import Engine
-from wire.handshake import Known, ServerHandshake, SessionKeys, busy_frame
-from wire.link import Link, close_gently
-from wire.messages import Put, Receipt
-from wire.pace import Pace
+from wire.handshake import busy_frame
+from wire.link import close_gently
 
-_LOGIN_SECONDS = 10
 _BACKLOG = 512
 _SWEEP_SECONDS = 24 * 3600
 _CLOSERS = 64
 _LAST_SECONDS = 5
 _ACCEPT_PAUSE = 0.2
 _INTERRUPTED = 130
-
-_Log = logging.LoggerAdapter[logging.Logger]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -237,7 +224,7 @@ class _Server:
         self.stopping = threading.Event()
         self._admission = Admission(settings.max_connections, settings.max_logins, settings.max_logins_per_source)
         self._lock = threading.Lock()
-        self._connections: dict[_Connection, threading.Thread] = {}
+        self._connections: dict[Connection, threading.Thread] = {}
         self._closers = threading.BoundedSemaphore(_CLOSERS)
         self._numbers = 0
         self._wake_in, self._wake_out = socket.socketpair()
@@ -291,7 +278,7 @@ class _Server:
             return
         self._numbers += 1
         source = address[0]
-        connection = _Connection(self, sock, source, self._numbers)
+        connection = Connection(self, sock, source, self._numbers)
         ticket = self._admission.enter(origin_of(source), connection.put_out)
         if ticket is None:
             self._turn_away(sock, source)
@@ -330,12 +317,12 @@ class _Server:
             self._closers.release()
             sock.close()
 
-    def ended(self, connection: "_Connection") -> None:
+    def ended(self, connection: Connection) -> None:
         """A connection's thread is about to end."""
         with self._lock:
             self._connections.pop(connection, None)
 
-    def _running(self) -> "list[tuple[_Connection, threading.Thread]]":
+    def _running(self) -> list[tuple[Connection, threading.Thread]]:
         with self._lock:
             return list(self._connections.items())
 
@@ -358,186 +345,6 @@ class _Server:
             thread.join(max(0.0, deadline - time.monotonic()))
         self.engine.close()
         self.log.info("stopped")
-
-
-class _Connection:
-    """One client, from its first byte to its last, in a thread of its own."""
-
-    ticket: Ticket
-
-    def __init__(self, server: _Server, sock: socket.socket, source: str, number: int) -> None:
-        self._server, self._sock, self._source = server, sock, source
-        self._log: _Log = _Prefixed(server.log, {"number": number, "who": source})
-        self._channel: Channel | None = None
-        self._charge: Charge | None = None
-        self._account: Account | None = None
-
-    def run(self) -> None:
-        """Log the client in and take its files. Never raises."""
-        try:
-            self._log.debug("connected")
-            keys = self._log_in()
-            if keys is not None:
-                self._take_files(keys)
-        except Exception:
-            self._log.exception("a bug: this connection ended with an unexpected error")
-            self._sock.close()
-        finally:
-            self.ticket.leave()
-            self._server.ended(self)
-
-    # --- called from other threads ---
-
-    def put_out(self) -> None:
-        """End a login that makes no progress."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-    def stop_waiting(self) -> None:
-        """The server stops: a login is ended now, a transfer goes on."""
-        if self._channel is None:
-            self.put_out()
-
-    def cut_off(self) -> None:
-        """End it now, whatever it does."""
-        channel = self._channel
-        if channel is None:
-            self.put_out()
-        else:
-            channel.stop(Ended(Code.STOPPING))
-
-    # --- its own thread ---
-
-    def _log_in(self) -> SessionKeys | None:
-        """The keys; None when the client is not let in, and the socket is closed then."""
-        link = Link(self._sock, time.monotonic() + _LOGIN_SECONDS)
-        handshake = ServerHandshake(self._find, self._charge_for, self._server.accounts.profile)
-        try:
-            answer, go_on = handshake.hello(link.receive())
-            self.ticket.progress()
-            link.send(answer)
-            if go_on:
-                link.send(handshake.respond(link.receive()))
-                self.ticket.progress()
-                keys = handshake.finish(link.receive())
-                if self._charge is not None:
-                    self._server.throttle.refund(self._charge)
-                return keys
-            self._log.warning("login refused: no common version")
-        except LoginRefused:
-            name = handshake.username.decode("utf-8", "backslashreplace")
-            reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
-            self._log.warning("login as %s refused: %s", name, reason)
-        except (ConnectionTrouble, IntegrityError) as problem:
-            self._log.warning("no login: %s", problem.cause)
-        close_gently(self._sock)
-        return None
-
-    def _find(self, username: bytes) -> Known:
-        accounts = self._server.accounts
-        account = self._account = accounts.find(username)
-        registration = accounts.dummy if account is None else account.registration
-        return Known(account is not None, accounts.salt(username), registration)
-
-    def _charge_for(self, username: bytes) -> bool:
-        self._charge = self._server.throttle.charge(username, self._source, self._account is not None)
-        return self._charge is not None
-
-    def _take_files(self, keys: SessionKeys) -> None:
-        account = self._account
-        if account is None:
-            raise RuntimeError("logged in without an account")
-        self._log.extra = {"number": self._log.extra["number"], "who": f"{account.name}@{self._source}"}  # type: ignore[index]
-        channel = self._channel = Channel(self._sock, keys.s2c, keys.c2s, self._server.engine)
-        code: Code | None = None
-        try:
-            if self._server.stopping.is_set():
-                raise Ended(Code.STOPPING)
-            if not self.ticket.logged_in():
-                raise Ended(Code.FULL)
-            self._log.info("logged in")
-            folder = self._server.storage.user(account.name, private="get" not in account.rights)
-            try:
-                requests = Requests(channel, keys, folder, self._admit, self._log.info, Pace(account.rate))
-                requests.run(_Taking(self._log))
-            finally:
-                folder.close()
-        except Ended as problem:
-            code = problem.code
-            self._log.warning("ended: %s", problem.cause)
-        except ProtocolViolation as problem:
-            code = Code.PROTOCOL
-            self._log.error("ended: %s", problem.cause)
-        except IntegrityError as problem:
-            code = Code.INTEGRITY
-            self._log.error("ended: %s", problem.cause)
-        except Refused as problem:  # not of one file, but of the user's folder
-            code = Code.STORAGE
-            self._log.error("can't open the user's folder: %s", problem.cause)
-        except TransferError as problem:
-            self._log.warning("ended: %s", problem.cause)
-        except Exception:
-            code = Code.INTERNAL
-            self._log.exception("a bug: this connection ended with an unexpected error")
-        channel.close(code)
-        self._log.info("done, %d bytes received", channel.bytes_received)
-
-    def _admit(self, right: str) -> None:
-        """Asked before each PUT, GET and LIST: is the account as it was at the login, and has it that right?"""
-        before = self._account
-        if before is None or self._server.accounts.find(before.name.encode()) != before:
-            raise Ended(Code.ACCOUNT)
-        if self._server.stopping.is_set():
-            raise Refused(Code.STOPPING)
-        if right not in before.rights:
-            raise Refused(Code.DENIED)
-        if right == "put" and before.quota is not None:  # nobody counts yet; "unlimited" would be the wrong answer
-            self._log.error("a quota is set, which this release can't keep: nothing is taken")
-            raise Refused(Code.QUOTA)
-
-
-class _Taking:
-    """What becomes of what a client sends, for the log."""
-
-    def __init__(self, log: _Log) -> None:
-        self._log = log
-
-    def taking(self, put: Put, size: int | None) -> None:
-        self._log.debug("taking %s, %s bytes", show_path(put.path), size)
-
-    def resumed(self, put: Put, offset: int) -> None:
-        self._log.info("resumed %s from byte %d on", show_path(put.path), offset)
-
-    def arrived(self, put: Put, count: int) -> None:
-        pass
-
-    def stored(self, put: Put, receipt: Receipt) -> None:
-        sha256 = receipt.sha256.hex() if receipt.sha256 is not None else "-"
-        self._log.info("%s %s, %d bytes, SHA-256 %s", receipt.outcome, show_path(receipt.path), receipt.size, sha256)
-
-    def refused(self, put: Put, problem: Refused) -> None:
-        level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
-        self._log.log(level, "refused: %s: %s", show_path(put.path), problem.cause)
-
-    def withdrawn(self, put: Put) -> None:
-        self._log.info("withdrawn by the sender: %s", show_path(put.path))
-
-    def cut_off(self, put: Put, size: int, kept: bool) -> None:
-        what = "kept for another try" if kept else "nothing kept"
-        self._log.warning("cut off: %s, %d bytes, %s", show_path(put.path), size, what)
-
-    def not_given(self, id: int, problem: Refused) -> None:
-        raise ProtocolViolation("a REFUSE from a client")
-
-
-class _Prefixed(_Log):
-    """Puts the connection's number and who it is before each line."""
-
-    def process(self, msg: object, kwargs: object) -> tuple[object, object]:  # type: ignore[override]
-        extra = self.extra or {}
-        return f"#{extra['number']} {extra['who']}: {msg}", kwargs
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import time
 from errors import ConnectionTrouble, UsageError
 from wire.protocol import HEADER_SIZE, LOGIN_FRAME_LIMIT, frame_size
 
+Socket = socket.socket
+
 _DRAIN_SECONDS = 2.0
 
 
@@ -39,6 +41,12 @@ def connect(host: str, port: int, seconds: float) -> socket.socket:
         ) from None
     except OSError as problem:
         raise ConnectionTrouble(f"can't connect to {where} ({problem.strerror})", "Check the network") from None
+
+
+def cut(sock: Socket) -> None:
+    """End both directions now; whoever waits on the socket wakes up."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def close_gently(sock: socket.socket, seconds: float = _DRAIN_SECONDS) -> None:
