@@ -271,6 +271,16 @@ def test_pipe_needs_a_name() -> None:
     assert sending.pipe is not None
 
 
+def test_pipe_that_was_begun_is_not_opened_for_another_try() -> None:
+    sending, _ = planned(["-"], "box/dump")
+    (item,) = sending.left
+    assert item.open is not None and sending.pipe is not None
+    assert item.open() is sending.pipe, "nothing was read yet: a new connection may begin it"
+    sending.pipe.begun = True
+    with pytest.raises(SourceError, match="can't be read again"):
+        item.open()
+
+
 @pytest.mark.parametrize(
     ("sources", "target"), [(["-"], "box/"), (["-"], "."), (["-"], ""), (["-", "a"], "box"), (["-", "-"], "box")]
 )

@@ -353,6 +353,20 @@ def everything(reporter: Reporter) -> None:
     reporter.summary("delivered", 2.0)
 
 
+def test_only_a_receipt_or_a_place_further_on_counts_as_progress() -> None:
+    told = reporting()
+    before = told.progress_mark()
+    told.moved(5 << 20)
+    assert told.progress_mark() == before, "bytes that have to be sent again are none"
+    told.resumed("a", 10)
+    assert told.progress_mark() > before
+    further = told.progress_mark()
+    told.resumed("a", 10)
+    assert told.progress_mark() == further
+    told.delivered("a", "a", 20, bytes(32), 0, "stored")
+    assert told.progress_mark() > further
+
+
 def test_run_is_told_in_lines_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
     everything(reporting())
     out, err = capsys.readouterr()

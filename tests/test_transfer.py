@@ -2605,6 +2605,18 @@ def test_list_of_what_is_not_there_is_refused_and_the_next_is_answered(
 
 
 @pytest.mark.parametrize(
+    "path",
+    [("..", "out.txt"), ("..", "..", "out.txt"), ("/etc/passwd",), ("d/../..", "out.txt"), ("a\0b",), ("d", "..")],
+)
+@pytest.mark.usefixtures("there")
+def test_list_says_nothing_of_files_outside_the_folder(
+    storage: Storage, engine: Engine, home: Path, path: tuple[str, ...]
+) -> None:
+    (home.parent / "out.txt").write_bytes(b"somebody else's")
+    assert answers_to(storage, engine, ListFolder(1, path, None)) == [Refuse(1, Code.NAME)]
+
+
+@pytest.mark.parametrize(
     ("after", "names"),
     [(None, ["a", "d"]), ("", ["a", "d"]), ("a", ["d"]), ("b", ["d"]), ("d", []), ("\U0010ffff", [])],
 )
