@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from errors import Refused, TransferError, UsageError
+from errors import Refused, SourceError, TransferError, UsageError
 
 if TYPE_CHECKING:
     from logging.handlers import RotatingFileHandler
@@ -308,7 +308,8 @@ class Reporter:
                 self._receipts.write(json.dumps(receipt, ensure_ascii=True) + "\n")
                 self._receipts.flush()
             except OSError as problem:
-                self.failed("the receipts", UsageError(f"can't write them ({problem.strerror})", "Free some space"))
+                self._receipts = None  # said once
+                self.failed("the receipts", SourceError(f"can't be written ({problem.strerror})", "Free some space"))
         if not self._event("delivered", outcome=outcome, **receipt):
             word = "there already" if outcome == "already" else "delivered"
             self._say(f"{word}: {path}  {size:,} bytes  SHA-256 {sha256.hex()}")

@@ -469,8 +469,12 @@ def test_receipts_that_can_not_be_written_are_a_failure_and_the_run_goes_on(caps
     full = open("/dev/full", "w")  # noqa: SIM115  # its close fails too
     reporter = reporting(receipts=full)
     reporter.delivered("a", "a", 5, SHA256, AT, "stored")
-    assert reporter.status == 2
-    assert "delivered: a" in capsys.readouterr().out
+    assert reporter.status == 1, "no usage error: the command was right, a disk is full"
+    shown = capsys.readouterr()
+    assert "delivered: a" in shown.out and "can't be written" in shown.err
+    reporter.delivered("b", "b", 5, SHA256, AT, "stored")
+    shown = capsys.readouterr()
+    assert "delivered: b" in shown.out and shown.err == "", "said once"
     with contextlib.suppress(OSError):
         full.close()
 
