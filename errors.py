@@ -161,7 +161,7 @@ class Refused(TransferError):
     def __init__(self, code: Code, name: str = "", why: str = "") -> None:
         cause, remedy = _WORDS[code]
         super().__init__(f"{cause} ({why})" if why else cause, remedy.replace("{name}", name))
-        self.code = code
+        self.code, self.why = code, why
         self.exit_status = IntegrityError.exit_status if code is Code.INTEGRITY else TransferError.exit_status
 
 

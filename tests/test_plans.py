@@ -271,6 +271,20 @@ def test_pipe_needs_a_name() -> None:
     assert sending.pipe is not None
 
 
+@pytest.mark.parametrize(
+    ("problem", "cause"),
+    [
+        (Refused(Code.NO_SPACE), "the disk here is full"),
+        (Refused(Code.STORAGE, why="Broken pipe"), "it can't be written here (Broken pipe)"),
+    ],
+)
+def test_trouble_of_this_disk_is_not_blamed_on_the_other_end(problem: Refused, cause: str) -> None:
+    noted = Noted()
+    fetching = Fetching(noted, "fail", False, ["a"], "box/")
+    fetching.refused(Put(1, bytes(16), ("a",), "file", 1, 0, 0o644, "skip"), problem)
+    assert [(str(each.cause), each.exit_status) for _, each in noted.problems] == [(cause, 1)]
+
+
 def test_pipe_that_was_begun_is_not_opened_for_another_try() -> None:
     sending, _ = planned(["-"], "box/dump")
     (item,) = sending.left

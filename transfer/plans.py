@@ -256,6 +256,10 @@ class Fetching:
             told = SourceError("it is a folder", "Only one file can go to standard output")
         elif problem.code is Code.IS_FOLDER:
             told = Refused(problem.code, str(self.base.joinpath(*self.place(put).path)))
+        elif problem.code is Code.NO_SPACE:  # the receiver is this machine
+            told = SourceError("the disk here is full", "Free some space, then fetch it again")
+        elif problem.code is Code.STORAGE:
+            told = SourceError(f"it can't be written here ({problem.why})", "Check where it is to go")
         self._reporter.failed(show_path(put.path), told)
 
     def withdrawn(self, put: Put) -> None:
