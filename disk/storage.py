@@ -241,6 +241,8 @@ class UserFolder:
             if not resumable:
                 return self._room(incoming, resumable)  # a small one is here before an answer would be: see `_link`
             with contextlib.suppress(Refused):  # of another owner, perhaps: then it is just a file in the way
+                if failed := self._flush_folders({incoming.path[:-1]}):  # "already there" is a receipt like any other
+                    raise failed[incoming.path[:-1]]
                 return Twin(self.open_file(incoming.path), there.st_size)
         if incoming.policy == "fail":
             raise Refused(Code.EXISTS)
