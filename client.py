@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from config import ClientSettings, Loaded, add_flags, load
+from config import ClientSettings, Loaded, add_file_flags, add_flags, load
 from errors import (
     Code,
     ConnectionTrouble,
@@ -85,10 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ClientSettings)
     more = parser.add_argument_group("more")
     more.add_argument("--password-fd", metavar="N", help="read the password from the open descriptor N")
-    more.add_argument("--config", metavar="FILE", default="", help="the settings file")
-    more.add_argument(
-        "--show-config", action="store_true", help="print each setting and where it comes from, then stop"
-    )
+    add_file_flags(more)
     return parser
 
 

@@ -185,6 +185,14 @@ def add_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup", shape
         parser.add_argument(flag_of(each.name), metavar=each.metadata["name"], help=each.metadata["words"])
 
 
+def add_file_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """The flags about the settings themselves."""
+    parser.add_argument("--config", metavar="FILE", default="", help="the settings file")
+    parser.add_argument(
+        "--show-config", action="store_true", help="print each setting and where it comes from, then stop"
+    )
+
+
 def load(
     shape: type[Shape], flags: Mapping[str, str | None], environment: Mapping[str, str], file: str
 ) -> Loaded[Shape]:

@@ -38,7 +38,7 @@ from accounts.admission import Admission
 from accounts.origin import origin_of
 from accounts.throttle import Throttle
 from accounts.users import Accounts, check_username
-from config import DEFAULT_PORT, Loaded, ServerSettings, add_flags, load
+from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load
 from disk.storage import Rules, Storage
 from transfer.connection import Connection
 from wire.engine import Engine
@@ -63,11 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ServerSettings)
-    more = parser.add_argument_group("more")
-    more.add_argument("--config", metavar="FILE", default="", help="the settings file")
-    more.add_argument(
-        "--show-config", action="store_true", help="print each setting and where it comes from, then stop"
-    )
+    add_file_flags(parser.add_argument_group("more"))
     commands.add_parsers(parser)
     return parser
 
@@ -227,6 +223,7 @@ class _Server:
         self._connections: dict[Connection, threading.Thread] = {}
         self._closers = threading.BoundedSemaphore(_CLOSERS)
         self._numbers = 0
+        self._signals = 0
         self._wake_in, self._wake_out = socket.socketpair()
 
     def sweep(self) -> None:
@@ -239,9 +236,10 @@ class _Server:
         self._wake_out.setblocking(False)
 
         def stop(number: int, frame: FrameType | None) -> None:
-            if self.stopping.is_set():
+            # No Event is set here: its lock may be held by what this interrupts, an earlier signal included.
+            self._signals += 1
+            if self._signals > 1:
                 self._cut_off()
-            self.stopping.set()
             with contextlib.suppress(BlockingIOError):
                 self._wake_out.send(b"x")
 
@@ -255,13 +253,14 @@ class _Server:
         with selectors.DefaultSelector() as selector:
             for listener in (*listeners, self._wake_in):
                 selector.register(listener, selectors.EVENT_READ)
-            while not self.stopping.is_set():
+            while not self._signals:
                 if time.monotonic() >= next_sweep:
                     self.sweep()
                     next_sweep = time.monotonic() + _SWEEP_SECONDS
                 for key, _ in selector.select(_SWEEP_SECONDS):
                     if key.fileobj is not self._wake_in:
                         self._accept(key.fileobj)  # type: ignore[arg-type]
+        self.stopping.set()
         for listener in listeners:
             listener.close()
         self._finish()
@@ -274,7 +273,7 @@ class _Server:
             return
         except OSError as problem:  # out of descriptors or memory: let connections end before the next try
             self.log.error("can't accept a connection: %s", problem.strerror)
-            self.stopping.wait(_ACCEPT_PAUSE)
+            time.sleep(_ACCEPT_PAUSE)
             return
         self._numbers += 1
         source = address[0]
