@@ -1,14 +1,16 @@
 # make demo        a real transfer on this machine, from an empty folder to a compared file (FILE=... sends another)
 # make test        format, lint, types, tests: what CI runs
 # make test-long   the tests that take longer
+# make bench       how fast this is, beside scp and its kin on this machine: an hour (BENCH=--quick: minutes)
 # make format      rewrite the files in the project's format
 
 PYTHON ?= python3
 FILE ?= README.md
+BENCH ?= --json bench/results.json --svg docs/bench.svg
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-long format clean
+.PHONY: demo test test-long bench format clean
 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
@@ -21,6 +23,9 @@ test: $(VENV)/.dev
 
 test-long: $(VENV)/.dev
 	$(RUN) -m pytest -m long
+
+bench: $(VENV)/.bench
+	$(RUN) -m bench $(BENCH)
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
@@ -39,4 +44,8 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.bench: bench/requirements.txt $(VENV)/.runtime
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@

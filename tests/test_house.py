@@ -48,6 +48,10 @@ WINGS = ("wire", "disk", "accounts", "transfer")
 PROGRAMS = {"server", "client"}
 MOST_LINES = 500
 
+BENCH = sorted((HOUSE / "bench").glob("*.py"))
+BENCH_MOST_LINES = 400
+BESIDE = {"bench", "tests", "tools"}  # they know the rooms; no room knows them
+
 SOCKETS = {"wire.link", "wire.channel", *PROGRAMS}
 OPENERS = {
     "disk.folders",
@@ -143,6 +147,28 @@ def test_wings_have_no_rooms_below_them_and_nothing_in_their_doors() -> None:
 def test_room_imports_only_from_lower_levels(room: str) -> None:
     wrong = {other for other in rooms_imported(room) if LEVELS[other] >= LEVELS[room]}
     assert wrong == set()
+
+
+@pytest.mark.parametrize("room", LEVELS)
+def test_no_room_knows_what_stands_beside_the_house(room: str) -> None:
+    assert not BESIDE & top_imports(room)
+
+
+def test_benchmarks_import_the_cipher_and_no_other_room() -> None:
+    """What they measure are the programs, as users start them."""
+    found = {name for path in BENCH for name in imports_of(ast.parse(path.read_text("utf-8")))}
+    assert {name for name in found if name.partition(".")[0] in {*LEVELS, *WINGS, *BESIDE} - {"bench"}} == {
+        "crypto_utils"
+    }
+
+
+@pytest.mark.parametrize("path", BENCH, ids=lambda path: path.stem)
+def test_module_of_the_benchmarks_is_small_and_opens_with_what_it_measures(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= BENCH_MOST_LINES, "split it by purpose"
+    words = ast.get_docstring(ast.parse(text)) or ""
+    assert words
+    assert ("Rules" in words and "efuse" in words) or path.stem == "__init__"
 
 
 @pytest.mark.parametrize("room", LEVELS)
