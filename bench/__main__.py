@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import ceiling, figures, load, machine, picture, rounds, selftest, table
-from bench.cases import CASES, EXTRA, GIB, MIB, Case, free_space, quick
+from bench.cases import CASES, EXTRA, GIB, MIB, Case, quick
 from bench.jobs import HOME, Failed
 from bench.peers import BASE, PEERS, Kit, make_kit
 
@@ -28,6 +28,7 @@ _LOAD_ROUNDS = 3
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 _DISK = Path("/var/tmp")  # noqa: S108 - the same
 _SPARE = GIB // 2
+_ENOUGH = 6 * GIB  # for every case but the one that has to be named
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,7 +99,7 @@ class _Bench:
         self.results["complete"] = True
 
     def _lacking(self, folder: Path, need: int) -> str:
-        free = free_space(folder)
+        free = machine.free_space(folder)
         if free >= need + _SPARE:
             return ""
         return f"needs {(need + _SPARE) / GIB:.1f} GiB in {folder.parent}, where {free / GIB:.1f} are free (--folder)"
@@ -157,9 +158,17 @@ class _Bench:
             self.results["loads"].append({"name": name, **figures.load_as_json(done)})
 
 
+def _memory(quick: bool) -> Path:
+    """The folder in memory, when it has the room."""
+    if _MEMORY.is_dir() and machine.free_space(_MEMORY) > (GIB if quick else _ENOUGH):
+        return _MEMORY
+    _tell(f"files lie in {_DISK}, because {_MEMORY} has not enough room")
+    return _DISK
+
+
 def _measure(options: argparse.Namespace) -> tuple[Json, bool]:
     """The results, and whether they are whole. Raises Failed."""
-    home = options.folder or (_MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir()))
+    home = options.folder or _memory(options.quick)
     memory = Path(tempfile.mkdtemp(prefix="bench-", dir=home))
     disk = Path(tempfile.mkdtemp(prefix="bench-", dir=options.disk))
     own = Path(tempfile.mkdtemp(prefix="bench-"))

@@ -4,7 +4,6 @@ Rules: content is random, so that nobody can compress it, and made once for a ca
 """
 
 import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,8 +110,3 @@ def _same(one: Path, other: Path) -> bool:
                 return False
             if not piece:
                 return True
-
-
-def free_space(folder: Path) -> int:
-    """Bytes free there."""
-    return shutil.disk_usage(folder).free

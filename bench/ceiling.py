@@ -71,7 +71,9 @@ def measure(threads: int, records: int) -> float:
         for what in ("seal", "open"):
             command = [sys.executable, "-m", "bench.ceiling", what, str(threads), str(records)]
             processes.append(
-                subprocess.Popen(command, cwd=HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    command, cwd=HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+                )
             )
         for process in processes:
             if process.stdout is None or process.stdout.readline() != "ready\n":

@@ -142,6 +142,7 @@ class Job:
             self.close()
             raise Failed(f"was not done after {limit:.0f} s") from None
         self._meter.wait()
+        self._close_input()
         if not line:
             raise Failed("the meter was ended")
         found = json.loads(line)

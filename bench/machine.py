@@ -41,6 +41,13 @@ def file_system(folder: Path) -> str:
     return best[1]
 
 
+def free_space(folder: Path) -> int:
+    """Bytes that can be written there; a file in memory takes memory."""
+    free = shutil.disk_usage(folder).free
+    available = _field("/proc/meminfo", "MemAvailable").split()[0]
+    return min(free, int(available) << 10) if file_system(folder) == "tmpfs" and available.isdecimal() else free
+
+
 def describe(memory: Path, disk: Path) -> dict[str, object]:
     """CPU, cores, memory, kernel and file systems; and how busy it was before we began."""
     total = _field("/proc/meminfo", "MemTotal").split()[0]

@@ -8,7 +8,7 @@ when the one who asked is gone, however that came.
 CPU seconds are those of all descendants, also of those that outlive their parents: this process adopts them. Peak
 memory is that of the largest single process: the system's own figure where it is larger than this process (a new
 process inherits its maker's), else the last VmHWM seen. `resident` is how the memory of the first command went: pairs
-of this machine's clock and bytes, every 20 ms while it changes.
+of this machine's clock and bytes, ten to fifty times a second while it changes.
 
 Rules: standard library only. Refuses to know what it runs, and never changes its scheduling or its memory.
 """
@@ -27,7 +27,9 @@ from typing import Any
 
 _ADOPT = 36  # PR_SET_CHILD_SUBREAPER
 _LOOK_SECONDS = 0.02
+_LOOK_LATER = 5  # times as long between two looks, after the first second
 _GRACE_SECONDS = 5.0
+_LEFT_SECONDS = 1.0
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -115,9 +117,14 @@ class _Meter:
         self._over.wait(_GRACE_SECONDS)
         self._kill_all()
 
+    def _pause(self, running: float) -> float:
+        """Looking costs the machine something: less often at many processes, and at those that run for long."""
+        return _LOOK_SECONDS * max(1, len(self._main) / 4) * (1 if running < 1 else _LOOK_LATER)
+
     def look(self) -> None:
         """Note the peak of every descendant while it lives."""
-        while not self._over.wait(_LOOK_SECONDS * max(1, len(self._main) / 4)):
+        begun = time.monotonic()
+        while not self._over.wait(self._pause(time.monotonic() - begun)):
             for process in descendants(os.getpid()):
                 peak, now = _memory(process)
                 self._peaks[process] = max(self._peaks.get(process, 0), peak)
@@ -158,7 +165,7 @@ class _Meter:
         last: threading.Timer | None = None
         while True:
             if not self._main and last is None:  # what they have left behind gets a moment
-                last = threading.Timer(_GRACE_SECONDS, self._kill_all)
+                last = threading.Timer(_LEFT_SECONDS, self._kill_all)
                 last.daemon = True
                 last.start()
             if not self._reap(0):

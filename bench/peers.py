@@ -80,12 +80,14 @@ class Peer:
     only: tuple[str, ...] = ()
     missing: Callable[[Kit], str] = field(default=lambda kit: "")
 
+    def is_asked(self, case: Case) -> bool:
+        """Whether the case is one of its own."""
+        return not self.only or case.name in self.only
+
     def why_not(self, case: Case, kit: Kit) -> str:
         """Why it is left out of a case; empty when it takes part."""
         if case.peers and self.name not in case.peers:
             return "this case is about the memory of " + ", ".join(case.peers)
-        if self.only and case.name not in self.only:
-            return "only in " + ", ".join(self.only)
         if case.tree and not self.trees:
             return "sends single files"
         if not case.tree and not self.files:

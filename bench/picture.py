@@ -15,8 +15,12 @@ Json = dict[str, Any]
 _WIDTH, _GAP, _PAD = 960, 20, 18
 _PANEL = (_WIDTH - _GAP) // 2
 _ROW, _BAR = 22, 13
-_LABEL, _BARS = 112, 196
+_LABEL, _BARS = 112, 188
 _TOP = 66
+_LEGEND = (
+    "longer is faster; the thin line is scp; plain TCP is a bound, without login, cipher or digest, "
+    "cut off where it would hide the others"
+)
 _STYLE = """
   .page{fill:#ffffff} .card{fill:#f6f8fa;stroke:#d8dee4} .title{fill:#1f2328;font-weight:600}
   .text{fill:#424a53} .soft{fill:#6e7781} .ours{fill:#0969da} .other{fill:#b3bcc6} .base{fill:#8c959f}
@@ -55,7 +59,12 @@ def draw(results: Json) -> str:
         f'height="{bottom + 16}" role="img" aria-label="Speed as multiples of scp">\n<style>{_STYLE}</style>\n'
         f'<rect class="page" width="{_WIDTH}" height="{bottom + 16}" rx="8"/>\n'
         + _text(_PAD, 28, "Speed as a multiple of scp, in the same round", "title", 'style="font-size:17px"')
-        + _text(_PAD, 48, "longer is faster; the thin line is scp", "soft")
+        + _text(
+            _PAD,
+            48,
+            _LEGEND,
+            "soft",
+        )
         + "".join(parts)
         + _text(_PAD, bottom + 2, below, "soft", 'style="font-size:11px"')
         + "</svg>\n"

@@ -118,6 +118,8 @@ def measure(
     found = Found(case)
     taking_part = []
     for peer in peers:
+        if not peer.is_asked(case):
+            continue
         if why := peer.why_not(case, kit):
             found.left_out[peer.name] = why
         else:
