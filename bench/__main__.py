@@ -112,7 +112,7 @@ class _Bench:
         places = self._places
         why = self._lacking(places.memory, 2 * case.bytes)
         if case.disk:
-            kind = machine.file_system(places.disk)
+            kind = machine.file_system(places.disk.resolve())
             why = f"{places.disk.parent} is no disk ({kind}); --disk names one" if kind == "tmpfs" else why
         if case.rtt and not why:
             why = self._judge(case.rtt, case.rate)
@@ -127,8 +127,12 @@ class _Bench:
 
         peers = [peer for peer in PEERS if not self._options.peer or peer.name in self._options.peer]
         measured = case.name == "bulk"
-        found = rounds.measure(case, peers, self._kit, places, _tell, between if measured else None)
-        self.results["cases"].append(figures.case_as_json(found, ceilings))
+        found = rounds.Found(case)
+        try:
+            rounds.measure(found, peers, self._kit, places, _tell, between if measured else None)
+        finally:
+            if any(found.figures.values()):
+                self.results["cases"].append(figures.case_as_json(found, ceilings))
 
     def _judge(self, rtt: float, rate: float) -> str:
         """Why that line can't be used; measured once."""
@@ -191,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(f"without {BASE} among the peers there are no multiples of it")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
+    if sys.platform != "linux" and not options.read:
+        print("error: only Linux says what a process takes in a way that is read here. Use --read", file=sys.stderr)
+        return 2
     try:
         if options.read:
             results, whole = json.loads(options.read.read_text()), True
@@ -204,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(table.lines(results)))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    if options.svg:
+    if options.svg and whole:  # half a picture says something else
         options.svg.write_text(picture.draw(results))
     return 0 if whole else 130
 

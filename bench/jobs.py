@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.meter import descendants
+
 HOME = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0
 
@@ -125,11 +127,15 @@ class Job:
         raise Failed(f"did not start to listen ({self.last_words()})")
 
     def wait_until_open(self, port: int) -> None:
-        """Wait until somebody takes connections at `port`. Raises Failed."""
+        """Wait until its one process takes connections at `port`, and is done with this one. Raises Failed."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._meter.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as sock:
-                sock.recv(1)  # its first byte: the one that answers here is ready for the next one, too
+                sock.recv(1)
+                break
+            time.sleep(0.01)
+        while time.monotonic() < deadline and self._meter.poll() is None:
+            if len(descendants(self._meter.pid)) == 1:  # what it started for this connection is not to be counted
                 return
             time.sleep(0.01)
         raise Failed(f"does not answer ({self.last_words()})")

@@ -107,16 +107,15 @@ def transfer(case: Case, peer: Peer, kit: Kit, source: Path, folder: Path, round
 
 
 def measure(
-    case: Case,
+    found: Found,
     peers: Sequence[Peer],
     kit: Kit,
     places: Places,
     tell: Callable[[str], None],
     between: Callable[[int, Path], None] | None = None,
-) -> Found:
-    """All rounds of a case. `between` is called in each round, too, for what belongs into the same minute."""
-    found = Found(case)
-    taking_part = []
+) -> None:
+    """All rounds of a case, into `found`. `between` is called in each round, too: it belongs into the same minute."""
+    case, taking_part = found.case, []
     for peer in peers:
         if not peer.is_asked(case):
             continue
@@ -145,4 +144,3 @@ def measure(
         shutil.rmtree(folder / "target", ignore_errors=True)
     if BASE not in found.figures:
         found.left_out.setdefault(BASE, "not named")
-    return found

@@ -9,6 +9,8 @@ from processes import LIMIT, wait_until
 
 from bench.jobs import Failed, Job
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it this way")
+
 BURN = "import time\nwhile time.process_time() < 0.2: pass"
 
 
