@@ -151,6 +151,12 @@ class _Bench:
         if why := self._lacking(self._places.memory, clients * size + 2 * size):
             self.results["left_out"][name] = why
             return
+        fit = load.fitting(machine.available_memory() - (clients + 2) * size)
+        if fit < clients:
+            self.results["left_out"][name] = f"there is memory for {fit} clients only; so many were measured"
+            clients = fit
+        if clients < 2:
+            return
         done = []
         try:
             for round in range(1, count + 1):

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.cases import GIB, Case, make_source
+from bench.cases import GIB, MIB, Case, make_source
 from bench.jobs import Failed, Job, Measured
 from bench.peers import USER, Kit, Sending, our_command, serve_ours
 from bench.rounds import Places
 
 _MOST_ALONE = 2 * GIB
 _LIMIT = 600.0
+_LOGIN_MEMORY = 85 * MIB  # of one client in its scrypt
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class LoadFound:
     def as_json(self) -> dict[str, object]:
         """For the results."""
         return asdict(self)
+
+
+def fitting(memory: int) -> int:
+    """How many clients may log in at once in `memory` bytes, so that no process is ended for the lack of it."""
+    return max(0, memory * 9 // 10 // _LOGIN_MEMORY)
 
 
 def _send(kit: Kit, source: Path, target: Path, clients: int) -> tuple[Measured, Measured]:

@@ -44,8 +44,13 @@ def file_system(folder: Path) -> str:
 def free_space(folder: Path) -> int:
     """Bytes that can be written there; a file in memory takes memory."""
     free = shutil.disk_usage(folder).free
+    return min(free, available_memory()) if file_system(folder) == "tmpfs" else free
+
+
+def available_memory() -> int:
+    """Bytes that processes can still have without swapping."""
     available = _field("/proc/meminfo", "MemAvailable").split()[0]
-    return min(free, int(available) << 10) if file_system(folder) == "tmpfs" and available.isdecimal() else free
+    return int(available) << 10 if available.isdecimal() else 0
 
 
 def describe(memory: Path, disk: Path) -> dict[str, object]:
