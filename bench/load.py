@@ -1,27 +1,33 @@
-"""Our server under load: many clients at once, each a process of its own, from the login to the receipt.
+"""Our server under load: many clients at once, each a process of its own that has logged in before.
 
-Three loads in each round, all with one server's settings: everything by one client as one file (what the machine
-gives), one file by one client (what each of them would see alone), and all clients at once. Total throughput counts
-from the first client's start to the last one's end.
+Three loads in each round, all with one server's settings: everything by one client (what the machine gives), one file
+by one client, and all clients at once. The clients log in a few at a time: all of them share this machine, and each
+login takes its half second of scrypt; each then waits for its content from a pipe. When all are in, they get it at the
+same moment, and from there to a client's exit is its time; to the last one's exit is the time of all.
 
-Rules: the limits on logins are raised to the number of clients, because they are about strangers and not about speed;
-this is said beside the figures. Every file is compared in its size. Refuses to measure other peers.
+Rules: the limits on logins are raised to the number of clients, because they are about strangers and not about speed.
+Every file is compared in its size. Refuses to measure other peers.
 """
 
+import os
+import shlex
 import shutil
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.cases import GIB, MIB, Case, make_source
 from bench.jobs import Failed, Job, Measured
+from bench.jobs import job as running
 from bench.peers import USER, Kit, Sending, our_command, serve_ours
 from bench.rounds import Places
 
 _MOST_ALONE = 2 * GIB
 _LIMIT = 600.0
-_LOGIN_MEMORY = 85 * MIB  # of one client in its scrypt
+_LOGIN_SECONDS = 3.0  # for one login, on average, on a busy machine
+_MEMORY = 45 * MIB  # of one client that has logged in, and of its shell
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class LoadFound:
     fastest: float
     peak_server: int
     peak_client: int
-    cpu: float
+    cpu_server: float
 
     def as_json(self) -> dict[str, object]:
         """For the results."""
@@ -46,12 +52,12 @@ class LoadFound:
 
 
 def fitting(memory: int) -> int:
-    """How many clients may log in at once in `memory` bytes, so that no process is ended for the lack of it."""
-    return max(0, memory * 9 // 10 // _LOGIN_MEMORY)
+    """How many clients fit into `memory` bytes, so that no process is ended for the lack of it."""
+    return max(0, memory * 9 // 10 // _MEMORY)
 
 
-def _send(kit: Kit, source: Path, target: Path, clients: int) -> tuple[Measured, Measured]:
-    """The clients' and the server's side. Raises Failed."""
+def _send(kit: Kit, source: Path, target: Path, clients: int) -> tuple[list[float], Measured, Measured]:
+    """Seconds of each client, smallest first; then the clients' and the server's side. Raises Failed."""
     work = kit.folder / "work"
     for place in (target, work):
         shutil.rmtree(place, ignore_errors=True)
@@ -61,28 +67,68 @@ def _send(kit: Kit, source: Path, target: Path, clients: int) -> tuple[Measured,
     limits = dict.fromkeys(("max-connections", "max-logins", "max-logins-per-source"), most)
     server, port = serve_ours(kit, target, work / "server", limits)
     try:
-        sending = Sending(kit, source, target, port, work)
-        commands = [our_command(sending, f"{number}.bin", f"client-{number}.log") for number in range(clients)]
-        senders = Job(work, *commands)
-        try:
-            sent = senders.finish(_LIMIT)
-        finally:
-            senders.close()
+        with _Gate(work / "enter") as enter, _Gate(work / "begin") as begin:
+            commands = []
+            for number in range(clients):
+                sending = Sending(kit, Path("-"), target, port, work)
+                client = shlex.join(our_command(sending, f"{number}.bin", _log(number)))
+                content = f"{{ {begin.wait}; exec cat {shlex.quote(str(source))}; }}"
+                commands.append(["sh", "-c", f"{enter.wait}; {content} | {client}"])
+            with running(work, *commands) as senders:
+                _log_in(clients, enter, work, senders)
+                server.mark()
+                begun = time.perf_counter()
+                begin.let_in(clients)
+                sent = senders.finish(_LIMIT)
+                words = senders.last_words()
         received = server.stop()
     finally:
         server.close()
-    failed = [run for run in sent.runs if run.status]
-    if failed:
-        raise Failed(f"{len(failed)} of {clients} clients failed: {senders.last_words()}")
+    if failed := sum(bool(run.status) for run in sent.runs):
+        raise Failed(f"{failed} of {clients} clients failed: {words}")
     for number in range(clients):
         if (target / USER / f"{number}.bin").stat().st_size != source.stat().st_size:
             raise Failed(f"{number}.bin did not arrive whole")
     shutil.rmtree(target)
-    return sent, received
+    return sorted(run.ended - begun for run in sent.runs), sent, received
 
 
-def _span(measured: Measured) -> float:
-    return max(run.ended for run in measured.runs) - min(run.begun for run in measured.runs)
+class _Gate:
+    """A named pipe at which processes wait until they are let in, each by one line."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.wait = f"read line < {shlex.quote(str(path))}"
+        self._open = os.open(path, os.O_RDWR)
+
+    def let_in(self, count: int) -> None:
+        os.write(self._open, b"\n" * count)
+
+    def __enter__(self) -> "_Gate":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._open)
+
+
+def _log(number: int) -> str:
+    return f"client-{number}.log"
+
+
+def _log_in(clients: int, enter: _Gate, work: Path, senders: Job) -> None:
+    """Let them log in, some at a time, until all have. Raises Failed."""
+    deadline = time.monotonic() + _LOGIN_SECONDS * (clients + 20)
+    at_once = 2 * len(os.sched_getaffinity(0))
+    waiting, entered = {work / _log(number) for number in range(clients)}, 0
+    while waiting:
+        waiting = {log for log in waiting if not log.exists() or "authenticated as" not in log.read_text()}
+        more = min(clients - entered, at_once - (entered - (clients - len(waiting))))
+        if more > 0:
+            enter.let_in(more)
+            entered += more
+        if time.monotonic() > deadline:
+            raise Failed(f"{len(waiting)} of {clients} clients could not log in: {senders.last_words()}")
+        time.sleep(0.02)
 
 
 def measure(clients: int, size: int, kit: Kit, places: Places, tell: Callable[[str], None]) -> LoadFound:
@@ -94,18 +140,17 @@ def measure(clients: int, size: int, kit: Kit, places: Places, tell: Callable[[s
         for each in (whole, size):
             tell(f"server under load: one client, {each >> 20} MiB")
             shutil.rmtree(source, ignore_errors=True)
-            sent, _ = _send(kit, make_source(Case("", "", each), source), target, 1)
-            alone[each] = each / _span(sent)
+            seconds, _, _ = _send(kit, make_source(Case("", "", each), source), target, 1)
+            alone[each] = each / seconds[0]
         tell(f"server under load: {clients} clients, {size >> 20} MiB each")
-        sent, received = _send(kit, source / "data", target, clients)
+        seconds, sent, received = _send(kit, source / "data", target, clients)
     finally:
         shutil.rmtree(source, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
-    seconds = sorted(run.seconds for run in sent.runs)
     return LoadFound(
         clients,
         size,
-        clients * size / _span(sent),
+        clients * size / seconds[-1],
         alone[whole],
         alone[size],
         seconds[-1],
@@ -113,5 +158,5 @@ def measure(clients: int, size: int, kit: Kit, places: Places, tell: Callable[[s
         seconds[0],
         received.peak,
         sent.peak,
-        sent.cpu + received.cpu,
+        received.cpu,
     )
