@@ -1,0 +1,251 @@
+"""Makes the corpus anew, from connections between the project's own two ends: `PYTHONPATH=tests python -m fuzz.seeds`.
+
+The logins are those of `fuzz/login.py`. The records are taken from between a real sender and a real server, which send,
+compare, list and fetch; long content is left out. Names are those that went over that wire, and some that never may.
+"""
+
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, close_all, tcp_pair
+from test_transfer import Receiving, Told, folder_item, item, written
+
+from crypto_utils import TAG_SIZE, RecordCipher
+from disk.storage import Rules, Storage
+from fuzz import CORPUS, HARNESSES, login
+from fuzz.requests import PATHS, Step
+from transfer.sender import Item, Sender
+from wire.channel import Channel
+from wire.engine import Engine
+from wire.handshake import busy_frame
+from wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Receipt, split_record
+from wire.pace import Pace
+from wire.protocol import HEADER_SIZE, UNASKED_LIMIT, ClientHello, ServerHello, Status, frame, unframe
+
+_LONGEST = 4096
+_NAMES = ("notes.txt", "café.txt", "photos/2026/sea.jpg", " two words", "📦", "a" * 255, "back\\slash")
+_EVIL = (
+    b"..",
+    b"\xff..\xffetc",
+    b"a/b",
+    b"",
+    b"a\xff",
+    b"CON.txt",
+    b"end.",
+    b"\xed\xa0\x80",
+    b"\x1b[2J",
+    b"\xe2\x80\xaea",
+    b"a" * 256,
+)
+
+
+def main() -> int:
+    """Write the corpus in the place of the old one."""
+    records, names = real_records()
+    seeds: dict[str, dict[str, bytes]] = {name: {} for name in HARNESSES}
+    seeds["frames"], seeds["server_login"], seeds["client_login"] = logins()
+    seeds["messages"] = {f"record-{number:02}": text for number, text in enumerate(records)}
+    seeds["names"] = {f"name-{number:02}": name for number, name in enumerate([*names, *_EVIL])}
+    seeds["requests"] = {name: bytes(sum(steps, ())) for name, steps in REQUESTS.items()}
+    for harness, files in seeds.items():
+        shutil.rmtree(CORPUS / harness, ignore_errors=True)
+        (CORPUS / harness).mkdir(parents=True)
+        for name, content in files.items():
+            (CORPUS / harness / name).write_bytes(content)
+        print(f"{harness}: {len(files)} seeds, {sum(map(len, files.values())):,} bytes")
+    return 0
+
+
+# --- logins -----------------------------------------------------------------------------------------------------------
+
+
+def logins() -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes]]:
+    """For the frames, for the server's end, for the client's: what honest and dishonest peers have said."""
+    first, second, third, fourth, fifth = login.honest().frames
+    hello = ClientHello.decode(unframe(first))
+    newer = frame(ClientHello(b"\2\3", hello.username, hello.kem_public).encode())
+    stranger = frame(ClientHello(hello.versions, login.STRANGER.encode(), hello.kem_public).encode())
+    guesser = login.client(w0=7)
+    guesser.hello()
+    guess = guesser.share(second)
+    other = frame(ServerHello(Status.NO_COMMON_VERSION, spoken=b"\2\3").encode())
+    weak = frame(unframe(second)[:2] + b"\0" + unframe(second)[3:])
+    frames = {f"frame-{number}": whole for number, whole in enumerate((first, second, third, fourth, fifth), 1)}
+    frames |= {"busy": busy_frame(), "no-common-version": other, "client-hello": unframe(first)}
+    frames |= {"server-hello": unframe(second), "client": first + third + fifth, "server": second + fourth}
+    to_server = {"honest": first + third + fifth, "guess": first + guess + fifth, "newer": newer}
+    to_server |= {"stranger": stranger + third + fifth, "cut": first + third[:-1], "reflected": second + fourth}
+    to_client = {"honest": second + fourth, "busy": busy_frame(), "no-common-version": other, "weak": weak + fourth}
+    to_client |= {"cut": second + fourth[:-1], "reflected": first + third, "wrong-proof": second + fourth[:-1] + b"\0"}
+    return frames, to_server, to_client
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+class _Between:
+    """Stands between two ends, passes everything on, and keeps what the records hold."""
+
+    def __init__(self, far: socket.socket, kept: list[bytes]) -> None:
+        self.near, middle = tcp_pair()
+        self._kept = kept
+        self._threads = [
+            threading.Thread(target=self._pass_on, args=(middle, far, C2S), daemon=True),
+            threading.Thread(target=self._pass_on, args=(far, middle, S2C), daemon=True),
+        ]
+        self._sockets = (middle, far)
+        for thread in self._threads:
+            thread.start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, secret: bytes) -> None:
+        opener, number = RecordCipher(secret), 0
+        with source.makefile("rb") as stream:
+            while header := stream.read(HEADER_SIZE):
+                record = stream.read(int.from_bytes(header, "big"))
+                target.sendall(header + record)
+                text = bytearray(record[:-TAG_SIZE])
+                opener.open(number, header, memoryview(text), record[-TAG_SIZE:])
+                number += 1
+                if len(text) <= _LONGEST:
+                    self._kept.append(bytes(text))
+        target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        for sock in self._sockets:
+            sock.close()
+
+
+def real_records() -> tuple[list[bytes], list[bytes]]:
+    """The plaintext of records that went over the wire, and the names in them, as `fuzz/names.py` reads them."""
+    kept: list[bytes] = []
+    engine = Engine(MEMORY)
+    with tempfile.TemporaryDirectory() as place:
+        here, storage = Path(place) / "here", Storage(Path(place) / "received", Rules())
+        small = [item(written(here / name, name.encode() * 3), *name.split("/")) for name in _NAMES]
+        large = written(here / "large", bytes(UNASKED_LIMIT + 1))
+        for items in (
+            [*small, folder_item("empty", mtime=1_700_000_000_000_000_000, mode=0o755), item(large, "large")],
+            [*small, item(large, "large"), item(large, "large.2", policy="rename")],  # it is there already
+            [
+                item(written(here / "other", bytes(UNASKED_LIMIT) + b"x"), "large", policy="rename"),
+                item(large, "..", "x"),
+            ],
+        ):
+            _send(storage, engine, items, kept)
+        _ask(storage, engine, kept)
+        storage.close()
+    engine.close()
+    unlike = {tuple(kind for kind, _ in split_record(memoryview(text))): text for text in kept}  # one of each shape
+    return list(unlike.values()), [b"\xff".join(part.encode() for part in name.split("/")) for name in _NAMES]
+
+
+def _send(storage: Storage, engine: Engine, items: list[Item], kept: list[bytes]) -> None:
+    receiving = Receiving(storage, engine)
+    between = _Between(receiving.near, kept)
+    channel = Channel(between.near, C2S, S2C, engine)
+    try:
+        Sender(channel, channel.messages(), FILE_SECRET, Told(), Pace(None)).run(items)
+    finally:
+        close_all(channel)
+        receiving.finish()
+        between.close()
+
+
+def _ask(storage: Storage, engine: Engine, kept: list[bytes]) -> None:
+    """What a client says that lists, and one that fetches one file and refuses another."""
+    for ask in (_list, _fetch, _withdraw):
+        receiving = Receiving(storage, engine)
+        between = _Between(receiving.near, kept)
+        raw = Raw(between.near, C2S, S2C)
+        ask(raw)
+        raw.say(BYE_MESSAGE)
+        raw.stop()
+        raw.hear_all()
+        raw.close()
+        receiving.finish()
+        between.close()
+
+
+def _list(raw: Raw) -> None:
+    for path, after in (((), None), (("photos",), "2025"), (("nothing",), None)):
+        raw.say(ListFolder(1, path, after).encode())
+        raw.hear()
+
+
+def _fetch(raw: Raw) -> None:
+    raw.say(Get(1, ("notes.txt",), True).encode(), Get(2, ("photos",), False).encode())
+    while isinstance(put := raw.hear(), Put):
+        if put.kind == FILE:
+            while not hasattr(end := raw.hear(), "mac"):
+                pass
+            answer = Receipt(put.id, put.path, put.size or 0, end.sha256, 1_700_000_000_000_000_000, "stored")  # type: ignore[union-attr]
+        else:
+            answer = Receipt(put.id, put.path, 0, None, 1_700_000_000_000_000_000, "folder")
+        raw.say(answer.encode())
+
+
+def _withdraw(raw: Raw) -> None:
+    put = Put(1, bytes(16), ("late",), FILE, UNASKED_LIMIT + 1, None, None, "fail")
+    raw.say(put.encode())
+    raw.hear()
+    raw.say(Cancel(1).encode())
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+_A, _B, _INSIDE, _DEEP, _FOLDER, _BELOW, _LINKED = (PATHS.index(path) for path in PATHS[:7])
+_RENAME, _REPLACE, _SKIP = (len(PATHS) * number for number in (1, 2, 3))
+_SMALL, _LARGE, _TWO_PIECES = 2, 4, 7
+_PIPE, _IS_FOLDER, _MORE_THAN_LARGE = 16, 8, 5
+
+REQUESTS: dict[str, list[tuple[int, int, int, int]]] = {
+    "one-file": [(Step.WHOLE, 0, _A, _SMALL)],
+    "many-in-one-record": [(Step.WHOLE, number, path, _SMALL) for number, path in enumerate((_A, _B, _INSIDE, _DEEP))],
+    "one-record-each": [
+        step for path in (_A, _B, _INSIDE) for step in ((Step.WHOLE, 0, path, _SMALL), (Step.SEND, 0, 0, 0))
+    ],
+    "large": [(Step.PUT, 0, _A, _LARGE), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
+    "two-pieces": [(Step.PUT, 0, _A, _TWO_PIECES), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
+    "pipe": [(Step.PUT, 0, _A, _LARGE | _PIPE), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
+    "folder-and-file": [(Step.PUT, 0, _FOLDER, _IS_FOLDER), (Step.WHOLE, 0, _INSIDE, _SMALL)],
+    "wrong-hmac": [(Step.PUT, 0, _A, _SMALL), (Step.DATA, 0, 0, 0), (Step.END, 0, 1, 0)],
+    "wrong-digest": [(Step.PUT, 0, _A, _SMALL), (Step.DATA, 0, 0, 4), (Step.END, 0, 0, 0)],
+    "withdrawn": [(Step.PUT, 0, _A, _LARGE), (Step.DATA, 0, 8 + _SMALL, 0), (Step.CANCEL, 0, 0, 0)],
+    "no-end": [(Step.PUT, 0, _A, _SMALL), (Step.DATA, 0, 0, 0)],
+    "never-announced": [(Step.DATA, 9, 0, 0), (Step.END, 9, 0, 0)],
+    "through-a-link": [(Step.WHOLE, 0, _LINKED, _SMALL)],
+    "taken": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.WHOLE, 1, _A, _SMALL)],
+    "renamed": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.WHOLE, 1, _A + _RENAME, _SMALL)],
+    "replaced": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.WHOLE, 1, _A + _REPLACE, _SMALL)],
+    "skipped": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.WHOLE, 1, _A + _SKIP, _SMALL)],
+    "there-already": [
+        *[(Step.PUT, 0, _A, _LARGE), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0), (Step.NEXT, 0, 0, 0)],
+        *[(Step.PUT, 0, _A, _LARGE), (Step.CHECK, 0, _LARGE, 0), (Step.END, 0, 0, 0)],
+    ],
+    "resumed": [
+        *[(Step.PUT, 0, _A, _MORE_THAN_LARGE), (Step.DATA, 0, 8 + _LARGE, 0), (Step.NEXT, 0, 3, 0)],
+        *[(Step.PUT, 0, _A, _MORE_THAN_LARGE), (Step.CHECK, 0, _LARGE, 0), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
+    ],
+    "another-content": [
+        *[(Step.PUT, 0, _A, _MORE_THAN_LARGE), (Step.DATA, 0, 8 + _LARGE, 0), (Step.NEXT, 0, 3, 0)],
+        *[(Step.PUT, 0, _A, _MORE_THAN_LARGE), (Step.CHECK, 0, _LARGE, 2), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
+    ],
+    "listed": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.SAY, 0, 2, PATHS.index(()))],
+    "fetched": [
+        *[(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.SAY, 0, 1, _A)],
+        *[(Step.SEND, 0, 0, 0), (Step.SAY, 0, 6, _A)],
+    ],
+    "may-not": [(Step.SAY, 0, 1, _A), (Step.NEXT, 2, 0, 0), (Step.SAY, 0, 2, _A), (Step.NEXT, 4, 0, 0)],
+    "drop-only": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 1, 0, 0), (Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 1, 0, 0)],
+    "damaged-record": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 2, 0)],
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
