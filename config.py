@@ -244,6 +244,8 @@ def _read_file(file: str, environment: Mapping[str, str]) -> tuple[dict[str, obj
         found = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise UsageError(f"{place} is no TOML ({problem})", "Mend that line") from None
+    except (ValueError, RecursionError):  # what the library does not refuse as TOML
+        raise UsageError(f"{place} has a number too long or brackets nested too deep", "Mend that line") from None
     known = {each.name for shape in (ClientSettings, ServerSettings) for each in fields(shape)}
     for name, value in found.items():
         if name not in known:
