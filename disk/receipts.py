@@ -76,9 +76,11 @@ class Receipts:
             return None
         try:
             _, _, path, size, sha256 = json.loads(line)
-            return transfer, tuple(path), int(size), bytes.fromhex(sha256)
+            found = transfer, tuple(path), size, bytes.fromhex(sha256)
         except (ValueError, TypeError):
             return None
+        fair = type(path) is list and path and all(type(part) is str for part in path)
+        return found if fair and type(size) is int and size >= 0 else None
 
 
 def _lines(descriptor: int) -> list[str]:
@@ -101,6 +103,7 @@ def _newest(lines: list[str]) -> list[str]:
 
 def _is_young(line: str, now: int) -> bool:
     try:
-        return now - int(json.loads(line)[0]) < _KEPT_SECONDS
+        written = json.loads(line)[0]
+        return type(written) is int and now - written < _KEPT_SECONDS
     except (ValueError, TypeError, LookupError, RecursionError):
         return False
