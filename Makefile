@@ -3,14 +3,21 @@
 # make test-long   the tests that take longer
 # make bench       how fast this is, beside scp and its kin on this machine: an hour (BENCH=--quick: minutes)
 # make format      rewrite the files in the project's format
+# make fuzz        every fuzzing harness for TIME seconds (300), on one core
+# make lock        the versions and hashes of what is installed, anew from requirements.txt and requirements-dev.txt
+# make audit       known vulnerabilities of what is installed; needs a network
 
 PYTHON ?= python3
 FILE ?= README.md
 BENCH ?= --json bench/results.json --svg docs/bench.svg
+TIME ?= 300
 VENV := .venv
 RUN := $(VENV)/bin/python
+TOOLS := $(VENV)/tools
+INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
+LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 
-.PHONY: demo test test-long bench format clean
+.PHONY: demo test test-long bench fuzz format lock audit clean
 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
@@ -31,19 +38,38 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
+fuzz: $(VENV)/.fuzz
+	@PYTHONPATH=tests $(RUN) -m fuzz --seconds $(TIME)
+
+lock: $(TOOLS)/.done
+	$(TOOLS)/bin/uv $(LOCK) -o requirements.lock requirements.txt
+	$(TOOLS)/bin/uv $(LOCK) -o requirements-dev.lock requirements-dev.txt -c requirements.lock
+
+audit: $(TOOLS)/.done
+	@$(TOOLS)/bin/python tools/audit.py requirements.lock requirements-dev.lock
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/.runtime: requirements.lock | $(VENV)/bin/python
+	$(RUN) $(INSTALL) requirements.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(RUN) $(INSTALL) requirements-dev.lock
+	@touch $@
+
+$(VENV)/.fuzz: tests/fuzz/requirements.txt $(VENV)/.runtime
+	@$(RUN) $(INSTALL) $< || { echo "error: the fuzzer, atheris, can't be installed here: it exists for Linux on x86-64 with Python 3.11 to 3.13, and the first time needs a network" >&2; exit 1; }
+	@touch $@
+
+$(TOOLS)/.done: requirements-tools.txt | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< || { echo "error: uv and pip-audit can't be installed: this needs a network" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.bench: bench/requirements.txt $(VENV)/.runtime

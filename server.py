@@ -167,7 +167,7 @@ def _allow_descriptors() -> None:
 def _listen(settings: ServerSettings) -> list[socket.socket]:
     """A listening socket for each address, all on one port. Raises UsageError."""
     named = [part.strip() for part in settings.listen.split(",") if part.strip()]
-    wanted = named or (["::", "0.0.0.0"] if socket.has_dualstack_ipv6() else ["0.0.0.0"])  # noqa: S104
+    wanted = named or (["::", "0.0.0.0"] if socket.has_dualstack_ipv6() else ["0.0.0.0"])  # noqa: S104 -- it is a server
     listeners: list[socket.socket] = []
     port = settings.port
     for address in wanted:

@@ -19,7 +19,7 @@ from errors import UsageError
 if sys.platform != "win32":
     import termios
 
-PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105
+PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105 -- the name of a variable
 LONGEST = 1024
 SHORTEST = 8
 

@@ -60,7 +60,7 @@ def kill_and_go_on(
     server: Server, proxy: MakeProxy, client: Client, folder: Path, size: int, number: int, seconds: float
 ) -> str:
     """One round: kill one end at a random point, then give the same command again. What it has cost, as a line."""
-    point, victim = random.Random(number).randrange(login_sent(), size - MIB), VICTIMS[number % 3]  # noqa: S311
+    point, victim = random.Random(number).randrange(login_sent(), size - MIB), VICTIMS[number % 3]  # noqa: S311 -- for a test
     source, name = make(folder / f"source {number}", size), f"file {number}"
     there, partial = server.path(name), server.kept(name)
     line = proxy(server.port, up=Fault("hold", point))

@@ -54,7 +54,7 @@ _LINE = 96
 
 # What the example is about. The password is typed with a combining accent, to show what NFC does to it.
 USERNAME = "alice"
-PASSWORD = "cafe\u0301 at 7 o'clock"  # noqa: S105
+PASSWORD = "cafe\u0301 at 7 o'clock"  # noqa: S105 -- the example's own
 SALT = bytes(range(0xC0, 0xE0))
 CLIENT_SCALAR = bytes(range(0x40, 0x70))
 SERVER_SCALAR = bytes(range(0x80, 0xB0))

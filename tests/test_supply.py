@@ -1,0 +1,123 @@
+"""What is installed is locked, for every system; and no rule about security is switched off silently."""
+
+import importlib.metadata
+import json
+import re
+import tokenize
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from test_house import HOUSE
+
+from tools.audit import verdict
+
+LOCKS = {"requirements.txt": "requirements.lock", "requirements-dev.txt": "requirements-dev.lock"}
+LOCKED = re.compile(r"^([\w.-]+==[^\s;]+(?: ; [^\\\n]+)?) \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", re.M)
+COMMENT = re.compile(r"^ *#.*\n", re.M)
+
+
+def asked_for(file: str) -> list[Requirement]:
+    """The requirements of a file and of those that it includes."""
+    found = []
+    for line in (HOUSE / file).read_text("utf-8").splitlines():
+        found += asked_for(line[3:]) if line.startswith("-r ") else [Requirement(line)]
+    return found
+
+
+def locked_in(file: str) -> dict[str, Requirement]:
+    """Each package of a lock, which must hold nothing else."""
+    text = COMMENT.sub("", (HOUSE / file).read_text("utf-8"))
+    assert LOCKED.sub("", text) == "", "something has no version or no hash"
+    return {one.name: one for one in (Requirement(match[1]) for match in LOCKED.finditer(text))}
+
+
+def version_of(locked: Requirement) -> str:
+    (only,) = locked.specifier
+    assert only.operator == "=="
+    return only.version
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_every_requirement_is_locked_with_hashes_at_a_version_that_fits(file: str) -> None:
+    locked = locked_in(LOCKS[file])
+    for wanted in asked_for(file):
+        assert version_of(locked[wanted.name]) in wanted.specifier, wanted
+        assert locked[wanted.name].marker is None, "it is needed everywhere"
+
+
+def test_what_our_packages_need_in_turn_is_locked_for_every_system() -> None:
+    """The lock may be made on one system, and another needs more."""
+    locked = locked_in("requirements.lock")
+    for wanted in asked_for("requirements.txt"):
+        for needed in map(Requirement, importlib.metadata.requires(wanted.name) or []):
+            if needed.marker is None or "extra" not in str(needed.marker):
+                assert needed.name in locked, f"{wanted.name} needs {needed}"
+
+
+def test_both_locks_hold_the_same_versions() -> None:
+    ours, all_of_it = locked_in("requirements.lock"), locked_in("requirements-dev.lock")
+    assert {name: version_of(all_of_it[name]) for name in ours} == {name: version_of(one) for name, one in ours.items()}
+
+
+@pytest.mark.parametrize("file", ["requirements-tools.txt", "tests/fuzz/requirements.txt"])
+def test_tools_are_pinned(file: str) -> None:
+    text = (HOUSE / file).read_text("utf-8")
+    names = [line for line in text.splitlines() if line and line[0].isalpha()]
+    assert names
+    assert all("==" in line for line in names)
+
+
+def test_make_installs_from_the_locks_alone() -> None:
+    text = (HOUSE / "Makefile").read_text("utf-8")
+    assert "--require-hashes -r" in re.findall(r"^INSTALL := (.*)$", text, re.M)[0]
+    assert re.findall(r"\$\(RUN\) -m pip", text) == []
+
+
+# --- the audit --------------------------------------------------------------------------------------------------------
+
+
+def answer(**package: object) -> str:
+    return json.dumps({"dependencies": [{"name": "tqdm", "version": "1.0", **package}], "fixes": []})
+
+
+def test_audit_tells_each_known_vulnerability() -> None:
+    known = {"id": "PYSEC-1", "fix_versions": ["1.1", "2.0"]}
+    assert verdict(answer(vulns=[known])) == (1, ["tqdm 1.0: PYSEC-1, mended in 1.1 or 2.0"])
+    assert verdict(answer(vulns=[])) == (0, ["1 packages, no known vulnerability"])
+
+
+@pytest.mark.parametrize("text", ["", "Traceback", "{}", "[]", '{"dependencies": []}', answer(skip_reason="unknown")])
+def test_audit_without_an_answer_is_no_good_news(text: str) -> None:
+    status, lines = verdict(text)
+    assert status == 2
+    assert lines[-1].startswith("error: ")
+
+
+# --- the rules about security -----------------------------------------------------------------------------------------
+
+
+def test_security_rules_are_in_lint_and_not_ignored_for_the_project() -> None:
+    lint = tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]
+    assert "S" in lint["select"]
+    assert not [rule for rule in lint["ignore"] if re.match(r"S\d", rule)]
+    rooms = [
+        place for place, rules in lint["per-file-ignores"].items() if any(re.match(r"S\d", rule) for rule in rules)
+    ]
+    assert set(rooms) <= {"tests/*", "tools/*", "bench/*"}
+
+
+def test_every_exception_from_a_security_rule_says_why() -> None:
+    silent = []
+    folders = ("accounts", "disk", "tests", "tools", "transfer", "wire")
+    for path in [*HOUSE.glob("*.py"), *(path for folder in folders for path in (HOUSE / folder).rglob("*.py"))]:
+        silent += [
+            f"{path.name}: {comment}" for comment in comments_of(path) if re.fullmatch(r"# noqa: S\d+\s*", comment)
+        ]
+    assert silent == []
+
+
+def comments_of(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        return [token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.COMMENT]
