@@ -49,6 +49,7 @@ def main() -> int:
     seeds: dict[str, dict[str, bytes]] = {name: {} for name in HARNESSES}
     seeds["frames"], seeds["server_login"], seeds["client_login"] = logins()
     seeds["messages"] = {f"record-{number:02}": text for number, text in enumerate(records)}
+    seeds["messages"] |= {"cut": records[0][:-1], "more": records[0] + b"\0", "bye": BYE_MESSAGE}
     seeds["names"] = {f"name-{number:02}": name for number, name in enumerate([*names, *_EVIL])}
     seeds["requests"] = {name: bytes(sum(steps, ())) for name, steps in REQUESTS.items()}
     for harness, files in seeds.items():
