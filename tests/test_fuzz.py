@@ -9,6 +9,7 @@ import fuzz.frames
 import fuzz.login
 import fuzz.messages
 import fuzz.names
+import fuzz.replies
 import fuzz.requests
 import pytest
 from fuzz import CORPUS, HARNESSES
@@ -18,6 +19,7 @@ from peers import no_hang
 
 import disk.names
 import transfer.receiver
+import transfer.sender
 import wire.messages
 import wire.pake
 import wire.protocol
@@ -25,6 +27,7 @@ from wire.messages import PING_MESSAGE
 from wire.protocol import LOGIN_FRAME_LIMIT
 
 SEEDS = {name: sorted((CORPUS / name).iterdir()) for name in HARNESSES}
+STEPS = ("requests", "replies")
 MOST_FILES, MOST_BYTES = 100, 200_000
 
 
@@ -63,7 +66,7 @@ def damaged(name: str) -> st.SearchStrategy[bytes]:
     return cuts.map(lambda cut: cut[0][: cut[1]] + cut[3] + cut[0][cut[1] + cut[2] :])
 
 
-@pytest.mark.parametrize("name", [name for name in HARNESSES if name != "requests"])
+@pytest.mark.parametrize("name", [name for name in HARNESSES if name not in STEPS])
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_arbitrary_and_damaged_bytes_are_read_or_refused(name: str, data: st.DataObject) -> None:
@@ -81,6 +84,13 @@ def steps() -> st.SearchStrategy[bytes]:
 def test_clients_that_ask_in_any_order_get_nothing_visible_that_was_not_proved(clients: bytes) -> None:
     with no_hang(60):
         fuzz.requests.one_input(clients)
+
+
+@settings(deadline=None, max_examples=40)
+@given(steps() | damaged("replies"))
+def test_servers_that_reply_in_any_order_make_nothing_count_as_delivered_that_is_not(replies: bytes) -> None:
+    with no_hang(60):
+        fuzz.replies.one_input(replies)
 
 
 # --- a harness that notices nothing is worse than none ----------------------------------------------------------------
@@ -136,6 +146,11 @@ def test_harness_of_requests_notices_a_proof_that_is_not_compared(monkeypatch: p
         notices("requests", seed("requests", file))
 
 
+def test_harness_of_replies_notices_a_receipt_that_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer.sender.Sender, "_check_receipt", staticmethod(lambda outgoing, receipt: None))
+    notices("replies", seed("replies", "lied"))
+
+
 def test_harness_of_requests_notices_a_descriptor_that_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     left: list[Any] = []
     monkeypatch.setattr(fuzz.requests, "_check_disk", lambda home, proved: left.append((tmp_path / "x").open("w")))
@@ -157,6 +172,13 @@ def test_seed_of_an_honest_client_arrives(file: str, monkeypatch: pytest.MonkeyP
     fuzz.requests.one_input(seed("requests", file))
     assert "a" in seen[0]
     assert ("a.1" in seen[0]) == (file == "renamed")
+
+
+def test_seed_of_an_honest_server_delivers_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(fuzz.replies._Told, "check", lambda told: seen.append(told))
+    fuzz.replies.one_input(seed("replies", "all-wanted-and-stored"))
+    assert len(seen[0].receipts) == len(fuzz.replies.SENT)
 
 
 @pytest.mark.parametrize("name", ["server_login", "client_login"])

@@ -7,5 +7,5 @@ ordinary tests feed it its corpus; only `python -m fuzz` needs the fuzzer.
 
 from pathlib import Path
 
-HARNESSES = ("frames", "server_login", "client_login", "messages", "names", "requests")
+HARNESSES = ("frames", "server_login", "client_login", "messages", "names", "requests", "replies")
 CORPUS = Path(__file__).resolve().parent / "corpus"

@@ -83,8 +83,8 @@ class Step(IntEnum):
 
 def one_input(steps: bytes) -> None:
     """Nothing but our errors; nothing visible that was not proved; nothing outside; nothing is left open."""
-    place = _place()
-    before = _descriptors(), threading.active_count()
+    place = the_place()
+    before = open_now()
     with place.user() as (name, home):
         proved = _Proved()
         for client in _clients(steps):
@@ -92,10 +92,20 @@ def one_input(steps: bytes) -> None:
         _check_disk(home, proved)
     assert (place.outside / "secret").read_bytes() == _SECRET
     assert os.listdir(place.outside) == ["secret"]
-    if _descriptors() > before[0] or place.engine.budget._taken:
+    check_nothing_is_left(place, before)
+
+
+def open_now() -> tuple[int, int]:
+    """How many descriptors and threads there are."""
+    return len(os.listdir("/dev/fd")), threading.active_count()
+
+
+def check_nothing_is_left(place: "Place", before: tuple[int, int]) -> None:
+    """Since `before` every descriptor, thread and buffer was given back."""
+    if open_now()[0] > before[0] or place.engine.budget._taken:
         gc.collect()  # an error may still hold what was looked at when it was raised
-    assert _descriptors() <= before[0], "a descriptor is left"
-    assert threading.active_count() <= before[1], "a thread is left"
+    assert open_now()[0] <= before[0], "a descriptor is left"
+    assert open_now()[1] <= before[1], "a thread is left"
     assert not place.engine.budget._taken, "a buffer is left"
 
 
@@ -115,7 +125,7 @@ def _clients(steps: bytes) -> Iterator[list[bytes]]:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-class _Place:
+class Place:
     """A storage folder for all inputs; each has a user of its own, whose folder holds traps."""
 
     def __init__(self) -> None:
@@ -146,15 +156,11 @@ class _Place:
 
 
 @functools.cache
-def _place() -> _Place:
-    place = _Place()
+def the_place() -> Place:
+    place = Place()
     for worker in range(place.engine.workers):  # all of them run before threads are counted
         place.engine.pool.submit(threading.Event().wait, 0.01 * (worker + 1))
     return place
-
-
-def _descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
 
 
 class _Proved:
@@ -185,15 +191,15 @@ def _check_disk(home: Path, proved: _Proved) -> None:
 # --- one connection ---------------------------------------------------------------------------------------------------
 
 
-def _serve(place: _Place, name: str, steps: list[bytes], proved: _Proved) -> None:
+def _serve(place: Place, name: str, steps: list[bytes], proved: _Proved) -> None:
     near, far = tcp_pair()
     last = steps[-1] if steps and steps[-1][0] % len(Step) == Step.NEXT else bytes(4)
     private = bool(last[1] & 1)
     folder = place.storage.user(name, private)
     channel = Channel(far, S2C, C2S, place.engine)
-    peer, heard = Raw(near, C2S, S2C), _Heard()
-    server = _Thread(lambda: _server(channel, folder, last[1]))
-    listener = _Thread(lambda: heard.listen(peer))
+    peer, heard = Raw(near, C2S, S2C), Heard()
+    server = InThread(lambda: _server(channel, folder, last[1]))
+    listener = InThread(lambda: heard.listen(peer))
     _Client(peer, proved, private).play(steps)
     with contextlib.suppress(OSError):
         near.shutdown(1)
@@ -230,7 +236,7 @@ def _admit(right: str, flags: int) -> None:
         raise Ended(Code.ACCOUNT)
 
 
-class _Thread:
+class InThread:
     """Work in a thread of its own, whose error is not lost."""
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -252,7 +258,7 @@ class _Thread:
             raise self._error
 
 
-class _Heard:
+class Heard:
     """What the server has said."""
 
     def __init__(self) -> None:
@@ -270,7 +276,7 @@ class _Heard:
 
 
 @functools.cache
-def _content(seed: int, size: int) -> bytes:
+def content_of(seed: int, size: int) -> bytes:
     block = hashlib.sha256(bytes([seed])).digest()
     return (block * (size // len(block) + 1))[:size]
 
@@ -331,7 +337,7 @@ class _Client:
     def _put(self, which: int, one: int, two: int) -> None:
         """`which`: transfer and content; `one`: path and policy; `two`: size, kind, whether the id is a fair one."""
         path, policy = PATHS[one % len(PATHS)], POLICIES[one // len(PATHS) % len(POLICIES)]
-        content = _content(which % 4, SIZES[two % 8])
+        content = content_of(which % 4, SIZES[two % 8])
         kind = FOLDER if two & 8 else FILE
         size = None if two & 16 or kind == FOLDER else len(content)
         self._last += 0 if two & 32 and two & 64 else 1
@@ -387,7 +393,7 @@ class _Client:
 
     def _other(self, id: int, one: int, two: int) -> bytes:
         path, size = PATHS[two % len(PATHS)], SIZES[two % 8]
-        content = _content(two // 8 % 4, size)
+        content = content_of(two // 8 % 4, size)
         receipt = Receipt(id, path, size, hashlib.sha256(content).digest(), 0, "stored")
         makers: tuple[Callable[[], bytes], ...] = (
             lambda: PING_MESSAGE,

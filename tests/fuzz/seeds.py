@@ -52,6 +52,7 @@ def main() -> int:
     seeds["messages"] |= {"cut": records[0][:-1], "more": records[0] + b"\0", "bye": BYE_MESSAGE}
     seeds["names"] = {f"name-{number:02}": name for number, name in enumerate([*names, *_EVIL])}
     seeds["requests"] = {name: bytes(sum(steps, ())) for name, steps in REQUESTS.items()}
+    seeds["replies"] = {name: bytes(sum(steps, ())) for name, steps in REPLIES.items()}
     for harness, files in seeds.items():
         shutil.rmtree(CORPUS / harness, ignore_errors=True)
         (CORPUS / harness).mkdir(parents=True)
@@ -245,6 +246,26 @@ REQUESTS: dict[str, list[tuple[int, int, int, int]]] = {
     "may-not": [(Step.SAY, 0, 1, _A), (Step.NEXT, 2, 0, 0), (Step.SAY, 0, 2, _A), (Step.NEXT, 4, 0, 0)],
     "drop-only": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 1, 0, 0), (Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 1, 0, 0)],
     "damaged-record": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 2, 0)],
+}
+
+# --- replies ----------------------------------------------------------------------------------------------------------
+
+_RECEIPT, _ACCEPT, _CHECK, _REFUSE, _WANTED, _STORED, _PING, _CANCEL, _ERROR, _BYE = range(10)
+_KEPT = 3  # in SIZES: the first 64 KiB
+_ALL = [(_WANTED, 3, 0, 0), (_WANTED, 4, 0, 0), *((_STORED, number, 0, 0) for number in range(5))]
+
+REPLIES: dict[str, list[tuple[int, int, int, int]]] = {
+    "receipts-too-early": [(_STORED, number, 0, 0) for number in range(5)],
+    "all-wanted-and-stored": [*_ALL, (_BYE, 0, 0, 0)],
+    "without-a-farewell": _ALL,
+    "refused": [*((_REFUSE, number, 0, number) for number in range(5)), (_BYE, 0, 0, 0)],
+    "resumed": [(_CHECK, 3, _KEPT, 0), (_ACCEPT, 3, _KEPT, 0), (_PING, 0, 0, 0), (_STORED, 3, 0, 0)],
+    "lied": [(_RECEIPT, 0, 0, 8), (_BYE, 0, 0, 0)],
+    "renamed": [(_RECEIPT, 1, 0, 1), (_RECEIPT, 0, 0, 2)],
+    "already": [(_CHECK, 3, 8, 0), (_RECEIPT, 3, 1, 0), (_BYE, 0, 0, 0)],
+    "skipped": [(_RECEIPT, 4, 2, 0), (_RECEIPT, 0, 2, 0)],
+    "wrong-direction": [(_CANCEL, 0, 0, 0)],
+    "stopped": [(_ERROR, 0, 0, 0)],
 }
 
 
