@@ -136,7 +136,10 @@ class Place:
         (self.outside / "secret").write_bytes(_SECRET)
         self.storage = Storage(self.root, Rules(max_file_size=1 << 62))
         self.engine = Engine(MEMORY)
-        self.engine.pool.submit(int).result()
+        everybody = threading.Barrier(self.engine.workers + 1)
+        for _ in range(self.engine.workers):  # all of them run before threads are counted
+            self.engine.pool.submit(everybody.wait)
+        everybody.wait()
         self._count = 0
 
     @contextlib.contextmanager
@@ -157,10 +160,8 @@ class Place:
 
 @functools.cache
 def the_place() -> Place:
-    place = Place()
-    for worker in range(place.engine.workers):  # all of them run before threads are counted
-        place.engine.pool.submit(threading.Event().wait, 0.01 * (worker + 1))
-    return place
+    """The one of this process."""
+    return Place()
 
 
 class _Proved:
