@@ -5,7 +5,14 @@ bug. A harness is repeatable: the same bytes do the same each time. It needs not
 ordinary tests feed it its corpus; only `python -m fuzz` needs the fuzzer.
 """
 
+import os
 from pathlib import Path
 
 HARNESSES = ("frames", "server_login", "client_login", "messages", "names", "requests", "replies")
+FOLDER_VARIABLE = "SFT_FUZZ_FOLDER"
 CORPUS = Path(__file__).resolve().parent / "corpus"
+
+
+def memory() -> str | None:
+    """Where to put folders: as the caller wishes, else in memory where that can be."""
+    return os.environ.get(FOLDER_VARIABLE) or ("/dev/shm" if os.path.isdir("/dev/shm") else None)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fuzz import CORPUS, HARNESSES
+from fuzz import CORPUS, FOLDER_VARIABLE, HARNESSES, memory
 
 HOUSE = Path(__file__).resolve().parent.parent.parent
 FOUND = HOUSE / ".fuzz"
@@ -71,9 +71,13 @@ def run(name: str, seconds: int) -> int:
     FOUND.mkdir(exist_ok=True)
     before, began = set(FOUND.glob(f"{name}-*")), time.monotonic()
     log = FOUND / f"{name}.log"
-    with log.open("wb") as output:
+    # The fuzzer ends its process without ado: what that leaves behind is removed from outside.
+    with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="sft-fuzz-", dir=memory()) as folder:
+        environment = {**os.environ, FOLDER_VARIABLE: folder}
         command = [sys.executable, "-m", "fuzz", name, "--seconds", str(seconds), "--inside"]
-        status = subprocess.run(command, cwd=HOUSE, stdout=output, stderr=output, check=False).returncode
+        status = subprocess.run(
+            command, cwd=HOUSE, env=environment, stdout=output, stderr=output, check=False
+        ).returncode
     text = log.read_text("utf-8", "replace")
     figures = dict(_FIGURES.findall(text))
     coverage = _COVERAGE.findall(text)

@@ -24,6 +24,7 @@ from peers import C2S, FILE_SECRET, MEMORY, S2C, SECONDS, Raw, data, end, tcp_pa
 from crypto_utils import TAG_SIZE
 from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
 from errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
+from fuzz import memory
 from report import no_log
 from transfer.connection import _Prefixed, _Taking
 from transfer.requests import Requests
@@ -129,8 +130,7 @@ class Place:
     """A storage folder for all inputs; each has a user of its own, whose folder holds traps."""
 
     def __init__(self) -> None:
-        memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-        self._folder = tempfile.TemporaryDirectory(prefix="sft-fuzz-", dir=memory)
+        self._folder = tempfile.TemporaryDirectory(prefix="sft-fuzz-", dir=memory())
         self.root, self.outside = Path(self._folder.name) / "received", Path(self._folder.name) / "outside"
         self.outside.mkdir()
         (self.outside / "secret").write_bytes(_SECRET)
