@@ -20,6 +20,7 @@ from errors import (
     ConnectionTrouble,
     IntegrityError,
     LoginRefused,
+    NoThread,
     PeerStopped,
     ProtocolViolation,
     Refused,
@@ -200,7 +201,9 @@ class _Run:
                 raise ConnectionTrouble(sending.stopping.cause, sending.stopping.remedy)
         except ConnectionTrouble as problem:
             if sending.pipe is not None and sending.pipe.begun:  # what was read of it is gone
-                remedy = "Start the whole command again; nothing became visible"
+                said_all = any(item.sha256 is not None for item in sending.left)
+                visible = "it may be there, whole" if said_all else "nothing became visible"
+                remedy = f"Start the whole command again; {visible}"
                 raise ConnectionTrouble(problem.cause, remedy, final=True) from None
             raise
 
@@ -371,6 +374,10 @@ class _Run:
                     with self._connection(engine) as (channel, keys):
                         job(channel, keys, pace)
                     return
+                except RuntimeError as problem:
+                    if NoThread.is_why(problem):
+                        raise NoThread from None
+                    raise
                 except ConnectionTrouble as problem:
                     if self._reporter.progress_mark() > before:
                         tries = 0

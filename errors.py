@@ -4,6 +4,7 @@
     ├── UsageError                   2   the command or a setting can't be used as it stands
     ├── SourceError                  1   something on this disk can't be read or sent
     ├── Refused                      1   the other end refuses one file; carries a wire code (5 for integrity)
+    ├── NoThread                     1   this machine starts no more threads
     ├── LoginRefused                 3   never tried again
     ├── ConnectionTrouble            4   not reached, busy, or lost
     │   └── PeerStopped              4   the other end said why it ended the connection; carries a wire code
@@ -44,6 +45,18 @@ class SourceError(TransferError):
     def __init__(self, cause: str, remedy: str = "", name: str = "") -> None:
         super().__init__(cause, remedy)
         self.name = name
+
+
+class NoThread(TransferError):
+    """The system refuses to start a thread."""
+
+    def __init__(self) -> None:
+        super().__init__("this machine starts no more threads", "End other programs there, then try again")
+
+    @staticmethod
+    def is_why(problem: Exception) -> bool:
+        """Whether that is what `problem` says: Python has no error of its own for it."""
+        return isinstance(problem, RuntimeError) and "start new thread" in str(problem)
 
 
 class LoginRefused(TransferError):

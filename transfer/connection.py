@@ -20,6 +20,7 @@ from errors import (
     Ended,
     IntegrityError,
     LoginRefused,
+    NoThread,
     ProtocolViolation,
     Refused,
     TransferError,
@@ -71,8 +72,9 @@ class Connection:
             keys = self._log_in()
             if keys is not None:
                 self._take_files(keys)
-        except Exception:
-            self._log.exception("a bug: this connection ended with an unexpected error")
+        except Exception as problem:
+            self._surprised(problem)
+            cut(self._sock)  # a thread of a channel that did not come to be may still read from it
             self._sock.close()
         finally:
             self.ticket.leave()
@@ -167,11 +169,17 @@ class Connection:
             self._log.error("can't open the user's folder: %s", problem.cause)
         except TransferError as problem:
             self._log.warning("ended: %s", problem.cause)
-        except Exception:
+        except Exception as problem:
             code = Code.INTERNAL
-            self._log.exception("a bug: this connection ended with an unexpected error")
+            self._surprised(problem)
         channel.close(code)
         self._log.info("done, %d bytes received", channel.bytes_received)
+
+    def _surprised(self, problem: Exception) -> None:
+        if NoThread.is_why(problem):
+            self._log.error("ended: %s", NoThread().cause)
+        else:
+            self._log.exception("a bug: this connection ended with an unexpected error")
 
     def _admit(self, right: str) -> None:
         """Asked before each PUT, GET and LIST: is the account as it was at the login, and has it that right?"""
