@@ -189,6 +189,7 @@ class Server:
         self.storage = storage or folder / "received"
         self.process: subprocess.Popen[str] | None = None
         self.port = 0
+        self.environment: dict[str, str] = {}  # beside the clean one, from the next start on
         self._old: set[Path] = set()
         if accounts is not None:
             shutil.copy2(accounts, self.accounts)
@@ -223,7 +224,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=clean_environment(),
+                env=clean_environment(**self.environment),
                 start_new_session=True,
                 umask=0o022,
             )
@@ -320,6 +321,7 @@ class Client:
         self._secret.write_text(password + "\n")
         self.settings = ["--host=127.0.0.1", f"--port={port}", f"--client-log={self.log}"]
         self.flags = [*self.settings, f"--user={user}", f"--password-file={self._secret}"]
+        self.environment: dict[str, str] = {}  # beside the clean one
 
     def at(self, port: int) -> "Client":
         """The same client, at another port."""
@@ -333,7 +335,10 @@ class Client:
         stdout: int | IO[bytes] = subprocess.PIPE,
     ) -> Running:
         """Start it, with all that it needs to log in."""
-        return Running("client.py", *self.flags, *arguments, cwd=cwd, stdin=stdin, stdout=stdout)
+        environment = clean_environment(**self.environment)
+        return Running(
+            "client.py", *self.flags, *arguments, environment=environment, cwd=cwd, stdin=stdin, stdout=stdout
+        )
 
     def __call__(self, *arguments: Argument, cwd: Path | None = None, seconds: float = LIMIT) -> Result:
         """Run it to its end."""
