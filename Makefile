@@ -2,6 +2,8 @@
 # make test        format, lint, types, tests: what CI runs
 # make test-long   the tests that take longer
 # make bench       how fast this is, beside scp and its kin on this machine: an hour (BENCH=--quick: minutes)
+# make crash       ROUNDS=100 rounds of servers and clients that are killed at random stages (SEED=... repeats them)
+# make soak        MINUTES=10 of 50 clients at one server, then every receipt against the disk (SEED=...)
 # make format      rewrite the files in the project's format
 # make fuzz        every fuzzing harness for TIME seconds (300), on one core
 # make lock        the versions and hashes of what is installed, anew from requirements.txt and requirements-dev.txt
@@ -11,13 +13,16 @@ PYTHON ?= python3
 FILE ?= README.md
 BENCH ?= --json bench/results.json --svg docs/bench.svg
 TIME ?= 300
+ROUNDS ?= 100
+MINUTES ?= 10
+SEED ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 TOOLS := $(VENV)/tools
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 
-.PHONY: demo test test-long bench fuzz format lock audit clean
+.PHONY: demo test test-long crash soak bench fuzz timing format lock audit clean
 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
@@ -33,6 +38,12 @@ test-long: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(RUN) -m bench $(BENCH)
+
+crash: $(VENV)/.dev
+	$(RUN) -m tests.crash --rounds $(ROUNDS) --seed "$(SEED)"
+
+soak: $(VENV)/.dev
+	$(RUN) -m tests.soak --minutes $(MINUTES) --seed "$(SEED)"
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .

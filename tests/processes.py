@@ -429,10 +429,10 @@ class Fault:
 
     cut: it is not passed on, both sides lose the connection. flip: one bit of it changes. hold: it and what follows
     waits until `Proxy.release`. silence: the same in both directions, as when a cable is pulled. strand: silence, and
-    the near side, which is the client's, loses the connection.
+    the near side, which is the client's, loses the connection. tell: nothing but that `Proxy.reached` is set.
     """
 
-    what: Literal["cut", "flip", "hold", "silence", "strand"]
+    what: Literal["cut", "flip", "hold", "silence", "strand", "tell"]
     at: int
 
 
@@ -440,11 +440,13 @@ class Proxy:
     """A line to a port of this host: `up` is what happens on the way there, `down` on the way back.
 
     A fault happens once, on the connection that reaches it first. `passed` counts the bytes of all connections, there
-    and back. `target` may change: later connections lead to that port.
+    and back. `target` may change: later connections lead to that port. `source`: the address that this port sees.
     """
 
-    def __init__(self, port: int, up: Fault | None = None, down: Fault | None = None) -> None:
-        self.target, self._faults = port, [up, down]
+    def __init__(
+        self, port: int, up: Fault | None = None, down: Fault | None = None, source: str = "127.0.0.1"
+    ) -> None:
+        self.target, self._faults, self._source = port, [up, down], source
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.reached = threading.Event()
@@ -490,7 +492,7 @@ class Proxy:
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self.target))
+                far = socket.create_connection(("127.0.0.1", self.target), source_address=(self._source, 0))
             except OSError:
                 near.close()
                 continue
