@@ -219,6 +219,7 @@ class _Run:
             self._reporter.failed(item.name, problem)
 
     def _get(self, names: list[str], target: str) -> None:
+        from disk.folders import allow_descriptors
         from disk.storage import Rules, close_local, open_local
         from disk.stream import Stream
         from transfer.plans import Fetching
@@ -247,6 +248,7 @@ class _Run:
             if stream.begun and not stream.whole and not self._reporter.status:
                 raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
             return self._done("fetched", started)
+        allow_descriptors()
         folder = open_local(fetching.base, Rules())
         try:
             started = self._ready(0)

@@ -39,6 +39,7 @@ from accounts.origin import origin_of
 from accounts.throttle import Throttle
 from accounts.users import Accounts, check_username
 from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load
+from disk.folders import allow_descriptors
 from disk.storage import Rules, Storage
 from transfer.connection import Connection
 from wire.engine import Engine
@@ -111,7 +112,7 @@ def _serve(loaded: Loaded[ServerSettings]) -> int:
     elif not accounts.names():
         note("warning: there are no accounts; run: python server.py adduser NAME")
     log.info("listening on %s, storing under %s", addresses, settings.storage)
-    _allow_descriptors()
+    allow_descriptors()
     return server.run(listeners)
 
 
@@ -153,15 +154,6 @@ def _show_first_account(name: str, password: str, port: int) -> None:
 
 def _shown(address: tuple[object, ...]) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
-
-
-def _allow_descriptors() -> None:
-    """As many as the system lets us have: each file on its way needs two."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listen(settings: ServerSettings) -> list[socket.socket]:

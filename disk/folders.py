@@ -12,8 +12,23 @@ from dataclasses import dataclass
 
 from errors import Code, Refused
 
+_MACOS_MOST = 10_240
 PathParts = tuple[str, ...]
 _FOLDER_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"))
+
+
+def allow_descriptors() -> None:
+    """As many open files as the system lets us have: each file on its way needs two."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (hard, _MACOS_MOST):  # "unlimited" is more than macOS allows
+        with contextlib.suppress(OSError, ValueError):
+            if most == resource.RLIM_INFINITY or most > soft:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+                return
 
 
 def open_folder(parent: int, name: str, create: int | None = None) -> int:
