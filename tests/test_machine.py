@@ -9,6 +9,8 @@ import errno
 import os
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +21,19 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import MakeProxy, MakeServer
 from machine import Call, Machine, compile_library, missing
-from processes import Client, Fault, Result, Server, check_no_traceback, content, login_received, wait_until
+from processes import (
+    HOME,
+    Client,
+    Fault,
+    Result,
+    Server,
+    check_no_traceback,
+    clean_environment,
+    content,
+    login_received,
+    run,
+    wait_until,
+)
 
 from errors import ConnectionTrouble
 from wire.handshake import ClientHandshake
@@ -301,6 +315,28 @@ def test_log_that_can_not_be_written_stops_no_transfer(
         other.close()
 
 
+@pytest.mark.parametrize("call", ["write", long("create"), long("flush"), long("rename"), long("flush folder")])
+@pytest.mark.parametrize("command", ["passwd", long("adduser"), long("deluser")])
+def test_account_command_on_a_broken_disk_locks_nobody_out(
+    make_machine: MakeMachine, server: Server, tmp_path: Path, call: Call, command: str
+) -> None:
+    other = Server(tmp_path / "server", server.accounts)
+    before = other.accounts.read_bytes()
+    machine = make_machine(other.folder)
+    machine.fail(call, FULL)
+    name, typed = ("bob" if command == "adduser" else "alice"), "another long password\n"
+    password = [] if command == "deluser" else ["--password-file=-"]
+    arguments = [*other.settings, command, name, *password]
+    result = run("server.py", *arguments, typed=typed, environment=clean_environment(**machine.environment))
+    assert machine.hits(call) >= 1
+    assert result.status in (1, 2) and len(result.err.splitlines()) == 1 and os.strerror(FULL) in result.err, result
+    # Behind the renaming it is done, and only whether it outlasts a power cut is not known.
+    assert (other.accounts.read_bytes() == before) == (call != "flush folder")
+    assert {each.name for each in other.folder.iterdir()} <= {"accounts.txt", "accounts.txt.lock", "server.log"}
+    machine.heal()
+    assert run("server.py", *other.settings, "users").status == 0
+
+
 # --- Descriptors and threads ------------------------------------------------------------------------------------------
 
 
@@ -360,6 +396,20 @@ def test_server_with_few_descriptors_refuses_and_lives_on(
         wait_until(lambda: not server.partials())
         check_mended(server, client.at(server.port), str(each), sources)
     assert server.stop() == 0
+
+
+def test_client_takes_more_descriptors_than_it_was_given_to_fetch_many_files(
+    server: Server, client: Client, folder: Path, box: str
+) -> None:
+    sources = [make(folder / str(number), 66_000) for number in range(60)]
+    assert client(*sources, f"{box}/").status == 0
+    command = [sys.executable, HOME / "client.py", *client.flags, "--get", box, folder / "fetched"]
+    few = ["sh", "-c", 'ulimit -S -n 48 && exec "$@"', "sh", *map(str, command)]
+    fetched = subprocess.run(few, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (fetched.returncode, fetched.stderr) == (0, "")
+    assert {each.name: each.read_bytes() for each in (folder / "fetched").iterdir()} == {
+        source.name: source.read_bytes() for source in sources
+    }
 
 
 THREADS = [1, long(range(8))]
