@@ -30,6 +30,7 @@ from processes import (
     check_no_traceback,
     clean_environment,
     content,
+    knock,
     login_received,
     run,
     wait_until,
@@ -350,18 +351,27 @@ def check_refused_or_lost(server: Server, box: str, sources: list[Path], result:
     check_whole_or_not_there(server, box, sources, Result(0, result.out, "") if result.status == 4 else result)
 
 
+IDLE_SOCKETS = 3  # one that listens, and two to wake it
 needs_limits = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only on Linux one process limits another")
+
+
+def is_socket(descriptor: Path) -> bool:
+    try:
+        return os.readlink(descriptor).startswith("socket:")
+    except FileNotFoundError:  # closed meanwhile
+        return False
 
 
 @contextlib.contextmanager
 def few_descriptors(server: Server, more: int) -> Iterator[None]:
-    """As long as this lasts the idle server can open so many more."""
+    """As long as this lasts the server can open so many more."""
     assert server.process is not None
     process = server.process.pid
-    most = (0, 1)
-    while most[0] < most[1]:  # it has not raised its own limit yet
-        most = resource.prlimit(process, resource.RLIMIT_NOFILE)
-    taken = set(map(int, os.listdir(f"/proc/{process}/fd")))
+    place = Path(f"/proc/{process}/fd")
+    knock(server.port)  # whoever accepts has raised its own limit, and has swept
+    wait_until(lambda: sum(is_socket(each) for each in place.iterdir()) == IDLE_SOCKETS)
+    most = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    taken = {int(each.name) for each in place.iterdir()}
     free = (number for number in count() if number not in taken)
     resource.prlimit(process, resource.RLIMIT_NOFILE, (next(islice(free, more, None)), most[1]))
     try:

@@ -156,7 +156,7 @@ class Person(threading.Thread):
             result = self._once(self._client.at(line.port), "--retries=0", *arguments, kill=line.reached.is_set)
         finally:
             line.close()
-        assert result.status in (0, _LOST, 130, -signal.SIGKILL, -signal.SIGTERM), result
+        assert result.status in (0, _LOST, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), result
         self._world.count("kills", result.status != 0)
         return result
 
