@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -135,6 +136,13 @@ def sources_in(folder: Path) -> list[Path]:
     return [make(folder / "small", SMALL), make(folder / "large", LARGE)]
 
 
+def put_there(server: Server, box: str, sources: dict[str, Path]) -> None:
+    """Let files lie in a folder of the user, as if they had been sent."""
+    server.path(box).mkdir(parents=True)
+    for name, source in sources.items():
+        shutil.copyfile(source, server.path(box, name))
+
+
 def check_whole_or_not_there(server: Server, box: str, sources: list[Path], result: Result) -> None:
     """Each file is there whole or not at all, and "delivered" is said of those alone that are there; no others are."""
     names = {source.name for source in sources}
@@ -179,7 +187,7 @@ def check_fault(
     check_mended(server, client, box, sources, *flags)
 
 
-@pytest.mark.parametrize(("call", "error"), [("write", FULL), ("flush", BROKEN), ("flush folder", OVER_QUOTA)])
+@pytest.mark.parametrize(("call", "error"), [("write", OVER_QUOTA), ("flush folder", BROKEN)])
 def test_fault_of_the_disk_is_said_and_the_server_lives_on(
     faulty: tuple[Server, Machine], folder: Path, box: str, call: Call, error: int
 ) -> None:
@@ -265,7 +273,7 @@ def test_replacing_on_a_broken_disk_keeps_the_old_file(
     server, machine = faulty
     old, new = make(folder / "a", LARGE), make(folder / "b", LARGE)
     there = server.path(box, "name")
-    assert client.at(server.port)(old, f"{box}/name").status == 0
+    put_there(server, box, {"name": old})
     machine.fail("rename", BROKEN)
     result = client.at(server.port)("--if-exists=replace", new, f"{box}/name")
     assert result.status == 1 and "delivered:" not in result.out and SAID[BROKEN] in result.err
@@ -282,7 +290,7 @@ def test_fetching_to_a_broken_disk_is_said_of_this_machine(
     server: Server, client: Client, make_machine: MakeMachine, folder: Path, box: str, call: Call, error: int
 ) -> None:
     sources, target = sources_in(folder), folder / "fetched"
-    assert client(*sources, f"{box}/").status == 0
+    put_there(server, box, {source.name: source for source in sources})
     machine = make_machine(folder)
     client.environment = machine.environment
     machine.fail(call, error)
@@ -416,7 +424,7 @@ def test_client_takes_more_descriptors_than_it_was_given_to_fetch_many_files(
     server: Server, client: Client, folder: Path, box: str
 ) -> None:
     sources = [make(folder / str(number), 66_000) for number in range(60)]
-    assert client(*sources, f"{box}/").status == 0
+    put_there(server, box, {source.name: source for source in sources})
     command = [sys.executable, HOME / "client.py", *client.flags, "--get", box, folder / "fetched"]
     few = ["sh", "-c", 'ulimit -S -n 48 && exec "$@"', "sh", *map(str, command)]
     fetched = subprocess.run(few, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
@@ -539,6 +547,7 @@ def test_lost_receipt_is_repeated_whatever_the_clock_has_done_since(
     assert os.listdir(server.path(box)) == ["a"]
 
 
+@pytest.mark.long
 @pytest.mark.xfail(
     strict=True, raises=AssertionError, reason="a pool keeps the work that it had no thread for, and does it later"
 )
