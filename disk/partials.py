@@ -3,6 +3,8 @@
     <key>             the bytes, mode 0600; for a large file `key` is the hash of its path, else of its transfer id
     <key>.journal     large files only: transfer id, size and time of the source, durable offset, generation
 
+    (no name)         the bytes of a small file or a pipe, where the system can link a file that has none: Linux
+
 Rules: a holder keeps a `flock` on the bytes; a key without a lock has no holder. The same transfer id takes over at
 once, by raising the generation, which an older holder looks at before each write; another one waits until the holder
 is gone. Taking over, publishing, dropping and removing exclude each other by a short `flock` on the journal. Bytes are
@@ -14,14 +16,15 @@ ends compare its digest before they go on from it. Descriptors come from the cal
 import contextlib
 import errno
 import hashlib
-import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from crypto_utils import random_bytes
+from disk.durable import disk_errors, flush
+from disk.journal import Journal
 from errors import Code, Refused
 
 try:
@@ -35,6 +38,8 @@ _DURABLE_EVERY = 128 << 20
 _READ_SIZE = 1 << 20
 _PRIVATE = 0o600
 _MOST_TRIES = 10
+_UNNAMED = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
+_CAN_NOT = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}  # how a file system without O_TMPFILE says so
 
 PathParts = tuple[str, ...]
 
@@ -66,64 +71,6 @@ class Published:
     sha256: bytes | None = None
 
 
-def refusal(problem: OSError) -> Refused:
-    """The refusal for an error of the disk. Its `why` stays on this machine, for the log."""
-    code = {
-        errno.ENOSPC: Code.NO_SPACE,
-        errno.EDQUOT: Code.NO_SPACE,
-        errno.ENAMETOOLONG: Code.NAME,
-        errno.EILSEQ: Code.NAME,
-        errno.EFBIG: Code.TOO_LARGE,
-    }.get(problem.errno or 0, Code.STORAGE)
-    return Refused(code, why=os.strerror(problem.errno) if problem.errno else str(problem))
-
-
-def flush(descriptor: int) -> None:
-    """Let the bytes of an open file or folder reach the disk itself. Raises OSError."""
-    if sys.platform == "darwin":  # there fsync leaves them in the drive's own memory
-        with contextlib.suppress(OSError):  # a file system that does not know the stronger one
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-            return
-    os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """Turn the disk's errors into refusals."""
-    try:
-        yield
-    except OSError as problem:
-        raise refusal(problem) from problem
-
-
-@dataclass(slots=True)
-class _Journal:
-    """What is kept about a large file between two attempts."""
-
-    transfer: str
-    size: int
-    mtime: int | None
-    durable: int
-    generation: int
-
-    @classmethod
-    def read(cls, descriptor: int) -> "_Journal | None":
-        """None when there is none, or it was torn by a power cut."""
-        try:
-            found = json.loads(os.pread(descriptor, 4096, 0))
-            journal = cls(**found)
-        except (ValueError, TypeError, RecursionError):
-            return None
-        numbers = (journal.size, journal.durable, journal.generation)
-        fair = isinstance(journal.transfer, str) and all(type(number) is int and number >= 0 for number in numbers)
-        return journal if fair else None
-
-    def write(self, descriptor: int) -> None:
-        text = json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
-        os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
-        flush(descriptor)
-
-
 class PartialArea:
     """One user's partial files, in the folder of a descriptor. Safe to use from several threads."""
 
@@ -133,6 +80,7 @@ class PartialArea:
 
     def __init__(self, folder: int) -> None:
         self.folder = folder
+        self._unnamed = bool(_UNNAMED)
         state = os.fstat(folder)
         self._place = (state.st_dev, state.st_ino)
 
@@ -145,6 +93,17 @@ class PartialArea:
         with disk_errors():
             partial.take_up()
         return partial
+
+    def open_unnamed(self) -> int:
+        """A new file that has no name yet, and so is gone with its descriptor; -1 where there is no such thing."""
+        if self._unnamed:
+            try:
+                return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, _PRIVATE, dir_fd=self.folder)
+            except OSError as problem:
+                if problem.errno not in _CAN_NOT:
+                    raise
+                self._unnamed = False
+        return -1
 
     def hold(self, partial: "Partial") -> "Partial | None":
         """Make `partial` the holder of its key; who was it before."""
@@ -244,8 +203,8 @@ class Partial:
         self.compared = False  # with the visible file of its name, and found different
         self._descriptor = -1
         self._journal_descriptor = -1
-        self._journal: _Journal | None = None
-        self._resumable = resumable
+        self._journal: Journal | None = None
+        self.resumable = resumable
         self._locked = False
         self._durable = 0
         self._lost = False
@@ -268,7 +227,7 @@ class Partial:
         incoming = self.incoming
         if not os.fstat(self._journal_descriptor).st_nlink:
             raise Refused(Code.BUSY)  # removed by its holder while we waited for the lock
-        old = _Journal.read(self._journal_descriptor)
+        old = Journal.read(self._journal_descriptor)
         generation = 1 if old is None else old.generation + 1
         same = old is not None and old.transfer == incoming.transfer.hex()
         if not same and self._area.holder(self.name) is not None:
@@ -291,7 +250,7 @@ class Partial:
             os.ftruncate(self._descriptor, 0)
         else:
             self.kept = sorted({limit, min(old.durable, limit)} - {0}, reverse=True)
-        self._journal = _Journal(
+        self._journal = Journal(
             incoming.transfer.hex(),
             incoming.size or 0,
             incoming.mtime,
@@ -399,12 +358,15 @@ class Partial:
                     count = os.pwrite(self._descriptor, content, self.size)
                     self.size += count
                     content = content[count:]
-            if self._resumable and self.size - self._durable >= _DURABLE_EVERY:
+            if self.resumable and self.size - self._durable >= _DURABLE_EVERY:
                 self._make_durable()
 
     def _open_new(self) -> None:
-        if self._resumable:
+        if self.resumable:
             raise Refused(Code.BUSY, why="given back before")
+        self._descriptor = self._area.open_unnamed()
+        if self._descriptor >= 0:
+            return
         for _ in range(_MOST_TRIES):
             try:
                 self._descriptor = os.open(self.name, _open_flags() | os.O_EXCL, _PRIVATE, dir_fd=self._area.folder)
@@ -423,10 +385,10 @@ class Partial:
 
     def _check_held(self) -> None:
         """Raises Refused (BUSY) once another connection, in this process or another, has taken over."""
-        if not self._resumable:
+        if not self.resumable:
             return
         gone = self._lost or self._journal_descriptor < 0
-        journal, mine = None if gone else _Journal.read(self._journal_descriptor), self._journal
+        journal, mine = None if gone else Journal.read(self._journal_descriptor), self._journal
         if journal is None or mine is None or journal.generation != mine.generation:
             self._lost = True
             raise Refused(Code.BUSY, why="taken over by a newer connection")
@@ -441,18 +403,34 @@ class Partial:
                 self._journal.durable = self.size
                 self._journal.write(self._journal_descriptor)
 
-    def finish(self, mode: int) -> None:
-        """Mode and time, then everything flushed to the disk. Raises Refused."""
-        with disk_errors():
-            with self._writing:
-                if self._descriptor < 0:
-                    self._open_new()
-                self._check_held()
-                os.fchmod(self._descriptor, mode)
-                if self.incoming.mtime is not None:
-                    with contextlib.suppress(OverflowError):  # a time that this file system can't hold
-                        os.utime(self._descriptor, ns=(self.incoming.mtime, self.incoming.mtime))
-            flush(self._descriptor)
+    def finish(self, mode: int) -> int:
+        """Set mode and time; the descriptor of what is whole now, to be flushed. Raises Refused."""
+        with disk_errors(), self._writing:
+            if self._descriptor < 0:
+                self._open_new()
+            self._check_held()
+            os.fchmod(self._descriptor, mode)
+            if self.incoming.mtime is not None:
+                with contextlib.suppress(OverflowError):  # a time that this file system can't hold
+                    os.utime(self._descriptor, ns=(self.incoming.mtime, self.incoming.mtime))
+        return self._descriptor
+
+    def link(self, name: str, folder: int) -> None:
+        """Make it visible as `name` in `folder`, which never replaces. Raises FileExistsError and other OSError."""
+        if self.has_name:
+            os.link(self.name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder, follow_symlinks=False)
+        else:
+            os.link(f"/proc/self/fd/{self._descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
+
+    def rename(self, name: str, folder: int) -> None:
+        """Make it visible as `name` in `folder`, in place of the file that may be there. Raises OSError."""
+        if not self.has_name:  # only a name can take another's place
+            self._try_lock()
+            self.name = f"{self.name}-{random_bytes(8).hex()}"
+            self.link(self.name, self._area.folder)
+            self.has_name = True
+        os.replace(self.name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder)
+        self.has_name = False
 
     def is_same_file(self, other: os.stat_result) -> bool:
         """Whether `other` is this very file, published before."""
@@ -463,12 +441,13 @@ class Partial:
 
     def discard(self) -> None:
         """Remove what there is of it, unless another connection has taken over; a published file stays visible."""
-        with contextlib.suppress(OSError, Refused), self.held():
-            self._remove()
+        if self.resumable or self.has_name:
+            with contextlib.suppress(OSError, Refused), self.held():
+                self._remove()
         self.close()
 
     def _remove(self) -> None:
-        for name in (self.name, self.name + _JOURNAL) if self._resumable else (self.name,):
+        for name in (self.name, self.name + _JOURNAL) if self.resumable else (self.name,):
             if self.has_name or name != self.name:
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=self._area.folder)
@@ -487,7 +466,8 @@ class Partial:
 
     def close(self) -> None:
         """Give back the descriptors, and with them the lock. It may be called again."""
-        self._area.release(self)
+        if self.resumable:
+            self._area.release(self)
         descriptors = (self._descriptor, self._journal_descriptor)
         self._descriptor = self._journal_descriptor = -1
         for descriptor in descriptors:

@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crypto_utils import new_digest
+from disk.durable import disk_errors, flush, flush_all, refusal
 from disk.folders import Seen, as_seen, is_utf8, open_folder, state_of
 from disk.names import judge_path, numbered
-from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published, disk_errors, flush
+from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published
 from disk.receipts import RECEIPTS, Receipts
 from errors import Code, Refused, UsageError
 
@@ -230,6 +231,8 @@ class UserFolder:
             return published
         if self._rules.private:  # whatever is there: its sender may not learn of it
             return self._room(incoming, resumable)
+        if not resumable and incoming.size is not None:
+            return self._room(incoming, resumable)  # a small one is here before an answer would be: see `_link`
         there = self._state_of(incoming.path)
         if there is None:
             return self._room(incoming, resumable)
@@ -238,8 +241,6 @@ class UserFolder:
         if incoming.policy == "skip":
             return Published(incoming.path, skipped=True)
         if stat.S_ISREG(there.st_mode) and there.st_size == incoming.size:
-            if not resumable:
-                return self._room(incoming, resumable)  # a small one is here before an answer would be: see `_link`
             with contextlib.suppress(Refused):  # of another owner, perhaps: then it is just a file in the way
                 if failed := self._flush_folders({incoming.path[:-1]}):  # "already there" is a receipt like any other
                     raise failed[incoming.path[:-1]]
@@ -274,7 +275,16 @@ class UserFolder:
 
         Each partial's `sha256` must be set. Whatever becomes of it, it is discarded.
         """
-        outcomes = [self._publish(partial) for partial in group]
+        problems = self._flush_bytes(group)
+        with contextlib.ExitStack() as opened:
+            folders: dict[PathParts, int] = {}
+
+            def folder_of(path: PathParts) -> int:
+                if path not in folders:
+                    folders[path] = opened.enter_context(self._folder(path, create=True))
+                return folders[path]
+
+            outcomes = [problems.get(partial) or self._publish(partial, folder_of) for partial in group]
         parents = {outcome.path[:-1] for outcome in outcomes if isinstance(outcome, Published)}
         failed = self._flush_folders(parents)
         outcomes = [
@@ -304,13 +314,28 @@ class UserFolder:
             mode = (0o666 if asked is None else 0o777) & ~self._umask
         return mode if asked is None else mode & (asked | 0o400)
 
-    def _publish(self, partial: Partial) -> Published | Refused:
+    def _flush_bytes(self, group: list[Partial]) -> dict[Partial, Refused]:
+        """Let the bytes of each be on the disk; what failed, and how."""
+        problems: dict[Partial, Refused] = {}
+        whole: dict[Partial, int] = {}
+        for partial in group:
+            try:
+                whole[partial] = partial.finish(self._file_mode(partial.incoming.mode))
+            except Refused as problem:
+                problems[partial] = problem
+                partial.discard()
+        for partial, error in zip(whole, flush_all(list(whole.values()), self._visible), strict=True):
+            if error is not None:
+                problems[partial] = refusal(error)
+                partial.discard()
+        return problems
+
+    def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Published | Refused:
         incoming = partial.incoming
         try:
-            partial.finish(self._file_mode(incoming.mode))
-            with disk_errors(), self._folder(incoming.path[:-1], create=True) as folder, partial.held():
+            with disk_errors(), partial.held() if partial.resumable else contextlib.nullcontext():
                 publish = self._replace if incoming.policy == "replace" else self._link
-                published = publish(partial, folder)
+                published = publish(partial, folder_of(incoming.path[:-1]))
                 partial.discard()  # its hidden name, before anybody can take it up
             return published if published.skipped else replace(published, size=partial.size, sha256=partial.sha256)
         except Refused as problem:
@@ -323,10 +348,9 @@ class UserFolder:
         if self._is_twin(partial, path[-1], folder):
             return Published(path, already=True)
         try:
-            os.replace(partial.name, path[-1], src_dir_fd=self.area.folder, dst_dir_fd=folder)
+            partial.rename(path[-1], folder)
         except IsADirectoryError:
             raise Refused(Code.IS_FOLDER) from None
-        partial.has_name = False
         return Published(path)
 
     def _is_twin(self, partial: Partial, name: str, folder: int) -> bool:
@@ -345,7 +369,7 @@ class UserFolder:
         name = path[-1]
         for number in range(1, _MOST_NUMBERS):
             try:
-                os.link(partial.name, name, src_dir_fd=self.area.folder, dst_dir_fd=folder, follow_symlinks=False)
+                partial.link(name, folder)
                 return Published((*path[:-1], name))
             except FileExistsError:
                 there = state_of(name, folder)

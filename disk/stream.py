@@ -6,7 +6,8 @@ end, and is told by the exit status.
 
 import os
 
-from disk.partials import Incoming, Partial, PartialArea, PathParts, Published, disk_errors
+from disk.durable import disk_errors
+from disk.partials import Incoming, Partial, PartialArea, PathParts, Published
 from errors import Code, Refused
 
 

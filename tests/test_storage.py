@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from disk.folders import Seen
-from disk.partials import Incoming, Partial, Published, refusal
+from disk.durable import refusal
+from disk.partials import Incoming, Partial, Published
 from disk.receipts import RECEIPTS
 from disk.sources import FileSource
 from disk.storage import (

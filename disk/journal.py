@@ -1,0 +1,40 @@
+"""What is kept about a large file between two attempts, beside its bytes: one JSON object in a file of its own.
+
+Rules: a journal that was torn by a power cut is no journal. It is as long as it ever was, so that a shorter one leaves
+nothing of a longer one. What it says is only an offer; nobody takes a digest from it. It opens nothing.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+
+from disk.durable import flush
+
+
+@dataclass(slots=True)
+class Journal:
+    """`size` in bytes, `mtime` in ns: the source's. `durable`: bytes that were flushed. `generation`: of its holder."""
+
+    transfer: str
+    size: int
+    mtime: int | None
+    durable: int
+    generation: int
+
+    @classmethod
+    def read(cls, descriptor: int) -> "Journal | None":
+        """None when there is none, or it was torn by a power cut."""
+        try:
+            found = json.loads(os.pread(descriptor, 4096, 0))
+            journal = cls(**found)
+        except (ValueError, TypeError, RecursionError):
+            return None
+        numbers = (journal.size, journal.durable, journal.generation)
+        fair = isinstance(journal.transfer, str) and all(type(number) is int and number >= 0 for number in numbers)
+        return journal if fair else None
+
+    def write(self, descriptor: int) -> None:
+        """Put it there, flushed. Raises OSError."""
+        text = json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
+        os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+        flush(descriptor)
