@@ -100,10 +100,7 @@ def new_digest() -> "hashlib._Hash":
 
 def mac(key: Buffer, *parts: Buffer) -> bytes:
     """HMAC-SHA256 of the parts, one after the other, 32 bytes."""
-    running = HMAC.new(bytes(key), digestmod=SHA256)
-    for part in parts:
-        running.update(part)
-    return running.digest()
+    return HMAC.new(bytes(key), b"".join(parts), digestmod=SHA256).digest()
 
 
 def equal(one: Buffer, other: Buffer) -> bool:

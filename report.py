@@ -25,6 +25,10 @@ _LOG_BYTES = 5_000_000
 _LOG_KEPT = 3
 _EVENT_SECONDS = 0.5
 
+# What no line of ours says need not be found out for each line: logging's own advice for programs in a hurry.
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging._srcfile = None
+
 
 def escape(text: str) -> str:
     """`text` on one line: what is not printable (controls, bidi overrides, lone surrogates) as \\x, \\u, \\U."""
@@ -53,9 +57,13 @@ def amount(count: float) -> str:
 class _OneLine(logging.Formatter):
     """One event, one line, in UTC: `2026-01-31T12:00:00.123Z INFO text`."""
 
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
+    _second, _shown = -1, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        second = int(record.created)
+        if second != self._second:  # many lines fall into one second, and strftime is half of what a line costs
+            self._second, self._shown = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._shown}.{int(record.msecs):03d}Z"
 
     def format(self, record: logging.LogRecord) -> str:
         return escape(super().format(record))
@@ -77,17 +85,28 @@ def _rotating(path: Path) -> "RotatingFileHandler":
         """Opens its file privately, and says once, in one line, when it can't be written."""
 
         complained = False
+        stream: Any
 
         def _open(self) -> Any:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
-            return os.fdopen(open_private(path, flags), "a", encoding="utf-8", errors="backslashreplace")
+            return os.fdopen(open_private(path, flags), "ab", buffering=0)
+
+        def emit(self, record: logging.LogRecord) -> None:
+            """As in the library, but each line is made once and reaches the file in one write."""
+            try:
+                line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+                if os.fstat(self.stream.fileno()).st_size + len(line) > _LOG_BYTES:
+                    self.doRollover()
+                self.stream.write(line)
+            except Exception:
+                self.handleError(record)
 
         def handleError(self, record: logging.LogRecord) -> None:
             if not self.complained:
                 self.complained = True
                 warn(f"can't write to {path}: {sys.exc_info()[1]}")
 
-    return PrivateFile(path, maxBytes=_LOG_BYTES, backupCount=_LOG_KEPT, encoding="utf-8")
+    return PrivateFile(path, backupCount=_LOG_KEPT)
 
 
 def open_log(name: str, path: Path, level: str) -> logging.Logger:
@@ -230,7 +249,7 @@ class Reporter:
             say(f"{size:>15,}  {_utc(mtime_ns)[:19]}Z  {name}{'/' if kind == 'folder' else ''}")
 
     def sealed(self, name: str, size: int, sha256: bytes) -> None:
-        """The whole file was read and sealed; its HMAC is on its way."""
+        """The whole of a large file was read and sealed; its HMAC is on its way."""
         self._log.info("read and sealed %s, %d bytes, SHA-256 %s; sending its HMAC", name, size, sha256.hex())
 
     def begin(self, total: int | None) -> None:
@@ -301,8 +320,11 @@ class Reporter:
         """A receipt is here (or, for what was fetched, the file is)."""
         self.delivered_count += 1
         self.bytes_done += size
-        self._log.info("receipt (%s): %s, %d bytes, SHA-256 %s", outcome, path, size, sha256.hex())
-        receipt = {"name": name, "path": path, "size": size, "sha256": sha256.hex(), "time": _utc(time_ns)}
+        digest = sha256.hex()
+        self._log.info("receipt (%s): %s, %d bytes, SHA-256 %s", outcome, path, size, digest)
+        if self._quiet and not self._json and self._receipts is None:
+            return
+        receipt = {"name": name, "path": path, "size": size, "sha256": digest, "time": _utc(time_ns)}
         if self._receipts is not None:
             try:
                 self._receipts.write(json.dumps(receipt, ensure_ascii=True) + "\n")

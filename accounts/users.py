@@ -430,7 +430,7 @@ class Accounts:
                 settled = stamp is not None and self._clock_ns() - stamp[-1] > _TICK_NS
                 self._stamp = stamp if settled else None
             after = self._reading
-        if after != before:
+        if after is not before and after != before:
             self._tell(after)
         return after
 

@@ -36,7 +36,7 @@ def refusal(problem: OSError) -> Refused:
     return Refused(code, why=os.strerror(problem.errno) if problem.errno else str(problem))
 
 
-class disk_errors:  # noqa: N801 - used like a function, in `with`; a generator would cost every small file 10 us
+class disk_errors:
     """Turns the disk's errors into refusals."""
 
     def __enter__(self) -> None:

@@ -3,7 +3,7 @@
     <key>             the bytes, mode 0600; for a large file `key` is the hash of its path, else of its transfer id
     <key>.journal     large files only: transfer id, size and time of the source, durable offset, generation
 
-    (no name)         the bytes of a small file or a pipe, where the system can link a file that has none: Linux
+    (no name)         a pipe's bytes, and a small file's (`disk/small.py`), where the system can link what has no name
 
 Rules: a holder keeps a `flock` on the bytes; a key without a lock has no holder. The same transfer id takes over at
 once, by raising the generation, which an older holder looks at before each write; another one waits until the holder
@@ -48,6 +48,14 @@ def _open_flags() -> int:
     return os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def lock(descriptor: int) -> bool:
+    """Lock an open file against sweeps and other holders, until it is closed; whether nobody else has it locked."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns."""
@@ -80,7 +88,7 @@ class PartialArea:
 
     def __init__(self, folder: int) -> None:
         self.folder = folder
-        self._unnamed = bool(_UNNAMED)
+        self._unnamed: bool | None = None if _UNNAMED else False
         state = os.fstat(folder)
         self._place = (state.st_dev, state.st_ino)
 
@@ -96,14 +104,26 @@ class PartialArea:
 
     def open_unnamed(self) -> int:
         """A new file that has no name yet, and so is gone with its descriptor; -1 where there is no such thing."""
-        if self._unnamed:
-            try:
-                return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, _PRIVATE, dir_fd=self.folder)
-            except OSError as problem:
-                if problem.errno not in _CAN_NOT:
-                    raise
-                self._unnamed = False
-        return -1
+        if self._unnamed is False:
+            return -1
+        try:
+            descriptor = os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, _PRIVATE, dir_fd=self.folder)
+        except OSError as problem:
+            if self._unnamed or problem.errno not in _CAN_NOT:
+                raise
+            self._unnamed = False
+            return -1
+        self._unnamed = True
+        return descriptor
+
+    @property
+    def can_be_unnamed(self) -> bool:
+        """Whether files without a name can be made here and linked: known after the first `open_unnamed`."""
+        if self._unnamed is None:
+            descriptor = self.open_unnamed()
+            if descriptor >= 0:
+                os.close(descriptor)
+        return bool(self._unnamed)
 
     def hold(self, partial: "Partial") -> "Partial | None":
         """Make `partial` the holder of its key; who was it before."""
@@ -293,9 +313,7 @@ class Partial:
         os.close(descriptor)
 
     def _try_lock(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._locked = True
+        self._locked = lock(self._descriptor)
 
     @contextlib.contextmanager
     def _journal_lock(self) -> Iterator[None]:
@@ -425,7 +443,7 @@ class Partial:
     def rename(self, name: str, folder: int) -> None:
         """Make it visible as `name` in `folder`, in place of the file that may be there. Raises OSError."""
         if not self.has_name:  # only a name can take another's place
-            self._try_lock()
+            lock(self._descriptor)
             self.name = f"{self.name}-{random_bytes(8).hex()}"
             self.link(self.name, self._area.folder)
             self.has_name = True

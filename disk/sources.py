@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from errors import SourceError
@@ -49,40 +48,39 @@ class FileSource:
             os.close(descriptor)
             kind = "a folder" if stat.S_ISDIR(state.st_mode) else "no regular file"
             raise SourceError(f"{name} is {kind}", "Only files and folders can be sent")
-        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self._descriptor = descriptor
         self.size: int | None = state.st_size
         self.mtime: int | None = state.st_mtime_ns
         self.mode: int | None = stat.S_IMODE(state.st_mode) & PERMISSIONS
         self.identity = (state.st_dev, state.st_ino)
 
     @classmethod
-    def open(cls, path: Path) -> "FileSource":
+    def open(cls, path: str) -> "FileSource":
         """Raises SourceError: not there, a folder, not readable, no regular file."""
         try:
             # O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
-            return cls(str(path), os.open(path, _OPEN_FLAGS))
+            return cls(path, os.open(path, _OPEN_FLAGS))
         except OSError as problem:
-            raise unreadable(str(path), problem) from None
+            raise unreadable(path, problem) from None
 
     def read_into(self, view: memoryview) -> int:
-        got = 0
         try:
-            while got < len(view) and (count := self._file.readinto(view[got:])):
-                got += count
+            return read_fully(self._descriptor, view)
         except OSError as problem:
             raise unreadable(self._name, problem) from None
-        return got
 
     def go_to(self, offset: int) -> None:
-        self._file.seek(offset)
+        os.lseek(self._descriptor, offset, os.SEEK_SET)
 
     def check_unchanged(self) -> None:
-        state = os.fstat(self._file.fileno())
+        state = os.fstat(self._descriptor)
         if (state.st_size, state.st_mtime_ns) != (self.size, self.mtime):
             raise changed(self._name)
 
     def close(self) -> None:
-        self._file.close()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class PipeSource:
@@ -93,9 +91,11 @@ class PipeSource:
         try:
             if hasattr(os, "set_blocking"):
                 os.set_blocking(descriptor, True)  # else a pause of the writer would look like the end
-            self._file = os.fdopen(descriptor, "rb", buffering=0, closefd=False)
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise IsADirectoryError
         except OSError as problem:
             raise unreadable("standard input", problem) from None
+        self._descriptor = descriptor
         self.size: int | None = None
         self.mtime: int | None = None
         self.mode: int | None = None
@@ -103,13 +103,10 @@ class PipeSource:
 
     def read_into(self, view: memoryview) -> int:
         self.begun = True
-        got = 0
         try:
-            while got < len(view) and (count := self._file.readinto(view[got:])):
-                got += count
+            return read_fully(self._descriptor, view)
         except OSError as problem:
             raise unreadable("standard input", problem) from None
-        return got
 
     def go_to(self, offset: int) -> None:
         if offset or self.begun:
@@ -120,6 +117,27 @@ class PipeSource:
 
     def close(self) -> None:
         pass
+
+
+def read_fully(descriptor: int, view: memoryview) -> int:
+    """Fill `view`; less than its size only at the end. Raises OSError."""
+    got = 0
+    while got < len(view) and (count := _read_some(descriptor, view[got:])):
+        got += count
+    return got
+
+
+if hasattr(os, "readv"):
+
+    def _read_some(descriptor: int, view: memoryview) -> int:
+        return os.readv(descriptor, [view])
+
+else:  # Windows
+
+    def _read_some(descriptor: int, view: memoryview) -> int:
+        content = os.read(descriptor, len(view))
+        view[: len(content)] = content
+        return len(content)
 
 
 def changed(name: str) -> SourceError:
@@ -143,52 +161,57 @@ def unreadable(name: str, problem: OSError) -> SourceError:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file or folder below a named source; `parts` is its path below that source, empty for the source itself."""
+    """A file or folder below a named source; `parts` is its path below that source, empty for the source itself.
 
-    path: Path
+    `identity`: its device and inode.
+    """
+
+    path: str
     parts: tuple[str, ...]
     is_folder: bool
     size: int
     mtime: int
     mode: int
+    identity: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """Something that is not sent, and why; it counts as no failure."""
 
-    path: Path
+    path: str
     why: str
     is_source: bool = False
 
 
-def walk(root: Path, follow: bool) -> Iterator[Found | Skipped | SourceError]:
+def walk(root: str, follow: bool) -> Iterator[Found | Skipped | SourceError]:
     """What lies at and below `root`, folders before their content, names in order.
 
     `root` itself may be a link. Below it links are skipped, or with `follow` replaced by what they lead to.
     """
-    pending: list[tuple[Path, tuple[str, ...], frozenset[tuple[int, int]]]] = [(root, (), frozenset())]
+    pending: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(root, (), frozenset())]
     while pending:
         path, parts, above = pending.pop()
         try:
-            state = path.stat() if follow or not parts else path.lstat()
+            state = os.stat(path, follow_symlinks=follow or not parts)
         except OSError as problem:
-            yield unreadable(str(path), problem)
+            yield unreadable(path, problem)
             continue
         kind, identity = state.st_mode, (state.st_dev, state.st_ino)
-        if stat.S_ISLNK(kind):
+        if stat.S_ISREG(kind):
+            yield Found(path, parts, False, state.st_size, state.st_mtime_ns, kind & PERMISSIONS, identity)
+        elif stat.S_ISLNK(kind):
             yield Skipped(path, "a symbolic link (--follow sends what it leads to)")
-        elif stat.S_ISREG(kind):
-            yield Found(path, parts, False, state.st_size, state.st_mtime_ns, stat.S_IMODE(kind) & PERMISSIONS)
         elif not stat.S_ISDIR(kind):
             yield Skipped(path, "no file and no folder", is_source=not parts)
         elif identity in above:
             yield Skipped(path, "a link to a folder that it lies in")
         else:
-            yield Found(path, parts, True, 0, state.st_mtime_ns, stat.S_IMODE(kind) & PERMISSIONS)
+            yield Found(path, parts, True, 0, state.st_mtime_ns, kind & PERMISSIONS, identity)
             try:
                 names = sorted(os.listdir(path), reverse=True)
             except OSError as problem:
-                yield unreadable(str(path), problem)
+                yield unreadable(path, problem)
                 continue
-            pending += [(path / name, (*parts, name), above | {identity}) for name in names]
+            start, below = "" if path == os.curdir else os.path.join(path, ""), above | {identity}
+            pending += [(start + name, (*parts, name), below) for name in names]

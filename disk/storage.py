@@ -15,7 +15,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from disk.folders import Seen, as_seen, is_utf8, open_folder, state_of
 from disk.names import judge_path, numbered
 from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published
 from disk.receipts import RECEIPTS, Receipts
+from disk.small import Held, Small
 from errors import Code, Refused, UsageError
 
 PARTIAL_AREA = ".partial"
@@ -34,6 +35,7 @@ _READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", 
 _READ_SIZE = 1 << 20
 _FOLDER_MODE = 0o777
 _STALE_SECONDS = 7 * 24 * 3600
+_NOTHING = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ class UserFolder:
         """`above`: descriptors of the folders over it, which are flushed with it but not closed; none for our own."""
         self._rules, self._umask, self._visible, self._above = rules, umask, visible, above
         self.area = PartialArea(partials)
+        self._held = Held()
         self._receipts = Receipts(partials)
         self._folder_states: dict[PathParts, tuple[int | None, int | None]] = {}
         self.made: list[Path] = []  # by `open_local`, the deepest first
@@ -258,6 +261,10 @@ class UserFolder:
         return partial
 
     def _room(self, incoming: Incoming, resumable: bool) -> Partial:
+        if not resumable and incoming.size is not None:  # it is here before it could be told that it has no room
+            with disk_errors():
+                if self.area.can_be_unnamed:
+                    return Small(self.area, incoming, self._held)
         partial = self.area.begin(incoming, resumable)
         partial.limit = self._rules.max_file_size
         try:
@@ -270,12 +277,12 @@ class UserFolder:
             raise
         return partial
 
-    def commit(self, group: list[Partial]) -> list[Published | Refused]:
+    def commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
         """Flush the group's bytes, make each file visible, flush the folders; for each what became of it.
 
-        Each partial's `sha256` must be set. Whatever becomes of it, it is discarded.
+        Each one's `sha256` must be set. Whatever becomes of it, it is discarded.
         """
-        problems = self._flush_bytes(group)
+        outcomes: list[Published | Refused] = []
         with contextlib.ExitStack() as opened:
             folders: dict[PathParts, int] = {}
 
@@ -284,19 +291,21 @@ class UserFolder:
                     folders[path] = opened.enter_context(self._folder(path, create=True))
                 return folders[path]
 
-            outcomes = [problems.get(partial) or self._publish(partial, folder_of) for partial in group]
+            for partial, problem in zip(group, self._flush_bytes(group), strict=True):
+                outcomes.append(problem or self._publish(partial, folder_of))
         parents = {outcome.path[:-1] for outcome in outcomes if isinstance(outcome, Published)}
         failed = self._flush_folders(parents)
-        outcomes = [
-            failed.get(outcome.path[:-1], outcome) if isinstance(outcome, Published) else outcome
-            for outcome in outcomes
-        ]
-        done = [
-            (partial.incoming.transfer, outcome.path, outcome.size, outcome.sha256 or b"")
-            for partial, outcome in zip(group, outcomes, strict=True)
-            if isinstance(outcome, Published) and partial.incoming.policy == "rename"
-        ]
+        if failed:
+            outcomes = [
+                failed.get(outcome.path[:-1], outcome) if isinstance(outcome, Published) else outcome
+                for outcome in outcomes
+            ]
         if self._above:  # not what we fetch: a server's transfer ids are new each time
+            done = [
+                (partial.incoming.transfer, outcome.path, outcome.size, outcome.sha256 or b"")
+                for partial, outcome in zip(group, outcomes, strict=True)
+                if partial.incoming.policy == "rename" and isinstance(outcome, Published)
+            ]
             self._receipts.remember(done)
         return outcomes
 
@@ -314,30 +323,33 @@ class UserFolder:
             mode = (0o666 if asked is None else 0o777) & ~self._umask
         return mode if asked is None else mode & (asked | 0o400)
 
-    def _flush_bytes(self, group: list[Partial]) -> dict[Partial, Refused]:
-        """Let the bytes of each be on the disk; what failed, and how."""
-        problems: dict[Partial, Refused] = {}
-        whole: dict[Partial, int] = {}
+    def _flush_bytes(self, group: Sequence[Partial]) -> list[Refused | None]:
+        """Let the bytes of each be on the disk; for each what came in between."""
+        problems: list[Refused | None] = []
+        whole: list[int] = []
         for partial in group:
             try:
-                whole[partial] = partial.finish(self._file_mode(partial.incoming.mode))
+                whole.append(partial.finish(self._file_mode(partial.incoming.mode)))
+                problems.append(None)
             except Refused as problem:
-                problems[partial] = problem
                 partial.discard()
-        for partial, error in zip(whole, flush_all(list(whole.values()), self._visible), strict=True):
-            if error is not None:
-                problems[partial] = refusal(error)
+                problems.append(problem)
+        errors = flush_all(whole, self._visible)
+        for at, partial in enumerate(group):
+            if problems[at] is None and (error := next(errors)) is not None:
                 partial.discard()
+                problems[at] = refusal(error)
         return problems
 
     def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Published | Refused:
         incoming = partial.incoming
         try:
-            with disk_errors(), partial.held() if partial.resumable else contextlib.nullcontext():
+            with disk_errors(), partial.held() if isinstance(partial, Partial) else _NOTHING:
                 publish = self._replace if incoming.policy == "replace" else self._link
                 published = publish(partial, folder_of(incoming.path[:-1]))
-                partial.discard()  # its hidden name, before anybody can take it up
-            return published if published.skipped else replace(published, size=partial.size, sha256=partial.sha256)
+                if partial.resumable:
+                    partial.discard()  # its hidden name, before anybody can take it up
+            return published
         except Refused as problem:
             return problem
         finally:
@@ -346,12 +358,12 @@ class UserFolder:
     def _replace(self, partial: Partial, folder: int) -> Published:
         path = partial.incoming.path
         if self._is_twin(partial, path[-1], folder):
-            return Published(path, already=True)
+            return Published(path, already=True, size=partial.size, sha256=partial.sha256)
         try:
             partial.rename(path[-1], folder)
         except IsADirectoryError:
             raise Refused(Code.IS_FOLDER) from None
-        return Published(path)
+        return Published(path, size=partial.size, sha256=partial.sha256)
 
     def _is_twin(self, partial: Partial, name: str, folder: int) -> bool:
         """Whether a regular file of the same bytes has that name already."""
@@ -370,15 +382,15 @@ class UserFolder:
         for number in range(1, _MOST_NUMBERS):
             try:
                 partial.link(name, folder)
-                return Published((*path[:-1], name))
+                return Published(path if number == 1 else (*path[:-1], name), size=partial.size, sha256=partial.sha256)
             except FileExistsError:
                 there = state_of(name, folder)
             if there is None:  # gone again
                 continue
             if partial.is_same_file(there):
-                return Published((*path[:-1], name))
+                return Published((*path[:-1], name), size=partial.size, sha256=partial.sha256)
             if number == 1 and self._is_twin(partial, name, folder):
-                return Published(path, already=True)
+                return Published(path, already=True, size=partial.size, sha256=partial.sha256)
             if stat.S_ISDIR(there.st_mode) and policy != "rename":
                 raise Refused(Code.IS_FOLDER)
             if policy == "skip":

@@ -29,7 +29,8 @@ LEVELS = {
     "wire.engine": 2,
     "wire.link": 2,
     "wire.handshake": 2,
-    "disk.storage": 3,
+    "disk.small": 3,
+    "disk.storage": 4,
     "disk.sources": 2,
     "disk.stream": 3,
     "accounts.users": 2,
@@ -38,13 +39,13 @@ LEVELS = {
     "accounts.passwords": 2,
     "wire.channel": 3,
     "accounts.commands": 3,
-    "transfer.sender": 4,
-    "transfer.receiver": 4,
-    "transfer.requests": 5,
-    "transfer.plans": 5,
-    "transfer.connection": 6,
-    "server": 7,
-    "client": 7,
+    "transfer.sender": 5,
+    "transfer.receiver": 5,
+    "transfer.requests": 6,
+    "transfer.plans": 6,
+    "transfer.connection": 7,
+    "server": 8,
+    "client": 8,
 }
 WINGS = ("wire", "disk", "accounts", "transfer")
 PROGRAMS = {"server", "client"}
@@ -61,6 +62,7 @@ OPENERS = {
     "disk.partials",
     "disk.receipts",
     "disk.sources",
+    "disk.small",
     "disk.stream",
     "accounts.users",
 }

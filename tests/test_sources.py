@@ -25,7 +25,7 @@ def refused(path: Path) -> str:
     """What is said about `path`, which can't be sent; no descriptor of it stays open."""
     before = open_descriptors()
     with pytest.raises(SourceError) as caught:
-        FileSource.open(path)
+        FileSource.open(str(path))
     assert open_descriptors() == before
     assert str(path) in caught.value.cause
     assert caught.value.remedy
@@ -34,7 +34,7 @@ def refused(path: Path) -> str:
 
 def write(path: Path, content: bytes) -> FileSource:
     path.write_bytes(content)
-    return FileSource.open(path)
+    return FileSource.open(str(path))
 
 
 def test_missing_file_is_told_as_such(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_unreadable_file_is_told_as_such(tmp_path: Path) -> None:
 def test_link_to_a_file_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
-    source = FileSource.open(tmp_path / "link")
+    source = FileSource.open(str(tmp_path / "link"))
     state = (tmp_path / "file").stat()
     assert source.identity == (state.st_dev, state.st_ino)
     assert source.size == 7
@@ -94,7 +94,7 @@ def test_state_is_that_of_the_opening(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "file").chmod(0o4640)
     os.utime(tmp_path / "file", ns=(1, 1_600_000_000_123_456_789))
-    source = FileSource.open(tmp_path / "file")
+    source = FileSource.open(str(tmp_path / "file"))
     state = (tmp_path / "file").stat()
     assert (source.size, source.mtime) == (5, state.st_mtime_ns)
     assert source.mode == stat.S_IMODE(state.st_mode) & 0o777 == 0o640
@@ -270,7 +270,7 @@ def test_pipe_that_cannot_be_read_is_told(pipe: tuple[int, int]) -> None:
 
 def walked(root: Path, follow: bool = False) -> list[str]:
     """What a walk finds, one word each: `a`, `d/`, `-skipped`, `!trouble`."""
-    return [word(each, root) for each in walk(root, follow)]
+    return [word(each, root) for each in walk(str(root), follow)]
 
 
 def word(each: Found | Skipped | SourceError, root: Path) -> str:
@@ -302,9 +302,16 @@ def test_walk_finds_folders_before_their_content_and_names_in_order(stocked: Pat
 
 
 def test_walk_of_a_file_is_that_file(stocked: Path) -> None:
-    (found,) = walk(stocked / "a", False)
+    (found,) = walk(str(stocked / "a"), False)
     state = (stocked / "a").stat()
-    assert found == Found(stocked / "a", (), False, 1, state.st_mtime_ns, stat.S_IMODE(state.st_mode))
+    assert found == Found(
+        str(stocked / "a"), (), False, 1, state.st_mtime_ns, stat.S_IMODE(state.st_mode), (state.st_dev, state.st_ino)
+    )
+
+
+def identity(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_dev, state.st_ino
 
 
 def test_walk_tells_size_time_and_mode(stocked: Path) -> None:
@@ -312,9 +319,9 @@ def test_walk_tells_size_time_and_mode(stocked: Path) -> None:
     (stocked / "b").chmod(0o1750)
     for name in ("a", "b"):
         os.utime(stocked / name, ns=(1, 7 * 10**9))
-    found = {each.parts: each for each in walk(stocked, False) if isinstance(each, Found)}
-    assert found["a",] == Found(stocked / "a", ("a",), False, 1, 7 * 10**9, 0o751)
-    assert found["b",] == Found(stocked / "b", ("b",), True, 0, 7 * 10**9, 0o750)
+    found = {each.parts: each for each in walk(str(stocked), False) if isinstance(each, Found)}
+    assert found["a",] == Found(str(stocked / "a"), ("a",), False, 1, 7 * 10**9, 0o751, identity(stocked / "a"))
+    assert found["b",] == Found(str(stocked / "b"), ("b",), True, 0, 7 * 10**9, 0o750, identity(stocked / "b"))
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -330,7 +337,7 @@ def test_links_are_skipped_with_a_reason(stocked: Path) -> None:
     (stocked / "b/loop").symlink_to("loop")
     found = walked(stocked / "b")
     assert found == ["./", "c", "d/", "d/e", "-file", "-folder", "-gone", "-loop"]
-    (why,) = {each.why for each in walk(stocked / "b", False) if isinstance(each, Skipped)}
+    (why,) = {each.why for each in walk(str(stocked / "b"), False) if isinstance(each, Skipped)}
     assert "--follow" in why
 
 
@@ -371,9 +378,9 @@ def test_fifo_socket_and_device_are_skipped(stocked: Path, monkeypatch: pytest.M
         listener.bind("socket")
         assert walked(stocked / "empty", follow=True) == ["./", "-fifo", "-null", "-socket"]
     assert walked(stocked / "empty/fifo") == ["-."]
-    below = [each.is_source for each in walk(stocked / "empty", False) if isinstance(each, Skipped)]
+    below = [each.is_source for each in walk(str(stocked / "empty"), False) if isinstance(each, Skipped)]
     assert below == [False, False, False]
-    (itself,) = walk(stocked / "empty/fifo", False)
+    (itself,) = walk(str(stocked / "empty/fifo"), False)
     assert isinstance(itself, Skipped)
     assert itself.is_source
 
@@ -385,7 +392,7 @@ def test_missing_root_is_told(tmp_path: Path) -> None:
 
 
 def test_what_vanishes_during_a_walk_is_told_and_the_rest_is_found(stocked: Path) -> None:
-    found = walk(stocked, False)
+    found = walk(str(stocked), False)
     for expected in ("./", "B", "a", "b/", "b/c"):
         assert word(next(found), stocked) == expected
     (stocked / "b/d/e").unlink()
@@ -420,7 +427,7 @@ def test_walk_goes_deeper_than_the_interpreter_calls(tmp_path: Path) -> None:
     limit, depth = sys.getrecursionlimit(), len(inspect.stack(0))
     sys.setrecursionlimit(depth + 100)
     try:
-        found = [len(each.parts) for each in walk(tmp_path, False) if isinstance(each, Found)]
+        found = [len(each.parts) for each in walk(str(tmp_path), False) if isinstance(each, Found)]
     finally:
         sys.setrecursionlimit(limit)
     assert found == list(range(201))
@@ -428,7 +435,7 @@ def test_walk_goes_deeper_than_the_interpreter_calls(tmp_path: Path) -> None:
 
 def test_walk_leaks_no_descriptor(stocked: Path) -> None:
     before = open_descriptors()
-    next(walk(stocked, False))
+    next(walk(str(stocked), False))
     walked(stocked)
     assert open_descriptors() == before
 

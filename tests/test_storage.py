@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from disk.folders import Seen
 from disk.durable import refusal
+from disk.folders import Seen
 from disk.partials import Incoming, Partial, Published
 from disk.receipts import RECEIPTS
 from disk.sources import FileSource

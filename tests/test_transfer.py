@@ -287,7 +287,7 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def item(source: Path, *target: str, policy: str = "fail", transfer: bytes = b"") -> Item:
-    made = Item(str(source), target or (source.name,), policy, lambda: FileSource.open(source))
+    made = Item(str(source), target or (source.name,), policy, lambda: FileSource.open(str(source)))
     if transfer:
         made.transfer = transfer
     return made

@@ -428,7 +428,7 @@ def test_the_real_client_says_what_the_client_of_the_document_says(tmp_path: Pat
         thread.start()
         channel = Channel(its, keys.c2s, keys.s2c, engine)
         try:
-            item = Item("source", ("hello.txt",), "fail", lambda: FileSource.open(source), transfer=draws(16))
+            item = Item("source", ("hello.txt",), "fail", lambda: FileSource.open(str(source)), transfer=draws(16))
             Sender(channel, channel.messages(), keys.file_c2s, told, Pace(None)).run([item])
         finally:
             channel.close()

@@ -184,7 +184,8 @@ class Connection:
     def _admit(self, right: str) -> None:
         """Asked before each PUT, GET and LIST: is the account as it was at the login, and has it that right?"""
         before = self._account
-        if before is None or self._server.accounts.find(before.name.encode()) != before:
+        now = None if before is None else self._server.accounts.find(before.name.encode())
+        if before is None or (now is not before and now != before):
             raise Ended(Code.ACCOUNT)
         if self._server.stopping.is_set():
             raise Refused(Code.STOPPING)

@@ -83,29 +83,28 @@ class Sending:
                 self._add(Item("standard input", place, self._policy, self._open_pipe))
                 self.total = None
             else:
-                for found in walk(Path(source), self._follow):
+                for found in walk(str(Path(source)), self._follow):
                     self._take(found, place)
 
     def _take(self, found: Found | Skipped | SourceError, place: Parts) -> None:
         if isinstance(found, Skipped) and found.is_source:
             problem = SourceError(f"{found.path} is {found.why}", "Only files and folders can be sent")
-            self._reporter.failed(str(found.path), problem)
+            self._reporter.failed(found.path, problem)
         elif isinstance(found, Skipped):
-            self._reporter.skipped(str(found.path), found.why)
+            self._reporter.skipped(found.path, found.why)
         elif LOCAL_PARTIAL_AREA in found.parts if isinstance(found, Found) else False:
             pass  # what an interrupted --get has left: nobody's content
         elif isinstance(found, SourceError):
             self._reporter.failed(found.name, found)
-        elif not found.is_folder and found.parts and is_regular(found.path) in self._logs:
-            self._reporter.skipped(str(found.path), "this program's own log")
+        elif not found.is_folder and found.parts and found.identity in self._logs:
+            self._reporter.skipped(found.path, "this program's own log")
         elif not found.is_folder:
-            item = Item(
-                str(found.path), (*place, *found.parts), self._policy, self._opener(found.path), mode_mask=self._mask
-            )
+            target = (*place, *found.parts)
+            item = Item(found.path, target, self._policy, self._opener(found.path), mode_mask=self._mask)
             if self._add(item) and self.total is not None:
                 self.total += found.size
         elif target := (*place, *found.parts):
-            self._add(Item(str(found.path), target, self._policy, None, found.mtime, found.mode))
+            self._add(Item(found.path, target, self._policy, None, found.mtime, found.mode))
 
     def _open_pipe(self) -> Source:
         """Once only: what was read of it can't be read again."""
@@ -113,7 +112,7 @@ class Sending:
             raise SourceError("standard input can't be read again", "Start the whole command again")
         return self.pipe
 
-    def _opener(self, path: Path) -> Callable[[], Source]:
+    def _opener(self, path: str) -> Callable[[], Source]:
         def open_it() -> Source:
             source = FileSource.open(path)
             if source.identity in self._logs:

@@ -87,6 +87,10 @@ class _Arriving:
     def resumable(self) -> bool:
         return self.put.size is not None and self.put.size > UNASKED_LIMIT
 
+    @property
+    def unasked(self) -> bool:
+        return self.put.size is not None and self.put.size <= UNASKED_LIMIT
+
 
 class Receiver:
     """Receives over one channel into one folder, in the calling thread."""
@@ -227,7 +231,8 @@ class Receiver:
         arriving.size = offset
         if offset:
             self._events.resumed(arriving.put, offset)
-        self._channel.post(Accept(arriving.put.id, offset).encode())
+        if not arriving.unasked:
+            self._channel.post(Accept(arriving.put.id, offset).encode())
 
     def _compare(self, check: Check) -> None:
         """The sender's digest of as many bytes as were asked for."""
@@ -237,6 +242,7 @@ class Receiver:
         arriving.asked = 0
         if arriving.told:
             return
+        self._channel.hurry()  # our own reading may still take a while
         try:
             if arriving.twin is not None:
                 ours = arriving.twin.result()
@@ -338,6 +344,7 @@ class Receiver:
             else:
                 word = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
                 self._receipt(arriving, outcome, word)
+        self._channel.hurry()
 
     def _receipt(self, arriving: _Arriving, published: Published, outcome: str) -> None:
         put, incoming, arriving.told = arriving.put, arriving.incoming, True

@@ -7,8 +7,8 @@
     CHECK: this                ------->
     DATA ... END               ------->      write and hash; then digest, HMAC, flush, publish
                                <-------      RECEIPT, or REFUSE
-    BYE                        ------->
-                               <-------      BYE
+    BYE, when all is sent      ------->
+                               <-------      the last RECEIPTs, BYE
 
 Rules: PUTs run ahead of content, and a small file's content follows its PUT unasked. Each PUT of a file is closed by
 exactly one END or CANCEL. One item's trouble never ends the connection. An item is delivered when its RECEIPT is here
@@ -144,11 +144,13 @@ class Sender:
                 self._announce(item)
                 while self._serve(wait=False):
                     pass
-            while self._open:
+            while self._unfinished():
                 self._serve(wait=True)
             self._channel.say_bye()
             self._answers.join()
             self._raise_problem()
+            if self._open:
+                raise ProtocolViolation("BYE before the last receipt")
         except TransferError as problem:
             # What the other end said last, which the other thread may be reading now, is the better reason.
             self._channel.stop(problem)
@@ -159,6 +161,11 @@ class Sender:
             for outgoing in list(self._open.values()):
                 if outgoing.source is not None:
                     outgoing.source.close()
+
+    def _unfinished(self) -> bool:
+        """Whether something is still to be said about an item: its END or CANCEL; a receipt needs no answer."""
+        with self._state:
+            return any(not outgoing.closed for outgoing in self._open.values())
 
     def _raise_problem(self) -> None:
         if self._problem is not None:
@@ -281,7 +288,8 @@ class Sender:
         sha256 = outgoing.digest.digest()
         proof = mac(self._secret, *file_mac_input(outgoing.body, size, sha256))
         outgoing.sha256 = outgoing.item.sha256 = sha256
-        self._events.sealed(outgoing.item, size, sha256)
+        if not outgoing.unasked:  # a small one's receipt is as good as here
+            self._events.sealed(outgoing.item, size, sha256)
         self._channel.send(End(outgoing.put.id, size, sha256, proof).encode())
         self._close(outgoing)
 

@@ -90,6 +90,9 @@ class Channel:
         self._filled = 0
         self._answers: deque[bytes] = deque()
         self._answer_bytes = 0
+        self._consuming = (
+            False  # the consumer is at a message, and answers may gather until it has done with its record
+        )
         self._sending: deque[_Record] = deque()
         self._next_sent = 0
         self._no_more = False
@@ -113,17 +116,25 @@ class Channel:
     def post(self, message: bytes) -> None:
         """Send a small message soon, without waiting. The protocol's window bounds the queue of an honest peer.
 
-        Raises what ended the channel, when more than that is due.
+        What is posted while the consumer is at a record leaves when it is through with that, or calls `hurry`: one
+        record for many answers. Raises what ended the channel, when more than the window is due.
         """
         with self._state:
             self._answer_bytes += len(message)
             full = len(self._answers) > _MOST_ANSWERS or self._answer_bytes > _MOST_ANSWER_BYTES
             if not full:
                 self._answers.append(message)
-                self._state.notify_all()
+                if not self._consuming:
+                    self._state.notify_all()
         if full:
             self.stop(ConnectionTrouble("the other end asks and does not read", "Send it again"))
             self.check()
+
+    def hurry(self) -> None:
+        """Let what was posted leave now: the consumer is going to be busy with something else."""
+        if self._answers:
+            with self._state:
+                self._state.notify_all()
 
     def fail(self, problem: BaseException) -> None:
         """End both directions with `problem`, unless an earlier one has; every waiting thread wakes up."""
@@ -372,9 +383,13 @@ class Channel:
         IntegrityError for a record that fails its authentication, ProtocolViolation.
         """
         while True:
+            self._consuming = True
             if not self._arrived:
                 yield None
+            self._consuming = False
+            self.hurry()
             record = self._wait_for_record()
+            self._consuming = True
             try:
                 if record.future is None:
                     self._open(record)
@@ -400,6 +415,8 @@ class Channel:
                     self.stop(problem)
                 raise
             finally:
+                self._consuming = False
+                self.hurry()
                 self._release(record)
 
     def _wait_for_record(self) -> _Record:
