@@ -1,8 +1,8 @@
 """A small file on its way: in memory until it is whole and verified, then on the disk without a name, then published.
 
-Rules: nobody resumes it, so it has no journal and no lock. Memory is bounded
-by what one connection may hold; what is over that goes to the disk at once. A file without a name is gone with its
-descriptor, so a crash leaves nothing. Only where the system can link such a file (Linux; `PartialArea.open_unnamed`).
+Rules: nobody resumes it, so it has no journal and no lock. Memory is bounded by what one connection may hold; what is
+over that goes to the disk at once. A file without a name is gone with its descriptor, so a crash leaves nothing. Only
+where the system can link such a file (Linux; `PartialArea.open_unnamed`).
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class Small(Partial):
         self.kept = []
         self.resumable = self.compared = self.has_name = False
         self._content = b""
-        self._descriptor = -1
+        self._descriptor = self._journal_descriptor = -1
         self._temporary = ""
 
     def write(self, content: memoryview) -> None:

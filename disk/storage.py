@@ -344,7 +344,7 @@ class UserFolder:
     def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Published | Refused:
         incoming = partial.incoming
         try:
-            with disk_errors(), partial.held() if isinstance(partial, Partial) else _NOTHING:
+            with disk_errors(), partial.held() if partial.resumable else _NOTHING:
                 publish = self._replace if incoming.policy == "replace" else self._link
                 published = publish(partial, folder_of(incoming.path[:-1]))
                 if partial.resumable:
