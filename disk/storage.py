@@ -389,12 +389,12 @@ class UserFolder:
                 continue
             if partial.is_same_file(there):
                 return Published((*path[:-1], name), size=partial.size, sha256=partial.sha256)
-            if number == 1 and self._is_twin(partial, name, folder):
-                return Published(path, already=True, size=partial.size, sha256=partial.sha256)
             if stat.S_ISDIR(there.st_mode) and policy != "rename":
                 raise Refused(Code.IS_FOLDER)
             if policy == "skip":
                 return Published(path, skipped=True)
+            if number == 1 and self._is_twin(partial, name, folder):
+                return Published(path, already=True, size=partial.size, sha256=partial.sha256)
             if policy == "fail":
                 break
             name = numbered(path[-1], number)
