@@ -1,8 +1,9 @@
 """What the disk says, and when bytes are safe on it: errors as refusals, one flush, a flush of many files at once.
 
 Rules: nothing is called flushed before the system has said so. A whole file system is flushed at once only where its
-errors are reported (Linux 5.8 and later; before, syncfs was always content); and when it reports one, each file is
-asked, so that the guilty one is known. It opens nothing and knows no names.
+errors are reported (Linux 5.8 and later; before, syncfs was always content; and only kinds of file systems that are
+known to wait and to tell: FUSE does not wait, overlayfs does not tell); and when it reports one, each file is asked, so
+that the guilty one is known. It opens nothing and knows no names.
 """
 
 import contextlib
@@ -19,6 +20,10 @@ try:
     import fcntl
 except ImportError:  # Windows, where only sending works; `disk/storage.py` says so
     fcntl = None  # type: ignore[assignment]
+
+# ext2 to ext4, XFS, btrfs, tmpfs: the first field of fstatfs, from linux/magic.h.
+_TELLING = frozenset([0xEF53, 0x58465342, 0x9123683E, 0x01021994])
+_STATFS_SIZE = 256  # the largest struct statfs of any system has 120 bytes
 
 # From so many files on, one syncfs costs less than an fsync for each: 51 to 200 us a file with 256 of them (ext4).
 _TOGETHER_FROM = 8
@@ -71,20 +76,29 @@ def flush_all(descriptors: list[int], folder: int) -> Iterator[OSError | None]:
 
 def _flush_file_system(descriptor: int) -> bool:
     """Whether all that was written to the file system of `descriptor` is on the disk now."""
-    return _syncfs is not None and _syncfs(descriptor) == 0
+    return _syncfs is not None and _kind_of(descriptor) in _TELLING and _syncfs(descriptor) == 0
 
 
-def _find_syncfs() -> "ctypes._NamedFuncPointer | None":
-    """The system's syncfs, where it reports errors."""
+def _kind_of(descriptor: int) -> int:
+    """The number of the kind of file system that `descriptor` is on; -1 when it is not known."""
+    state = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _fstatfs is None or _fstatfs(descriptor, state):
+        return -1
+    return ctypes.c_ulong.from_buffer(state).value & 0xFFFFFFFF
+
+
+def _find(name: str, *arguments: object) -> "ctypes._NamedFuncPointer | None":
+    """A function of the system's library, where its syncfs reports errors."""
     if sys.platform != "linux":
         return None
     release = platform.release().split(".")
     with contextlib.suppress(ValueError, OSError, AttributeError, IndexError):
         if (int(release[0]), int(release[1].partition("-")[0])) >= (5, 8):
-            function = ctypes.CDLL(None, use_errno=True).syncfs
-            function.argtypes, function.restype = [ctypes.c_int], ctypes.c_int
-            return function
+            function = getattr(ctypes.CDLL(None), name)
+            function.argtypes, function.restype = arguments, ctypes.c_int
+            return function  # type: ignore[no-any-return]
     return None
 
 
-_syncfs = _find_syncfs()
+_syncfs = _find("syncfs", ctypes.c_int)
+_fstatfs = _find("fstatfs", ctypes.c_int, ctypes.c_char_p)
