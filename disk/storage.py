@@ -34,6 +34,7 @@ _MOST_NUMBERS = 10_000
 _READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
 _READ_SIZE = 1 << 20
 _FOLDER_MODE = 0o777
+_MOST_FOLDERS = 16  # open at once while a group is published; files of one folder mostly come together
 _STALE_SECONDS = 7 * 24 * 3600
 _NOTHING = contextlib.nullcontext()
 
@@ -288,6 +289,9 @@ class UserFolder:
 
             def folder_of(path: PathParts) -> int:
                 if path not in folders:
+                    if len(folders) >= _MOST_FOLDERS:
+                        opened.close()
+                        folders.clear()
                     folders[path] = opened.enter_context(self._folder(path, create=True))
                 return folders[path]
 
@@ -334,7 +338,7 @@ class UserFolder:
             except Refused as problem:
                 partial.discard()
                 problems.append(problem)
-        errors = flush_all(whole, self._visible)
+        errors = flush_all(whole, self.area.folder)
         for at, partial in enumerate(group):
             if problems[at] is None and (error := next(errors)) is not None:
                 partial.discard()
