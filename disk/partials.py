@@ -14,7 +14,6 @@ ends compare its digest before they go on from it. Descriptors come from the cal
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import threading
@@ -39,7 +38,6 @@ _READ_SIZE = 1 << 20
 _PRIVATE = 0o600
 _MOST_TRIES = 10
 _UNNAMED = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
-_CAN_NOT = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}  # how a file system without O_TMPFILE says so
 
 PathParts = tuple[str, ...]
 
@@ -54,6 +52,11 @@ def lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
+
+
+def link_unnamed(descriptor: int, name: str, folder: int) -> None:
+    """Give a file without a name one in `folder`, which never replaces. Raises FileExistsError and other OSError."""
+    os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +106,28 @@ class PartialArea:
         return partial
 
     def open_unnamed(self) -> int:
-        """A new file that has no name yet, and so is gone with its descriptor; -1 where there is no such thing."""
-        if self._unnamed is False:
-            return -1
-        try:
-            descriptor = os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, _PRIVATE, dir_fd=self.folder)
-        except OSError as problem:
-            if self._unnamed or problem.errno not in _CAN_NOT:
-                raise
-            self._unnamed = False
-            return -1
-        self._unnamed = True
-        return descriptor
+        """A new file without a name, which is gone with its descriptor; -1 where that can't be. Raises OSError."""
+        return self._make_unnamed() if self.can_be_unnamed else -1
+
+    def _make_unnamed(self) -> int:
+        return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, _PRIVATE, dir_fd=self.folder)
 
     @property
     def can_be_unnamed(self) -> bool:
-        """Whether files without a name can be made here and linked: known after the first `open_unnamed`."""
+        """Whether files without a name can be made here, and get one: found out once, by trying."""
         if self._unnamed is None:
-            descriptor = self.open_unnamed()
-            if descriptor >= 0:
-                os.close(descriptor)
-        return bool(self._unnamed)
+            self._unnamed = self._try_unnamed()
+        return self._unnamed
+
+    def _try_unnamed(self) -> bool:
+        name = f"try-{random_bytes(8).hex()}"
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            descriptor = self._make_unnamed()
+            opened.callback(os.close, descriptor)
+            link_unnamed(descriptor, name, self.folder)
+            os.unlink(name, dir_fd=self.folder)
+            return True
+        return False
 
     def hold(self, partial: "Partial") -> "Partial | None":
         """Make `partial` the holder of its key; who was it before."""
@@ -438,7 +442,7 @@ class Partial:
         if self.has_name:
             os.link(self.name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder, follow_symlinks=False)
         else:
-            os.link(f"/proc/self/fd/{self._descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
+            link_unnamed(self._descriptor, name, folder)
 
     def rename(self, name: str, folder: int) -> None:
         """Make it visible as `name` in `folder`, in place of the file that may be there. Raises OSError."""

@@ -10,8 +10,7 @@ import os
 
 from crypto_utils import random_bytes
 from disk.durable import disk_errors
-from disk.partials import Incoming, Partial, PartialArea, lock
-from errors import Code, Refused
+from disk.partials import Incoming, Partial, PartialArea, link_unnamed, lock
 
 _MOST_HELD = 2 << 20
 
@@ -53,8 +52,6 @@ class Small(Partial):
     def _to_disk(self) -> None:
         if self._descriptor < 0:
             self._descriptor = self._area.open_unnamed()
-        if self._descriptor < 0:
-            raise Refused(Code.STORAGE, why="this file system could make unnamed files before")
         content, self._content = self._content, b""
         self._held.count -= len(content)
         if content:
@@ -73,7 +70,7 @@ class Small(Partial):
 
     def link(self, name: str, folder: int) -> None:
         """Make it visible as `name` in `folder`, which never replaces. Raises FileExistsError and other OSError."""
-        os.link(f"/proc/self/fd/{self._descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
+        link_unnamed(self._descriptor, name, folder)
 
     def rename(self, name: str, folder: int) -> None:
         """Make it visible as `name` in `folder`, in place of the file that may be there. Raises OSError."""
