@@ -8,12 +8,16 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from crypto_utils import new_digest
+from disk.durable import disk_errors, flush
 from errors import Code, Refused
 
 _MACOS_MOST = 10_240
 PathParts = tuple[str, ...]
+_READ_SIZE = 1 << 20
 _FOLDER_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"))
 
 
@@ -86,3 +90,20 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A visible file of the announced size: perhaps the very one. `digest` reads it."""
+
+    descriptor: int
+    size: int
+
+    def digest(self, goes_on: Callable[[], bool] = lambda: True) -> bytes:
+        """Its SHA-256, or anything once `goes_on` says no. Raises Refused. May be called once."""
+        running, buffer = new_digest(), bytearray(_READ_SIZE)
+        with disk_errors(), os.fdopen(self.descriptor, "rb", buffering=0) as file:
+            while (count := file.readinto(buffer)) and goes_on():
+                running.update(memoryview(buffer)[:count])
+            flush(file.fileno())  # "already there" is told like "stored": on the disk
+        return running.digest()

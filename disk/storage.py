@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crypto_utils import new_digest
 from disk.durable import disk_errors, flush, flush_all, refusal
-from disk.folders import Seen, as_seen, is_utf8, open_folder, state_of
+from disk.folders import Seen, Twin, as_seen, is_utf8, open_folder, state_of
 from disk.names import judge_path, numbered
 from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published
 from disk.receipts import RECEIPTS, Receipts
@@ -32,7 +31,6 @@ PARTIAL_AREA = ".partial"
 LOCAL_PARTIAL_AREA = ".secure-file-transfer-partial"
 _MOST_NUMBERS = 10_000
 _READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
-_READ_SIZE = 1 << 20
 _FOLDER_MODE = 0o777
 _MOST_FOLDERS = 16  # open at once while a group is published; files of one folder mostly come together
 _STALE_SECONDS = 7 * 24 * 3600
@@ -47,23 +45,6 @@ class Rules:
     file_mode: int | None = None
     max_file_size: int = (1 << 63) - 1
     private: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Twin:
-    """A visible file of the announced size: perhaps the very one. `digest` reads it."""
-
-    descriptor: int
-    size: int
-
-    def digest(self, goes_on: Callable[[], bool] = lambda: True) -> bytes:
-        """Its SHA-256, or anything once `goes_on` says no. Raises Refused. May be called once."""
-        running, buffer = new_digest(), bytearray(_READ_SIZE)
-        with disk_errors(), os.fdopen(self.descriptor, "rb", buffering=0) as file:
-            while (count := file.readinto(buffer)) and goes_on():
-                running.update(memoryview(buffer)[:count])
-            flush(file.fileno())  # "already there" is told like "stored": on the disk
-        return running.digest()
 
 
 class Storage:

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from disk.durable import refusal
-from disk.folders import Seen
+from disk.folders import Seen, Twin
 from disk.partials import Incoming, Partial, Published
 from disk.receipts import RECEIPTS
 from disk.sources import FileSource
@@ -30,7 +30,6 @@ from disk.storage import (
     PARTIAL_AREA,
     Rules,
     Storage,
-    Twin,
     UserFolder,
     close_local,
     open_local,

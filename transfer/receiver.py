@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from crypto_utils import equal, mac, new_digest
+from disk.folders import Twin
 from disk.partials import Incoming, Partial, PathParts, Published
-from disk.storage import Twin
 from errors import Code, ProtocolViolation, Refused
 from wire.channel import Channel
 from wire.messages import (
