@@ -335,6 +335,7 @@ class Receiver:
         """Make the finished files durable and visible, then send their receipts."""
         if not self._group:
             return
+        self._channel.hurry()  # the disk may take a while
         group, self._group, self._group_bytes = self._group, [], 0
         outcomes = self._folder.commit([partial for _, partial in group])
         for (arriving, _), outcome in zip(group, outcomes, strict=True):

@@ -90,8 +90,8 @@ class Channel:
         self._filled = 0
         self._answers: deque[bytes] = deque()
         self._answer_bytes = 0
-        self._consuming = (
-            False  # the consumer is at a message, and answers may gather until it has done with its record
+        self._consumer = (
+            0  # the thread that is at a message: its answers may gather until it is through with the record
         )
         self._sending: deque[_Record] = deque()
         self._next_sent = 0
@@ -116,15 +116,15 @@ class Channel:
     def post(self, message: bytes) -> None:
         """Send a small message soon, without waiting. The protocol's window bounds the queue of an honest peer.
 
-        What is posted while the consumer is at a record leaves when it is through with that, or calls `hurry`: one
-        record for many answers. Raises what ended the channel, when more than the window is due.
+        What the consumer posts at a record leaves when it is through with that, or calls `hurry`: one record for many
+        answers. Raises what ended the channel, when more than the window is due.
         """
         with self._state:
             self._answer_bytes += len(message)
             full = len(self._answers) > _MOST_ANSWERS or self._answer_bytes > _MOST_ANSWER_BYTES
             if not full:
                 self._answers.append(message)
-                if not self._consuming:
+                if self._consumer != threading.get_ident():
                     self._state.notify_all()
         if full:
             self.stop(ConnectionTrouble("the other end asks and does not read", "Send it again"))
@@ -383,13 +383,13 @@ class Channel:
         IntegrityError for a record that fails its authentication, ProtocolViolation.
         """
         while True:
-            self._consuming = True
+            self._consumer = threading.get_ident()
             if not self._arrived:
                 yield None
-            self._consuming = False
+            self._consumer = 0
             self.hurry()
             record = self._wait_for_record()
-            self._consuming = True
+            self._consumer = threading.get_ident()
             try:
                 if record.future is None:
                     self._open(record)
@@ -415,7 +415,7 @@ class Channel:
                     self.stop(problem)
                 raise
             finally:
-                self._consuming = False
+                self._consumer = 0
                 self.hurry()
                 self._release(record)
 
