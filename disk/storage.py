@@ -374,7 +374,7 @@ class UserFolder:
                 continue
             if partial.is_same_file(there):
                 return Published((*path[:-1], name), size=partial.size, sha256=partial.sha256)
-            if stat.S_ISDIR(there.st_mode) and policy != "rename":
+            if stat.S_ISDIR(there.st_mode) and number == 1 and not self._rules.private:
                 raise Refused(Code.IS_FOLDER)
             if policy == "skip":
                 return Published(path, skipped=True)
