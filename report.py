@@ -94,6 +94,8 @@ def _rotating(path: Path) -> "RotatingFileHandler":
         def emit(self, record: logging.LogRecord) -> None:
             """As in the library, but each line is made once and reaches the file in one write."""
             try:
+                if self.stream is None:  # the last rotation has failed
+                    self.stream = self._open()
                 line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
                 if os.fstat(self.stream.fileno()).st_size + len(line) > _LOG_BYTES:
                     self.doRollover()

@@ -1,6 +1,7 @@
 """Whatever comes from outside becomes one harmless line, in the log and on the screen."""
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -160,6 +161,23 @@ def test_log_is_rotated_and_stays_private(tmp_path: Path, monkeypatch: pytest.Mo
         assert (tmp_path / name).stat().st_size <= 1000
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
     assert (tmp_path / "log").read_text().endswith("line 199\n")
+
+
+def test_log_goes_on_after_a_rotation_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_LOG_BYTES", 200)
+    rename = os.rename
+
+    def fail(*names: object) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        raise PermissionError(errno.EACCES, "no")
+
+    with log_at(tmp_path / "log") as log:
+        log.info("x" * 150)
+        monkeypatch.setattr(os, "rename", fail)
+        log.info("y" * 150)
+        log.info("it goes on")
+    assert os.rename is rename
+    assert "it goes on" in (tmp_path / "log").read_text()
 
 
 def test_log_is_made_private_whatever_the_umask(tmp_path: Path) -> None:
