@@ -36,7 +36,6 @@ from wire.messages import (
     BYE_MESSAGE,
     DATA_HEADER_SIZE,
     FILE,
-    Accept,
     End,
     Kind,
     Put,
@@ -302,10 +301,10 @@ def _records(login: Login) -> Iterator[Block]:
     text = encode_message(Kind.PUT, put.body()) + bytes(data) + end.encode()
     yield Block("client_record_0_text", "**Client, record 0**: PUT, DATA and END, back to back.", text)
     yield Block("client_record_0", "The same, sealed, as it is sent.", seal(login.keys.c2s, 0, text))
-    text = Accept(1, 0).encode() + receipt.encode()
+    text = receipt.encode()
     yield Block(
         "server_record_0_text",
-        f"**Server, record 0**: ACCEPT `{Accept(1, 0).body().decode()}` and RECEIPT `{receipt.body().decode()}`.",
+        f"**Server, record 0**: RECEIPT `{receipt.body().decode()}`.",
         text,
     )
     yield Block("server_record_0", "The same, sealed.", seal(login.keys.s2c, 0, text))
