@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from processes import USER, Client, Fault, Proxy, Running, Server
 
+import disk.partials
+
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[..., Proxy]
 
@@ -40,6 +42,12 @@ def no_process_stays() -> Iterator[None]:
     """Whatever becomes of a test, its clients end with it."""
     yield
     Running.kill_all()
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a system where bytes on their way must have a name."""
+    monkeypatch.setattr(disk.partials, "_UNNAMED", 0)
 
 
 @pytest.fixture

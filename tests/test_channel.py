@@ -183,6 +183,57 @@ def test_none_says_that_no_complete_record_waits(against: Against) -> None:
     assert rest == [Cancel(1), Cancel(2), Cancel(3)]
 
 
+def consume_beside(channel: Channel, waiting: int) -> None:
+    """Wait until so many records have arrived that nobody has looked at, so that the reader wakes nobody any more."""
+    with channel._state:
+        assert channel._state.wait_for(lambda: len(channel._arrived) == waiting, 30)
+
+
+def test_answers_to_one_record_gather_into_one(against: Against) -> None:
+    against.raw.say(*(Cancel(number).encode() for number in range(1, 101)))
+    consume_beside(against.channel, 1)
+    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    for number in range(1, 101):
+        next(found)
+        against.channel.post(Cancel(number).encode())
+    against.raw.say(BYE_MESSAGE)
+    assert list(found) == []
+    assert against.raw.record() == [Cancel(number) for number in range(1, 101)]
+
+
+def test_answer_leaves_at_the_end_of_its_record_though_others_wait(against: Against) -> None:
+    for number in (1, 2, 3):
+        against.raw.say(Cancel(number).encode())
+    consume_beside(against.channel, 3)
+    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    next(found)
+    against.channel.post(Cancel(10).encode())
+    next(found)
+    assert against.raw.record() == [Cancel(10)], "at once: an answer that nobody sends leaves with the next PING"
+
+
+def test_answer_leaves_before_its_record_ends_when_it_is_hurried(against: Against) -> None:
+    against.raw.say(Cancel(1).encode(), Cancel(2).encode())
+    consume_beside(against.channel, 1)
+    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    next(found)
+    against.channel.post(Cancel(10).encode())
+    against.channel.hurry()
+    assert against.raw.record() == [Cancel(10)]
+
+
+def test_what_another_thread_posts_does_not_wait_for_the_consumer(against: Against) -> None:
+    """As a sender's BYE, while the thread that takes the answers is at one of them."""
+    against.raw.say(Cancel(1).encode(), Cancel(2).encode())
+    consume_beside(against.channel, 1)
+    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    next(found)
+    thread = threading.Thread(target=against.channel.say_bye)
+    thread.start()
+    thread.join(30)
+    assert against.raw.record() == [Bye()]
+
+
 def test_pings_are_not_delivered(against: Against) -> None:
     against.raw.say(PING_MESSAGE, Cancel(1).encode(), PING_MESSAGE)
     against.raw.say(PING_MESSAGE)

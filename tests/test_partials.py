@@ -274,6 +274,7 @@ def test_kept_bytes_belong_to_one_user(storage: Storage, folder: UserFolder) -> 
 
 
 @pytest.mark.parametrize("size", [5, None], ids=["small", "pipe"])
+@pytest.mark.usefixtures("named")
 def test_small_file_and_pipe_are_never_kept(folder: UserFolder, place: Path, size: int | None) -> None:
     partial = folder.begin(announced(size=size), resumable=False)
     assert isinstance(partial, Partial)
@@ -913,6 +914,8 @@ folder = Storage(root, Rules()).user("alice")
 def test_read_only_partial_of_a_crash_is_taken_up(resumable: bool, linked: bool) -> None:
     """A crash behind `finish` leaves a file that its owner may not open for writing."""
     code = f"""
+from disk import partials
+partials._UNNAMED = 0
 def write(partial, content):
     if {resumable}:
         partial.resume_from(0)
@@ -960,6 +963,7 @@ def small(folder: UserFolder, transfer: bytes = ONE, *path: str) -> Partial:
 
 
 @pytest.mark.parametrize("stale", [b"", b"half of something longer"])
+@pytest.mark.usefixtures("named")
 def test_stale_small_file_of_the_same_transfer_is_replaced(
     folder: UserFolder, home: Path, place: Path, stale: bytes
 ) -> None:
@@ -971,6 +975,7 @@ def test_stale_small_file_of_the_same_transfer_is_replaced(
     assert left(place) == []
 
 
+@pytest.mark.usefixtures("named")
 def test_small_file_that_is_locked_before_its_maker_can_is_busy(
     folder: UserFolder, home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -993,6 +998,7 @@ def test_small_file_that_is_locked_before_its_maker_can_is_busy(
     assert left(place) == []
 
 
+@pytest.mark.usefixtures("named")
 def test_stale_small_file_that_was_published_stays_as_it_is(folder: UserFolder, home: Path, place: Path) -> None:
     partial = small(folder)
     (home / "old").write_bytes(b"published")
@@ -1002,6 +1008,7 @@ def test_stale_small_file_that_was_published_stays_as_it_is(folder: UserFolder, 
     assert ((home / "old").read_bytes(), (home / "small").read_bytes()) == (b"published", b"new")
 
 
+@pytest.mark.usefixtures("named")
 def test_small_file_of_the_same_transfer_that_is_held_is_busy(folder: UserFolder, place: Path) -> None:
     first, second = small(folder), small(folder)
     first.write(memoryview(b"n"))
@@ -1186,6 +1193,7 @@ def test_held_file_is_not_swept_where_locks_belong_to_the_process(
     assert left(place) == []
 
 
+@pytest.mark.usefixtures("named")
 def test_small_and_orphaned_leftovers_go_at_once(storage: Storage, folder: UserFolder, place: Path) -> None:
     little = small(folder)
     little.write(memoryview(b"n"))

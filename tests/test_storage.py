@@ -236,6 +236,7 @@ print(f"{os.stat(sys.argv[2] + '/alice/d/a').st_mode & 0o7777:o}", f"{os.umask(0
     assert run_python(code, umask, tmp_path / "r") == f"{expected} {umask:o}"
 
 
+@pytest.mark.usefixtures("named")
 def test_partial_is_private_and_named_by_hash_only(folder: UserFolder, root: Path) -> None:
     partial = begun(folder, announced("secret-name.txt", mode=0o644))
     (name,) = left(root)
@@ -247,6 +248,7 @@ def test_partial_is_private_and_named_by_hash_only(folder: UserFolder, root: Pat
     partial.discard()
 
 
+@pytest.mark.usefixtures("named")
 def test_refuse_the_same_transfer_twice_at_once(folder: UserFolder, home: Path, root: Path) -> None:
     first = begun(folder, announced("a", transfer=b"t" * 16), b"one")
     for name in ("a", "b"):
@@ -280,9 +282,9 @@ def test_longest_name_and_deepest_path_are_taken(folder: UserFolder, home: Path)
 
 def test_fail_refuses_a_taken_name_before_the_content(folder: UserFolder, home: Path, root: Path) -> None:
     (home / "a").write_bytes(b"older")
-    for size in (3, None):
+    for size, resumable in ((3, True), (None, False)):
         with pytest.raises(Refused) as caught:
-            folder.begin(announced("a", size=size), resumable=False)
+            folder.begin(announced("a", size=size), resumable)
         assert caught.value.code is Code.EXISTS
     assert (home / "a").read_bytes() == b"older"
     assert left(root) == []
@@ -367,6 +369,7 @@ def test_file_where_a_folder_is_needed(folder: UserFolder, home: Path, root: Pat
     assert left(root) == []
 
 
+@pytest.mark.usefixtures("named")
 def test_published_file_whose_partial_name_remains_is_no_collision(folder: UserFolder, home: Path) -> None:
     """As after a crash between the link and the removal of the partial's name."""
     partial = begun(folder, announced("a"))
@@ -468,6 +471,7 @@ def test_users_partial_area_that_is_a_trap_is_refused(storage: Storage, root: Pa
     assert tree(outside) == {"target"}
 
 
+@pytest.mark.usefixtures("named")
 def test_link_planted_at_the_partials_name_is_refused(folder: UserFolder, root: Path, outside: Path) -> None:
     partial = folder.begin(announced("a"), resumable=False)
     assert isinstance(partial, Partial)
@@ -595,7 +599,8 @@ def test_small_file_of_equal_size_that_differs_goes_on_by_policy(folder: UserFol
 def test_same_file_that_appears_before_the_commit_is_already_there(folder: UserFolder, home: Path, policy: str) -> None:
     partial = written(folder.begin(announced("a", policy=policy), resumable=True))
     (home / "a").write_bytes(b"new")
-    assert commit(folder, partial) == [Published(("a",), already=True)]
+    skipped = policy == "skip"
+    assert commit(folder, partial) == [Published(("a",), skipped=skipped, already=not skipped)]
     assert tree(home) == {"a"}
 
 
@@ -1112,6 +1117,7 @@ def test_local_partial_area_that_is_a_trap_is_refused(tmp_path: Path, outside: P
 # --- discard and sweep ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("named")
 def test_discard_leaves_nothing(folder: UserFolder, home: Path, root: Path) -> None:
     before = open_descriptors()
     partial = begun(folder, announced("deep", "a"))
@@ -1130,6 +1136,7 @@ def test_discard_before_the_first_byte_leaves_nothing(folder: UserFolder, home: 
     assert (left(root), tree(home)) == ([], set())
 
 
+@pytest.mark.usefixtures("named")
 def test_discard_does_not_take_a_partial_of_another(folder: UserFolder, home: Path) -> None:
     first = begun(folder, announced("a", transfer=b"t" * 16))
     second = folder.begin(announced("a", transfer=b"t" * 16), resumable=False)
@@ -1140,6 +1147,7 @@ def test_discard_does_not_take_a_partial_of_another(folder: UserFolder, home: Pa
     assert commit(folder, first) == [Published(("a",))]
 
 
+@pytest.mark.usefixtures("named")
 def test_sweep_removes_what_nobody_holds(storage: Storage, folder: UserFolder, root: Path) -> None:
     for user in ("alice", "gone"):
         (root / PARTIAL_AREA / user).mkdir(exist_ok=True)
@@ -1210,8 +1218,10 @@ def test_sweep_removes_a_finished_read_only_partial_without_roots_rights() -> No
     code = """
 import os, sys
 from pathlib import Path
+from disk import partials
 from disk.partials import Incoming
 from disk.storage import Rules, Storage
+partials._UNNAMED = 0
 if os.getuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 root = Path(sys.argv[1]) / "r"
@@ -1237,6 +1247,7 @@ print(left, Storage(root, Rules()).sweep(), len(os.listdir(root / ".partial/alic
         place.rmdir()
 
 
+@pytest.mark.usefixtures("named")
 def test_partial_swept_before_its_lock_is_made_again(
     storage: Storage, folder: UserFolder, home: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1266,7 +1277,9 @@ def test_max_file_size_is_the_last_size_taken(root: Path) -> None:
 
 
 def test_more_than_the_disk_has_free_is_refused_before_the_content(folder: UserFolder, root: Path) -> None:
-    assert code_of(put(folder, "a", size=1 << 62)) is Code.NO_SPACE
+    with pytest.raises(Refused) as caught:
+        folder.begin(announced("a", size=1 << 62), resumable=True)
+    assert caught.value.code is Code.NO_SPACE
     assert left(root) == []
 
 
