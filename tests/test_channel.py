@@ -183,55 +183,83 @@ def test_none_says_that_no_complete_record_waits(against: Against) -> None:
     assert rest == [Cancel(1), Cancel(2), Cancel(3)]
 
 
-def consume_beside(channel: Channel, waiting: int) -> None:
-    """Wait until so many records have arrived that nobody has looked at, so that the reader wakes nobody any more."""
+def wakes(channel: Channel, waiting: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts from now on how often the writer is woken; so many records are here already, and no more will come."""
     with channel._state:
         assert channel._state.wait_for(lambda: len(channel._arrived) == waiting, 30)
+    count, notify_all = [0], channel._state.notify_all
+
+    def counted() -> None:
+        count[0] += bool(channel._answers)
+        notify_all()
+
+    monkeypatch.setattr(channel._state, "notify_all", counted)
+    return count
 
 
-def test_answers_to_one_record_gather_into_one(against: Against) -> None:
+def test_answers_to_one_record_gather_into_one(against: Against, monkeypatch: pytest.MonkeyPatch) -> None:
     against.raw.say(*(Cancel(number).encode() for number in range(1, 101)))
-    consume_beside(against.channel, 1)
+    woken = wakes(against.channel, 1, monkeypatch)
     found = (arrived for arrived in against.channel.messages() if arrived is not None)
     for number in range(1, 101):
         next(found)
         against.channel.post(Cancel(number).encode())
+    assert woken == [0]
     against.raw.say(BYE_MESSAGE)
     assert list(found) == []
     assert against.raw.record() == [Cancel(number) for number in range(1, 101)]
 
 
-def test_answer_leaves_at_the_end_of_its_record_though_others_wait(against: Against) -> None:
+def test_answer_leaves_at_the_end_of_its_record_though_others_wait(
+    against: Against, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in (1, 2, 3):
         against.raw.say(Cancel(number).encode())
-    consume_beside(against.channel, 3)
+    woken = wakes(against.channel, 3, monkeypatch)
     found = (arrived for arrived in against.channel.messages() if arrived is not None)
     next(found)
     against.channel.post(Cancel(10).encode())
+    assert woken == [0]
     next(found)
-    assert against.raw.record() == [Cancel(10)], "at once: an answer that nobody sends leaves with the next PING"
+    assert woken[0] > 0
+    assert against.raw.record() == [Cancel(10)]
 
 
-def test_answer_leaves_before_its_record_ends_when_it_is_hurried(against: Against) -> None:
+def test_answer_leaves_before_its_record_ends_when_it_is_hurried(
+    against: Against, monkeypatch: pytest.MonkeyPatch
+) -> None:
     against.raw.say(Cancel(1).encode(), Cancel(2).encode())
-    consume_beside(against.channel, 1)
+    woken = wakes(against.channel, 1, monkeypatch)
     found = (arrived for arrived in against.channel.messages() if arrived is not None)
     next(found)
     against.channel.post(Cancel(10).encode())
     against.channel.hurry()
+    assert woken[0] > 0
     assert against.raw.record() == [Cancel(10)]
 
 
-def test_what_another_thread_posts_does_not_wait_for_the_consumer(against: Against) -> None:
+def test_what_another_thread_posts_does_not_wait_for_the_consumer(
+    against: Against, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a sender's BYE, while the thread that takes the answers is at one of them."""
     against.raw.say(Cancel(1).encode(), Cancel(2).encode())
-    consume_beside(against.channel, 1)
+    woken = wakes(against.channel, 1, monkeypatch)
     found = (arrived for arrived in against.channel.messages() if arrived is not None)
     next(found)
     thread = threading.Thread(target=against.channel.say_bye)
     thread.start()
     thread.join(30)
+    assert woken[0] > 0
     assert against.raw.record() == [Bye()]
+
+
+def test_answer_of_a_consumer_that_stops_in_the_middle_leaves_with_the_close(against: Against) -> None:
+    against.raw.say(Cancel(1).encode(), Cancel(2).encode())
+    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    next(found)
+    against.channel.post(Cancel(10).encode())
+    against.channel.close()
+    assert against.raw.hear() == Cancel(10)
 
 
 def test_pings_are_not_delivered(against: Against) -> None:
