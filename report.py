@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LOG_BYTES = 5_000_000
 _LOG_KEPT = 3
 _EVENT_SECONDS = 0.5
+_MOST_LINES = 256
 
 # What no line of ours says need not be found out for each line: logging's own advice for programs in a hurry.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -55,7 +56,7 @@ def amount(count: float) -> str:
 
 
 class _OneLine(logging.Formatter):
-    """One event, one line, in UTC: `2026-01-31T12:00:00.123Z INFO text`."""
+    """One event, one line, in UTC: `2026-01-31T12:00:00.123Z INFO text`. A list of events is as many lines."""
 
     _second, _shown = -1, ""
 
@@ -66,6 +67,9 @@ class _OneLine(logging.Formatter):
         return f"{self._shown}.{int(record.msecs):03d}Z"
 
     def format(self, record: logging.LogRecord) -> str:
+        if isinstance(record.msg, list):
+            head = f"{self.formatTime(record)} {record.levelname} "
+            return "\n".join([escape(head + event) for event in record.msg])
         return escape(super().format(record))
 
 
@@ -226,7 +230,8 @@ class Reporter:
     """
 
     def __init__(self, log: logging.Logger, quiet: bool, as_json: bool, receipts: TextIO | None) -> None:
-        self._log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
+        self._own_log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
+        self._arrived: list[str] = []  # lines for the log that need not be there before the next pause
         self._progress = Progress(None, shown=False)
         self._lock = threading.Lock()
         self._told = 0.0
@@ -236,6 +241,17 @@ class Reporter:
         self.bytes_done = 0
         self.bytes_moved = 0
         self.status = 0
+
+    @property
+    def _log(self) -> logging.Logger:
+        self.pause()  # lines stay in the order of what happened
+        return self._own_log
+
+    def pause(self) -> None:
+        """Nothing more has arrived for now: what was not worth a write of its own goes to the log."""
+        if self._arrived:
+            lines, self._arrived = self._arrived, []
+            self._own_log.info(lines)
 
     def to_standard_error(self) -> None:
         """Standard output is taken by content: results go elsewhere."""
@@ -282,7 +298,7 @@ class Reporter:
 
     def started(self, name: str, path: str, size: int | None) -> None:
         """One file is announced."""
-        self._log.debug("started: %s as %s, %s bytes", name, path, size)
+        self._own_log.debug("started: %s as %s, %s bytes", name, path, size)
         self._progress.name(name)
         self._event("started", name=name, path=path, size=size)
 
@@ -323,7 +339,9 @@ class Reporter:
         self.delivered_count += 1
         self.bytes_done += size
         digest = sha256.hex()
-        self._log.info("receipt (%s): %s, %d bytes, SHA-256 %s", outcome, path, size, digest)
+        self._arrived.append(f"receipt ({outcome}): {path}, {size} bytes, SHA-256 {digest}")
+        if len(self._arrived) >= _MOST_LINES:
+            self.pause()
         if self._quiet and not self._json and self._receipts is None:
             return
         receipt = {"name": name, "path": path, "size": size, "sha256": digest, "time": _utc(time_ns)}

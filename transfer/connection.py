@@ -200,10 +200,21 @@ class _Taking:
     """What becomes of what a client sends, for the log."""
 
     def __init__(self, log: _Log) -> None:
-        self._log = log
+        self._own_log = log
+        self._stored: list[str] = []  # lines for the log; a group's are written together
+
+    @property
+    def _log(self) -> _Log:
+        self.pause()  # lines stay in the order of what happened
+        return self._own_log
+
+    def pause(self) -> None:
+        if self._stored:
+            lines, self._stored = self._stored, []
+            self._own_log.info(lines)
 
     def taking(self, put: Put, size: int | None) -> None:
-        self._log.debug("taking %s, %s bytes", show_path(put.path), size)
+        self._own_log.debug("taking %s, %s bytes", show_path(put.path), size)
 
     def resumed(self, put: Put, offset: int) -> None:
         self._log.info("resumed %s from byte %d on", show_path(put.path), offset)
@@ -213,7 +224,8 @@ class _Taking:
 
     def stored(self, put: Put, receipt: Receipt) -> None:
         sha256 = receipt.sha256.hex() if receipt.sha256 is not None else "-"
-        self._log.info("%s %s, %d bytes, SHA-256 %s", receipt.outcome, show_path(receipt.path), receipt.size, sha256)
+        path = show_path(receipt.path)
+        self._stored.append(f"{receipt.outcome} {path}, {receipt.size} bytes, SHA-256 {sha256}")
 
     def refused(self, put: Put, problem: Refused) -> None:
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
@@ -235,4 +247,5 @@ class _Prefixed(_Log):
 
     def process(self, msg: object, kwargs: object) -> tuple[object, object]:  # type: ignore[override]
         extra = self.extra or {}
-        return f"#{extra['number']} {extra['who']}: {msg}", kwargs
+        head = f"#{extra['number']} {extra['who']}: "
+        return [head + line for line in msg] if isinstance(msg, list) else f"{head}{msg}", kwargs

@@ -174,6 +174,9 @@ class Sending:
         self.left.pop(item, None)
         self._reporter.failed(item.name, problem)
 
+    def pause(self) -> None:
+        self._reporter.pause()
+
 
 # --- fetching ---------------------------------------------------------------------------------------------------------
 
@@ -268,6 +271,9 @@ class Fetching:
 
     def cut_off(self, put: Put, size: int, kept: bool) -> None:
         pass
+
+    def pause(self) -> None:
+        self._reporter.pause()
 
     def not_given(self, id: int, problem: Refused) -> None:
         if id > len(self.wanted):

@@ -67,6 +67,7 @@ class Events(Protocol):
     def withdrawn(self, put: Put) -> None: ...
     def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
     def not_given(self, id: int, problem: Refused) -> None: ...
+    def pause(self) -> None: ...  # nothing more becomes of anything for now
 
 
 class _Arriving:
@@ -345,6 +346,7 @@ class Receiver:
             else:
                 word = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
                 self._receipt(arriving, outcome, word)
+        self._events.pause()
         self._channel.hurry()
 
     def _receipt(self, arriving: _Arriving, published: Published, outcome: str) -> None:

@@ -199,5 +199,8 @@ class _Giving:
         if receipt.outcome != "folder":
             self._log("given (%s): %s, %d bytes", receipt.outcome, item.name, receipt.size)
 
+    def pause(self) -> None:
+        pass
+
     def failed(self, item: Item, problem: TransferError) -> None:
         self._log("not given: %s: %s", item.name, problem.cause)

@@ -84,6 +84,7 @@ class Events(Protocol):
     def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
     def delivered(self, item: Item, receipt: Receipt) -> None: ...
     def failed(self, item: Item, problem: TransferError) -> None: ...
+    def pause(self) -> None: ...  # nothing more has arrived for now
 
 
 class _Outgoing:
@@ -142,8 +143,9 @@ class Sender:
         try:
             for item in items:
                 self._announce(item)
-                while self._serve(wait=False):
-                    pass
+                while self._todo or self._over:
+                    if not self._serve(wait=False):
+                        break
             while self._unfinished():
                 self._serve(wait=True)
             self._channel.say_bye()
@@ -190,16 +192,31 @@ class Sender:
             kind, size, mtime = FILE, source.size, source.mtime
             mode = None if source.mode is None else source.mode & item.mode_mask
         put = Put(self._last_id, item.transfer, item.target, kind, size, mtime, mode, item.policy)
-        outgoing = _Outgoing(item, source, put)
-        with self._state:
-            self._open[put.id] = outgoing
+        outgoing = self._open[put.id] = _Outgoing(item, source, put)
         self._events.started(item, size)
         self._channel.send(encode_message(Kind.PUT, outgoing.body))
         if not outgoing.unasked:
             self._waiting += 1
         elif source is not None:
             outgoing.begun = True
-            self._send_content(outgoing, source, 0)
+            self._send_unasked(outgoing, source, size or 0)
+
+    def _send_unasked(self, outgoing: _Outgoing, source: Source, size: int) -> None:
+        """The content of a small file, and END; or CANCEL, when it can't be read as it was."""
+        try:
+            if size:
+                room = self._channel.content_room(size)
+                if source.read_into(room) < size:
+                    raise changed(outgoing.item.name)
+                outgoing.digest.update(room)
+                self._channel.content_done(outgoing.put.id, 0, size)
+                self._events.progress(outgoing.item, size)
+                self._pace.spend(size)
+            source.check_unchanged()
+        except SourceError as problem:
+            self._withdraw(outgoing, source, problem)
+        else:
+            self._end(outgoing, source, size)
 
     def _serve(self, wait: bool) -> bool:
         """Do one thing that an answer asks for, if there is one. With `wait`, until something happens."""
@@ -284,6 +301,9 @@ class Sender:
         except SourceError as problem:
             self._withdraw(outgoing, source, problem)
             return
+        self._end(outgoing, source, size)
+
+    def _end(self, outgoing: _Outgoing, source: Source, size: int) -> None:
         source.close()
         sha256 = outgoing.digest.digest()
         proof = mac(self._secret, *file_mac_input(outgoing.body, size, sha256))
@@ -337,6 +357,8 @@ class Sender:
             for arrived in self._messages:
                 if arrived is not None:
                     self._answer(arrived[0])
+                else:
+                    self._events.pause()
         except BaseException as problem:  # whatever it is, the sending thread raises it
             self._problem = problem
             self._channel.stop(problem)
@@ -362,10 +384,10 @@ class Sender:
                 self._events.delivered(outgoing.item, message)
         else:
             self._check_offset(outgoing, message)
-        with self._state:
-            if not outgoing.unasked and not outgoing.begun:
+        if not outgoing.unasked and not outgoing.begun:
+            with self._state:
                 self._todo.append((outgoing, message))
-            self._state.notify_all()
+                self._state.notify_all()
 
     @staticmethod
     def _check_offset(outgoing: _Outgoing, message: Accept | Check) -> None:

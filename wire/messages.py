@@ -8,7 +8,7 @@ made. This room knows no socket, no file, no clock and no key.
 import json
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -54,12 +54,6 @@ def _refuse(*_: Any) -> NoReturn:
     raise ProtocolViolation("a number that is no integer")
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > 20:
-        raise ProtocolViolation("an over-long integer")
-    return int(digits)
-
-
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -67,9 +61,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_JSON = json.JSONDecoder(
-    object_pairs_hook=_no_duplicates, parse_float=_refuse, parse_constant=_refuse, parse_int=_integer
-)
+# An integer of over 4,300 digits is a ValueError of Python's own; what is shorter meets the range of its field.
+_JSON = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_float=_refuse, parse_constant=_refuse)
 
 
 def _read_json(body: memoryview) -> Any:
@@ -85,14 +78,32 @@ def _read_json(body: memoryview) -> Any:
     return value
 
 
-_TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_quote = json.encoder.encode_basestring
 
 
-def _write_json(value: Any) -> bytes:
-    try:
-        return _TO_JSON(value).encode()
-    except UnicodeEncodeError:
-        raise ProtocolViolation("a lone surrogate") from None
+def _write_json(value: Any) -> str:
+    """What `json.dumps` makes of a field, without blanks; each kind that a field has, and no other."""
+    kind = type(value)
+    if kind is int:
+        return str(value)
+    if kind is str:
+        return _quote(value)
+    if kind is bytes:
+        return f'"{value.hex()}"'
+    if value is None:
+        return "null"
+    if kind is tuple:
+        return f"[{','.join(map(_write_json, value))}]"
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is Code:
+        return _quote(value.value)
+    return _write_fields(value)
+
+
+def _write_fields(value: Any) -> str:
+    fields = ",".join([f'"{name}":{_write_json(getattr(value, name))}' for name in value.CHECKS])
+    return f"{{{fields}}}"
 
 
 def _range(least: int, most: int) -> FieldCheck:
@@ -172,17 +183,6 @@ def _fields_of(shape: type[_Shape], value: Any) -> _Shape:
     return shape(*[check(value[name]) for name, check in checks.items()])
 
 
-def _plain(value: Any) -> Any:
-    """What JSON writes for a field."""
-    if type(value) is bytes:
-        return value.hex()
-    if type(value) is tuple:
-        return [_plain(part) for part in value]
-    if type(value) is Entry:
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Control:
     """Base of the messages with a JSON body: the same fields, each always present, and nothing else."""
@@ -192,7 +192,10 @@ class Control:
 
     def body(self) -> bytes:
         """The JSON body alone."""
-        return _write_json({name: _plain(getattr(self, name)) for name in self.CHECKS})
+        try:
+            return _write_fields(self).encode()
+        except UnicodeEncodeError:
+            raise ProtocolViolation("a lone surrogate") from None
 
     def encode(self) -> bytes:
         """The whole message. Raises ProtocolViolation over the ceiling of control messages."""
