@@ -171,6 +171,9 @@ class Told:
             self.ends[item] += 1
             self.problems[item] = problem
 
+    def pause(self) -> None:
+        pass
+
     def codes(self) -> dict[str, Code | type[TransferError]]:
         return {
             "/".join(item.target): problem.code if isinstance(problem, Refused) else type(problem)
@@ -216,6 +219,9 @@ class Taken:
 
     def not_given(self, id: int, problem: Refused) -> None:
         raise ProtocolViolation("a REFUSE from a client")
+
+    def pause(self) -> None:
+        pass
 
 
 def anything(right: str) -> None:

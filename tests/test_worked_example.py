@@ -333,6 +333,9 @@ class _Taking:
     def not_given(self, id: int, problem: Refused) -> None:
         raise AssertionError("a client's REFUSE") from problem
 
+    def pause(self) -> None:
+        pass
+
 
 @contextmanager
 def _serving(root: Path, sock: socket.socket, keys: SessionKeys, engine: Engine) -> Iterator[None]:
@@ -399,6 +402,9 @@ class _Told:
 
     def failed(self, item: Item, problem: TransferError) -> None:
         raise AssertionError(f"{item} failed") from problem
+
+    def pause(self) -> None:
+        pass
 
 
 def test_the_real_client_says_what_the_client_of_the_document_says(tmp_path: Path, engine: Engine) -> None:
