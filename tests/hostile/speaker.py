@@ -1,0 +1,608 @@
+"""A second, small speaker of the protocol: a client and a server that say whatever they are told to, legal or not.
+
+It is written from docs/PROTOCOL.md and from nothing else, and follows the order of its sections. It is no model of a
+good program: it exists to break rules. Each frame of a login can be changed, repeated or left out (`changes`), each
+record and message made of any bytes; unless it is told otherwise, it does what the document says.
+
+Rules: it imports no room of the project. It believes nothing that it is told: whatever the other end says against the
+document raises `Broken`, and an end of the connection where something had to come raises `Ended`.
+"""
+
+import contextlib
+import functools
+import hashlib
+import hmac
+import json
+import os
+import socket
+import time
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from Crypto.Cipher import AES
+from Crypto.Protocol import HPKE
+from Crypto.PublicKey import ECC, MLKEM
+
+SECONDS = 20.0
+
+Change = Callable[[bytes], bytes]  # a whole frame, with its size, to what goes on the wire in its place
+Fields = dict[str, Any]
+
+
+class Broken(Exception):
+    """The other end has broken a rule of the document."""
+
+
+class Ended(Exception):
+    """The other end has closed where something had to come. The argument: `closed` or `reset`."""
+
+
+def check(holds: object, rule: str) -> None:
+    """Raise `Broken` unless the rule holds."""
+    if not holds:
+        raise Broken(rule)
+
+
+# --- 1. Words ---------------------------------------------------------------------------------------------------------
+
+
+def u32(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
+def u64(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def le64(number: int) -> bytes:
+    return number.to_bytes(8, "little")
+
+
+def mac(key: bytes, data: bytes) -> bytes:
+    return hmac.digest(key, data, "sha256")
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def extract(salt: bytes, ikm: bytes) -> bytes:
+    return mac(salt or bytes(32), ikm)
+
+
+def expand(prk: bytes, info: bytes, size: int) -> bytes:
+    first = mac(prk, info + b"\1")
+    return (first + mac(prk, first + info + b"\2"))[:size]
+
+
+# --- 2. Frames --------------------------------------------------------------------------------------------------------
+
+LOGIN_LIMIT, RECORD_LIMIT = 8192, 2**20 + 4096 + 16
+
+
+def frame(payload: bytes) -> bytes:
+    return u32(len(payload)) + payload
+
+
+class Line:
+    """One TCP connection, and the frames on it. `source` is the address of this machine that it comes from."""
+
+    def __init__(self, where: int | socket.socket, source: str = "127.0.0.1") -> None:
+        if isinstance(where, int):
+            where = socket.create_connection(("127.0.0.1", where), SECONDS, (source, 0))
+        self.sock = where
+        self.sock.settimeout(SECONDS)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self) -> "Line":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, raw: bytes) -> None:
+        """Any bytes. An end of the connection is noticed by whoever reads."""
+        with contextlib.suppress(ConnectionError):
+            self.sock.sendall(raw)
+
+    def exactly(self, size: int) -> bytes:
+        """So many bytes; raises Ended."""
+        got = bytearray()
+        while len(got) < size:
+            try:
+                piece = self.sock.recv(size - len(got))
+            except ConnectionError:
+                raise Ended("reset") from None
+            if not piece:
+                raise Ended("closed")
+            got += piece
+        return bytes(got)
+
+    def frame(self, least: int, most: int) -> bytes:
+        """The next frame, whole, with its size. Raises Ended, and Broken for a size outside."""
+        header = self.exactly(4)
+        size = int.from_bytes(header, "big")
+        check(least <= size <= most, f"size of a frame: {size}")
+        return header + self.exactly(size)
+
+    def login_frame(self) -> bytes:
+        return self.frame(1, LOGIN_LIMIT)
+
+    def rest(self) -> tuple[bytes, str]:
+        """All that comes until the end, and how it ended: `closed` or `reset`."""
+        got = bytearray()
+        while True:
+            try:
+                piece = self.sock.recv(1 << 16)
+            except ConnectionError:
+                return bytes(got), "reset"
+            if not piece:
+                return bytes(got), "closed"
+            got += piece
+
+    def stop(self) -> None:
+        """Shut down the sending side."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+# --- 6. From the password to w0 and w1 --------------------------------------------------------------------------------
+
+N_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+VERIFIER = b"secure-file-transfer receiver v1"
+PROFILES = {1: (32768, 8, 3)}
+
+
+@functools.cache
+def scalars(user: bytes, password: str, salt: bytes, profile: int) -> tuple[int, int]:
+    """`w0` and `w1`."""
+    check(profile in PROFILES, f"profile {profile}")
+    n, r, p = PROFILES[profile]
+    parts = (unicodedata.normalize("NFC", password).encode(), user, VERIFIER)
+    text = b"".join(le64(len(part)) + part for part in parts)
+    both = hashlib.scrypt(text, salt=salt, n=n, r=r, p=p, dklen=80, maxmem=1 << 27)
+    w0, w1 = (int.from_bytes(half, "big") % N_ORDER for half in (both[:40], both[40:]))
+    check(w0 and w1, "zero")
+    return w0, w1
+
+
+# --- 7. From the ML-KEM ciphertext to ss_pq ---------------------------------------------------------------------------
+
+KEM_INFO, KEM_EXPORT = b"secure-file-transfer v1 kem", b"sft1 ss_pq"
+
+
+def encapsulate(key: bytes) -> tuple[bytes, bytes]:
+    """The ciphertext, and ss_pq."""
+    try:
+        receiver = MLKEM.construct(param_set=MLKEM.ML_KEM_768, ek=key)
+    except ValueError as problem:
+        raise Broken("encapsulation key") from problem
+    context = HPKE.new(receiver_key=receiver, aead_id=HPKE.AEAD.EXPORT_ONLY, info=KEM_INFO)
+    return context.enc, context.export(KEM_EXPORT, 32)
+
+
+def decapsulate(key: MLKEM.MLKEMKey, ciphertext: bytes) -> bytes:
+    """ss_pq."""
+    context = HPKE.new(receiver_key=key, aead_id=HPKE.AEAD.EXPORT_ONLY, enc=ciphertext, info=KEM_INFO)
+    return context.export(KEM_EXPORT, 32)
+
+
+# --- 8. SPAKE2+ -------------------------------------------------------------------------------------------------------
+
+Point = Any  # of P-256, with + and *; the library has no public name for its type
+
+PRIME = 2**256 - 2**224 + 2**192 + 2**96 - 1
+
+
+def point_at(x: int, y: int) -> Point:
+    """Raises ValueError when it is not on the curve."""
+    return ECC.construct(curve="P-256", point_x=x, point_y=y).pointQ
+
+
+G = point_at(
+    0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+    0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+)
+M = point_at(
+    0x886E2F97ACE46E55BA9DD7242579F2993B64E16EF3DCAB95AFD497333D8FA12F,
+    0x5FF355163E43CE224E0B0E65FF02AC8E5C7BE09419C785E0CA547D55A12E2D20,
+)
+N = point_at(
+    0xD8BBD6C639C62937B04D997F38C3770719C629D7014D49A24B4F98BAA1292B49,
+    0x07D60AA6BFADE45008A636337F5168C64D9BD36034808CD564490B1E656EDBE7,
+)
+
+
+def encode(point: Point) -> bytes:
+    """65 bytes."""
+    if point.is_point_at_infinity():
+        return b"\4" + bytes(64)
+    return b"\4" + int(point.x).to_bytes(32, "big") + int(point.y).to_bytes(32, "big")
+
+
+def decode(data: bytes) -> Point:
+    """Raises Broken for what is no point."""
+    check(len(data) == 65 and data[0] == 4, "form of a point")
+    x, y = int.from_bytes(data[1:33], "big"), int.from_bytes(data[33:], "big")
+    check(x < PRIME and y < PRIME and (x or y), "coordinates of a point")
+    try:
+        return point_at(x, y)
+    except ValueError as problem:
+        raise Broken("point that is not on the curve") from problem
+
+
+def scalar() -> int:
+    return int.from_bytes(os.urandom(48), "big") % N_ORDER or 1
+
+
+class Proofs(NamedTuple):
+    """What both ends derive from the transcript."""
+
+    shared: bytes
+    confirm_p: bytes
+    confirm_v: bytes
+
+
+def prove(
+    frames: list[bytes], ss_pq: bytes, user: bytes, share_p: bytes, share_v: bytes, z: bytes, v: bytes, w0: int
+) -> Proofs:
+    context = b"secure-file-transfer v1 login" + frames[0] + frames[1] + ss_pq
+    parts = (context, user, VERIFIER, encode(M), encode(N), share_p, share_v, z, v, w0.to_bytes(32, "big"))
+    prk = extract(b"", sha256(b"".join(le64(len(part)) + part for part in parts)))
+    keys = expand(prk, b"ConfirmationKeys", 64)
+    return Proofs(expand(prk, b"SharedKey", 32), mac(keys[:32], share_v), mac(keys[32:], share_p))
+
+
+# --- 3. to 5. The login -----------------------------------------------------------------------------------------------
+
+MAGIC = b"SFTlogin"
+
+
+def client_hello(user: bytes, key: bytes, versions: bytes = b"\1") -> bytes:
+    """A payload."""
+    return MAGIC + bytes([len(versions)]) + versions + bytes([len(user)]) + user + key
+
+
+def server_hello(salt: bytes, ciphertext: bytes, profile: int = 1) -> bytes:
+    """A payload, status 0."""
+    return bytes([0, 1, profile]) + salt + ciphertext
+
+
+class ClientLogin:
+    """The steps of a client, each of which makes or reads one whole frame."""
+
+    def __init__(self, user: str | bytes, password: str) -> None:
+        self.user = user if isinstance(user, bytes) else user.encode()
+        self.password, self.frames = password, list[bytes]()
+        self.key = MLKEM.generate(param_set=MLKEM.ML_KEM_768)
+        self.x = scalar()
+
+    def hello(self) -> bytes:
+        """Frame 1."""
+        self.frames = [frame(client_hello(self.user, self.key.ek))]
+        return self.frames[0]
+
+    def hear_hello(self, whole: bytes) -> None:
+        """Frame 2: what `share` needs."""
+        hello = whole[4:]
+        check(len(hello) == 1123 and hello[:2] == b"\0\1", f"ServerHello {hello[:3].hex()}")
+        self.ss_pq = decapsulate(self.key, hello[35:])
+        self.w0, self.w1 = scalars(self.user, self.password, hello[3:35], hello[2])
+        self.frames.append(whole)
+
+    def share(self) -> bytes:
+        """Frame 3."""
+        self.share_p = encode(G * self.x + M * self.w0)
+        self.frames.append(frame(self.share_p))
+        return self.frames[2]
+
+    def hear_proof(self, whole: bytes) -> None:
+        """Frame 4; Broken when the server has not proved that it knows the password."""
+        check(len(whole) == 101, "size of frame 4")
+        share_v, confirm_v = whole[4:69], whole[69:]
+        base = decode(share_v) + N * (N_ORDER - self.w0)
+        z, v = encode(base * self.x), encode(base * self.w1)
+        self.proofs = prove(self.frames, self.ss_pq, self.user, self.share_p, share_v, z, v, self.w0)
+        check(hmac.compare_digest(self.proofs.confirm_v, confirm_v), "confirmV")
+        self.frames.append(whole)
+
+    def proof(self) -> bytes:
+        """Frame 5."""
+        self.frames.append(frame(self.proofs.confirm_p))
+        return self.frames[4]
+
+    def session(self, line: Line) -> "Session":
+        return Session(line, self.frames, self.proofs.shared + self.ss_pq, client=True)
+
+
+class ServerLogin:
+    """The steps of a server that knows the password of everybody who comes."""
+
+    def __init__(self, password: str, salt: bytes = b"s" * 32) -> None:
+        self.password, self.salt, self.y = password, salt, scalar()
+
+    def hello(self, whole: bytes) -> bytes:
+        """Frame 1 to frame 2."""
+        hello = whole[4:]
+        check(hello[:8] == MAGIC and hello[8] >= 1, "magic")
+        at = 9 + hello[8]
+        check(1 in hello[9:at] and 1 <= hello[at] <= 32, "versions and size of the name")
+        self.user = hello[at + 1 : at + 1 + hello[at]]
+        key = hello[at + 1 + hello[at] :]
+        check(len(key) == 1184, "size of the key")
+        ciphertext, self.ss_pq = encapsulate(key)
+        self.frames = [whole, frame(server_hello(self.salt, ciphertext))]
+        return self.frames[1]
+
+    def proof(self, whole: bytes) -> bytes:
+        """Frame 3 to frame 4."""
+        share_p = whole[4:]
+        w0, w1 = scalars(self.user, self.password, self.salt, 1)
+        share_v = encode(G * self.y + N * w0)
+        z = encode((decode(share_p) + M * (N_ORDER - w0)) * self.y)
+        v = encode((G * w1) * self.y)
+        self.proofs = prove(self.frames, self.ss_pq, self.user, share_p, share_v, z, v, w0)
+        self.frames += [whole, frame(share_v + self.proofs.confirm_v)]
+        return self.frames[3]
+
+    def hear_proof(self, whole: bytes) -> None:
+        """Frame 5."""
+        check(hmac.compare_digest(whole[4:], self.proofs.confirm_p), "confirmP")
+        self.frames.append(whole)
+
+    def session(self, line: Line) -> "Session":
+        return Session(line, self.frames, self.proofs.shared + self.ss_pq, client=False)
+
+
+def same(whole: bytes) -> bytes:
+    """No change."""
+    return whole
+
+
+def log_in(line: Line, user: str | bytes, password: str, changes: Mapping[str, Change] | None = None) -> "Session":
+    """A client's login. `changes` says what becomes of its frames `hello`, `share` and `proof`.
+
+    Raises Ended and Broken as soon as the server does not go on as the document says.
+    """
+    changes, login = changes or {}, ClientLogin(user, password)
+    line.send(changes.get("hello", same)(login.hello()))
+    login.hear_hello(line.login_frame())
+    line.send(changes.get("share", same)(login.share()))
+    login.hear_proof(line.login_frame())
+    line.send(changes.get("proof", same)(login.proof()))
+    return login.session(line)
+
+
+def let_in(line: Line, password: str, changes: Mapping[str, Change] | None = None) -> "Session":
+    """A server's login; its frames are `hello` and `proof`. Raises as `log_in`."""
+    changes, login = changes or {}, ServerLogin(password)
+    line.send(changes.get("hello", same)(login.hello(line.login_frame())))
+    line.send(changes.get("proof", same)(login.proof(line.login_frame())))
+    login.hear_proof(line.login_frame())
+    return login.session(line)
+
+
+# --- 12. Messages -----------------------------------------------------------------------------------------------------
+
+NAMES = ["PUT", "DATA", "END", "CANCEL", "ACCEPT", "REFUSE", "CHECK", "RECEIPT", "GET", "LIST", "ENTRY"]
+NAMES += ["PING", "ERROR", "BYE"]
+NUMBERS = {name: number for number, name in enumerate(NAMES, 1)}
+BLOCK, SMALL = 2**20, 65536
+
+
+def message(kind: str | int, body: bytes = b"") -> bytes:
+    """Any type, any body."""
+    number = NUMBERS[kind] if isinstance(kind, str) else kind
+    return bytes([number]) + u32(len(body)) + body
+
+
+def body_of(fields: Fields) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def control(kind: str, **fields: Any) -> bytes:
+    """A message whose body is JSON."""
+    return message(kind, body_of(fields))
+
+
+def data(id: int, offset: int, content: bytes) -> bytes:
+    return message("DATA", u32(id) + u64(offset) + content)
+
+
+def put_fields(id: int, path: list[str], size: int | None, **more: Any) -> Fields:
+    """Those of a PUT of a file; `more` takes their place."""
+    usual = {"mtime": 1700000000000000000, "mode": 0o644, "policy": "fail"}
+    return {"id": id, "transfer": os.urandom(16).hex(), "path": path, "kind": "file", "size": size, **usual, **more}
+
+
+def file_mac(key: bytes, put: bytes, content: bytes) -> bytes:
+    """Section 20; `put` is the body as it was sent."""
+    return mac(key, b"sft1 file" + u64(len(put)) + put + u64(len(content)) + sha256(content))
+
+
+class Heard(NamedTuple):
+    """A message of the other end."""
+
+    kind: str
+    fields: Fields
+    body: bytes = b""  # as it was sent; of DATA the content alone
+
+
+def read_messages(text: bytes) -> list[Heard]:
+    """Those of one record. Raises Broken."""
+    heard, at = list[Heard](), 0
+    while at < len(text):
+        check(len(text) - at >= 5, "message that ends within its header")
+        number, size = text[at], int.from_bytes(text[at + 1 : at + 5], "big")
+        body = text[at + 5 : at + 5 + size]
+        check(1 <= number <= len(NAMES) and len(body) == size, "message")
+        kind, at = NAMES[number - 1], at + 5 + size
+        if kind == "DATA":
+            check(size > 12, "size of DATA")
+            place = {"id": int.from_bytes(body[:4], "big"), "offset": int.from_bytes(body[4:12], "big")}
+            heard.append(Heard(kind, place, body[12:]))
+        elif kind in ("PING", "BYE"):
+            check(size == 0, "body of a message that has none")
+            heard.append(Heard(kind, {}))
+        else:
+            check(size <= 65536, "size of a control message")
+            heard.append(Heard(kind, json.loads(body), body))
+    return heard
+
+
+# --- 10. Session keys, and 11. Records --------------------------------------------------------------------------------
+
+
+class Session:
+    """What follows a login: records that are sealed and opened."""
+
+    def __init__(self, line: Line, frames: list[bytes], secret: bytes, client: bool) -> None:
+        self.line, self.client = line, client
+        prk = extract(sha256(b"".join(frames)), secret)
+        ways = (b"c2s", b"s2c") if client else (b"s2c", b"c2s")
+        self._out, self._in = (expand(prk, b"sft1 " + way, 32) for way in ways)
+        self.file_key, self.their_file_key = (expand(prk, b"sft1 file " + way, 32) for way in ways)
+        self.said = self.heard = 0
+        self._waiting = list[Heard]()
+
+    @staticmethod
+    def _cipher(secret: bytes, number: int, size: int) -> Any:
+        key = expand(secret, b"epoch" + u64(number >> 20), 32)
+        return AES.new(key, AES.MODE_EAX, nonce=u64(number), mac_len=16).update(u32(size))
+
+    def seal(self, text: bytes, number: int | None = None) -> bytes:
+        """One record as it stands on the wire; with `number`, another than the next one."""
+        if number is None:
+            number, self.said = self.said, self.said + 1
+        size = len(text) + 16
+        return u32(size) + b"".join(self._cipher(self._out, number, size).encrypt_and_digest(text))
+
+    def say(self, *messages: bytes) -> None:
+        """All of them in one record."""
+        self.line.send(self.seal(b"".join(messages)))
+
+    def record(self) -> bytes:
+        """The text of the next record. Raises Ended and Broken."""
+        whole = self.line.frame(17, RECORD_LIMIT)
+        try:
+            cipher = self._cipher(self._in, self.heard, len(whole) - 4)
+            text: bytes = cipher.decrypt_and_verify(whole[4:-16], whole[-16:])
+        except ValueError as problem:
+            raise Broken("tag of a record") from problem
+        self.heard += 1
+        return text
+
+    def hear(self) -> Heard:
+        """The next message that is no PING. Raises Ended and Broken."""
+        while True:
+            while not self._waiting:
+                self._waiting = read_messages(self.record())
+            if (found := self._waiting.pop(0)).kind != "PING":
+                return found
+
+    def expect(self, kind: str, **fields: Any) -> Fields:
+        """The next message, which must be such a one; its fields."""
+        found = self.hear()
+        check(found.kind == kind, f"{kind} was expected, and not {found}")
+        for name, value in fields.items():
+            check(found.fields[name] == value, f"{name}={value!r} was expected in {found}")
+        return found.fields
+
+    def hear_all(self) -> list[Heard]:
+        """All messages until the end, however that comes."""
+        found = list[Heard]()
+        with contextlib.suppress(Ended):
+            while True:
+                found.append(self.hear())
+        return found
+
+    def farewell(self) -> None:
+        """BYE, and that of the other end; then its end of the stream."""
+        self.say(message("BYE"))
+        self.expect("BYE")
+        self.line.stop()
+        check(self.line.rest() == (b"", "closed"), "bytes behind BYE")
+        self.line.close()
+
+    # --- 15. Sending files, 20. The HMAC of END ---
+
+    def end(self, put: bytes, content: bytes, **more: Any) -> bytes:
+        """The END of the file whose PUT had that body; `more` takes the place of its fields."""
+        fields = {
+            "id": json.loads(put)["id"],
+            "size": len(content),
+            "sha256": sha256(content).hex(),
+            "mac": file_mac(self.file_key, put, content).hex(),
+        }
+        return control("END", **{**fields, **more})
+
+    def send(self, id: int, path: list[str], content: bytes, **more: Any) -> Fields:
+        """One whole file; the fields of its RECEIPT."""
+        put = body_of(put_fields(id, path, len(content), **more))
+        self.say(message("PUT", put))
+        if len(content) > SMALL:
+            self.expect("ACCEPT", id=id, offset=0)
+        for offset in range(0, len(content), BLOCK):
+            self.say(data(id, offset, content[offset : offset + BLOCK]))
+        self.say(self.end(put, content))
+        if len(content) <= SMALL:
+            self.expect("ACCEPT", id=id, offset=0)
+        return self.expect("RECEIPT", id=id, size=len(content), sha256=sha256(content).hex())
+
+    # --- the receiving half: a server, or a client after its GET ---
+
+    def take_all(self, first: Heard | None = None) -> dict[tuple[str, ...], bytes]:
+        """Every file that the other end sends until its BYE, by path, judged and receipted; BYE is not answered."""
+        puts, contents, landed = dict[int, Heard](), dict[int, bytes](), dict[tuple[str, ...], bytes]()
+        found = first or self.hear()
+        while found.kind != "BYE":
+            id = found.fields["id"]
+            if found.kind == "PUT" and found.fields["kind"] == "folder":
+                self.say(self.receipt(found.fields))
+            elif found.kind == "PUT":
+                puts[id], contents[id] = found, b""
+                self.say(control("ACCEPT", id=id, offset=0))
+            elif found.kind == "DATA":
+                check(found.fields["offset"] == len(contents[id]), f"offset of DATA {found.fields}")
+                contents[id] += found.body
+            elif found.kind == "END":
+                put, content = puts.pop(id), contents.pop(id)
+                proof = file_mac(self.their_file_key, put.body, content)
+                digest = sha256(content).hex()
+                expected = {"id": id, "size": len(content), "sha256": digest, "mac": proof.hex()}
+                check(found.fields == expected, f"END {found.fields}")
+                check(put.fields["size"] in (None, len(content)), f"size of {put.fields}")
+                landed[tuple(put.fields["path"])] = content
+                self.say(self.receipt(put.fields, content))
+            else:
+                raise Broken(f"{found}")
+            found = self.hear()
+        check(not puts, "BYE before END")
+        return landed
+
+    def receipt(self, put: Fields, content: bytes = b"", **more: Any) -> bytes:
+        """A RECEIPT of what was announced; `more` takes the place of its fields."""
+        usual = {"id": put["id"], "path": put["path"], "time": time.time_ns()}
+        if put["kind"] == "folder":
+            usual |= {"size": 0, "sha256": None, "outcome": "folder"}
+        else:
+            usual |= {"size": len(content), "sha256": sha256(content).hex(), "outcome": "stored"}
+        return control("RECEIPT", **{**usual, **more})
+
+    # --- 18. GET and 19. LIST ---
+
+    def fetch(self, *path: str) -> dict[tuple[str, ...], bytes]:
+        """What lies there, and the end of the connection."""
+        self.say(control("GET", id=1, path=path, more=False))
+        landed = self.take_all()
+        self.say(message("BYE"))
+        return landed
+
+    def names_in(self, *path: str) -> list[str]:
+        """The names of the first ENTRY."""
+        self.say(control("LIST", id=1, path=path, after=None))
+        return [entry["name"] for entry in self.expect("ENTRY", id=1)["entries"]]
