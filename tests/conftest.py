@@ -37,6 +37,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         running.close()
 
 
+@pytest.fixture(scope="session")
+def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of the hostile tests, with two accounts, and files beside its storage that nobody may reach."""
+    running = Server(tmp_path_factory.mktemp("besieged"))
+    running.add(USER)
+    running.add("bob")
+    (running.folder / "outside").mkdir()
+    (running.folder / "outside" / "secret").write_text("nobody may read or change this")
+    running.start("--log-level=debug")
+    try:
+        yield running
+        assert running.stop() == 0
+        assert running.errors() == ""
+    finally:
+        running.close()
+
+
 @pytest.fixture(autouse=True)
 def no_process_stays() -> Iterator[None]:
     """Whatever becomes of a test, its clients end with it."""

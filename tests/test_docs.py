@@ -28,7 +28,7 @@ SETTINGS = [
     for each in fields(shape)
 ]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-NAMED_TEST = re.compile(r"`(tests/test_\w+\.py)::(\w+)`( \*long\*)?")
+NAMED_TEST = re.compile(r"`(tests/(?:hostile/)?test_\w+\.py)::(\w+)`( \*long\*)?")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 

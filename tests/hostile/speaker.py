@@ -467,6 +467,7 @@ class Session:
         self._out, self._in = (expand(prk, b"sft1 " + way, 32) for way in ways)
         self.file_key, self.their_file_key = (expand(prk, b"sft1 file " + way, 32) for way in ways)
         self.said = self.heard = 0
+        self.ended = ""
         self._waiting = list[Heard]()
 
     @staticmethod
@@ -513,11 +514,13 @@ class Session:
         return found.fields
 
     def hear_all(self) -> list[Heard]:
-        """All messages until the end, however that comes."""
+        """All messages until the end; how that came is in `ended`."""
         found = list[Heard]()
-        with contextlib.suppress(Ended):
+        try:
             while True:
                 found.append(self.hear())
+        except Ended as end:
+            self.ended = str(end)
         return found
 
     def farewell(self) -> None:

@@ -1,0 +1,117 @@
+"""What every fault has in common: a server that runs, its whole disk before and after, and an honest client behind it.
+
+Rules: each test says which files its fault may leave; everything else of the server's folder, the hidden area and the
+world outside included, must be as before. Each fault comes from an address of its own, so that the charges of one login
+are not another's.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+from processes import PASSWORD, USER, Server, check_no_traceback, wait_until
+from speaker import Heard, Line, Session, log_in
+
+OTHER = "bob"
+OUTSIDE = "outside"  # beside the storage folder; nobody may ever get there
+SECRET = "nobody may read or change this"
+
+Tree = dict[str, str | bytes]
+
+_sources = count(1)
+
+
+def new_source() -> str:
+    """An address of this machine that nobody has used yet."""
+    number = next(_sources)
+    return f"127.{1 + os.getpid() % 200}.{number >> 8}.{number & 255}"
+
+
+def tree(folder: Path) -> Tree:
+    """Everything below, links not followed: the content of files, the kind of all else."""
+    found: Tree = {}
+    for path in folder.rglob("*"):
+        state = path.lstat()
+        name = str(path.relative_to(folder))
+        if stat.S_ISREG(state.st_mode):
+            found[name] = path.read_bytes()
+        elif stat.S_ISLNK(state.st_mode):
+            found[name] = f"link to {path.readlink()}"
+        else:
+            found[name] = stat.filemode(state.st_mode)[0]
+    return found
+
+
+class Stage:
+    """A server, and what its disk was like when the test began."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.home = server.path()
+        self._told = len(server.told())
+        self.remember()
+
+    def remember(self) -> None:
+        """What is on the disk now is what shall stay."""
+        self._before = self._now()
+
+    def _now(self) -> Tree:
+        found = tree(self.server.folder)
+        for name in ("server.log", "server.stderr"):
+            found.pop(name, None)
+        return {name: content for name, content in found.items() if not name.endswith("/receipts")}
+
+    def line(self, source: str | None = None) -> Line:
+        return Line(self.server.port, source or new_source())
+
+    @contextlib.contextmanager
+    def session(self, user: str = USER) -> Iterator[Session]:
+        """A login that went well."""
+        with self.line() as line:
+            yield log_in(line, user, PASSWORD)
+
+    def told(self) -> str:
+        """What the log has said since the test began."""
+        return self.server.told()[self._told :]
+
+    def quiet(self) -> None:
+        """Wait until every connection of the test is done with."""
+        wait_until(lambda: self.told().count(": logged in") <= self.told().count(": done, "), 10)
+
+    def check(self, **landed: bytes) -> None:
+        """Nothing changed but that these files of `USER` are there; the server met no bug, and serves an honest client.
+
+        What a fault has led to may take a moment to be cleared away.
+        """
+        self.check_tree({f"received/{USER}/{name}": content for name, content in landed.items()})
+
+    def check_tree(self, more: Tree) -> None:
+        """The same; `more` are paths below the server's folder."""
+        self.quiet()
+        expected = {**self._before, **more}
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: self._now() == expected, 5)
+        assert self._now() == expected
+        with self.session() as honest:
+            honest.send(1, ["honest"], b"honest")
+            honest.farewell()
+        (self.home / "honest").unlink()
+        assert "a bug" not in self.told(), self.told()
+        check_no_traceback(self.told())
+        assert self.server.errors() == ""
+
+
+def ending(session: Session) -> tuple[list[str], str]:
+    """What the server says until it closes: the kinds of its messages, ERROR and REFUSE with their codes."""
+    heard = session.hear_all()
+    return [said(each) for each in heard], session.ended
+
+
+def said(heard: Heard) -> str:
+    return f"{heard.kind} {heard.fields['code']}" if "code" in heard.fields else heard.kind
+
+
+Speak = Callable[[Session], None]
