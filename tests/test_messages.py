@@ -52,7 +52,7 @@ MAC_HEX = b"e0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"
 
 PUT = Put(1, TRANSFER, ("a", "b.txt"), "file", 5, 1700000000000000000, 0o640, "fail")
 PIPE = Put(MAX_ID, TRANSFER, ("é\n☃\U0001f600",), "file", None, None, None, "rename")
-FOLDER = Put(2, TRANSFER, (), "folder", 0, -1, 0, "skip")
+FOLDER = Put(2, TRANSFER, (), "folder", None, -1, 0, "skip")
 RECEIPT = Receipt(7, ("db.1.dump",), MAX_INTEGER, SHA256, 12, "stored")
 EMPTY_RECEIPT = Receipt(7, ("x",), 0, None, -MAX_INTEGER, "folder")
 TWO_ENTRIES = Entries(6, (Entry("a", "file", 3, 4), Entry('"', "folder", 0, -5)), True)
@@ -74,7 +74,7 @@ TABLE: list[tuple[Control | Ping | Bye, int, bytes]] = [
     (
         FOLDER,
         1,
-        b'{"id":2,"transfer":"' + TRANSFER_HEX + b'","path":[],"kind":"folder","size":0,"mtime":-1,"mode":0,'
+        b'{"id":2,"transfer":"' + TRANSFER_HEX + b'","path":[],"kind":"folder","size":null,"mtime":-1,"mode":0,'
         b'"policy":"skip"}',
     ),
     (End(3, 5, SHA256, MAC), 3, b'{"id":3,"size":5,"sha256":"' + SHA256_HEX + b'","mac":"' + MAC_HEX + b'"}'),
@@ -360,6 +360,10 @@ def test_reject_field(kind: int, right: bytes, old: bytes, new: list[bytes]) -> 
         refused(kind, right.replace(old, replacement))
 
 
+def test_reject_folder_with_a_size() -> None:
+    refused(1, FOLDER.body().replace(b'"size":null', b'"size":0'))
+
+
 @pytest.mark.parametrize(("message", "kind", "body"), CONTROLS)
 def test_reject_missing_unknown_or_duplicate_field(message: Control, kind: int, body: bytes) -> None:
     whole = json.loads(body)
@@ -458,7 +462,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.none() | times,
         st.none() | st.integers(0, MAX_MODE),
         st.sampled_from(POLICIES),
-    ),
+    ).filter(lambda put: put.kind == "file" or put.size is None),
     st.builds(Data, ids, st.integers(0, MAX_INTEGER - 64), st.binary(min_size=1, max_size=64).map(memoryview)),
     st.builds(End, ids, sizes, hashes, hashes),
     st.builds(Cancel, ids),

@@ -190,6 +190,9 @@ class Control:
     KIND: ClassVar[Kind]
     CHECKS: ClassVar[dict[str, FieldCheck]]
 
+    def check(self) -> None:
+        """What no field shows by itself: whether they fit each other. Raises ProtocolViolation."""
+
     def body(self) -> bytes:
         """The JSON body alone."""
         try:
@@ -225,6 +228,10 @@ class Put(Control):
     mtime: int | None
     mode: int | None
     policy: str
+
+    def check(self) -> None:
+        if self.kind == FOLDER and self.size is not None:
+            raise ProtocolViolation("a folder with a size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +450,9 @@ def decode_message(kind: int, body: memoryview) -> Message:
         return Data(id, offset, body[_DATA_FIELDS.size :])
     shape = _CONTROLS.get(kind)
     if shape is not None:
-        return _fields_of(shape, _read_json(body))  # type: ignore[return-value]
+        message = _fields_of(shape, _read_json(body))
+        message.check()
+        return message  # type: ignore[return-value]
     empty = _EMPTY.get(kind)
     if empty is None:
         raise ProtocolViolation("a message of an unknown type")
