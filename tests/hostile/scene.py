@@ -8,7 +8,7 @@ are not another's.
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -31,17 +31,19 @@ def new_source() -> str:
 
 
 def tree(folder: Path) -> Tree:
-    """Everything below, links not followed: the content of files, the kind of all else."""
+    """Everything below, links not followed: the content of files, the kind of all else. Paths may be of any length."""
     found: Tree = {}
-    for path in folder.rglob("*"):
-        state = path.lstat()
-        name = str(path.relative_to(folder))
-        if stat.S_ISREG(state.st_mode):
-            found[name] = path.read_bytes()
-        elif stat.S_ISLNK(state.st_mode):
-            found[name] = f"link to {path.readlink()}"
-        else:
-            found[name] = stat.filemode(state.st_mode)[0]
+    for place, folders, files, descriptor in os.fwalk(folder):
+        for name in (*folders, *files):
+            state = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            path = os.path.relpath(os.path.join(place, name), folder)
+            if stat.S_ISREG(state.st_mode):
+                with open(os.open(name, os.O_RDONLY, dir_fd=descriptor), "rb") as file:
+                    found[path] = file.read()
+            elif stat.S_ISLNK(state.st_mode):
+                found[path] = f"link to {os.readlink(name, dir_fd=descriptor)}"
+            else:
+                found[path] = stat.filemode(state.st_mode)[0]
     return found
 
 
@@ -51,6 +53,9 @@ class Stage:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.home = server.path()
+        if not self.home.exists():  # the first login makes the user's folders
+            with self.session() as session:
+                session.farewell()
         self._told = len(server.told())
         self.remember()
 
@@ -59,10 +64,8 @@ class Stage:
         self._before = self._now()
 
     def _now(self) -> Tree:
-        found = tree(self.server.folder)
-        for name in ("server.log", "server.stderr"):
-            found.pop(name, None)
-        return {name: content for name, content in found.items() if not name.endswith("/receipts")}
+        grow = {"server.log", "server.stderr", *(f"received/.partial/{user}/receipts" for user in (USER, OTHER))}
+        return {name: content for name, content in tree(self.server.folder).items() if name not in grow}
 
     def line(self, source: str | None = None) -> Line:
         return Line(self.server.port, source or new_source())
@@ -112,6 +115,3 @@ def ending(session: Session) -> tuple[list[str], str]:
 
 def said(heard: Heard) -> str:
     return f"{heard.kind} {heard.fields['code']}" if "code" in heard.fields else heard.kind
-
-
-Speak = Callable[[Session], None]

@@ -404,7 +404,7 @@ def body_of(fields: Fields) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-def control(kind: str, **fields: Any) -> bytes:
+def control(kind: str, /, **fields: Any) -> bytes:
     """A message whose body is JSON."""
     return message(kind, body_of(fields))
 

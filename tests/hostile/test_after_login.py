@@ -1,0 +1,442 @@
+"""Faults of a client that is logged in: what it sends is refused or ends the connection, and nothing else changes."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from processes import PASSWORD, USER, Server
+from scene import OTHER, Stage, Tree, ending, said
+from speaker import (
+    BLOCK,
+    SMALL,
+    ClientLogin,
+    Line,
+    Session,
+    body_of,
+    control,
+    data,
+    frame,
+    log_in,
+    message,
+    put_fields,
+    u32,
+)
+
+NO_SUCH = "NO SUCH"
+ENDED_BY_US = "ERROR protocol"
+LARGE = SMALL + 5
+
+Speak = Callable[[Session], None]
+
+
+@pytest.fixture
+def stage(besieged: Server) -> Stage:
+    return Stage(besieged)
+
+
+def put(id: int = 1, path: tuple[str, ...] = ("x",), size: int | None = 1, **more: Any) -> bytes:
+    return control("PUT", **put_fields(id, list(path), size, **more))
+
+
+def whole(session: Session, id: int = 1, name: str = "x", content: bytes = b"x", **more: Any) -> bytes:
+    """A small file, with its END, in one piece; `more` takes the place of fields of its END."""
+    body = body_of(put_fields(id, [name], len(content)))
+    return message("PUT", body) + data(id, 0, content) + session.end(body, content, **more)
+
+
+# --- records and frames -----------------------------------------------------------------------------------------------
+
+
+def spoilt(record: bytes, at: int) -> bytes:
+    return record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
+
+
+def reflected(session: Session) -> None:
+    """The server's own answer comes back to it."""
+    session.say(whole(session))
+    session.line.send(session.line.frame(17, 1 << 20))
+
+
+def of_another_connection(session: Session) -> None:
+    with Line(session.line.sock.getpeername()[1]) as line:
+        other = log_in(line, USER, PASSWORD)
+        session.line.send(other.seal(whole(other)))
+
+
+RECORDS: dict[str, tuple[Speak, str]] = {
+    "length of zero": (lambda session: session.line.send(bytes(4)), ENDED_BY_US),
+    "length without a text": (lambda session: session.line.send(frame(bytes(16))), ENDED_BY_US),
+    "length over the ceiling": (lambda session: session.line.send(u32(2**20 + 4096 + 17)), ENDED_BY_US),
+    "length of 2^31": (lambda session: session.line.send(u32(2**31)), ENDED_BY_US),
+    "length of 2^32-1": (lambda session: session.line.send(u32(2**32 - 1)), ENDED_BY_US),
+    "length of the ceiling, and less sent": (lambda session: session.line.send(u32(2**20 + 4096 + 16) + b"x"), ""),
+    "half a length": (lambda session: session.line.send(b"\0\0"), ""),
+    "half a record": (lambda session: session.line.send(session.seal(whole(session))[:100]), ""),
+    "tag changed": (lambda session: session.line.send(spoilt(session.seal(whole(session)), -1)), "ERROR integrity"),
+    "text changed": (lambda session: session.line.send(spoilt(session.seal(whole(session)), 9)), "ERROR integrity"),
+    "random bytes": (lambda session: session.line.send(frame(os.urandom(500))), "ERROR integrity"),
+    "large random bytes": (lambda session: session.line.send(frame(os.urandom(1 << 20))), "ERROR integrity"),
+    "number left out": (lambda session: session.line.send(session.seal(whole(session), 1)), "ERROR integrity"),
+    "number beyond 2^48": (lambda session: session.line.send(session.seal(whole(session), 2**48)), "ERROR integrity"),
+    "record twice": (lambda session: session.line.send(session.seal(message("PING")) * 2), "ERROR integrity"),
+    "records in the other order": (
+        lambda session: session.line.send(session.seal(whole(session), 1) + session.seal(message("BYE"), 0)),
+        "ERROR integrity",
+    ),
+    "another connection's record": (of_another_connection, "ERROR integrity"),
+    "second hello": (lambda session: session.line.send(ClientLogin(USER, PASSWORD).hello()), "ERROR integrity"),
+}
+
+
+@pytest.mark.parametrize("fault", RECORDS)
+def test_refuse_record(stage: Stage, fault: str) -> None:
+    speak, code = RECORDS[fault]
+    with stage.session() as session:
+        speak(session)
+        session.line.stop()
+        assert ending(session) == ([code] if code else [], "closed")
+    stage.check()
+
+
+def test_refuse_own_record_reflected(stage: Stage) -> None:
+    with stage.session() as session:
+        reflected(session)
+        session.heard += 1
+        assert said(session.hear_all()[-1]) == "ERROR integrity"
+    stage.check(x=b"x")
+    (stage.home / "x").unlink()
+
+
+def test_any_byte_of_a_login_and_a_file_may_be_the_last(stage: Stage) -> None:
+    """A client that vanishes after so many bytes: nothing is there until all of END is."""
+    ends = []
+    for cut in (1, 30, 150, 160, 180, 300):
+        with stage.session() as session:
+            record = session.seal(whole(session))
+            session.line.send(record[:cut])
+            session.line.stop()
+            ends.append(ending(session))
+    assert ends == [([], "closed")] * 6
+    stage.check()
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+MESSAGES: dict[str, bytes] = {
+    "type 0": message(0),
+    "type 15": message(15),
+    "type 255": message(255, b"{}"),
+    "half a header": b"\1\0\0",
+    "size beyond the record": message("PUT", b"{}")[:1] + u32(1000) + b"{}",
+    "size of 2^32-1": b"\1" + u32(2**32 - 1) + b"{}",
+    "PING with a body": message("PING", b"x"),
+    "BYE with a body": message("BYE", b"{}"),
+    "message behind BYE": message("BYE") + put(),
+    "BYE twice": message("BYE") * 2,
+    "control message of 65,537 bytes": message("PUT", body_of(put_fields(1, ["x"], 1)).ljust(65537)),
+    "control message of a mebibyte": message("PUT", body_of(put_fields(1, ["x" * (1 << 20)], 1))),
+    "DATA first": data(1, 0, b"x"),
+    "END first": control("END", id=1, size=1, sha256="0" * 64, mac="0" * 64),
+    "CANCEL first": control("CANCEL", id=1),
+    "CHECK first": control("CHECK", id=1, size=1, sha256="0" * 64),
+    "ACCEPT": control("ACCEPT", id=1, offset=0),
+    "REFUSE": control("REFUSE", id=1, code="busy"),
+    "RECEIPT": control("RECEIPT", id=1, path=["x"], size=0, sha256=None, time=0, outcome="folder"),
+    "ENTRY": control("ENTRY", id=1, entries=[], more=False),
+    "PUT, ACCEPT": put() + control("ACCEPT", id=1, offset=0),
+    "PUT, REFUSE": put() + control("REFUSE", id=1, code="busy"),
+    "PUT, RECEIPT": put() + control("RECEIPT", id=1, path=["x"], size=0, sha256=None, time=0, outcome="folder"),
+    "PUT, GET": put() + control("GET", id=1, path=["x"], more=False),
+    "PUT, LIST": put() + control("LIST", id=1, path=[], after=None),
+    "PUT, BYE": put() + message("BYE"),
+    "PUT, DATA, BYE": put() + data(1, 0, b"x") + message("BYE"),
+    "PUT twice": put() + put(),
+    "PUT with a lower id": put(2) + put(1, ("y",)),
+    "DATA of an id never PUT": put(1) + data(2, 0, b"x"),
+    "END of an id never PUT": put(1) + control("END", id=2, size=1, sha256="0" * 64, mac="0" * 64),
+    "CANCEL of an id never PUT": put(1) + control("CANCEL", id=2),
+    "CANCEL twice": put(1) + control("CANCEL", id=1) * 2,
+    "DATA behind CANCEL": put(1) + control("CANCEL", id=1) + data(1, 0, b"x"),
+    "DATA of a folder": put(size=None, kind="folder", path=("honestly",)) + data(1, 0, b"x"),
+    "CHECK that nobody asked for": put() + control("CHECK", id=1, size=1, sha256="0" * 64),
+    "DATA beyond its place": put() + data(1, 1, b"x"),
+    "DATA at 2^63": put() + data(1, 2**63, b"x"),
+    "DATA at -1": put() + data(1, 2**64 - 1, b"x"),
+    "DATA at its place again": put(size=BLOCK) + data(1, 0, bytes(BLOCK)) + data(1, 0, bytes(BLOCK)),
+    "DATA of nothing": put() + data(1, 0, b""),
+    "DATA without an offset": put() + message("DATA", u32(1) + b"\0"),
+    "DATA of id 0": put() + data(0, 0, b"x"),
+    "DATA of more than a block": put(size=2 * BLOCK) + data(1, 0, bytes(BLOCK + 1)),
+    "DATA behind a short one": put(size=10) + data(1, 0, b"x") + data(1, 1, b"x"),
+    "257 files begun and not ended": b"".join(put(id, (f"n{id}",)) for id in range(1, 258)),
+    "GET, PUT": control("GET", id=1, path=[NO_SUCH], more=True) + put(),
+    "GET, BYE": control("GET", id=1, path=[NO_SUCH], more=True) + message("BYE"),
+    "GET, LIST": control("GET", id=1, path=[NO_SUCH], more=True) + control("LIST", id=1, path=[], after=None),
+    "LIST, PUT": control("LIST", id=1, path=[NO_SUCH], after=None) + put(),
+    "LIST, GET": control("LIST", id=1, path=[NO_SUCH], after=None) + control("GET", id=1, path=[], more=False),
+}
+LEAVES = {"DATA of a folder": {"honestly": "d"}}
+
+
+@pytest.mark.parametrize("fault", MESSAGES)
+def test_refuse_message(stage: Stage, fault: str) -> None:
+    with stage.session() as session:
+        session.say(MESSAGES[fault])
+        kinds, how = ending(session)
+        assert (kinds[-1], how) == (ENDED_BY_US, "closed")
+        assert "RECEIPT" not in kinds or fault in LEAVES
+    stage.check_tree({f"received/{USER}/{name}": kind for name, kind in LEAVES.get(fault, {}).items()})
+    for name in LEAVES.get(fault, {}):
+        (stage.home / name).rmdir()
+
+
+def test_refuse_more_files_than_the_window_holds(stage: Stage) -> None:
+    """4,096 that are refused and never closed by END or CANCEL are 257 too many much earlier."""
+    with stage.session() as session:
+        for first in range(1, 4098, 200):
+            session.say(*(put(id, ("..",)) for id in range(first, min(first + 200, 4098))))
+        assert ending(session)[0][-1] == ENDED_BY_US
+    stage.check()
+
+
+def fields(**more: Any) -> bytes:
+    return body_of({**put_fields(1, ["x"], 1), **more})
+
+
+def without(name: str) -> bytes:
+    return body_of({key: value for key, value in put_fields(1, ["x"], 1).items() if key != name})
+
+
+def replaced(old: str, new: str) -> bytes:
+    """A body with other text; the text is there."""
+    body = fields()
+    assert old.encode() in body
+    return body.replace(old.encode(), new.encode("utf-8", "surrogateescape"))
+
+
+BODIES: dict[str, bytes] = {
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[]",
+    "a text": b'"PUT"',
+    "an empty object": b"{}",
+    "no JSON": b"{id:1}",
+    "not ended": fields()[:-1],
+    "two objects": fields() * 2,
+    "space before": b" " + fields(),
+    "space behind": fields() + b"\n",
+    "byte order mark": b"\xef\xbb\xbf" + fields(),
+    "UTF-16": fields().decode().encode("utf-16"),
+    "zero byte behind": fields() + b"\0",
+    "unknown field": fields(more=1),
+    "field of another type": fields(offset=0),
+    **{f"without {name}": without(name) for name in put_fields(1, ["x"], 1)},
+    "field twice, the same": replaced('"id":1,', '"id":1,"id":1,'),
+    "field twice, another": replaced('"path":["x"]', '"path":["x"],"path":["y"]'),
+    "NaN": replaced('"size":1,', '"size":NaN,'),
+    "Infinity": replaced('"size":1,', '"size":Infinity,'),
+    "-Infinity": replaced('"mtime":1700000000000000000', '"mtime":-Infinity'),
+    "fraction": replaced('"size":1,', '"size":1.0,'),
+    "exponent": replaced('"size":1,', '"size":1e0,'),
+    "huge exponent": replaced('"size":1,', '"size":1e999999999,'),
+    "integer of 21 digits": replaced('"size":1,', f'"size":{"1" * 21},'),
+    "integer of 60,000 digits": replaced('"size":1,', f'"size":{"9" * 60000},'),
+    "leading zero": replaced('"size":1,', '"size":01,'),
+    "hexadecimal": replaced('"size":1,', '"size":0x1,'),
+    "true for one": fields(mode=True),
+    "text for a number": fields(size="1"),
+    "list for a number": fields(size=[1]),
+    "size of -1": fields(size=-1),
+    "size of 2^63": fields(size=2**63),
+    "mtime of 2^63": fields(mtime=2**63),
+    "mtime of -2^63": fields(mtime=-(2**63)),
+    "mode of -1": fields(mode=-1),
+    "mode of 0o10000": fields(mode=0o10000),
+    "id 0": fields(id=0),
+    "id -1": fields(id=-1),
+    "id 2^32": fields(id=2**32),
+    "id null": fields(id=None),
+    "transfer in capitals": fields(transfer="A" * 32),
+    "transfer one digit short": fields(transfer="a" * 31),
+    "transfer one digit long": fields(transfer="a" * 33),
+    "transfer of digits that are none in ASCII": fields(transfer="\u0661" * 32),
+    "transfer null": fields(transfer=None),
+    "unknown kind": fields(kind="link"),
+    "folder with a size": fields(kind="folder"),
+    "kind in capitals": fields(kind="FILE"),
+    "unknown policy": fields(policy="overwrite"),
+    "policy null": fields(policy=None),
+    "path a text": fields(path="x"),
+    "path null": fields(path=None),
+    "path of numbers": fields(path=[1]),
+    "path of null": fields(path=[None]),
+    "path of a list": fields(path=[["x"]]),
+    "path an object": fields(path={"0": "x"}),
+    "name a lone surrogate": replaced('"x"', '"\\ud800"'),
+    "name two surrogates in the wrong order": replaced('"x"', '"\\udc00\\ud800"'),
+    "name a surrogate in UTF-8": fields().replace(b'"x"', b'"\xed\xa0\x80"'),
+    "name not UTF-8": fields().replace(b'"x"', b'"\xff"'),
+    "name overlong UTF-8 for a slash": fields().replace(b'"x"', b'"..\xc0\xaf.."'),
+    "name overlong UTF-8 for a dot": fields().replace(b'"x"', b'"\xc0\xae\xc0\xae"'),
+    "name with a control character as it is": replaced('"x"', '"a\nb"'),
+    "name with a zero as it is": replaced('"x"', '"a\0b"'),
+    "name with an unknown escape": replaced('"x"', '"\\x2e\\x2e"'),
+    "deep lists": replaced('["x"]', "[" * 30000 + "]" * 30000),
+    "deep lists that do not end": b"[" * 65536,
+    "deep objects": b'{"a":' * 10000,
+    "deep path": fields(path=[[[["x"]]]]),
+}
+
+
+@pytest.mark.parametrize("fault", BODIES)
+def test_refuse_body(stage: Stage, fault: str) -> None:
+    with stage.session() as session:
+        session.say(message("PUT", BODIES[fault]))
+        assert ending(session) == ([ENDED_BY_US], "closed")
+    stage.check()
+
+
+ESCAPED: dict[str, bytes] = {
+    "escapes": replaced('"x"', '"\\u0078"'),
+    "white space between": json.dumps(put_fields(1, ["x"], 1), indent=1).encode(),
+    "another order": body_of(dict(reversed(put_fields(1, ["x"], 1).items()))),
+    "largest numbers": fields(id=2**32 - 1, mtime=2**63 - 1, mode=0o7777),
+}
+
+
+@pytest.mark.parametrize("form", ESCAPED)
+def test_take_body_in_another_fair_form(stage: Stage, form: str) -> None:
+    body = ESCAPED[form]
+    id = json.loads(body)["id"]
+    with stage.session() as session:
+        session.say(message("PUT", body), data(id, 0, b"x"), session.end(body, b"x"))
+        session.expect("ACCEPT")
+        session.expect("RECEIPT", outcome="stored", path=["x"])
+        session.farewell()
+    assert (stage.home / "x").stat().st_mode & 0o7022 == 0
+    stage.check(x=b"x")
+    (stage.home / "x").unlink()
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+EVIL: dict[str, list[str]] = {
+    "no name": [],
+    "empty": [""],
+    "empty at the end": ["a", ""],
+    "empty in between": ["a", "", "b"],
+    "dot": ["."],
+    "dot in between": ["a", ".", "b"],
+    "dot dot": [".."],
+    "dot dot first": ["..", OTHER, "x"],
+    "dot dot in between": ["a", "..", "..", OTHER, "x"],
+    "dot dot last": ["a", ".."],
+    "many dot dots": [".."] * 20 + ["etc", "passwd"],
+    "slash": ["/"],
+    "absolute": ["/etc/passwd"],
+    "absolute in parts": ["/", "etc", "passwd"],
+    "slash within": ["a/b"],
+    "dot dot in one part": ["../x"],
+    "dot dot to the hidden area": ["../.partial/alice/x"],
+    "dot dot behind a name": ["a/../../x"],
+    "slash behind": ["a/"],
+    "zero": ["a\0b"],
+    "zero first": ["\0"],
+    "zero behind dot dot": ["..\0"],
+    "line feed": ["a\nb"],
+    "carriage return": ["a\rb"],
+    "tab": ["a\tb"],
+    "backspace": ["a\bb"],
+    "bell": ["\a"],
+    "escape": ["\x1b[2J\x1b]0;title\a"],
+    "delete": ["\x7f"],
+    "next line (C1)": ["a\x85b"],
+    "control sequence introducer (C1)": ["\x9b31m"],
+    "operating system command (C1)": ["\x9d0;x\x9c"],
+    "256 bytes": ["a" * 256],
+    "256 bytes of two each": ["é" * 128],
+    "256 bytes of four each": ["\U0001f600" * 64],
+    "60,000 bytes": ["a" * 60000],
+    "256 parts": ["a"] * 256,
+    "4,097 bytes": ["a" * 255] * 16 + ["a"],
+    "15,000 parts": ["a"] * 15000,
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_refuse_name(stage: Stage, name: str) -> None:
+    """As a file, as a folder, to fetch and to list; the connection goes on."""
+    path = EVIL[name]
+    body = body_of(put_fields(1, path, 1))
+    with stage.session() as session:
+        session.say(message("PUT", body), data(1, 0, b"x"), session.end(body, b"x"))
+        session.expect("REFUSE", id=1, code="name")
+        session.say(put(2, tuple(path), None, kind="folder"))
+        session.expect("REFUSE", id=2, code="name")
+        session.say(put(3, tuple(path), LARGE))
+        session.expect("REFUSE", id=3, code="name")
+        session.say(control("CANCEL", id=3))
+        session.farewell()
+    if path:
+        with stage.session() as session:
+            session.say(control("LIST", id=1, path=path, after=None))
+            session.expect("REFUSE", id=1, code="name")
+            session.farewell()
+        with stage.session() as session:
+            session.say(control("GET", id=1, path=path, more=False))
+            assert [said(session.hear()), said(session.hear())] == ["REFUSE name", "BYE"]
+            session.say(message("BYE"))
+            assert session.line.rest() == (b"", "closed")
+    stage.check()
+
+
+FAIR: dict[str, list[str]] = {
+    "three dots": ["..."],
+    "dots with more": ["..a"],
+    "tilde": ["~"],
+    "another's home": ["~root", "x"],
+    "a flag": ["-rf", "--help"],
+    "backslashes": ["..\\..\\x"],
+    "drive": ["C:"],
+    "device": ["con"],
+    "percent signs": ["%2e%2e%2f"],
+    "dots that only look so": ["\u2024\u2024", "\uff0e\uff0e"],
+    "slashes that only look so": ["..\u2215..\u2044x\uff0f"],
+    "right to left": ["\u202egnp.exe"],
+    "line separator": ["a\u2028b\u2029c"],
+    "zero width": ["a\u200bb\ufeff"],
+    "space": [" "],
+    "dot behind": ["x."],
+    "the hidden area's name": [".partial", OTHER, "x"],
+    "the client's hidden area's name": [".secure-file-transfer-partial", "x"],
+    "the receipts' name": ["receipts"],
+    "hash and journal": ["0" * 64 + ".journal"],
+    "composed": ["\u00e9"],
+    "decomposed": ["e\u0301"],
+    "a shell's words": ["$(touch x); `id` | 'x' \"y\" *?[a]"],
+    "format signs": ["%s%n{0}{x.__class__}"],
+    "255 bytes": ["a" * 255],
+    "4,096 bytes": ["a" * 254] * 16 + ["a" * 15],
+    "255 parts": ["a"] * 255,
+}
+
+
+@pytest.mark.parametrize("name", FAIR)
+def test_take_name_as_it_is(stage: Stage, name: str) -> None:
+    """Odd, and fair: it lands under exactly this name in the user's folder, and is one line in the log."""
+    path = FAIR[name]
+    with stage.session() as session:
+        assert session.send(1, path, b"x")["path"] == path
+        session.farewell()
+    with stage.session() as session:
+        assert list(session.fetch(*path).values()) == [b"x"]
+    landed: Tree = {"/".join(["received", USER, *path[:depth]]): "d" for depth in range(1, len(path))}
+    stage.check_tree({**landed, "/".join(["received", USER, *path]): b"x"})
+    lines = stage.told().split("\n")
+    assert len([line for line in lines if ": stored " in line]) == 2  # and the honest one
+    assert all(line.isprintable() for line in lines)
+    top = stage.home / path[0]
+    top.unlink() if len(path) == 1 else shutil.rmtree(top)
