@@ -7,6 +7,7 @@ are not another's.
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from itertools import count
@@ -20,6 +21,8 @@ OUTSIDE = "outside"  # beside the storage folder; nobody may ever get there
 SECRET = "nobody may read or change this"
 
 Tree = dict[str, str | bytes]
+
+_PARTIAL = re.compile(r"received/\.partial/\w+/[0-9a-f]{64}")
 
 _sources = count(1)
 
@@ -53,9 +56,12 @@ class Stage:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.home = server.path()
-        if not self.home.exists():  # the first login makes the user's folders
-            with self.session() as session:
-                session.farewell()
+        self._passing = {"server.log", "server.stderr"}
+        self._passing |= {f"received/.partial/{user}/receipts" for user in (USER, OTHER)}
+        for user in (USER, OTHER):
+            if not server.path(user=user).exists():  # the first login makes the user's folders
+                with self.session(user) as session:
+                    session.farewell()
         self._told = len(server.told())
         self.remember()
 
@@ -63,9 +69,21 @@ class Stage:
         """What is on the disk now is what shall stay."""
         self._before = self._now()
 
+    def remember_all_but_partials(self) -> None:
+        """The same, in the middle of a transfer whose hidden bytes shall not stay."""
+        self._before = {name: content for name, content in self._now().items() if not _PARTIAL.match(name)}
+
+    def forget_journal(self, kept: Path) -> None:
+        """What is noted about that kept part may change."""
+        self._passing.add(str(kept.relative_to(self.server.folder)) + ".journal")
+        self.remember()
+
+    def unchanged(self) -> bool:
+        """Whether the disk is as it was."""
+        return self._now() == self._before
+
     def _now(self) -> Tree:
-        grow = {"server.log", "server.stderr", *(f"received/.partial/{user}/receipts" for user in (USER, OTHER))}
-        return {name: content for name, content in tree(self.server.folder).items() if name not in grow}
+        return {name: content for name, content in tree(self.server.folder).items() if name not in self._passing}
 
     def line(self, source: str | None = None) -> Line:
         return Line(self.server.port, source or new_source())
