@@ -9,10 +9,12 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
+import pytest
+from _pytest.mark import ParameterSet
 from processes import PASSWORD, USER, Server, check_no_traceback, wait_until
 from speaker import Heard, Line, Session, log_in
 
@@ -133,3 +135,9 @@ def ending(session: Session) -> tuple[list[str], str]:
 
 def said(heard: Heard) -> str:
     return f"{heard.kind} {heard.fields['code']}" if "code" in heard.fields else heard.kind
+
+
+def some(table: Mapping[str, object], *short: str) -> list[ParameterSet]:
+    """The names of a table for `parametrize`: each costs a process, so only `short` ones are not long tests."""
+    assert set(short) <= set(table)
+    return [pytest.param(name, marks=() if name in short else pytest.mark.long) for name in table]
