@@ -4,6 +4,7 @@
 # make bench       how fast this is, beside scp and its kin on this machine: an hour (BENCH=--quick: minutes)
 # make crash       ROUNDS=100 rounds of servers and clients that are killed at random stages (SEED=... repeats them)
 # make soak        MINUTES=10 of 50 clients at one server, then every receipt against the disk (SEED=...)
+# make timing      measure whether a login's answers tell by their times who has an account
 # make format      rewrite the files in the project's format
 # make fuzz        every fuzzing harness for TIME seconds (300), on one core
 # make lock        the versions and hashes of what is installed, anew from requirements.txt and requirements-dev.txt
@@ -44,6 +45,9 @@ crash: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(RUN) -m tests.soak --minutes $(MINUTES) --seed "$(SEED)"
+
+timing: $(VENV)/.dev
+	PYTHONPATH=.:tests $(RUN) tests/hostile/timing.py
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
