@@ -35,6 +35,7 @@ from wire.messages import Put, Receipt
 from wire.pace import Pace
 
 _LOGIN_SECONDS = 10
+_PAUSE_SLICE = 0.2
 
 _Log = logging.LoggerAdapter[logging.Logger]
 
@@ -151,7 +152,8 @@ class Connection:
             self._log.info("logged in")
             folder = self._server.storage.user(account.name, private="get" not in account.rights)
             try:
-                requests = Requests(channel, keys, folder, self._admit, self._log.info, Pace(account.rate))
+                pace = Pace(account.rate, wait=lambda seconds: _pause(channel, seconds))
+                requests = Requests(channel, keys, folder, self._admit, self._log.info, pace)
                 requests.run(_Taking(self._log))
             finally:
                 folder.close()
@@ -194,6 +196,13 @@ class Connection:
         if right == "put" and before.quota is not None:  # nobody counts yet; "unlimited" would be the wrong answer
             self._log.error("a quota is set, which this release can't keep: nothing is taken")
             raise Refused(Code.QUOTA)
+
+
+def _pause(channel: Channel, seconds: float) -> None:
+    """Wait for the account's rate, but not for a peer that is gone, nor when the server cuts the connection off."""
+    deadline = time.monotonic() + seconds
+    while not channel.ended and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, _PAUSE_SLICE))
 
 
 class _Taking:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import socket
+import struct
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -543,3 +545,25 @@ def test_many_signs_of_life_cost_nothing(stage: Stage) -> None:
         session.farewell()
     stage.check(x=b"x")
     remove(stage.home / "x")
+
+
+@pytest.mark.parametrize("end", ["reset of the connection", "end of the server"])
+def test_wait_for_an_accounts_rate_ends_with_the_connection(make_server: MakeServer, end: str) -> None:
+    """One mebibyte at 1,000 bytes a second is a quarter of an hour: nobody is held up by it who need not be."""
+    server = make_server("--grace=0")
+    accounts = server.accounts.read_text()
+    assert accounts.count("rate=-") == 1
+    server.accounts.write_text(accounts.replace("rate=-", "rate=1000"))
+    kept = server.kept("slow")
+    with Line(server.port) as line:
+        session = log_in(line, USER, PASSWORD)
+        session.say(control("PUT", **put_fields(1, ["slow"], SIZE)))
+        session.expect("ACCEPT")
+        session.say(data(1, 0, b"s" * BLOCK))
+        wait_until(lambda: kept.exists() and kept.stat().st_size == BLOCK)
+        if end == "end of the server":
+            assert server.stop(10) == 0
+        else:
+            line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            line.close()
+        wait_until(lambda: f"cut off: slow, {BLOCK} bytes" in server.told(), 10)
