@@ -60,7 +60,8 @@ class Stage:
         self.home = server.path()
         self._passing = {"server.log", "server.stderr"}
         self._passing |= {f"received/.partial/{user}/receipts" for user in (USER, OTHER)}
-        for user in (USER, OTHER):
+        accounts = {line.partition(" ")[0] for line in server.accounts.read_text().splitlines()}
+        for user in accounts & {USER, OTHER}:
             if not server.path(user=user).exists():  # the first login makes the user's folders
                 with self.session(user) as session:
                     session.farewell()

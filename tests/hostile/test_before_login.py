@@ -367,7 +367,6 @@ def test_five_hundred_that_fall_silent_keep_nobody_out_and_give_everything_back(
     stage = Stage(make_server())
     assert let_in_at_last(stage)
     stage.quiet()
-    stage.remember()
     before, memory = held(stage.server), most_memory(stage.server)
     hello = ClientLogin(USER, WRONG).hello()
     with lines(stage.server.port, 500) as opened:
@@ -423,7 +422,6 @@ def test_five_hundred_silent_connections_are_all_put_out_by_the_server(make_serv
     stage = Stage(make_server())
     assert let_in_at_last(stage)
     stage.quiet()
-    stage.remember()
     before = held(stage.server)
     with lines(stage.server.port, 500):
         wait_until(lambda: let_in_at_last(stage), 8)
