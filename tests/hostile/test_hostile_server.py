@@ -165,10 +165,8 @@ LOGINS: dict[str, tuple[Behave, int]] = {
     some(
         LOGINS,
         "closed after ServerHello",
-        "length of 2^32-1",
         "busy with a text",
         "weaker scrypt",
-        "another ciphertext",
         "confirmV of zeros",
         "shareV the identity",
     ),
@@ -283,12 +281,9 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
         RECEIPTS,
         "another digest",
         "another folder",
-        "folder",
-        "an id never sent",
         "before the content",
         "none, and BYE",
         "none, and an end",
-        "ACCEPT from beyond",
         "record with a wrong tag",
         "REFUSE, then RECEIPT",
     ),
@@ -360,7 +355,7 @@ def check_places_nothing(folder: Path, serve: Serve) -> None:
     assert (found, result.status in (REFUSED, INTEGRITY)) == ({}, True), result
 
 
-@pytest.mark.parametrize("trick", some(PATHS, "dot dot", "slash below", "escapes", "another name", "hidden area"))
+@pytest.mark.parametrize("trick", some(PATHS, "dot dot", "escapes", "another name"))
 def test_server_that_gives_another_file_than_was_asked_for_places_nothing(tmp_path: Path, trick: str) -> None:
     check_places_nothing(tmp_path, given(PATHS[trick]))
 
@@ -410,7 +405,7 @@ STOPS: dict[str, tuple[Serve, int]] = {
 }
 
 
-@pytest.mark.parametrize("fault", some(STOPS, "after a block", "before END", "with BYE instead of END"))
+@pytest.mark.parametrize("fault", some(STOPS, "before END", "with BYE instead of END"))
 def test_server_that_stops_giving_leaves_no_visible_file(tmp_path: Path, fault: str) -> None:
     serve, status = STOPS[fault]
     result, found = fetch(served(serve), tmp_path)
