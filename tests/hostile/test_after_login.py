@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from processes import PASSWORD, USER, Server
+from processes import PASSWORD, USER, Server, wait_until
 from scene import OTHER, Stage, Tree, ending, said
 from speaker import (
     BLOCK,
+    RECORD_LIMIT,
     SMALL,
     ClientLogin,
     Line,
@@ -52,12 +53,6 @@ def whole(session: Session, id: int = 1, name: str = "x", content: bytes = b"x",
 
 def spoilt(record: bytes, at: int) -> bytes:
     return record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
-
-
-def reflected(session: Session) -> None:
-    """The server's own answer comes back to it."""
-    session.say(whole(session))
-    session.line.send(session.line.frame(17, 1 << 20))
 
 
 def of_another_connection(session: Session) -> None:
@@ -103,8 +98,11 @@ def test_refuse_record(stage: Stage, fault: str) -> None:
 
 def test_refuse_own_record_reflected(stage: Stage) -> None:
     with stage.session() as session:
-        reflected(session)
+        session.say(whole(session))
+        answer = session.line.frame(17, RECORD_LIMIT)
         session.heard += 1
+        wait_until((stage.home / "x").exists)
+        session.line.send(answer)
         assert said(session.hear_all()[-1]) == "ERROR integrity"
     stage.check(x=b"x")
     (stage.home / "x").unlink()
