@@ -150,6 +150,22 @@ def test_pipe_that_is_lost_midway_ends_the_client_and_leaves_nothing(
     assert server.partials() == [] and not server.path(box).exists()
 
 
+def test_pipe_whose_receipt_is_lost_is_not_said_to_be_missing(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
+) -> None:
+    line = proxy(server.port, down=Fault("hold", login_received() + 100))  # behind ACCEPT, inside RECEIPT
+    source = make(folder / "a", 300_000)
+    with source.open("rb") as piped:
+        running = client.at(line.port).start("-", f"{box}/name", stdin=piped)
+    wait_until(lambda: f"stored {box}/name, " in server.told())
+    line.cut()
+    line.release()
+    result = running.finish(15)
+    assert result.status == 4 and result.out == ""
+    assert result.err.endswith(". Start the whole command again; it may be there, whole\n")
+    assert server.path(box, "name").read_bytes() == source.read_bytes()
+
+
 def test_pipe_whose_writer_died_is_told_apart_by_the_writer_only(server: Server, client: Client, box: str) -> None:
     """An end of standard input is an end: the shell's `pipefail` is there for the rest."""
     dying = subprocess.Popen(["sh", "-c", "printf half; kill -9 $$"], stdout=subprocess.PIPE)
