@@ -20,6 +20,7 @@ SEED ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 TOOLS := $(VENV)/tools
+PEERS := $(VENV)/peers
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 
@@ -37,8 +38,8 @@ test: $(VENV)/.dev
 test-long: $(VENV)/.dev
 	$(RUN) -m pytest -m long
 
-bench: $(VENV)/.bench
-	$(RUN) -m bench $(BENCH)
+bench: $(PEERS)/.done
+	$(PEERS)/bin/python -m bench $(BENCH)
 
 crash: $(VENV)/.dev
 	$(RUN) -m tests.crash --rounds $(ROUNDS) --seed "$(SEED)"
@@ -87,6 +88,8 @@ $(TOOLS)/.done: requirements-tools.txt | $(VENV)/bin/python
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< || { echo "error: uv and pip-audit can't be installed: this needs a network" >&2; exit 1; }
 	@touch $@
 
-$(VENV)/.bench: bench/requirements.txt $(VENV)/.runtime
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+$(PEERS)/.done: bench/requirements.txt requirements.lock | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python $(INSTALL) requirements.lock
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

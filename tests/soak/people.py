@@ -44,7 +44,7 @@ class World:
         self.logging_in = threading.Semaphore(_AT_ONCE_LOGGING_IN)
         self._lock = threading.Lock()
         self._addresses = itertools.count(1)
-        self._pool = random.Random(seed).randbytes(LARGEST)  # noqa: S311
+        self._pool = random.Random(seed).randbytes(LARGEST)  # noqa: S311 -- the same seed repeats it; nothing secret comes from it
 
     def count(self, what: str, number: int = 1) -> None:
         with self._lock:
@@ -69,7 +69,7 @@ class Person(threading.Thread):
 
     def __init__(self, number: int, world: World) -> None:
         super().__init__(name=f"person {number}", daemon=True)
-        self._world, self._chance = world, random.Random(f"{world.seed} {number}")  # noqa: S311
+        self._world, self._chance = world, random.Random(f"{world.seed} {number}")  # noqa: S311 -- the same seed repeats it; nothing secret comes from it
         self.user = USERS[number % len(USERS)]
         self.box = f"box {number}"
         self._folder = world.folder / self.name
