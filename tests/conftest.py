@@ -113,8 +113,3 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "sources"
     made.mkdir()
     return made
-
-
-# The hostile speaker waits for the ACCEPT of small files, which the protocol has dropped: until it is brought up to
-# date, its cases are not collected, and docs/SECURITY.md says that they are not run.
-collect_ignore_glob = ["hostile/test_*.py"]

@@ -457,6 +457,11 @@ def read_messages(text: bytes) -> list[Heard]:
 # --- 10. Session keys, and 11. Records --------------------------------------------------------------------------------
 
 
+def is_asked_for(put: Fields) -> bool:
+    """Whether the content of that PUT waits for an ACCEPT: small files follow unasked, and get none."""
+    return put["size"] is None or put["size"] > SMALL
+
+
 class Session:
     """What follows a login: records that are sealed and opened."""
 
@@ -552,8 +557,6 @@ class Session:
         for offset in range(0, len(content), BLOCK):
             self.say(data(id, offset, content[offset : offset + BLOCK]))
         self.say(self.end(put, content))
-        if len(content) <= SMALL:
-            self.expect("ACCEPT", id=id, offset=0)
         return self.expect("RECEIPT", id=id, size=len(content), sha256=sha256(content).hex())
 
     # --- the receiving half: a server, or a client after its GET ---
@@ -568,7 +571,8 @@ class Session:
                 self.say(self.receipt(found.fields))
             elif found.kind == "PUT":
                 puts[id], contents[id] = found, b""
-                self.say(control("ACCEPT", id=id, offset=0))
+                if is_asked_for(found.fields):
+                    self.say(control("ACCEPT", id=id, offset=0))
             elif found.kind == "DATA":
                 check(found.fields["offset"] == len(contents[id]), f"offset of DATA {found.fields}")
                 contents[id] += found.body
