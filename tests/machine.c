@@ -200,9 +200,10 @@ int mkdirat(int at, const char *path, mode_t mode) {
     AROUND(FOLDER, below(at, path), -1, next(at, path, mode));
 }
 
+#define MAKES ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE)
 #define MODE \
     mode_t mode = 0; \
-    if (flags & O_CREAT) { \
+    if (MAKES) { \
         va_list more; \
         va_start(more, flags); \
         mode = va_arg(more, mode_t); \
@@ -211,22 +212,22 @@ int mkdirat(int at, const char *path, mode_t mode) {
 int open(const char *path, int flags, ...) {
     MODE
     NEXT(open);
-    AROUND(CREATE, (flags & O_CREAT) && below(AT_FDCWD, path), -1, next(path, flags, mode));
+    AROUND(CREATE, MAKES && below(AT_FDCWD, path), -1, next(path, flags, mode));
 }
 int open64(const char *path, int flags, ...) {
     MODE
     NEXT(open64);
-    AROUND(CREATE, (flags & O_CREAT) && below(AT_FDCWD, path), -1, next(path, flags, mode));
+    AROUND(CREATE, MAKES && below(AT_FDCWD, path), -1, next(path, flags, mode));
 }
 int openat(int at, const char *path, int flags, ...) {
     MODE
     NEXT(openat);
-    AROUND(CREATE, (flags & O_CREAT) && below(at, path), -1, next(at, path, flags, mode));
+    AROUND(CREATE, MAKES && below(at, path), -1, next(at, path, flags, mode));
 }
 int openat64(int at, const char *path, int flags, ...) {
     MODE
     NEXT(openat64);
-    AROUND(CREATE, (flags & O_CREAT) && below(at, path), -1, next(at, path, flags, mode));
+    AROUND(CREATE, MAKES && below(at, path), -1, next(at, path, flags, mode));
 }
 
 /* --- threads --- */
