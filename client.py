@@ -220,7 +220,8 @@ class _Run:
 
     def _get(self, names: list[str], target: str) -> None:
         from disk.folders import allow_descriptors
-        from disk.storage import Rules, close_local, open_local
+        from disk.local import close_local, open_local
+        from disk.storage import Rules
         from disk.stream import Stream
         from transfer.plans import Fetching
 
@@ -374,7 +375,7 @@ class _Run:
                 before = self._reporter.progress_mark()
                 try:
                     with self._connection(engine) as (channel, keys):
-                        job(channel, keys, pace)
+                        job(channel, keys, pace.turn(lambda: channel.ended))  # only used in `job`
                     return
                 except RuntimeError as problem:
                     if NoThread.is_why(problem):

@@ -8,7 +8,6 @@ error. No password, key or content is ever handed to this room.
 import json
 import logging
 import os
-import stat
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from disk.private import open_private
 from errors import Refused, SourceError, TransferError, UsageError
 
 if TYPE_CHECKING:
@@ -73,15 +73,6 @@ class _OneLine(logging.Formatter):
         return escape(super().format(record))
 
 
-def open_private(path: Path, flags: int) -> int:
-    """A descriptor of a file of our own (mode 0600 when made now): regular and no link. Raises OSError, UsageError."""
-    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise UsageError(f"{path} is no regular file", "Remove it, or name another")
-    return descriptor
-
-
 def _rotating(path: Path) -> "RotatingFileHandler":
     from logging.handlers import RotatingFileHandler  # 10 ms that --help need not pay
 
@@ -92,8 +83,8 @@ def _rotating(path: Path) -> "RotatingFileHandler":
         stream: Any
 
         def _open(self) -> Any:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
-            return os.fdopen(open_private(path, flags), "ab", buffering=0)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            return os.fdopen(open_private(path, flags, f"the log {path}"), "ab", buffering=0)
 
         def emit(self, record: logging.LogRecord) -> None:
             """As in the library, but each line is made once and reaches the file in one write."""

@@ -21,6 +21,7 @@ from types import FrameType
 
 # isort: off
 from errors import (
+    Refused,
     TransferError,
     UsageError,
 )
@@ -38,16 +39,19 @@ from accounts.admission import Admission
 from accounts.origin import origin_of
 from accounts.throttle import Throttle
 from accounts.users import Accounts, check_username
-from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load
+from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load, parse_size
 from disk.folders import allow_descriptors
-from disk.storage import Rules, Storage
+from disk.private import check_area
+from disk.storage import PARTIAL_AREA, Rules, Storage
 from transfer.connection import Connection
 from wire.engine import Engine
 from wire.handshake import busy_frame
 from wire.link import close_gently
+from wire.pace import Paces
 
 _BACKLOG = 512
-_SWEEP_SECONDS = 24 * 3600
+_DAY_SECONDS = 24 * 3600
+_SWEEP_SECONDS = _DAY_SECONDS
 _CLOSERS = 64
 _LAST_SECONDS = 5
 _ACCEPT_PAUSE = 0.2
@@ -65,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ServerSettings)
     add_file_flags(parser.add_argument_group("more"))
-    commands.add_parsers(parser)
+    commands.add_parsers(parser, parse_size)
     return parser
 
 
@@ -99,7 +103,15 @@ def _serve(loaded: Loaded[ServerSettings]) -> int:
     made = _first_start(settings)
     log = open_log("sft.server", settings.server_log, settings.log_level)
     accounts = commands.open_accounts(settings.accounts, log.error)
-    storage = Storage(settings.storage, Rules(settings.portable_names, settings.file_mode, settings.max_file_size))
+    rules = Rules(
+        settings.portable_names,
+        settings.file_mode,
+        settings.max_file_size,
+        free_space=settings.free_space or 0,
+        stale=settings.stale_days * _DAY_SECONDS,
+    )
+    storage = Storage(settings.storage, rules)
+    check_area(settings.storage / PARTIAL_AREA)
     server = _Server(settings, accounts, storage, log)
     server.catch_signals()
     listeners = _listen(settings)
@@ -209,6 +221,8 @@ class _Server:
         self.settings, self.accounts, self.storage, self.log = settings, accounts, storage, log
         self.throttle = Throttle()
         self.engine = Engine(settings.memory)
+        self.paces = Paces()
+        self.max_connections_per_user = settings.max_connections_per_user
         self.stopping = threading.Event()
         self._admission = Admission(settings.max_connections, settings.max_logins, settings.max_logins_per_source)
         self._lock = threading.Lock()
@@ -222,6 +236,21 @@ class _Server:
         """Remove what nobody came back for."""
         if swept := self.storage.sweep():
             self.log.info("removed %d partial files of transfers that were cut off", swept)
+        # Beside the accepting: with a million files it takes seconds, for which only that user's files wait.
+        with contextlib.suppress(RuntimeError):  # no more threads: the next time
+            threading.Thread(target=self._recount, name="recount", daemon=True).start()
+
+    def _recount(self) -> None:
+        """Count again what those have who have a quota: files may have been removed, or put there, by others."""
+        for account in self.accounts.all():
+            if commands.has_quota(account):
+                try:
+                    used = self.storage.ledgers.recount(account.name)
+                    self.log.info("counted %s: %d bytes in %d files", account.name, used.bytes, used.files)
+                except Refused as problem:
+                    self.log.error("can't count what %s has: %s", account.name, problem.cause)
+                except Exception:
+                    self.log.exception("a bug: counting what %s has failed", account.name)
 
     def catch_signals(self) -> None:
         """From now on SIGINT and SIGTERM stop the accepting; a second one does not wait for anybody."""
@@ -335,6 +364,8 @@ class _Server:
         for _, thread in self._running():
             thread.join(max(0.0, deadline - time.monotonic()))
         self.engine.close()
+        if not self._running():
+            self.storage.ledgers.close()
         self.log.info("stopped")
 
 

@@ -1,4 +1,4 @@
-"""How many connections there may be: not logged in yet (in all, and from one source), and logged in.
+"""How many connections there may be: not logged in yet (in all, and from one source), and logged in (and of one user).
 
 Rules: counting and deciding happen in one step under one lock. When the places for logins are taken, the connection
 that has been silent longest, and for a second at least, makes room: someone who connects and says nothing can't keep
@@ -20,14 +20,15 @@ class Ticket:
         self._owner, self.source, self.put_out = owner, source, put_out
         self.last_heard = owner.clock()
         self.inside = False
+        self.user = ""
 
     def progress(self) -> None:
         """A step of the login was completed: the connection is not a silent one."""
         self.last_heard = self._owner.clock()
 
-    def logged_in(self) -> bool:
-        """Move from the logins to the logged-in; False when those are full."""
-        return self._owner.move(self)
+    def logged_in(self, user: str = "", most: int | None = None) -> bool:
+        """Move from the logins to the logged-in; False when those are full, or this user has `most` already."""
+        return self._owner.move(self, user, most)
 
     def leave(self) -> None:
         """The connection has ended."""
@@ -53,6 +54,7 @@ class Admission:
         self._lock = threading.Lock()
         self._logins: set[Ticket] = set()
         self._sources: Counter[bytes] = Counter()
+        self._users: Counter[str] = Counter()
         self._inside = 0
 
     def enter(self, source: bytes, put_out: Callable[[], None]) -> Ticket | None:
@@ -87,13 +89,16 @@ class Admission:
             del self._sources[ticket.source]
         return True
 
-    def move(self, ticket: Ticket) -> bool:
+    def move(self, ticket: Ticket, user: str, most: int | None) -> bool:
         """See Ticket.logged_in."""
         with self._lock:
             if not self._forget_login(ticket) or self._inside >= self._max_connections:
                 return False
+            if most is not None and self._users[user] >= most:
+                return False
             self._inside += 1
-            ticket.inside = True
+            self._users[user] += 1
+            ticket.inside, ticket.user = True, user
             return True
 
     def remove(self, ticket: Ticket) -> None:
@@ -102,5 +107,8 @@ class Admission:
             if ticket.inside:
                 ticket.inside = False
                 self._inside -= 1
+                self._users[ticket.user] -= 1
+                if not self._users[ticket.user]:
+                    del self._users[ticket.user]
             else:
                 self._forget_login(ticket)

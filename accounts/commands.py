@@ -1,33 +1,80 @@
-"""`server.py adduser`, `passwd`, `deluser` and `users`: the accounts file from the command line.
+"""`server.py adduser`, `limits`, `passwd`, `deluser`, `users` and `recount`: accounts from the command line.
 
 Rules: passwords come from the terminal, twice, or from a file, and are turned into a registration here, so that no
 other room of the server ever sees one. A weak one is refused. What was done is said in one line.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from accounts.passwords import ask_new_password, check_strength, generate_password, read_password_file
 from accounts.users import RIGHTS, Account, Accounts, check_username
-from errors import UsageError
-from report import note, say
+from disk.allowance import Ledgers
+from disk.ledger import Amount
+from disk.storage import Rules, Storage
+from errors import Refused, UsageError
+from report import amount, note, say
 from wire.handshake import password_scalars
 from wire.pake import Registration
 
 _DROP_ONLY = frozenset({"put"})
+_NONE = "none"
+_DIGITS = 19
 
 
-def add_parsers(parser: argparse.ArgumentParser) -> None:
-    """The commands, as sub-commands of the server's own."""
+Limits = Mapping[str, Any]  # by the names of an account's fields
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """One limit of an account: its field, how it is given, and how it is shown beside the account."""
+
+    field: str
+    metavar: str
+    is_size: bool
+    words: str
+    shown: Callable[[int], str]
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.field.replace("_", "-")
+
+
+_LIMITS = (
+    _Limit("quota", "SIZE", True, "bytes that it may keep there, such as 10G", lambda n: f"of {amount(n)}"),
+    _Limit("quota_files", "COUNT", False, "files and folders that it may keep there", lambda n: f"of {n:,} files"),
+    _Limit("largest", "SIZE", True, "the largest file, such as 1G", lambda n: f"a file up to {amount(n)}"),
+    _Limit("rate", "SIZE", True, "bytes per second, over all its connections", lambda n: f"{amount(n)}/s"),
+    _Limit("connections", "COUNT", False, "connections at once", lambda n: f"{n:,} connections"),
+)
+
+
+def add_parsers(parser: argparse.ArgumentParser, parse_size: Callable[[object], int]) -> None:
+    """The commands, as sub-commands of the server's own. `parse_size` reads `10G`; it raises ValueError."""
     commands = parser.add_subparsers(dest="command", title="accounts", metavar="COMMAND")
     add = commands.add_parser("adduser", help="add an account", description="Add an account.", allow_abbrev=False)
     change = commands.add_parser(
         "passwd", help="change a password", description="Change a password.", allow_abbrev=False
     )
     remove = commands.add_parser("deluser", help="remove an account; its files stay", allow_abbrev=False)
-    commands.add_parser("users", help="list the accounts and their rights", allow_abbrev=False)
-    for each in (add, change, remove):
+    limits = commands.add_parser(
+        "limits",
+        help="change what an account may use, or show it",
+        description="Change what an account may use; without a flag, show it.",
+        allow_abbrev=False,
+    )
+    commands.add_parser("users", help="list the accounts, their rights, and what they use", allow_abbrev=False)
+    recount = commands.add_parser(
+        "recount",
+        help="count again what accounts with a quota use",
+        description="Count again what accounts with a quota use, such as after files were removed by hand.",
+        allow_abbrev=False,
+    )
+    recount.add_argument("name", metavar="NAME", nargs="?", help="only this account")
+    for each in (add, change, limits, remove):
         each.add_argument("name", metavar="NAME", help="a username: a-z, 0-9, dot, dash, underscore; up to 32")
     for each in (add, change):
         each.add_argument(
@@ -41,6 +88,11 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="may only send; names that are taken get a number",
     )
+    for each in (add, limits):
+        each.set_defaults(parse_size=parse_size)
+        for limit in _LIMITS:
+            words = f"{limit.words} ({_NONE}: no limit)"
+            each.add_argument(limit.flag, metavar=limit.metavar, dest=f"limit_{limit.field}", help=words)
 
 
 def run(command: str, accounts: Path, storage: Path, options: argparse.Namespace) -> None:
@@ -51,7 +103,7 @@ def run(command: str, accounts: Path, storage: Path, options: argparse.Namespace
 def first_account(accounts: Path, name: str) -> str:
     """Make the accounts file with one account; its password, which nobody will be able to show again."""
     password = generate_password()
-    _add(Accounts.create(accounts), name, password, frozenset(RIGHTS))
+    _add(Accounts.create(accounts), name, password, frozenset(RIGHTS), {})
     return password
 
 
@@ -75,8 +127,29 @@ def _new_password(name: str, options: argparse.Namespace) -> str:
     return password
 
 
-def _add(accounts: Accounts, name: str, password: str, rights: frozenset[str]) -> None:
-    accounts.add(Account(name, _register(accounts, name, password), rights, None, None))
+def _add(accounts: Accounts, name: str, password: str, rights: frozenset[str], limits: Limits) -> None:
+    account = Account(name, _register(accounts, name, password), rights, None, None)
+    accounts.add(replace(account, **limits))
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not (number := int(text[:_DIGITS])) > 0 or len(text) >= _DIGITS:
+        raise ValueError("is no number above zero")
+    return number
+
+
+def _limits_of(options: argparse.Namespace) -> Limits:
+    """The limits that were named, by their fields; None for one that is lifted. Raises UsageError."""
+    found: dict[str, int | None] = {}
+    for limit in _LIMITS:
+        text = getattr(options, f"limit_{limit.field}")
+        if text is None:
+            continue
+        try:
+            found[limit.field] = None if text == _NONE else options.parse_size(text) if limit.is_size else _count(text)
+        except ValueError as problem:
+            raise UsageError(f"{limit.flag} {problem}", f"It means: {limit.words}") from None
+    return found
 
 
 def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
@@ -86,8 +159,9 @@ def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
         raise UsageError(
             f"there is an account {name} already", f"To change its password: python server.py passwd {name}"
         )
+    limits = _limits_of(options)
     password = _new_password(name, options)
-    _add(Accounts.create(path), name, password, _DROP_ONLY if options.drop_only else frozenset(RIGHTS))
+    _add(Accounts.create(path), name, password, _DROP_ONLY if options.drop_only else frozenset(RIGHTS), limits)
     say(f"added {name}; its files will arrive in {storage / name}")
 
 
@@ -105,17 +179,65 @@ def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
     say(f"removed {options.name}; what it sent stays in {storage / options.name}")
 
 
+def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
+    accounts, name, news = open_accounts(path), options.name, _limits_of(options)
+    if news:
+        accounts.change(name, news)
+        say(f"changed the limits of {name}; connections that it has end at their next file")
+    account = next((each for each in accounts.all() if each.name == name), None)
+    if account is None:
+        raise UsageError(f"there is no account {name}", "See those that exist: python server.py users")
+    for limit in _LIMITS:
+        value = getattr(account, limit.field)
+        say(f"{limit.field:<12}  {_NONE if value is None else f'{value:,}'}")
+
+
 def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts = open_accounts(path)
     for account in accounts.all():
-        say(f"{account.name:<32}  {','.join(right for right in RIGHTS if right in account.rights)}")
+        words = [",".join(right for right in RIGHTS if right in account.rights)]
+        if has_quota(account):
+            words.append(_used(account, _ledgers(storage).used))
+        words += [limit.shown(value) for limit in _LIMITS if (value := getattr(account, limit.field)) is not None]
+        say(f"{account.name:<32}  {'  '.join(words)}")
     for damage in accounts.damaged:
         note(f"warning: {path}, {damage}")
+
+
+def _recount(path: Path, storage: Path, options: argparse.Namespace) -> None:
+    accounts = open_accounts(path).all()
+    if options.name is not None and options.name not in [account.name for account in accounts]:
+        raise UsageError(f"there is no account {options.name}", "See those that exist: python server.py users")
+    for account in accounts:
+        if options.name in (None, account.name) and has_quota(account):
+            say(f"{account.name:<32}  {_used(account, _ledgers(storage).recount)}")
+        elif options.name == account.name:
+            say(f"{account.name} has no quota: nobody counts what it uses")
+
+
+def has_quota(account: Account) -> bool:
+    """Whether what the account uses is counted."""
+    return account.quota is not None or account.quota_files is not None
+
+
+def _used(account: Account, count: Callable[[str], Amount]) -> str:
+    """What an account uses. Raises UsageError."""
+    try:
+        used = count(account.name)
+    except Refused as problem:
+        raise UsageError(f"can't count what {account.name} has: {problem.cause}", "Mend the storage folder") from None
+    return f"{amount(used.bytes)} in {used.files:,} files"
+
+
+def _ledgers(storage: Path) -> Ledgers:
+    return Storage(storage, Rules()).ledgers
 
 
 _COMMANDS: dict[str, Callable[[Path, Path, argparse.Namespace], None]] = {
     "adduser": _adduser,
     "passwd": _passwd,
     "deluser": _deluser,
+    "limits": _limits,
     "users": _users,
+    "recount": _recount,
 }

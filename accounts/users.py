@@ -2,6 +2,7 @@
 
     secure-file-transfer-accounts 1 profile=1 secret=<64 hex>
     alice w0=<hex> L=<hex> w0M=<hex> w0N=<hex> rights=put,get,list quota=<bytes or -> rate=<bytes per second or ->
+        (one line; behind it, where they are set:) quota-files=<count> largest=<bytes> connections=<count>
 
 Rules: the file belongs to the user who runs the server, and nobody else may read it. It is replaced as a whole, in one
 step, under a lock, and read again when it changes. A damaged account line shuts out that account alone, a damaged first
@@ -13,16 +14,17 @@ leaves behind, and the file.
 import errno
 import os
 import re
-import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from crypto_utils import DEFAULT_PROFILE, SCRYPT_PROFILES, STRETCHED_SIZE, Random, equal, mac, random_bytes
+from disk.private import open_private
 from errors import IntegrityError, UsageError
 from wire.pake import Registration, password_scalars
 
@@ -36,15 +38,21 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 _FORMAT = "secure-file-transfer-accounts"
 _HEAD = re.compile(_FORMAT + r" 1 profile=([0-9]{1,3}) secret=([0-9a-f]{64})")
 _POINT = re.compile(r"04[0-9a-f]{128}")
+_LIMIT = re.compile(r"-|[1-9][0-9]{0,17}")
 _FIELDS = {
     "w0": re.compile(r"[0-9a-f]{64}"),
     "L": _POINT,
     "w0M": _POINT,
     "w0N": _POINT,
     "rights": re.compile(r"[a-z]+(,[a-z]+)*"),
-    "quota": re.compile(r"-|0|[1-9][0-9]{0,17}"),
-    "rate": re.compile(r"-|[1-9][0-9]{0,17}"),
+    "quota": _LIMIT,
+    "rate": _LIMIT,
+    "quota-files": _LIMIT,
+    "largest": _LIMIT,
+    "connections": _LIMIT,
 }
+# Fields that came later: a line without them is sound, and is written as it was.
+_LATER = ("quota-files", "largest", "connections")
 
 # A file changed twice within one tick of its file system's clock looks unchanged; until it is older than the coarsest
 # tick it is read again each time.
@@ -69,13 +77,19 @@ def check_username(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One account. `quota` is in bytes, `rate` in bytes per second; None means no limit."""
+    """One account. None means no limit.
+
+    `quota` and `largest` (of one file) are in bytes, `rate` in bytes per second, over all its `connections` at once.
+    """
 
     name: str
     registration: Registration = field(repr=False)
     rights: frozenset[str]
     quota: int | None
     rate: int | None
+    quota_files: int | None = None
+    largest: int | None = None
+    connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +139,11 @@ def _encode(account: Account) -> bytes:
     kept = account.registration
     rights = ",".join(sorted(account.rights, key=lambda right: (*RIGHTS, right).index(right)))
     quota, rate = ("-" if limit is None else str(limit) for limit in (account.quota, account.rate))
+    later = {key: getattr(account, key.replace("-", "_")) for key in _LATER}
     return (
         f"{account.name} w0={kept.w0.hex()} L={kept.L.hex()} w0M={kept.w0M.hex()} w0N={kept.w0N.hex()}"
         f" rights={rights} quota={quota} rate={rate}"
+        + "".join(f" {key}={limit}" for key, limit in later.items() if limit is not None)
     ).encode()
 
 
@@ -161,14 +177,15 @@ def _decode(line: bytes) -> Account:
             raise IntegrityError(f"{key} is damaged")
         fields[key] = value
     for key in _FIELDS:
-        if key not in fields:
+        if key not in fields and key not in _LATER:
             raise IntegrityError(f"{key} is missing")
     rights = fields["rights"].split(",")
     if len(set(rights)) != len(rights) or not set(rights) <= set(RIGHTS):
         raise IntegrityError("rights is damaged")
     registration = Registration(*(bytes.fromhex(fields[key]) for key in ("w0", "L", "w0M", "w0N")))
     registration.check()
-    return Account(name, registration, frozenset(rights), _limit(fields["quota"]), _limit(fields["rate"]))
+    limits = (_limit(fields.get(key, "-")) for key in ("quota", "rate", *_LATER))
+    return Account(name, registration, frozenset(rights), *limits)
 
 
 def _verdict(line: bytes) -> Account | str:
@@ -195,33 +212,14 @@ def _stamp(path: Path) -> _Stamp | None:
 def _load(path: Path) -> bytes:
     """The whole file. Raises UsageError unless it is a regular file of ours that nobody else can read."""
     try:
-        # Without O_NONBLOCK a pipe of that name would make the server wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            _check_file(path, os.fstat(descriptor))
+        with os.fdopen(open_private(path, os.O_RDONLY, f"the accounts file {path}"), "rb") as file:
             return file.read()
     except FileNotFoundError:
         raise UsageError(
             f"there is no accounts file {path}", "Add an account with: python server.py adduser NAME"
         ) from None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise UsageError(
-                f"the accounts file {path} is a symbolic link", "Name the file itself; links are never followed"
-            ) from None
         raise UsageError(f"can't read the accounts file {path} ({error.strerror})", "Check the path") from None
-
-
-def _check_file(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"the accounts file {path} is no regular file", "Name another, or move that away")
-    if found.st_uid != os.geteuid():
-        raise UsageError(
-            f"the accounts file {path} belongs to another user (uid {found.st_uid})",
-            "Run this as that user, or give the file to yourself with chown",
-        )
-    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise UsageError(f"the accounts file {path} is open to other users", f"Close it with: chmod 600 {path}")
 
 
 @contextmanager
@@ -232,7 +230,7 @@ def _writing(path: Path) -> Iterator[None]:
 
     try:
         # The lock file stays: whoever removes one may remove it under a waiter, and two then hold "the" lock.
-        lock = os.open(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = open_private(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -368,6 +366,10 @@ class Accounts:
 
     def replace_password(self, name: str, registration: Registration) -> None:
         """Keep everything of the account but its password. Raises UsageError for an unknown or damaged one."""
+        self.change(name, {"registration": registration})
+
+    def change(self, name: str, news: Mapping[str, Any]) -> None:
+        """Give an account other values, by the names of its fields. Raises UsageError as `replace_password` does."""
 
         def edit(reading: _Reading) -> list[bytes]:
             account = reading.accounts.get(name.encode("ascii", "replace"))
@@ -378,7 +380,7 @@ class Accounts:
                 )
             if account is None:
                 raise _unknown(name)
-            line = self._line_of(replace(account, registration=registration))
+            line = self._line_of(replace(account, **news))
             return [line if _name_of(old) == name else old for old in reading.lines]
 
         self._edit(edit)

@@ -14,7 +14,7 @@ import platform
 import sys
 from collections.abc import Iterator
 
-from errors import Code, Refused
+from errors import Code, Refused, UsageError
 
 try:
     import fcntl
@@ -42,7 +42,7 @@ def refusal(problem: OSError) -> Refused:
 
 
 class disk_errors:
-    """Turns the disk's errors into refusals."""
+    """Turns the disk's errors into refusals, and files of ours that somebody else has a hand in."""
 
     def __enter__(self) -> None:
         pass
@@ -50,6 +50,8 @@ class disk_errors:
     def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
         if isinstance(problem, OSError):
             raise refusal(problem) from problem
+        if isinstance(problem, UsageError):
+            raise Refused(Code.STORAGE, why=str(problem)) from problem
 
 
 def flush(descriptor: int) -> None:

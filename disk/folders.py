@@ -83,6 +83,27 @@ def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:
     return Seen(path, is_folder, 0 if is_folder else state.st_size, state.st_mtime_ns, mode)
 
 
+def measure(folder: int) -> tuple[int, int]:
+    """How many bytes lie below a folder, and in how many files and folders; what can't be read is not seen."""
+    size = count = 0
+    pending: list[PathParts] = [()]
+    while pending:
+        path = pending.pop()
+        with contextlib.suppress(OSError, Refused), contextlib.ExitStack() as opened:
+            at = folder
+            for component in path or (".",):
+                at = open_folder(at, component)
+                opened.callback(os.close, at)
+            with os.scandir(at) as entries:
+                for entry in entries:
+                    seen = as_seen((*path, entry.name), entry.stat(follow_symlinks=False))
+                    if seen is not None:
+                        size, count = size + seen.size, count + 1
+                    if seen is not None and seen.is_folder:
+                        pending.append(seen.path)
+    return size, count
+
+
 def is_utf8(name: str) -> bool:
     """Whether a name of this disk can be said on the wire."""
     try:

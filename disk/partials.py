@@ -17,13 +17,16 @@ import contextlib
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from crypto_utils import random_bytes
 from disk.durable import disk_errors, flush
 from disk.journal import Journal
+from disk.leftovers import JOURNAL, TRIAL, Leftovers
+from disk.private import open_private
 from errors import Code, Refused
 
 try:
@@ -32,11 +35,11 @@ except ImportError:  # Windows, where only sending works; `disk/storage.py` says
     fcntl = None  # type: ignore[assignment]
 
 HAS_LOCKS = fcntl is not None
-_JOURNAL = ".journal"
 _DURABLE_EVERY = 128 << 20
 _READ_SIZE = 1 << 20
 _PRIVATE = 0o600
 _MOST_TRIES = 10
+_ENDLESS = 1 << 63
 _UNNAMED = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
 
 PathParts = tuple[str, ...]
@@ -82,7 +85,15 @@ class Published:
     sha256: bytes | None = None
 
 
-class PartialArea:
+class Hold(Protocol):
+    """What is reserved of a quota for one file; `disk.ledger.Hold` is one."""
+
+    def grow(self, size: int) -> None: ...
+    def published(self, size: int) -> None: ...
+    def ending(self, left: Callable[[], int | None]) -> contextlib.AbstractContextManager[None]: ...
+
+
+class PartialArea(Leftovers):
     """One user's partial files, in the folder of a descriptor. Safe to use from several threads."""
 
     # Which transfer holds a key, for file systems whose locks belong to the process: by the folder's device and inode.
@@ -90,7 +101,7 @@ class PartialArea:
     _holders_lock = threading.Lock()
 
     def __init__(self, folder: int) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._unnamed: bool | None = None if _UNNAMED else False
         state = os.fstat(folder)
         self._place = (state.st_dev, state.st_ino)
@@ -120,7 +131,7 @@ class PartialArea:
         return self._unnamed
 
     def _try_unnamed(self) -> bool:
-        name = f"try-{random_bytes(8).hex()}"
+        name = TRIAL + random_bytes(8).hex()
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             descriptor = self._make_unnamed()
             opened.callback(os.close, descriptor)
@@ -148,49 +159,6 @@ class PartialArea:
         with self._holders_lock:
             if self._holders.get(slot) is partial:
                 del self._holders[slot]
-
-    # --- what nobody came back for ---
-
-    def sweep(self, older_than: float, spared: str = "") -> int:
-        """Remove what nobody holds: bytes that can't be resumed, and others `older_than` that many seconds."""
-        removed = 0
-        for key in sorted({name.removesuffix(_JOURNAL) for name in os.listdir(self.folder)} - {spared}):
-            with contextlib.suppress(OSError):
-                removed += self.remove_unheld(key, older_than)
-        return removed
-
-    def remove_unheld(self, key: str, older_than: float = 0) -> bool:
-        """Remove what is there of a key, unless it can be resumed and is younger. BlockingIOError when it is held."""
-        if self.holder(key) is not None:
-            raise BlockingIOError
-        with contextlib.ExitStack() as opened:
-            journal = self._locked(key + _JOURNAL, opened)
-            state = self._locked(key, opened)
-            if state is not None and journal is not None and state.st_nlink == 1:
-                age = time.time() - max(state.st_mtime, journal.st_mtime)
-                if age < older_than:
-                    return False
-            for name, there in ((key, state), (key + _JOURNAL, journal)):
-                if there is not None:
-                    os.unlink(name, dir_fd=self.folder)
-            return state is not None
-
-    def _locked(self, name: str, opened: contextlib.ExitStack) -> os.stat_result | None:
-        """Lock a file, until `opened` ends; None when there is none. As long as it is locked, its name stays."""
-        flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            try:
-                descriptor = os.open(name, os.O_RDWR | flags, dir_fd=self.folder)
-            except PermissionError:  # a finished one; reading is enough for a lock, but not on every network's disk
-                descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=self.folder)
-            opened.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            state = os.fstat(descriptor)
-            if os.path.samestat(state, os.stat(name, dir_fd=self.folder, follow_symlinks=False)):
-                return state
-        except FileNotFoundError:
-            return None
-        raise BlockingIOError  # another one of that name, just made
 
     def share(self, name: str, parent: int) -> bool:
         """The area is in use until its descriptor is closed; False when it is not `name` in `parent` any more."""
@@ -225,6 +193,12 @@ class Partial:
         self.has_name = False
         self.limit: int | None = None  # of bytes, for a pipe that did not announce how many it has
         self.compared = False  # with the visible file of its name, and found different
+        self.bound = _ENDLESS  # before more bytes than that, `more` is asked
+        self.more: Callable[[int], int] = lambda size: _ENDLESS
+        self.hold: Hold | None = None
+        self.found: int | None = None  # bytes that were there already, held by nobody
+        self.before: Hold | None = None  # of whom it was taken over from, in this process
+        self.is_shared = False  # another process still has it open
         self._descriptor = -1
         self._journal_descriptor = -1
         self._journal: Journal | None = None
@@ -239,7 +213,8 @@ class Partial:
     def take_up(self) -> None:
         """Become the holder of the key; see the rules of this room. Raises Refused (BUSY), OSError."""
         folder = self._area.folder
-        self._journal_descriptor = os.open(self.name + _JOURNAL, _open_flags(), _PRIVATE, dir_fd=folder)
+        flags, name = os.O_RDWR | os.O_CREAT, Path(self.name + JOURNAL)
+        self._journal_descriptor = open_private(name, flags, "the journal of a partial file", folder)
         try:
             with self._journal_lock():
                 self._take_up_locked()
@@ -256,6 +231,7 @@ class Partial:
         same = old is not None and old.transfer == incoming.transfer.hex()
         if not same and self._area.holder(self.name) is not None:
             raise Refused(Code.BUSY)
+        existed = os.access(self.name, os.F_OK, dir_fd=self._area.folder)
         self._open_bytes()
         if not self._locked and not same:
             raise Refused(Code.BUSY)
@@ -264,11 +240,14 @@ class Partial:
                 os.unlink(self.name, dir_fd=self._area.folder)
             self._close_bytes()
             self._open_bytes()
-            old = None
+            old, existed = None, False
         before = self._area.hold(self)
         if before is not None:
             before.lose()
+            self.before = before.hold
         there = os.fstat(self._descriptor).st_size
+        self.is_shared = before is None and not self._locked
+        self.found = there if existed and before is None and self._locked else None
         limit = there if incoming.size is None else min(there, incoming.size)
         if old is None or limit == 0:
             os.ftruncate(self._descriptor, 0)
@@ -376,6 +355,8 @@ class Partial:
                 self._check_held()
                 if self.limit is not None and self.size + len(content) > self.limit:
                     raise Refused(Code.TOO_LARGE)
+                if self.size + len(content) > self.bound:
+                    self.bound = self.more(self.size + len(content))
                 while content:
                     count = os.pwrite(self._descriptor, content, self.size)
                     self.size += count
@@ -469,7 +450,7 @@ class Partial:
         self.close()
 
     def _remove(self) -> None:
-        for name in (self.name, self.name + _JOURNAL) if self.resumable else (self.name,):
+        for name in (self.name, self.name + JOURNAL) if self.resumable else (self.name,):
             if self.has_name or name != self.name:
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=self._area.folder)
@@ -487,7 +468,22 @@ class Partial:
         return not self._lost
 
     def close(self) -> None:
-        """Give back the descriptors, and with them the lock. It may be called again."""
+        """Give back the descriptors, and with them the lock, and what was reserved. It may be called again."""
+        hold, self.hold = self.hold, None
+        if hold is not None:
+            with contextlib.suppress(OSError), hold.ending(self._left):
+                self._close()
+        self._close()
+
+    def _left(self) -> int | None:
+        """How many bytes stay on the disk, for whom we have to answer; None when another connection does."""
+        with contextlib.suppress(OSError, Refused):
+            self._check_held()
+            if self.has_name and self._descriptor >= 0:
+                return os.fstat(self._descriptor).st_size
+        return None
+
+    def _close(self) -> None:
         if self.resumable:
             self._area.release(self)
         descriptors = (self._descriptor, self._journal_descriptor)

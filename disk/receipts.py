@@ -2,7 +2,8 @@
 
     receipts          one line each: time, transfer id, path, size, SHA-256
 
-Rules: a convenience, and treated so. A line that is torn, too old or gone costs a second copy of a file, no more. The
+Rules: a convenience, and treated so. A line that is torn, too old or gone costs a second copy of a file, no more; so
+does a file that is not ours alone, which is neither read nor written. The
 descriptor of the folder comes from the caller; this room walks no path.
 """
 
@@ -10,6 +11,10 @@ import contextlib
 import json
 import os
 import time
+from pathlib import Path
+
+from disk.private import open_private
+from errors import UsageError
 
 try:
     import fcntl
@@ -19,7 +24,7 @@ except ImportError:  # Windows, where only sending works; `disk/storage.py` says
 RECEIPTS = "receipts"
 _KEPT_SECONDS = 24 * 3600
 _PRUNED_AT = 4 << 20
-_FLAGS = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
+_WHAT = "the receipts of a user"
 
 # Transfer id, path, size, SHA-256.
 Receipt = tuple[bytes, tuple[str, ...], int, bytes]
@@ -35,7 +40,7 @@ class Receipts:
 
     def remember(self, done: list[Receipt]) -> None:
         """Keep them for a day, if that can be."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UsageError):
             if done:
                 self._append(done)
 
@@ -45,8 +50,8 @@ class Receipts:
             json.dumps([now, transfer.hex(), path, size, sha256.hex()], ensure_ascii=True)
             for transfer, path, size, sha256 in done
         ]
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _FLAGS
-        with contextlib.closing(os.fdopen(os.open(RECEIPTS, flags, 0o600, dir_fd=self._folder), "r+b", 0)) as file:
+        descriptor = open_private(Path(RECEIPTS), os.O_RDWR | os.O_CREAT | os.O_APPEND, _WHAT, self._folder)
+        with contextlib.closing(os.fdopen(descriptor, "r+b", 0)) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_size > _PRUNED_AT:
                 lines = [*_newest([line for line in _lines(file.fileno()) if _is_young(line, now)]), *lines]
@@ -58,8 +63,8 @@ class Receipts:
     def find(self, transfer: bytes) -> Receipt | None:
         """The receipt of that transfer, if it is not too old."""
         try:
-            descriptor = os.open(RECEIPTS, os.O_RDONLY | _FLAGS, dir_fd=self._folder)
-        except OSError:
+            descriptor = open_private(Path(RECEIPTS), os.O_RDONLY, _WHAT, self._folder)
+        except (OSError, UsageError):
             return None
         try:
             state = os.fstat(descriptor)

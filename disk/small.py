@@ -33,7 +33,8 @@ class Small(Partial):
         self.size = 0
         self.sha256 = None
         self.kept = []
-        self.resumable = self.compared = self.has_name = False
+        self.resumable = self.compared = self.has_name = self.is_shared = False
+        self.hold = self.before = self.found = None
         self._content = b""
         self._descriptor = self._journal_descriptor = -1
         self._temporary = ""
@@ -87,6 +88,9 @@ class Small(Partial):
 
     def discard(self) -> None:
         """Give back what it holds; a published file stays visible. It may be called again."""
+        self.close()
+
+    def _close(self) -> None:
         self._held.count -= len(self._content)
         self._content = b""
         descriptor, self._descriptor = self._descriptor, -1

@@ -12,39 +12,43 @@ no account: only the folder's name.
 """
 
 import contextlib
-import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from disk.allowance import NOT_PARTIAL, Allowance, Ledgers
 from disk.durable import disk_errors, flush, flush_all, refusal
-from disk.folders import Seen, Twin, as_seen, is_utf8, open_folder, state_of
+from disk.folders import Twin, open_folder, state_of
+from disk.ledger import NO_QUOTA, Ledger, Quota, forget
 from disk.names import judge_path, numbered
 from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published
-from disk.receipts import RECEIPTS, Receipts
+from disk.receipts import Receipts
 from disk.small import Held, Small
+from disk.visible import FOLDER_MODE, READ_FLAGS, Visible
 from errors import Code, Refused, UsageError
 
 PARTIAL_AREA = ".partial"
-LOCAL_PARTIAL_AREA = ".secure-file-transfer-partial"
 _MOST_NUMBERS = 10_000
-_READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
-_FOLDER_MODE = 0o777
 _MOST_FOLDERS = 16  # open at once while a group is published; files of one folder mostly come together
-_STALE_SECONDS = 7 * 24 * 3600
 _NOTHING = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a root allows. `private`: its sender may learn nothing of what lies there."""
+    """What a root allows. `private`: its sender may learn nothing of what lies there.
+
+    `free_space` are bytes that stay free on the disk, `stale` the seconds that nobody came back for a partial file.
+    """
 
     portable_names: bool = False
     file_mode: int | None = None
     max_file_size: int = (1 << 63) - 1
     private: bool = False
+    free_space: int = 0
+    stale: float = 7 * 24 * 3600
+    quota: Quota = NO_QUOTA
 
 
 class Storage:
@@ -52,7 +56,7 @@ class Storage:
 
     def __init__(self, root: Path, rules: Rules) -> None:
         """Make the folder when it is missing. Raises UsageError when it can't be used."""
-        self.rules, self.umask = rules, _umask()
+        self.rules, self.umask = rules, umask_of_process()
         with contextlib.ExitStack() as opened:
             try:
                 root.mkdir(parents=True, exist_ok=True)
@@ -66,6 +70,7 @@ class Storage:
                 raise _unusable(root, problem.cause) from None
             self._try_link(root)
             opened.pop_all()
+        self.ledgers = Ledgers(self.descriptor, self._partials)
 
     def _try_link(self, root: Path) -> None:
         """A file system without hard links can't publish without replacing."""
@@ -87,29 +92,47 @@ class Storage:
     def sweep(self) -> int:
         """Remove the partial files that nobody holds and nobody may come back for; how many there were."""
         removed = 0
+        with contextlib.suppress(OSError):
+            self.ledgers.sweep()
         for user in os.listdir(self._partials):
             with contextlib.suppress(OSError, Refused), contextlib.ExitStack() as opened:
                 folder = open_folder(self._partials, user)
                 opened.callback(os.close, folder)
-                removed += PartialArea(folder).sweep(_STALE_SECONDS, RECEIPTS)
+                removed += PartialArea(folder).sweep(self.rules.stale, NOT_PARTIAL)
         return removed
 
-    def user(self, name: str, private: bool = False) -> "UserFolder":
-        """The folder of one user, made when missing; close it afterwards. Raises Refused."""
+    def user(
+        self, name: str, private: bool = False, quota: Quota = NO_QUOTA, largest: int | None = None
+    ) -> "UserFolder":
+        """The folder of one user, made when missing; close it afterwards. Raises Refused.
+
+        `largest`: of a file of this user, in bytes, if that is less than what holds for everybody.
+        """
+        most = self.rules.max_file_size if largest is None else min(largest, self.rules.max_file_size)
+        rules = replace(self.rules, private=private, max_file_size=most, quota=quota)
         with disk_errors(), contextlib.ExitStack() as opened:
-            visible = open_folder(self.descriptor, name, create=_FOLDER_MODE)
+            visible = open_folder(self.descriptor, name, create=FOLDER_MODE)
             opened.callback(os.close, visible)
             partials = open_folder(self._partials, name, create=0o700)
-            opened.pop_all()
-            return UserFolder(replace(self.rules, private=private), self.umask, visible, partials, [self.descriptor])
+            opened.callback(os.close, partials)
+            ledger = None
+            if quota == NO_QUOTA:
+                forget(partials)
+            else:
+                ledger = self.ledgers.enter(name)
+                opened.callback(self.ledgers.leave, name)
+            folder = UserFolder(rules, self.umask, visible, partials, [self.descriptor], ledger)
+            folder.opened = opened.pop_all()
+            return folder
 
     def close(self) -> None:
         """Give back the descriptors."""
+        self.ledgers.close()
         os.close(self.descriptor)
         os.close(self._partials)
 
 
-def _umask() -> int:
+def umask_of_process() -> int:
     """Of this process. Raises UsageError where nothing can be received."""
     if not HAS_LOCKS:
         raise UsageError("this system can't receive files safely", "Receive them on Linux or macOS")
@@ -122,80 +145,34 @@ def _unusable(root: Path, why: str) -> UsageError:
     return UsageError(f"can't use the storage folder {root} ({why})", "Mend it, or name another")
 
 
-def open_local(base: Path, rules: Rules) -> "UserFolder":
-    """A folder of our own, made when missing, for what is fetched. Raises UsageError, Refused."""
-    umask = _umask()
-    try:
-        made = [place for place in (base, *base.parents) if not place.exists()]
-        base.mkdir(parents=True, exist_ok=True)
-        visible = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as problem:
-        raise UsageError(f"can't use the folder {base} ({problem.strerror})", "Name another") from None
-    with disk_errors(), contextlib.ExitStack() as opened:
-        opened.callback(os.close, visible)
-        while True:
-            partials = open_folder(visible, LOCAL_PARTIAL_AREA, create=0o700)
-            folder = UserFolder(rules, umask, visible, partials, [])
-            if folder.area.share(LOCAL_PARTIAL_AREA, visible):
-                opened.pop_all()
-                folder.made = made
-                return folder
-            os.close(partials)  # another program has just removed it
-
-
-def close_local(folder: "UserFolder") -> None:
-    """Give it back; its partial area goes when nothing is kept in it, and what was made for it when nothing arrived."""
-    folder.area.remove_if_unused(LOCAL_PARTIAL_AREA, folder.descriptor, _STALE_SECONDS)
-    folder.close()
-    with contextlib.suppress(OSError):
-        for place in folder.made:
-            place.rmdir()
-
-
-class UserFolder:
+class UserFolder(Visible):
     """All that one user can reach. For one connection; not for several threads at once."""
 
-    def __init__(self, rules: Rules, umask: int, visible: int, partials: int, above: list[int]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        umask: int,
+        visible: int,
+        partials: int,
+        above: list[int],
+        ledger: Ledger | None = None,
+    ) -> None:
         """`above`: descriptors of the folders over it, which are flushed with it but not closed; none for our own."""
-        self._rules, self._umask, self._visible, self._above = rules, umask, visible, above
+        super().__init__(visible)
+        self._rules, self._umask, self._above = rules, umask, above
         self.area = PartialArea(partials)
         self._held = Held()
         self._receipts = Receipts(partials)
         self._folder_states: dict[PathParts, tuple[int | None, int | None]] = {}
-        self.made: list[Path] = []  # by `open_local`, the deepest first
-
-    @property
-    def descriptor(self) -> int:
-        """The folder itself."""
-        return self._visible
+        self.made: list[Path] = []  # for a folder of our own, the deepest first
+        self.allowance = Allowance(visible, rules.free_space, rules.quota, ledger)
+        self.stale = rules.stale
+        self.opened = contextlib.ExitStack()  # what `close` gives back
 
     def close(self) -> None:
-        """Give back the descriptors."""
-        os.close(self._visible)
-        os.close(self.area.folder)
-
-    @contextlib.contextmanager
-    def _folder(self, path: PathParts, create: bool = False) -> Iterator[int]:
-        """The folder `path` below the user's, walked without following links."""
-        folder = os.dup(self._visible)
-        try:
-            for component in path:
-                below = open_folder(folder, component, _FOLDER_MODE if create else None)
-                os.close(folder)
-                folder = below
-            yield folder
-        finally:
-            os.close(folder)
-
-    def _state_of(self, path: PathParts) -> os.stat_result | None:
-        """What is visible under `path`, None when nothing is. Raises Refused for a path through a file or link."""
-        try:
-            with disk_errors(), self._folder(path[:-1]) as folder:
-                return state_of(path[-1], folder)
-        except Refused as problem:
-            if problem.code is Code.NOT_FOUND:
-                return None
-            raise
+        """Give back the descriptors, and what was reserved for nothing."""
+        self.allowance.close()
+        self.opened.close()
 
     # --- taking files ---
 
@@ -243,27 +220,46 @@ class UserFolder:
         return partial
 
     def _room(self, incoming: Incoming, resumable: bool) -> Partial:
-        if not resumable and incoming.size is not None:  # it is here before it could be told that it has no room
-            with disk_errors():
-                if self.area.can_be_unnamed:
-                    return Small(self.area, incoming, self._held)
-        partial = self.area.begin(incoming, resumable)
-        partial.limit = self._rules.max_file_size
+        is_small = not resumable and incoming.size is not None
+        with disk_errors():
+            if is_small and self.area.can_be_unnamed:
+                small = Small(self.area, incoming, self._held)
+                if self.allowance.is_limited:  # else it is here before it could be told that it has no room
+                    self.allowance.try_twice(lambda: self._reserve(small))
+                return small
+        return self.allowance.try_twice(lambda: self._begin(incoming, resumable))
+
+    def _begin(self, incoming: Incoming, resumable: bool) -> Partial:
+        with disk_errors(), self.allowance.moving() if resumable else _NOTHING:
+            partial = self.area.begin(incoming, resumable)
+            partial.limit = self._rules.max_file_size
+            self._reserve(partial)
+        return partial
+
+    def _reserve(self, partial: Partial) -> None:
+        """Room for it, and for the folders that its path lacks; else it is given back. Raises Refused, OSError."""
         try:
-            with disk_errors():
-                free = os.fstatvfs(self._visible)
-            if (incoming.size or 0) - max(partial.kept, default=0) > free.f_bavail * free.f_frsize:
-                raise Refused(Code.NO_SPACE)
-        except Refused:
+            self.allowance.reserve(partial)
+            self.allowance.reserve_folders(partial.incoming.path[:-1], self._state_of)
+        except (Refused, OSError):
             partial.keep()
             raise
-        return partial
 
     def commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
         """Flush the group's bytes, make each file visible, flush the folders; for each what became of it.
 
         Each one's `sha256` must be set. Whatever becomes of it, it is discarded.
         """
+        try:
+            with disk_errors(), self.allowance.moving():
+                return self._commit(group)
+        except Refused as problem:  # the ledger can't be used
+            return [problem] * len(group)
+        finally:
+            for partial in group:
+                partial.discard()
+
+    def _commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
         outcomes: list[Published | Refused] = []
         with contextlib.ExitStack() as opened:
             folders: dict[PathParts, int] = {}
@@ -273,7 +269,8 @@ class UserFolder:
                     if len(folders) >= _MOST_FOLDERS:
                         opened.close()
                         folders.clear()
-                    folders[path] = opened.enter_context(self._folder(path, create=True))
+                    with self.allowance.making_folders(path, self._state_of):
+                        folders[path] = opened.enter_context(self._folder(path, create=True))
                 return folders[path]
 
             for partial, problem in zip(group, self._flush_bytes(group), strict=True):
@@ -332,6 +329,8 @@ class UserFolder:
             with disk_errors(), partial.held() if partial.resumable else _NOTHING:
                 publish = self._replace if incoming.policy == "replace" else self._link
                 published = publish(partial, folder_of(incoming.path[:-1]))
+                if partial.hold is not None and not published.skipped and not published.already:
+                    partial.hold.published(partial.size)
                 if partial.resumable:
                     partial.discard()  # its hidden name, before anybody can take it up
             return published
@@ -345,7 +344,8 @@ class UserFolder:
         if self._is_twin(partial, path[-1], folder):
             return Published(path, already=True, size=partial.size, sha256=partial.sha256)
         try:
-            partial.rename(path[-1], folder)
+            with self.allowance.replacing(path[-1], folder):
+                partial.rename(path[-1], folder)
         except IsADirectoryError:
             raise Refused(Code.IS_FOLDER) from None
         return Published(path, size=partial.size, sha256=partial.sha256)
@@ -357,7 +357,7 @@ class UserFolder:
         with contextlib.suppress(OSError, Refused):
             state = state_of(name, folder)
             if state is not None and stat.S_ISREG(state.st_mode) and state.st_size == partial.size:
-                return Twin(os.open(name, _READ_FLAGS, dir_fd=folder), partial.size).digest() == partial.sha256
+                return Twin(os.open(name, READ_FLAGS, dir_fd=folder), partial.size).digest() == partial.sha256
         return False
 
     def _link(self, partial: Partial, folder: int) -> Published:
@@ -393,11 +393,16 @@ class UserFolder:
         there = self._state_of(path)
         if there is not None and not stat.S_ISDIR(there.st_mode):
             raise Refused(Code.LINK if stat.S_ISLNK(there.st_mode) else Code.NOT_FOLDER)
-        with disk_errors(), self._folder(path, create=True):
-            pass
+        self.allowance.try_twice(lambda: self._make(path))
         if there is None and (failed := self._flush_folders({path[:-1]})):
             raise failed[path[:-1]]
         self._folder_states[path] = (mtime, None if there is not None else mode)
+
+    def _make(self, path: PathParts) -> None:
+        with disk_errors(), self.allowance.moving():
+            self.allowance.reserve_folders(path, self._state_of)
+            with self.allowance.making_folders(path, self._state_of), self._folder(path, create=True):
+                pass
 
     def finish_folders(self) -> None:
         """Set the folders' modes and times, the deepest first: their content has changed them until now."""
@@ -406,7 +411,7 @@ class UserFolder:
             mtime, mode = states[path]
             with contextlib.suppress(OSError, OverflowError, Refused), self._folder(path) as folder:
                 if mode is not None:
-                    os.fchmod(folder, (_FOLDER_MODE & ~self._umask) & (mode | 0o700))
+                    os.fchmod(folder, (FOLDER_MODE & ~self._umask) & (mode | 0o700))
                 if mtime is not None:
                     os.utime(folder, ns=(mtime, mtime))
 
@@ -422,68 +427,3 @@ class UserFolder:
             except Refused as problem:
                 failed.update({path: problem for path in paths if path[: len(folder)] == folder})
         return failed
-
-    # --- giving files ---
-
-    def open_file(self, path: PathParts) -> int:
-        """A descriptor to read `path`, reached without following links. Raises Refused."""
-        judge_path(path)
-        with disk_errors(), self._folder(path[:-1]) as folder:
-            try:
-                return os.open(path[-1], _READ_FLAGS, dir_fd=folder)
-            except FileNotFoundError:
-                raise Refused(Code.NOT_FOUND) from None
-            except OSError as problem:
-                raise (Refused(Code.LINK) if problem.errno == errno.ELOOP else problem) from None
-
-    def walk(self, path: PathParts, missed: Callable[[PathParts], None] = lambda _: None) -> Iterator[Seen]:
-        """`path` itself, and what lies below it; folders before their content, links and special files left out.
-
-        Raises Refused when `path` is not there or may not be reached. What vanishes meanwhile is left out; folders
-        that can't be read, or hold names that can't be said on the wire, are told to `missed`.
-        """
-        if path:
-            judge_path(path)
-            state = self._state_of(path)
-            if state is None or as_seen(path, state) is None:
-                is_link = state is not None and stat.S_ISLNK(state.st_mode)
-                raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
-        pending = [path] if path else [(name,) for name in reversed(self._names((), missed))]
-        while pending:
-            seen = self._look(pending.pop())
-            if seen is not None:
-                yield seen
-                if seen.is_folder:
-                    try:
-                        pending += [(*seen.path, name) for name in reversed(self._names(seen.path, missed))]
-                    except Refused:
-                        missed(seen.path)
-
-    def entries(self, path: PathParts) -> list[str]:
-        """The names in a folder that are UTF-8, in the order of their bytes. Raises Refused."""
-        if path:
-            judge_path(path)
-        return self._names(path)
-
-    def _names(self, path: PathParts, missed: Callable[[PathParts], None] = lambda _: None) -> list[str]:
-        with disk_errors(), self._folder(path) as folder:
-            names = os.listdir(folder)
-        fair = sorted(filter(is_utf8, names), key=str.encode)
-        if len(fair) < len(names):
-            missed(path)
-        return fair
-
-    def look(self, path: PathParts) -> Seen | None:
-        """One file or folder; None when it is gone, a link, something else, or has a name that is not allowed."""
-        try:
-            judge_path(path)
-        except Refused:
-            return None
-        return self._look(path)
-
-    def _look(self, path: PathParts) -> Seen | None:
-        try:
-            state = self._state_of(path)
-        except Refused:
-            return None
-        return None if state is None else as_seen(path, state)

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Literal
 
+from disk.allowance import NOT_PARTIAL
 from wire.pake import CONFIRM_SIZE, POINT_SIZE
 from wire.protocol import HEADER_SIZE, ClientHello, ServerHello, Status
 
@@ -251,8 +252,9 @@ class Server:
 
     def partials(self) -> list[Path]:
         """What this test has left of files that are not whole, the notes about them included."""
-        found = (self.storage / ".partial").rglob("*")
-        return [path for path in found if path.is_file() and path.name != "receipts" and path not in self._old]
+        found = list((self.storage / ".partial").rglob("*"))
+        ours = [path for path in found if path.name in NOT_PARTIAL or path.name.startswith(".holder-")]
+        return [path for path in found if path.is_file() and path not in ours and path not in self._old]
 
     def forget_partials(self) -> None:
         """What an earlier test has left there is not this one's business."""

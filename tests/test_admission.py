@@ -175,3 +175,17 @@ def test_many_threads_never_get_more_places_than_there_are(logins: int) -> None:
     for thread in threads:
         thread.join(30)
     assert len(got) == logins
+
+
+def test_logged_in_of_one_user_have_a_limit_that_is_not_another_ones() -> None:
+    door = Door(inside=4, logins=4)
+    tickets = [door.must(name) for name in "abcd"]
+    assert tickets[0].logged_in("alice", 1)
+    assert not tickets[1].logged_in("alice", 1)
+    assert tickets[2].logged_in("bob", 1)
+    tickets[1].leave()
+    tickets[0].leave()
+    assert tickets[3].logged_in("alice", 1), "the one that was refused took no place"
+    for ticket in tickets[2:]:
+        ticket.leave()
+    assert not door.admission._users

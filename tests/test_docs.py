@@ -20,7 +20,7 @@ DOCUMENTS = [README, *sorted((HOUSE / "docs").glob("*.md"))]
 HELPS = [
     ("client.py",),
     ("server.py",),
-    *(("server.py", command) for command in ("adduser", "passwd", "deluser", "users")),
+    *(("server.py", command) for command in ("adduser", "limits", "passwd", "deluser", "users", "recount")),
 ]
 SETTINGS = [
     (program, each.name)

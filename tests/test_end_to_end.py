@@ -584,7 +584,7 @@ UNUSABLE: list[tuple[str, list[str], str]] = [
     ("server.py", ["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
     ("server.py", ["nonsense"], "invalid choice: 'nonsense'"),
     ("server.py", ["--listen=256.256.256.256"], "is no address of this machine"),
-    ("server.py", ["--server-log=."], "can't write the log"),
+    ("server.py", ["--server-log=."], "is no regular file"),
     ("server.py", ["--storage=/dev/null/x"], "can't use the storage folder /dev/null/x"),
 ]
 

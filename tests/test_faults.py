@@ -312,18 +312,6 @@ def test_changed_byte_in_the_login_never_lets_anything_through(
 # --- What changes meanwhile -------------------------------------------------------------------------------------------
 
 
-def test_account_with_a_quota_that_nobody_counts_may_send_nothing(
-    make_server: MakeServer, client: Client, folder: Path, box: str
-) -> None:
-    server = make_server()
-    text = server.accounts.read_text()
-    server.accounts.write_text(text.replace("quota=-", "quota=1000"))
-    result = client.at(server.port)(make(folder / "a"), f"{box}/")
-    assert (result.status, result.out.count("delivered:")) == (1, 0)
-    assert "quota" in result.err
-    assert "a quota is set" in server.told()
-
-
 def test_account_removed_meanwhile_ends_the_connection_at_the_next_file(
     make_server: MakeServer, proxy: MakeProxy, client: Client, folder: Path, box: str
 ) -> None:

@@ -15,6 +15,8 @@ LEVELS = {
     "crypto_utils": 0,
     "config": 0,
     "disk.durable": 0,
+    "disk.private": 0,
+    "disk.leftovers": 0,
     "wire.pake": 1,
     "wire.protocol": 1,
     "wire.pace": 1,
@@ -22,7 +24,9 @@ LEVELS = {
     "disk.names": 1,
     "disk.folders": 1,
     "disk.journal": 1,
+    "disk.ledger": 1,
     "disk.partials": 2,
+    "disk.visible": 2,
     "disk.receipts": 1,
     "accounts.origin": 1,
     "wire.messages": 2,
@@ -30,7 +34,9 @@ LEVELS = {
     "wire.link": 2,
     "wire.handshake": 2,
     "disk.small": 3,
+    "disk.allowance": 3,
     "disk.storage": 4,
+    "disk.local": 5,
     "disk.sources": 2,
     "disk.stream": 3,
     "accounts.users": 2,
@@ -38,7 +44,7 @@ LEVELS = {
     "accounts.admission": 2,
     "accounts.passwords": 2,
     "wire.channel": 3,
-    "accounts.commands": 3,
+    "accounts.commands": 5,
     "transfer.sender": 5,
     "transfer.receiver": 5,
     "transfer.requests": 6,
@@ -57,8 +63,14 @@ BESIDE = {"bench", "tests", "tools"}  # they know the rooms; no room knows them
 
 SOCKETS = {"wire.link", "wire.channel", *PROGRAMS}
 OPENERS = {
+    "disk.private",
     "disk.folders",
+    "disk.ledger",
+    "disk.leftovers",
+    "disk.allowance",
     "disk.storage",
+    "disk.visible",
+    "disk.local",
     "disk.partials",
     "disk.receipts",
     "disk.sources",
@@ -292,10 +304,10 @@ for name in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY",
 os.supports_dir_fd.clear()
 os.supports_follow_symlinks.clear()
 import client
-import wire.channel, wire.handshake, disk.sources, disk.storage, transfer.sender, transfer.plans
+import wire.channel, wire.handshake, disk.sources, disk.local, disk.storage, transfer.sender, transfer.plans
 from pathlib import Path
 from errors import UsageError
-for refused in (disk.storage.Storage, disk.storage.open_local):
+for refused in (disk.storage.Storage, disk.local.open_local):
     try:
         refused(Path(sys.argv[1]), disk.storage.Rules())
     except UsageError as problem:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.pace import Pace
+from wire.pace import Pace, Paces
 
 
 class Clock:
@@ -89,3 +89,35 @@ def test_who_spends_without_a_pause_is_not_held_up_longer_than_the_rate_says(rat
     for count in spent:
         pace.spend(count)
     assert clock.now - start <= sum(spent) / rate * (1 + 1e-9) + 1e-6
+
+
+def test_turn_ends_with_its_connection_and_not_after_the_wait() -> None:
+    clock, pace = paced(1)
+    ended = False
+
+    def has_ended() -> bool:
+        nonlocal ended
+        ended = clock.now > 1_010
+        return ended
+
+    pace.turn(has_ended).spend(1_000_000)
+    assert ended and clock.now < 1_011
+
+
+def test_turns_share_one_rate_and_come_after_each_other() -> None:
+    clock, pace = paced(1_000)
+    one, two = pace.turn(lambda: False), pace.turn(lambda: False)
+    for _ in range(5):
+        one.spend(1_000)
+        two.spend(1_000)
+    assert clock.now == pytest.approx(1_010)
+
+
+def test_connections_of_one_user_share_a_limit_and_others_do_not() -> None:
+    paces = Paces()
+    alice, again, bob, none = paces.of("alice", 5), paces.of("alice", 5), paces.of("bob", 5), paces.of("eve", None)
+    assert alice.bucket is again.bucket is not bob.bucket
+    assert none.bucket is None
+    assert paces.of("alice", 6).bucket is not alice.bucket
+    del alice, again, bob
+    assert not dict(paces._buckets), "nothing is kept of who has left"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from disk.local import LOCAL_PARTIAL_AREA
 from disk.partials import Incoming, Published
-from disk.storage import LOCAL_PARTIAL_AREA
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, no_log
 from transfer.plans import Fetching, Sending, is_regular, names_in_order, parts_of

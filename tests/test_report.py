@@ -17,8 +17,9 @@ from typing import TextIO
 import pytest
 
 import report
+from disk.private import open_private
 from errors import Code, Refused, SourceError, UsageError
-from report import Progress, Reporter, amount, escape, fail, no_log, note, open_log, open_private, say, show_path, warn
+from report import Progress, Reporter, amount, escape, fail, no_log, note, open_log, say, show_path, warn
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 

@@ -22,17 +22,15 @@ from hypothesis import strategies as st
 
 from disk.durable import refusal
 from disk.folders import Seen, Twin
+from disk.local import LOCAL_PARTIAL_AREA, close_local, open_local
 from disk.partials import Incoming, Partial, Published
 from disk.receipts import RECEIPTS
 from disk.sources import FileSource
 from disk.storage import (
-    LOCAL_PARTIAL_AREA,
     PARTIAL_AREA,
     Rules,
     Storage,
     UserFolder,
-    close_local,
-    open_local,
 )
 from errors import Code, Refused, SourceError, UsageError
 

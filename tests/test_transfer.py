@@ -20,9 +20,10 @@ import transfer.requests
 import transfer.sender
 from crypto_utils import digest
 from disk.folders import Twin
+from disk.local import close_local, open_local
 from disk.partials import Partial, Published
 from disk.sources import FileSource, PipeSource
-from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder, close_local, open_local
+from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
 from disk.stream import Stream
 from errors import (
     Code,

@@ -13,7 +13,7 @@ import accounts.users
 from accounts.users import RIGHTS, Account, Accounts, check_username
 from crypto_utils import mac
 from errors import UsageError
-from wire.pake import Registration
+from wire.pake import ORDER, Registration
 
 REGISTRATION = Registration.of(3, 5)
 OTHER = Registration.of(7, 11)
@@ -87,6 +87,15 @@ def test_account_survives_the_file(path: Path) -> None:
     Accounts.create(path).add(kept)
     assert Accounts.open(path).find(b"alice") == kept
     assert " rights=put quota=1000000000000 rate=5000000\n" in path.read_text()
+
+
+def test_limits_that_came_later_survive_the_file_too(path: Path) -> None:
+    kept = Account("alice", REGISTRATION, frozenset({"put"}), None, None, 1000, 10**9, 4)
+    Accounts.create(path).add(kept)
+    assert Accounts.open(path).find(b"alice") == kept
+    assert " quota=- rate=- quota-files=1000 largest=1000000000 connections=4\n" in path.read_text()
+    Accounts.open(path).change("alice", {"quota": 5, "largest": None})
+    assert Accounts.open(path).find(b"alice") == replace(kept, quota=5, largest=None)
 
 
 def test_account_line_has_the_documented_form(path: Path) -> None:
@@ -290,6 +299,15 @@ DAMAGES: dict[str, Callable[[str], str]] = {
     "short hex": lambda line: line.replace("w0=00", "w0="),
     "w0 that does not match": lambda line: line.replace(REGISTRATION.w0.hex(), OTHER.w0.hex()),
     "w0 of zero": lambda line: line.replace(REGISTRATION.w0.hex(), "0" * 64),
+    "w0 of n": lambda line: line.replace(REGISTRATION.w0.hex(), f"{ORDER:064x}"),
+    "w0 above n": lambda line: line.replace(REGISTRATION.w0.hex(), "f" * 64),
+    "w0M off the curve": lambda line: line.replace(REGISTRATION.w0M.hex(), "04" + "1" * 128),
+    "line cut in a point": lambda line: line[: line.index("w0N") + 70],
+    "quota of nothing": lambda line: line.replace("quota=-", "quota=0"),
+    "files of nothing": lambda line: line + " quota-files=0",
+    "negative largest": lambda line: line + " largest=-1",
+    "connections of nothing": lambda line: line + " connections=0",
+    "connections twice": lambda line: line + " connections=1 connections=2",
     "point off the curve": lambda line: line.replace(REGISTRATION.L.hex(), "04" + "1" * 128),
     "point at infinity": lambda line: line.replace(REGISTRATION.L.hex(), "04" + "0" * 128),
     "unknown right": lambda line: line.replace("put,get", "put,delete"),

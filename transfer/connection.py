@@ -13,6 +13,7 @@ from typing import Protocol
 from accounts.admission import Ticket
 from accounts.throttle import Charge, Throttle
 from accounts.users import Account, Accounts
+from disk.ledger import Quota
 from disk.storage import Storage
 from errors import (
     Code,
@@ -32,10 +33,9 @@ from wire.engine import Engine
 from wire.handshake import Known, ServerHandshake, SessionKeys
 from wire.link import Link, Socket, close_gently, cut
 from wire.messages import Put, Receipt
-from wire.pace import Pace
+from wire.pace import Paces
 
 _LOGIN_SECONDS = 10
-_PAUSE_SLICE = 0.2
 
 _Log = logging.LoggerAdapter[logging.Logger]
 
@@ -48,6 +48,8 @@ class Shared(Protocol):
     log: logging.Logger
     throttle: Throttle
     engine: Engine
+    paces: Paces
+    max_connections_per_user: int
     stopping: threading.Event
 
     def ended(self, connection: "Connection") -> None:
@@ -147,12 +149,14 @@ class Connection:
         try:
             if self._server.stopping.is_set():
                 raise Ended(Code.STOPPING)
-            if not self.ticket.logged_in():
+            most = account.connections or self._server.max_connections_per_user
+            if not self.ticket.logged_in(account.name, most):
                 raise Ended(Code.FULL)
             self._log.info("logged in")
-            folder = self._server.storage.user(account.name, private="get" not in account.rights)
+            quota = Quota(account.quota, account.quota_files)
+            folder = self._server.storage.user(account.name, "get" not in account.rights, quota, account.largest)
             try:
-                pace = Pace(account.rate, wait=lambda seconds: _pause(channel, seconds))
+                pace = self._server.paces.of(account.name, account.rate).turn(lambda: channel.ended)
                 requests = Requests(channel, keys, folder, self._admit, self._log.info, pace)
                 requests.run(_Taking(self._log))
             finally:
@@ -193,16 +197,6 @@ class Connection:
             raise Refused(Code.STOPPING)
         if right not in before.rights:
             raise Refused(Code.DENIED)
-        if right == "put" and before.quota is not None:  # nobody counts yet; "unlimited" would be the wrong answer
-            self._log.error("a quota is set, which this release can't keep: nothing is taken")
-            raise Refused(Code.QUOTA)
-
-
-def _pause(channel: Channel, seconds: float) -> None:
-    """Wait for the account's rate, but not for a peer that is gone, nor when the server cuts the connection off."""
-    deadline = time.monotonic() + seconds
-    while not channel.ended and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(left, _PAUSE_SLICE))
 
 
 class _Taking:

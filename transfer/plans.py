@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from disk.folders import Twin
+from disk.local import LOCAL_PARTIAL_AREA
 from disk.names import judge_path
 from disk.partials import Incoming, Partial, Published
 from disk.sources import FileSource, Found, PipeSource, Skipped, Source, walk
-from disk.storage import LOCAL_PARTIAL_AREA
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, show_path
 from transfer.receiver import Folder

@@ -1,12 +1,33 @@
 """A limit for bytes per second: a bucket that fills at the rate and holds a quarter of a second.
 
-Rules: it makes its caller wait, and knows nothing of what the bytes are. The clock and the waiting are arguments.
+Rules: it makes its callers wait, each for its turn, so that several share the rate fairly; and knows nothing of what
+the bytes are. Nobody waits on for a connection that has ended. The clock and the waiting are arguments.
 """
 
+import copy
+import threading
 import time
+import weakref
 from collections.abc import Callable
 
 _BUCKET_SECONDS = 0.25
+_LONGEST_WAIT = 0.25  # between two looks at whether it is still worth it
+
+
+class _Bucket:
+    """What all that share one limit have paid for."""
+
+    def __init__(self, rate: int, clock: Callable[[], float]) -> None:
+        self._rate, self.clock = rate, clock
+        self._paid_until = clock()
+        self._lock = threading.Lock()
+
+    def pay(self, count: int) -> float:
+        """When these bytes may have passed, on the clock; whoever comes later is behind them."""
+        with self._lock:
+            start = max(self._paid_until, self.clock() - _BUCKET_SECONDS)
+            self._paid_until = start + count / self._rate
+            return self._paid_until
 
 
 class Pace:
@@ -19,14 +40,41 @@ class Pace:
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         """`rate` in bytes per second; None for no limit."""
-        self._rate, self._clock, self._wait = rate, clock, wait
-        self._paid_until = clock()
+        self.bucket = None if rate is None else _Bucket(rate, clock)
+        self._wait = wait
+        self._has_ended: Callable[[], bool] | None = None
+
+    def turn(self, has_ended: Callable[[], bool]) -> "Pace":
+        """The same limit for one connection of those that share it, which nobody waits for once it has ended."""
+        one = copy.copy(self)
+        one._has_ended = has_ended
+        return one
 
     def spend(self, count: int) -> None:
         """Wait until these bytes are within the limit."""
-        if self._rate is None:
+        if self.bucket is None:
             return
-        now = self._clock()
-        self._paid_until = max(self._paid_until, now - _BUCKET_SECONDS) + count / self._rate
-        if self._paid_until > now:
-            self._wait(self._paid_until - now)
+        due = self.bucket.pay(count)
+        while (left := due - self.bucket.clock()) > 0:
+            if self._has_ended is None:
+                self._wait(left)
+            elif self._has_ended():
+                return
+            else:
+                self._wait(min(left, _LONGEST_WAIT))
+
+
+class Paces:
+    """The limits of a process: one for each user, for as long as a connection has it."""
+
+    def __init__(self) -> None:
+        self._buckets: weakref.WeakValueDictionary[tuple[str, int], _Bucket] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def of(self, user: str, rate: int | None) -> Pace:
+        """What all connections of `user` share, who may have `rate` bytes per second."""
+        pace = Pace(rate)
+        if pace.bucket is not None and rate is not None:
+            with self._lock:
+                pace.bucket = self._buckets.setdefault((user, rate), pace.bucket)
+        return pace

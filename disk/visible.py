@@ -1,0 +1,113 @@
+"""What is visible below one folder: walked from descriptor to descriptor, looked at, listed and opened for reading.
+
+Rules: a path is judged (`disk/names.py`) before it is walked, one component at a time, and never through a link. What
+is a link, a special file or has a name that can't be said on the wire is not there. It changes nothing, except that it
+makes folders for those who publish into them.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from disk.durable import disk_errors
+from disk.folders import PathParts, Seen, as_seen, is_utf8, open_folder, state_of
+from disk.names import judge_path
+from errors import Code, Refused
+
+READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
+FOLDER_MODE = 0o777
+
+
+class Visible:
+    """The folder of one descriptor, which stays the caller's."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @contextlib.contextmanager
+    def _folder(self, path: PathParts, create: bool = False) -> Iterator[int]:
+        """The folder `path` below this one, walked without following links."""
+        folder = os.dup(self.descriptor)
+        try:
+            for component in path:
+                below = open_folder(folder, component, FOLDER_MODE if create else None)
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _state_of(self, path: PathParts) -> os.stat_result | None:
+        """What is visible under `path`, None when nothing is. Raises Refused for a path through a file or link."""
+        try:
+            with disk_errors(), self._folder(path[:-1]) as folder:
+                return state_of(path[-1], folder)
+        except Refused as problem:
+            if problem.code is Code.NOT_FOUND:
+                return None
+            raise
+
+    def open_file(self, path: PathParts) -> int:
+        """A descriptor to read `path`, reached without following links. Raises Refused."""
+        judge_path(path)
+        with disk_errors(), self._folder(path[:-1]) as folder:
+            try:
+                return os.open(path[-1], READ_FLAGS, dir_fd=folder)
+            except FileNotFoundError:
+                raise Refused(Code.NOT_FOUND) from None
+            except OSError as problem:
+                raise (Refused(Code.LINK) if problem.errno == errno.ELOOP else problem) from None
+
+    def walk(self, path: PathParts, missed: Callable[[PathParts], None] = lambda _: None) -> Iterator[Seen]:
+        """`path` itself, and what lies below it; folders before their content, links and special files left out.
+
+        Raises Refused when `path` is not there or may not be reached. What vanishes meanwhile is left out; folders
+        that can't be read, or hold names that can't be said on the wire, are told to `missed`.
+        """
+        if path:
+            judge_path(path)
+            state = self._state_of(path)
+            if state is None or as_seen(path, state) is None:
+                is_link = state is not None and stat.S_ISLNK(state.st_mode)
+                raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
+        pending = [path] if path else [(name,) for name in reversed(self._names((), missed))]
+        while pending:
+            seen = self._look(pending.pop())
+            if seen is not None:
+                yield seen
+                if seen.is_folder:
+                    try:
+                        pending += [(*seen.path, name) for name in reversed(self._names(seen.path, missed))]
+                    except Refused:
+                        missed(seen.path)
+
+    def entries(self, path: PathParts) -> list[str]:
+        """The names in a folder that are UTF-8, in the order of their bytes. Raises Refused."""
+        if path:
+            judge_path(path)
+        return self._names(path)
+
+    def _names(self, path: PathParts, missed: Callable[[PathParts], None] = lambda _: None) -> list[str]:
+        with disk_errors(), self._folder(path) as folder:
+            names = os.listdir(folder)
+        fair = sorted(filter(is_utf8, names), key=str.encode)
+        if len(fair) < len(names):
+            missed(path)
+        return fair
+
+    def look(self, path: PathParts) -> Seen | None:
+        """One file or folder; None when it is gone, a link, something else, or has a name that is not allowed."""
+        try:
+            judge_path(path)
+        except Refused:
+            return None
+        return self._look(path)
+
+    def _look(self, path: PathParts) -> Seen | None:
+        try:
+            state = self._state_of(path)
+        except Refused:
+            return None
+        return None if state is None else as_seen(path, state)

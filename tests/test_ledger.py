@@ -1,0 +1,852 @@
+"""The quota of one account: never passed, never lost, whoever races and whoever dies."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from disk import ledger as ledgers
+from disk.allowance import NOT_PARTIAL
+from disk.ledger import Amount, Quota
+from disk.leftovers import TRIAL
+from disk.partials import Incoming, Partial, PartialArea, Published
+from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
+from errors import Code, Refused
+
+ROOM = Path(__file__).resolve().parent.parent
+LARGE = 70_000  # more than what may not be resumed
+ENDLESS = Quota(1 << 60, 1 << 40)
+
+
+def on_disk(root: Path, user: str = "alice") -> Amount:
+    """What lies there of one user: files and folders, and bytes on their way."""
+    below = list((root / user).rglob("*"))
+    area = root / PARTIAL_AREA / user
+    partials = [
+        each
+        for each in area.iterdir()
+        if each.name not in NOT_PARTIAL and each.suffix != ".journal" and not each.name.startswith(TRIAL)
+    ]
+    files = [each for each in below if each.is_file()] + [each for each in partials if each.stat().st_nlink == 1]
+    return Amount(sum(each.stat().st_size for each in files), len(files) + sum(each.is_dir() for each in below))
+
+
+def ledger_file(root: Path, user: str = "alice") -> Path:
+    return root / PARTIAL_AREA / user / ledgers.LEDGER
+
+
+def written(root: Path, user: str = "alice") -> Amount:
+    """What the file says, with nobody at work."""
+    said = json.loads(ledger_file(root, user).read_text())
+    assert said["holders"] == {}
+    return Amount(said["bytes"], said["files"])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "received"
+
+
+@pytest.fixture
+def storage(root: Path) -> Iterator[Storage]:
+    before = len(os.listdir("/dev/fd"))
+    made = Storage(root, Rules())
+    yield made
+    made.close()
+    assert len(os.listdir("/dev/fd")) == before, "descriptors leak"
+
+
+@contextlib.contextmanager
+def opened(storage: Storage, quota: Quota) -> Iterator[UserFolder]:
+    """A connection of alice."""
+    folder = storage.user("alice", quota=quota)
+    try:
+        yield folder
+    finally:
+        folder.close()
+
+
+def incoming(name: str, size: int | None, policy: str = "fail", transfer: bytes = b"") -> Incoming:
+    return Incoming(transfer or os.urandom(16), tuple(name.split("/")), size, None, None, policy)
+
+
+def begin(folder: UserFolder, name: str, size: int | None, policy: str = "fail", transfer: bytes = b"") -> Partial:
+    """As the receiver begins a file."""
+    resumable = size is not None and size > 65_536
+    partial = folder.begin(incoming(name, size, policy, transfer), resumable)
+    if not isinstance(partial, Partial):
+        partial = folder.begin_anyway(incoming(name, size, policy, transfer), resumable)
+    if resumable:
+        partial.resume_from(max(partial.kept, default=0))
+    return partial
+
+
+def fill(partial: Partial, size: int) -> Partial:
+    """Bytes that no other file has."""
+    while partial.size < size:
+        partial.write(memoryview(os.urandom(min(1 << 16, size - partial.size))))
+    partial.sha256 = hashlib.sha256(os.urandom(8)).digest()
+    return partial
+
+
+def put(folder: UserFolder, name: str, size: int, policy: str = "fail", announced: bool = True) -> Published | Refused:
+    """A whole file, announced with its size or as a pipe."""
+    try:
+        partial = begin(folder, name, size if announced else None, policy)
+    except Refused as problem:
+        return problem
+    try:
+        fill(partial, size)
+    except Refused as problem:
+        partial.discard()
+        return problem
+    return folder.commit([partial])[0]
+
+
+def refuses(outcome: Published | Refused) -> bool:
+    assert isinstance(outcome, Published) or outcome.code is Code.QUOTA, outcome
+    return isinstance(outcome, Refused)
+
+
+# --- what counts ------------------------------------------------------------------------------------------------------
+
+
+def test_quota_of_bytes_is_reached_to_the_last_byte_and_not_passed(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(200_000)) as folder:
+        assert not refuses(put(folder, "a", 150_000))
+        assert refuses(put(folder, "b", 50_001))
+        assert not refuses(put(folder, "c", 50_000))
+        assert refuses(put(folder, "d", 1))
+        assert not refuses(put(folder, "empty", 0))
+    assert written(root) == on_disk(root) == Amount(200_000, 3)
+
+
+def test_quota_of_files_counts_folders_too(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(None, 5)) as folder:
+        assert not refuses(put(folder, "x/y/a", 10))
+        folder.make_folder(("x", "z"), None, None)
+        folder.make_folder(("x", "z"), None, None)
+        assert not refuses(put(folder, "x/y/b", 10))
+        assert refuses(put(folder, "x/y/c", 10))
+        with pytest.raises(Refused) as caught:
+            folder.make_folder(("n",), None, None)
+        assert caught.value.code is Code.QUOTA and not (root / "alice/n").exists()
+    assert written(root) == on_disk(root) == Amount(20, 5)
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_announced_size_is_reserved_before_a_byte_has_come(storage: Storage, size: int) -> None:
+    with opened(storage, Quota(size + 50)) as folder, opened(storage, Quota(size + 50)) as other:
+        partial = begin(folder, "a", size)
+        assert refuses(put(other, "b", 51))
+        partial.discard()
+        assert not refuses(put(other, "b", 51))
+
+
+def test_pipe_reserves_as_it_grows(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(3 << 20)) as folder, opened(storage, Quota(3 << 20)) as other:
+        pipe = begin(folder, "pipe", None)
+        fill(pipe, 2 << 20)
+        assert refuses(put(other, "a", (1 << 20) + 1))
+        assert not refuses(put(other, "b", 1 << 20))
+        with pytest.raises(Refused) as caught:
+            pipe.write(memoryview(b"x"))
+        assert caught.value.code is Code.QUOTA
+        pipe.discard()
+        assert not refuses(put(other, "c", 2 << 20, announced=False))
+    assert written(root) == on_disk(root) == Amount(3 << 20, 2)
+
+
+def test_kept_partial_file_counts_by_its_bytes_and_is_resumed_within_its_own(storage: Storage, root: Path) -> None:
+    quota, transfer = Quota(100_000), b"t" * 16
+    with opened(storage, quota) as folder:
+        partial = begin(folder, "a", 90_000, transfer=transfer)
+        fill(partial, 40_000)
+        assert partial.keep()
+    assert written(root) == on_disk(root) == Amount(40_000, 1)
+    with opened(storage, quota) as folder:
+        assert refuses(put(folder, "b", 60_001))
+        partial = begin(folder, "a", 90_000, transfer=transfer)
+        assert refuses(put(folder, "b", 10_001))
+        fill(partial, 90_000)
+        assert isinstance(folder.commit([partial])[0], Published)
+    assert written(root) == on_disk(root) == Amount(90_000, 1)
+
+
+def test_empty_partial_file_of_a_process_that_died_counts_once_when_it_is_taken_up(
+    storage: Storage, root: Path
+) -> None:
+    with opened(storage, ENDLESS) as folder:
+        partial = begin(folder, "a", 90_000)
+        (root / PARTIAL_AREA / "alice" / hashlib.sha256(b"pathb").hexdigest()).touch(0o600)
+        assert storage.ledgers.recount("alice") == Amount(0, 1)
+        other = begin(folder, "b", 90_000)
+        outcomes = folder.commit([fill(partial, 90_000), fill(other, 90_000)])
+        assert all(isinstance(each, Published) for each in outcomes)
+    assert written(root) == on_disk(root) == Amount(180_000, 2)
+
+
+def test_resuming_what_does_not_fit_any_more_is_refused_and_keeps_its_bytes(storage: Storage, root: Path) -> None:
+    with opened(storage, ENDLESS) as folder:
+        fill(begin(folder, "a", 90_000), 40_000).keep()
+        assert not refuses(put(folder, "b", 30_000))
+    with opened(storage, Quota(100_000)) as folder, pytest.raises(Refused) as caught:
+        begin(folder, "a", 90_000)
+    assert caught.value.code is Code.QUOTA
+    assert written(root) == on_disk(root) == Amount(70_000, 2)
+
+
+def test_connection_that_takes_over_needs_nothing_twice(storage: Storage, root: Path) -> None:
+    quota, transfer = Quota(100_000), b"t" * 16
+    with opened(storage, quota) as old, opened(storage, quota) as new:
+        first = fill(begin(old, "a", 90_000, transfer=transfer), 40_000)
+        second = begin(new, "a", 90_000, transfer=transfer)
+        assert not first.keep()
+        assert refuses(put(old, "b", 10_001))
+        fill(second, 90_000)
+        assert isinstance(new.commit([second])[0], Published)
+    assert written(root) == on_disk(root) == Amount(90_000, 1)
+
+
+def test_replaced_file_is_credited_when_the_new_one_is_there(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(100_000)) as folder:
+        assert not refuses(put(folder, "a", 60_000))
+        assert refuses(put(folder, "a", 50_000, "replace")), "both are there for a while"
+        assert not refuses(put(folder, "a", 40_000, "replace"))
+        assert not refuses(put(folder, "b", 60_000))
+    assert written(root) == on_disk(root) == Amount(100_000, 2)
+
+
+def test_replacing_one_file_at_the_same_time_credits_it_once(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one is about to replace it, having seen how large it is, another one tries to be faster."""
+
+    def replace_it() -> None:
+        with opened(storage, ENDLESS) as folder:
+            assert not refuses(put(folder, "a", 10, "replace"))
+
+    other, before, calls = threading.Thread(target=replace_it), os.replace, []
+
+    def slow(*words: Any, **more: Any) -> None:
+        calls.append(words)
+        if len(calls) == 1:
+            other.start()
+            other.join(0.3)
+        before(*words, **more)
+
+    with opened(storage, ENDLESS) as folder:
+        put(folder, "a", 1 << 20)
+        put(folder, "b", 1 << 20)
+        monkeypatch.setattr(os, "replace", slow)
+        assert not refuses(put(folder, "a", 5, "replace"))
+        other.join()
+    assert len(calls) == 2
+    assert written(root) == on_disk(root)
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "rename"])
+def test_what_is_there_already_or_skipped_uses_nothing_more(storage: Storage, root: Path, policy: str) -> None:
+    content = b"the same"
+    with opened(storage, Quota(3 * len(content), 2)) as folder:
+        for _ in range(5):
+            partial = folder.begin(incoming("a", len(content), policy), resumable=False)
+            if isinstance(partial, Partial):
+                partial.write(memoryview(content))
+                partial.sha256 = hashlib.sha256(content).digest()
+                assert isinstance(folder.commit([partial])[0], Published)
+    assert written(root) == on_disk(root) == Amount(len(content), 1)
+
+
+def test_file_that_fails_gives_back_what_it_reserved(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(100_000)) as folder:
+        for _ in range(3):
+            first, second = begin(folder, "a", 40_000), begin(folder, "a", 40_001)
+            outcomes = folder.commit([fill(first, 40_000), fill(second, 40_001)])
+            assert [isinstance(each, Refused) for each in outcomes] == [False, True]
+            (root / "alice/a").unlink()
+            storage.ledgers.recount("alice")
+    assert written(root) == on_disk(root) == Amount()
+
+
+def test_what_was_removed_by_hand_is_free_after_a_recount(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(100_000)) as folder:
+        assert not refuses(put(folder, "x/a", 100_000))
+        (root / "alice/x/a").unlink()
+        assert refuses(put(folder, "b", 1))
+        assert storage.ledgers.recount("alice") == Amount(0, 1)
+        assert not refuses(put(folder, "b", 100_000))
+    assert written(root) == on_disk(root) == Amount(100_000, 2)
+
+
+def test_recount_spares_what_is_on_its_way(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(200_000)) as folder, opened(storage, Quota(200_000)) as other:
+        large = fill(begin(folder, "a", 90_000), 50_000)
+        pipe = fill(begin(folder, "pipe", None), 10_000)
+        small = begin(folder, "s", 60_000)
+        assert storage.ledgers.recount("alice") == Amount()
+        assert refuses(put(other, "b", 40_001))
+        assert not refuses(put(other, "c", 40_000))
+        outcomes = folder.commit([fill(large, 90_000), pipe, fill(small, 60_000)])
+        assert all(isinstance(each, Published) for each in outcomes)
+    assert written(root) == on_disk(root) == Amount(200_000, 4)
+
+
+def test_links_and_what_they_lead_to_are_not_counted(storage: Storage, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/huge").write_bytes(bytes(5000))
+    with opened(storage, ENDLESS) as folder:
+        put(folder, "a", 10)
+        (root / "alice/link").symlink_to(tmp_path / "outside")
+        (root / "alice/file").symlink_to(tmp_path / "outside/huge")
+        os.mkfifo(root / "alice/fifo")
+        assert storage.ledgers.recount("alice") == Amount(10, 1)
+
+
+# --- without a quota, and with one that comes and goes ----------------------------------------------------------------
+
+
+def test_account_without_a_quota_has_no_ledger(storage: Storage, root: Path) -> None:
+    with opened(storage, ledgers.NO_QUOTA) as folder:
+        assert not refuses(put(folder, "a", 10))
+    assert not ledger_file(root).exists()
+    assert [each.name for each in (root / PARTIAL_AREA).iterdir()] == ["alice"]
+
+
+def test_what_was_sent_without_a_quota_is_counted_when_one_comes(storage: Storage, root: Path) -> None:
+    for quota, name in ((ENDLESS, "a"), (ledgers.NO_QUOTA, "b"), (Quota(30), "c")):
+        with opened(storage, quota) as folder:
+            assert not refuses(put(folder, name, 10))
+    assert written(root) == on_disk(root) == Amount(30, 3)
+
+
+def test_many_small_files_cost_few_writes(storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 0
+    before = os.pwrite
+
+    def counting(descriptor: int, text: bytes, at: int) -> int:
+        nonlocal count
+        count += bytes(text[:8]) == b'{"bytes"'
+        return before(descriptor, text, at)
+
+    monkeypatch.setattr(os, "pwrite", counting)
+    with opened(storage, Quota(1 << 30, 100_000)) as folder:
+        for group in range(4):
+            partials = [fill(begin(folder, f"{group}-{number}", 100), 100) for number in range(256)]
+            assert all(isinstance(each, Published) for each in folder.commit(partials))
+    assert written(root) == on_disk(root) == Amount(102_400, 1024)
+    assert count <= 14, "one for each group, one for what is reserved in advance, and a few at both ends"
+
+
+# --- what is wrong with the files -------------------------------------------------------------------------------------
+
+DAMAGES = {
+    "empty": b"",
+    "torn": b'{"bytes": 5, "fi',
+    "negative": b'{"bytes": -5, "files": 0, "holders": {}}',
+    "text": b'{"bytes": "5", "files": 0, "holders": {}}',
+    "true": b'{"bytes": true, "files": 0, "holders": {}}',
+    "path": b'{"bytes": 0, "files": 0, "holders": {"../../x": [0, 0]}}',
+    "short holder": b'{"bytes": 0, "files": 0, "holders": {".holder-0123456789abcdef": [0]}}',
+    "no holders": b'{"bytes": 0, "files": 0, "holders": 5}',
+    "a list": b"[]",
+    "nesting": b"[" * 100_000,
+    "dead holder": b'{"bytes": 0, "files": 0, "holders": {".holder-0123456789abcdef": [0, 0]}}',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_ledger_is_counted_anew(storage: Storage, root: Path, damage: str) -> None:
+    with opened(storage, ENDLESS) as folder:
+        put(folder, "a", 60)
+    ledger_file(root).write_bytes(DAMAGES[damage])
+    with opened(storage, Quota(100)) as folder:
+        assert refuses(put(folder, "b", 41))
+    assert written(root) == on_disk(root) == Amount(60, 1)
+
+
+@pytest.mark.parametrize("damage", ["empty", "gone"])
+def test_refuse_while_the_ledger_is_damaged_under_way(storage: Storage, root: Path, damage: str) -> None:
+    with opened(storage, ENDLESS) as folder:
+        put(folder, "a", 60)
+        if damage == "gone":
+            ledger_file(root).unlink()
+        else:
+            os.truncate(ledger_file(root), 0)
+        outcome = put(folder, "b", 100 << 20)
+        assert isinstance(outcome, Refused) and outcome.code is Code.STORAGE
+    with opened(storage, Quota(100)) as folder:
+        assert refuses(put(folder, "b", 41))
+    assert written(root) == on_disk(root)
+
+
+@pytest.mark.parametrize("name", [ledgers.LEDGER, ledgers.GATE])
+@pytest.mark.parametrize("trap", ["link", "folder", "fifo", "readable", "of another user"])
+def test_refuse_ledger_that_is_not_ours_alone(
+    storage: Storage, root: Path, tmp_path: Path, name: str, trap: str
+) -> None:
+    with opened(storage, ENDLESS):
+        pass
+    path, target = root / PARTIAL_AREA / "alice" / name, tmp_path / "precious"
+    target.write_bytes(b"precious")
+    if trap == "readable":
+        path.chmod(0o640)
+    elif trap == "of another user":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file away")
+        os.chown(path, 12345, -1)
+    else:
+        path.unlink()
+        make: dict[str, Callable[[], object]] = {
+            "link": lambda: path.symlink_to(target),
+            "folder": path.mkdir,
+            "fifo": lambda: os.mkfifo(path),
+        }
+        make[trap]()
+    with pytest.raises(Refused) as caught:
+        storage.user("alice", quota=ENDLESS)
+    assert caught.value.code is Code.STORAGE and "ledger" in caught.value.why
+    storage.user("alice").close()  # who has no quota needs none
+    assert target.read_bytes() == b"precious"
+
+
+# --- free space -------------------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """What `fstatvfs` says is free."""
+
+    f_frsize = 1
+
+    def __init__(self, free: int) -> None:
+        self.f_bavail = free
+
+
+def test_space_that_must_stay_free_is_kept_when_announced_and_while_growing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(root, Rules(free_space=1 << 30))
+    disk = Disk((1 << 30) + 100_000)
+    monkeypatch.setattr(os, "fstatvfs", lambda descriptor: disk)
+    for quota in (ledgers.NO_QUOTA, ENDLESS):
+        with opened(storage, quota) as folder:
+            for size in (100_001, 1 << 40):
+                outcome = put(folder, "a", size)
+                assert isinstance(outcome, Refused) and outcome.code is Code.NO_SPACE
+            assert isinstance(put(folder, "b", 100_000, "replace"), Published)
+            for size in (90_000, 0):
+                partial = begin(folder, "c", size or None)
+                disk.f_bavail -= 100_001
+                with pytest.raises(Refused) as caught:
+                    fill(partial, 9 << 20)
+                assert caught.value.code is Code.NO_SPACE and partial.size <= 4 << 20
+                partial.discard()
+                disk.f_bavail += 100_001
+    storage.close()
+
+
+# --- races ------------------------------------------------------------------------------------------------------------
+
+
+WAITERS = {
+    "reserve": (ledgers.LEDGER, fcntl.LOCK_EX),
+    "publish": (ledgers.GATE, fcntl.LOCK_EX),
+    "count": (ledgers.GATE, fcntl.LOCK_SH),
+}
+
+
+@pytest.mark.parametrize("what", WAITERS)
+def test_whoever_changes_the_ledger_waits_for_other_processes(storage: Storage, root: Path, what: str) -> None:
+    """Another process is another open file: it counts, or reserves, or publishes."""
+    name, lock = WAITERS[what]
+    with opened(storage, Quota(1_000_000)) as folder:
+        small = fill(begin(folder, "a", 10), 10)
+        work: dict[str, Callable[[], object]] = {
+            "reserve": lambda: put(folder, "b", 60_000),
+            "publish": lambda: folder.commit([small]),
+            "count": lambda: storage.ledgers.recount("alice"),
+        }
+        waiting = threading.Thread(target=work[what])
+        with (ledger_file(root).with_name(name)).open("r+b") as other:
+            fcntl.flock(other, lock)
+            waiting.start()
+            waiting.join(0.2)
+            assert waiting.is_alive()
+        waiting.join()
+        small.discard()
+
+
+def test_counting_waits_for_those_who_publish_in_this_process(storage: Storage, root: Path) -> None:
+    told: list[Amount] = []
+    with opened(storage, ENDLESS) as folder:
+        counting = threading.Thread(target=lambda: told.append(storage.ledgers.recount("alice")))
+        with folder.allowance.moving():
+            assert not refuses(put(folder, "a", 10))
+            counting.start()
+            counting.join(0.2)
+            assert not told
+        counting.join()
+    assert told == [Amount(10, 1)]
+
+
+WORKER = """
+import os, random, sys, threading
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+from pathlib import Path
+from disk.ledger import Quota
+from disk.storage import Rules, Storage
+from errors import Code, Refused
+from test_ledger import begin, fill, put
+root, seed, most = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+storage, told = Storage(root, Rules()), []
+def work(number):
+    dice = random.Random(seed * 100 + number)
+    for turn in range(6):
+        folder = storage.user("alice", quota=Quota(most, 60))
+        for each in range(4):
+            shared = dice.random() < 0.4
+            name = f"{dice.randrange(2)}/{dice.randrange(3)}" if shared else f"{seed}-{number}-{turn}-{each}"
+            size = dice.choice([0, 3000, 30_000, 100_000])
+            if dice.random() < 0.2:
+                try:
+                    fill(begin(folder, name, 100_000), dice.randrange(100_000)).keep()
+                except Refused as problem:
+                    told.append(problem.code)
+            else:
+                outcome = put(folder, name, size, dice.choice(["fail", "replace", "rename"]), dice.random() < 0.7)
+                told.append(getattr(outcome, "code", None))
+        if dice.random() < 0.2:
+            storage.ledgers.recount("alice")
+        folder.close()
+threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+storage.close()
+assert set(told) <= {None, Code.QUOTA, Code.EXISTS, Code.BUSY}, set(told)
+print(told.count(None), told.count(Code.QUOTA))
+"""
+
+
+def test_sixteen_connections_of_two_processes_never_pass_one_quota(root: Path) -> None:
+    """They send, replace, keep, resume and count at once; somebody else looks at the disk all the time."""
+    most = 700_000
+    Storage(root, Rules()).close()
+    (root / "alice").mkdir()
+    (root / PARTIAL_AREA / "alice").mkdir(mode=0o700)
+    command = [sys.executable, "-c", WORKER, str(ROOM), str(root)]
+    workers = [subprocess.Popen([*command, seed, str(most)], stdout=subprocess.PIPE, text=True) for seed in "12"]
+    seen = 0
+    try:
+        while any(worker.poll() is None for worker in workers):
+            with contextlib.suppress(OSError):  # what vanishes while one looks
+                visible = [each for each in (root / "alice").rglob("*") if each.is_file()]
+                seen = max(seen, sum(each.stat().st_size for each in visible))
+        told = [worker.communicate(timeout=60)[0].split() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert all(int(count) for line in told for count in line), "some were taken and some refused"
+    there = on_disk(root)
+    assert there.bytes <= most and there.files <= 60 and seen <= most
+    said = written(root)
+    assert said.bytes >= there.bytes and said.files >= there.files
+    storage = Storage(root, Rules())
+    assert storage.ledgers.recount("alice") == there
+    storage.close()
+
+
+CRASHES = """
+import os, signal, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+import fcntl, shutil
+from pathlib import Path
+from disk.ledger import Amount
+from disk.storage import Rules, Storage
+from test_ledger import ENDLESS, begin, fill, on_disk, put, written
+base = Path(sys.argv[2])
+
+def deal(root):
+    storage = Storage(root, Rules())
+    folder = storage.user("alice", quota=ENDLESS)
+    group = [fill(begin(folder, f"x/{number}", 1000), 1000) for number in range(3)]
+    folder.commit(group)
+    put(folder, "large", 100_000)
+    put(folder, "x/1", 500, "replace")
+    put(folder, "pipe", 200_000, announced=False)
+    fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 50_000).keep()
+    fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 60_000).keep()
+    half = fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 100_000)
+    folder.commit([half])
+    begin(folder, "dropped", 80_000).discard()
+    storage.ledgers.recount("alice")
+    folder.close()
+    storage.close()
+
+def dying(number):
+    left = number
+    def counted(call):
+        def calling(*words, **more):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*words, **more)
+        return calling
+    for module, names in ((os, "open pwrite link replace unlink mkdir ftruncate close"), (fcntl, "flock")):
+        for name in names.split():
+            setattr(module, name, counted(getattr(module, name)))
+
+number, step = 1, int(sys.argv[3])
+while True:
+    root = base / str(number)
+    child = os.fork()
+    if child == 0:
+        dying(number)
+        deal(root)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    storage = Storage(root, Rules())
+    folder = storage.user("alice", quota=ENDLESS)
+    held = folder.allowance._ledger.used()
+    there = on_disk(root)
+    assert held == there, (number, held, there)
+    folder.close()
+    assert written(root) == there, number
+    assert storage.sweep() >= 0 and storage.ledgers.recount("alice") == on_disk(root), number
+    assert not [name for name in os.listdir(root / ".partial") if name.startswith(".holder")], number
+    storage.close()
+    shutil.rmtree(root)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0
+        break
+    number += step
+print(number)
+"""
+
+
+def die_at_calls(place: Path, step: int) -> None:
+    command = [sys.executable, "-c", CRASHES, str(ROOM), str(place), str(step)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 200, "so many calls were died before"
+
+
+def test_ledger_equals_the_disk_after_a_kill_at_any_call(tmp_path: Path) -> None:
+    """A process dies before a call that changes something; the next connection finds a ledger that is right."""
+    die_at_calls(tmp_path, 11)
+
+
+@pytest.mark.long
+def test_ledger_equals_the_disk_after_a_kill_at_every_call(tmp_path: Path) -> None:
+    die_at_calls(tmp_path, 1)
+
+
+def test_process_that_died_with_everything_reserved_refuses_nobody(root: Path, storage: Storage) -> None:
+    script = """
+import os, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+from pathlib import Path
+from disk.ledger import Quota
+from disk.storage import Rules, Storage
+from test_ledger import begin
+folder = Storage(Path(sys.argv[2]), Rules()).user("alice", quota=Quota(100_000))
+partial = begin(folder, "a", 100_000)
+print("reserved", flush=True)
+sys.stdin.read()
+"""
+    with opened(storage, Quota(100_000)) as folder:
+        command = [sys.executable, "-c", script, str(ROOM), str(root)]
+        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None and other.stdout.readline() == "reserved\n"
+        assert refuses(put(folder, "b", 1))
+        other.kill()
+        other.communicate()
+        assert not refuses(put(folder, "b", 100_000)), "on the same connection, without a restart"
+
+
+# --- against a model --------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["a", "b", "x/a", "x/y/b"])
+SIZES = st.sampled_from([0, 1, 50, 5_000, 66_000, 90_000])
+QUOTA = Quota(250_000, 9)
+
+
+class Model(RuleBasedStateMachine):
+    """One process; what it must have reserved and counted is known at any time."""
+
+    @initialize()
+    def start(self) -> None:
+        import tempfile
+
+        self.place = tempfile.TemporaryDirectory()
+        self.root = Path(self.place.name) / "received"
+        self.storage = Storage(self.root, Rules())
+        self.folder = self.storage.user("alice", quota=QUOTA)
+        self.visible: dict[str, int] = {}
+        self.folders: set[str] = set()  # there, or reserved for by this connection
+        self.kept: dict[str, int] = {}
+        self.under_way: dict[str, tuple[Partial, int]] = {}
+
+    def expected(self) -> Amount:
+        sizes = [*self.visible.values(), *self.kept.values(), *(size for _, size in self.under_way.values())]
+        return Amount(sum(sizes), len(sizes) + len(self.folders))
+
+    def fits(self, more: Amount) -> bool:
+        left = QUOTA.left(self.expected() + more)
+        return (left.bytes >= 0 or not more.bytes) and (left.files >= 0 or not more.files)
+
+    @rule(name=NAMES, size=SIZES, pipe=st.booleans(), policy=st.sampled_from(["fail", "replace"]))
+    def begin(self, name: str, size: int, pipe: bool, policy: str) -> None:
+        if name in self.under_way:
+            return
+        there = self.visible.get(name)
+        if there is not None and policy == "fail":
+            return
+        resumable = size > 65_536 and not pipe
+        found = self.kept.get(name, 0) if resumable else 0
+        parents = {str(each) for each in Path(name).parents} - {".", *self.folders}
+        need = Amount(max(0 if pipe else size, found) - found, 0 if resumable and name in self.kept else 1)
+        fits = self.fits(need) and self.fits(Amount(need.bytes, need.files + len(parents)))
+        try:
+            partial = begin(self.folder, name, None if pipe else size, policy)
+        except Refused as problem:
+            assert problem.code is Code.QUOTA and not fits
+            if resumable and self.kept.get(name) == 0:  # nothing to resume from
+                del self.kept[name]
+            return
+        assert fits
+        if resumable:
+            self.kept.pop(name, None)
+        self.folders |= parents
+        self.under_way[name] = partial, max(0 if pipe else size, found)
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data(), how=st.sampled_from(["commit", "discard", "keep", "grow"]))
+    def end(self, data: st.DataObject, how: str) -> None:
+        name = data.draw(st.sampled_from(sorted(self.under_way)))
+        partial, size = self.under_way.pop(name)
+        length = size if partial.incoming.size is not None else data.draw(st.sampled_from([0, 10, 70_000, 200_000]))
+        length = max(length, partial.size)
+        if how == "keep":
+            length = (partial.size + length) // 2
+        more = Amount(max(length - size, 0), 0)
+        self.under_way[name] = partial, size
+        fits = self.fits(more)
+        try:
+            fill(partial, length)
+        except Refused as problem:
+            assert problem.code is Code.QUOTA and not fits
+            del self.under_way[name]
+            partial.discard()
+            return
+        assert fits or partial.incoming.size is not None
+        if how == "grow":
+            self.under_way[name] = partial, max(size, length)
+            return
+        del self.under_way[name]
+        if how == "discard":
+            partial.discard()
+        elif how == "keep":
+            if partial.keep():
+                self.kept[name] = length
+        else:
+            if partial.incoming.size is not None and length < partial.incoming.size:
+                fill(partial, partial.incoming.size)
+            (outcome,) = self.folder.commit([partial])
+            if isinstance(outcome, Published):
+                self.visible[name] = partial.size
+            else:
+                assert outcome.code is Code.EXISTS
+
+    @precondition(lambda self: self.visible)
+    @rule(data=st.data())
+    def remove_by_hand(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.visible)))
+        (self.root / "alice" / name).unlink()
+        del self.visible[name]
+        self.recount()
+
+    @rule()
+    def recount(self) -> None:
+        self.storage.ledgers.recount("alice")
+
+    @rule(how=st.sampled_from(["end", "die"]))
+    def connect_anew(self, how: str) -> None:
+        """The connection ends, or its process dies: then a new one counts what lies there."""
+        for name, (partial, _) in list(self.under_way.items()):
+            if how == "end":
+                if partial.keep():
+                    self.kept[name] = partial.size
+            else:
+                for descriptor in (partial._descriptor, partial._journal_descriptor):
+                    if descriptor >= 0:
+                        os.close(descriptor)
+                if partial.has_name:  # the bytes of a small one stay until the sweep
+                    key = name if partial.resumable else partial.name
+                    self.kept[key] = partial.size
+        self.under_way.clear()
+        if how == "die":
+            PartialArea._holders.clear()
+            ledger = self.folder.allowance._ledger
+            assert ledger is not None
+            ledger._note = lambda: None  # type: ignore[method-assign]
+            mine = self.storage.ledgers._holders._mine
+            if mine is not None:
+                os.close(mine[1])
+                self.storage.ledgers._holders._mine = None
+        self.folder.close()
+        self.folder, home = self.storage.user("alice", quota=QUOTA), self.root / "alice"
+        self.folders = {str(each.relative_to(home)) for each in home.rglob("*") if each.is_dir()}
+
+    @invariant()
+    def ledger_is_right(self) -> None:
+        if not hasattr(self, "folder"):
+            return
+        ledger = self.folder.allowance._ledger
+        assert ledger is not None
+        used = ledger.used()
+        assert used is not None
+        assert used - ledger._spare == self.expected()
+        there = on_disk(self.root)
+        assert there.bytes <= used.bytes <= 250_000
+        assert there.files <= used.files <= 9
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            for partial, _ in self.under_way.values():
+                partial.discard()
+            self.folder.close()
+            self.storage.close()
+            self.place.cleanup()
+
+
+def test_ledger_follows_the_model() -> None:
+    few = settings(max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(Model, settings=few)
+
+
+@pytest.mark.long
+def test_ledger_follows_the_model_for_long() -> None:
+    many = settings(max_examples=600, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(Model, settings=many)
