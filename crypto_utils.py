@@ -1,7 +1,7 @@
 """The cryptography that everything else is built from; docs/PROTOCOL.md has each formula.
 
     digest            SHA-256 (FIPS 180-4)
-    mac               HMAC-SHA256 (RFC 2104)
+    mac, Mac          HMAC-SHA256 (RFC 2104)
     hkdf_*            HKDF-SHA256 (RFC 5869)
     stretch           scrypt (RFC 7914), by profile
     kem_*             ML-KEM-768 (FIPS 203) through HPKE's exporter (RFC 9180)
@@ -101,6 +101,26 @@ def new_digest() -> "hashlib._Hash":
 def mac(key: Buffer, *parts: Buffer) -> bytes:
     """HMAC-SHA256 of the parts, one after the other, 32 bytes."""
     return HMAC.new(bytes(key), b"".join(parts), digestmod=SHA256).digest()
+
+
+class Mac:
+    """HMAC-SHA256 for many messages under one key, whose two states are computed once (RFC 2104, section 4).
+
+    With small files it is a third of the work, were it made anew for each. Safe to use from several threads.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        padded = (digest(key) if len(key) > SHA256.block_size else key).ljust(SHA256.block_size, b"\0")
+        self._inner = SHA256.new(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = SHA256.new(bytes(byte ^ 0x5C for byte in padded))
+
+    def of(self, *parts: Buffer) -> bytes:
+        """The HMAC of the parts, one after the other, 32 bytes."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(b"".join(parts))
+        outer.update(inner.digest())
+        code: bytes = outer.digest()
+        return code
 
 
 def equal(one: Buffer, other: Buffer) -> bool:

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from crypto_utils import equal, mac, new_digest
+from crypto_utils import Mac, equal, new_digest
 from disk.folders import Twin
 from disk.partials import Incoming, Partial, PathParts, Published
 from errors import Code, ProtocolViolation, Refused
@@ -107,7 +107,7 @@ class Receiver:
         pace: Pace,
     ) -> None:
         """`place(put)` says where a PUT lands; it raises Refused for that one, or Ended for the connection."""
-        self._channel, self._messages, self._secret, self._folder = channel, messages, file_secret, folder
+        self._channel, self._messages, self._mac, self._folder = channel, messages, Mac(file_secret), folder
         self._place, self._events, self._pace = place, events, pace
         self._open: dict[int, _Arriving] = {}
         self._group: list[tuple[_Arriving, Partial]] = []
@@ -307,7 +307,7 @@ class Receiver:
         if partial is None:
             return
         partial.sha256 = sha256 = arriving.digest.digest()
-        proof = mac(self._secret, *file_mac_input(arriving.body, arriving.size, sha256))
+        proof = self._mac.of(*file_mac_input(arriving.body, arriving.size, sha256))
         try:
             if end.size != arriving.size or arriving.put.size not in (None, end.size):
                 raise Refused(Code.SIZE, why="not what was announced")

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from crypto_utils import mac, new_digest, random_bytes
+from crypto_utils import Mac, new_digest, random_bytes
 from disk.names import judge_path
 from disk.sources import Source, changed
 from errors import IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
@@ -118,10 +118,10 @@ class Sender:
         pace: Pace,
     ) -> None:
         """`messages`: the channel's, from the point on where the caller has left them."""
-        self._channel, self._messages, self._secret, self._events, self._pace = (
+        self._channel, self._messages, self._mac, self._events, self._pace = (
             channel,
             messages,
-            file_secret,
+            Mac(file_secret),
             events,
             pace,
         )
@@ -306,7 +306,7 @@ class Sender:
     def _end(self, outgoing: _Outgoing, source: Source, size: int) -> None:
         source.close()
         sha256 = outgoing.digest.digest()
-        proof = mac(self._secret, *file_mac_input(outgoing.body, size, sha256))
+        proof = self._mac.of(*file_mac_input(outgoing.body, size, sha256))
         outgoing.sha256 = outgoing.item.sha256 = sha256
         if not outgoing.unasked:  # a small one's receipt is as good as here
             self._events.sealed(outgoing.item, size, sha256)
