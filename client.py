@@ -12,7 +12,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from config import ClientSettings, Loaded, add_file_flags, add_flags, load
 from errors import (
@@ -27,7 +28,7 @@ from errors import (
     TransferError,
     UsageError,
 )
-from report import Reporter, fail, no_log, note, open_log, say, warn
+from report import Reporter, fail, no_log, note, open_log, open_receipts, say, warn
 
 if TYPE_CHECKING:
     import logging
@@ -119,7 +120,8 @@ class _Run:
     def __init__(self, loaded: Loaded[ClientSettings], options: argparse.Namespace) -> None:
         self._settings, self._options = loaded.values, options
         self._log = self._open_log()
-        self._reporter = Reporter(self._log, options.quiet, options.json, self._open_receipts())
+        receipts = None if options.receipts is None else open_receipts(Path(options.receipts))
+        self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
         self._user = self._password = ""
         self._logged_in = False
         self._scalars: dict[tuple[bytes, int], tuple[int, int]] = {}
@@ -130,16 +132,6 @@ class _Run:
         except UsageError as problem:
             warn(f"{problem.cause}; going on without a log")
             return no_log("sft.client")
-
-    def _open_receipts(self) -> TextIO | None:
-        if self._options.receipts is None:
-            return None
-        try:
-            return open(self._options.receipts, "a", encoding="utf-8")
-        except OSError as problem:
-            raise UsageError(
-                f"can't write the receipts to {self._options.receipts} ({problem.strerror})", "Name another file"
-            ) from None
 
     def run(self, names: list[str]) -> int:
         """Do what was asked for; the exit status."""

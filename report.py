@@ -5,6 +5,7 @@ and no name can move a cursor. Results go to standard output; questions, progres
 error. No password, key or content is ever handed to this room.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -211,6 +212,27 @@ class Progress:
         write()
         if self._bar is not None:
             self._bar.refresh()
+
+
+def open_receipts(path: Path) -> TextIO:
+    """The file of kept receipts, to append lines to. Raises UsageError."""
+    try:
+        file = path.open("a", encoding="utf-8")
+    except OSError as problem:
+        raise UsageError(f"can't write the receipts to {path} ({problem.strerror})", "Name another file") from None
+    if _is_torn(path):  # by a kill, or a full disk: what comes now is a line of its own
+        file.write("\n")
+    return file
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line of a regular file has no end."""
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read() != b"\n"
+    return False
 
 
 class Reporter:

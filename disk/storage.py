@@ -32,6 +32,7 @@ from errors import Code, Refused, UsageError
 PARTIAL_AREA = ".partial"
 _MOST_NUMBERS = 10_000
 _MOST_FOLDERS = 16  # open at once while a group is published; files of one folder mostly come together
+_MOST_STATES = 100_000  # folders that wait for their times; beyond, those so far get them early
 _NOTHING = contextlib.nullcontext()
 
 
@@ -396,6 +397,8 @@ class UserFolder(Visible):
         self.allowance.try_twice(lambda: self._make(path))
         if there is None and (failed := self._flush_folders({path[:-1]})):
             raise failed[path[:-1]]
+        if len(self._folder_states) >= _MOST_STATES:
+            self.finish_folders()
         self._folder_states[path] = (mtime, None if there is not None else mode)
 
     def _make(self, path: PathParts) -> None:

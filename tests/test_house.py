@@ -83,7 +83,7 @@ OPEN_NO_FILE = (
     *("Accounts.open", "KemKey(", "self._kem.open", "self._opener.open"),  # they open other things
     *("FileSource.open", "item.open"),  # they let `disk.sources` open it
 )
-CLIENTS_OWN = {"open", "fetching.base.rmdir"}  # the file of the receipts; the folder that it has just made
+CLIENTS_OWN = {"fetching.base.rmdir"}  # the folder that it has just made
 CRYPTO = {"crypto_utils", "wire.pake"}
 PRINTERS = {"report", *PROGRAMS}
 PURE = {"wire.pake", "wire.protocol", "wire.messages", "crypto_utils"}

@@ -771,6 +771,17 @@ def test_folders_get_their_times_and_modes_after_their_content(folder: UserFolde
     assert (home / "a").stat().st_mtime_ns == after
 
 
+def test_folders_that_wait_for_their_times_are_bounded(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("disk.storage._MOST_STATES", 3)
+    for number in range(10):
+        folder.make_folder((str(number),), number * SECOND, None)
+        assert len(folder._folder_states) <= 3
+    folder.finish_folders()
+    assert [(home / str(number)).stat().st_mtime_ns for number in range(10)] == [n * SECOND for n in range(10)]
+
+
 @pytest.mark.parametrize(
     ("umask", "sent", "expected"),
     [(0o022, 0o777, 0o755), (0o077, 0o755, 0o700), (0o022, 0o000, 0o700), (0o022, 0o7777, 0o755)],
