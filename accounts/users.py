@@ -55,8 +55,9 @@ _FIELDS = {
 _LATER = ("quota-files", "largest", "connections")
 
 # A file changed twice within one tick of its file system's clock looks unchanged; until it is older than the coarsest
-# tick it is read again each time.
+# tick it is read again, but not at each of thousands of requests in a second.
 _TICK_NS = 3_000_000_000
+_AGAIN_NS = 20_000_000
 
 _Stamp = tuple[int, int, int, int, int]
 Report = Callable[[str], None]
@@ -281,7 +282,8 @@ class Accounts:
         self._lock = threading.Lock()
         # Checking an account's points takes 0.3 ms: what was found about a line is kept for as long as it is there.
         self._verdicts: dict[bytes, Account | str] = {}
-        self._stamp: _Stamp | None = None
+        self._stamp: _Stamp | None = None  # of the last reading
+        self._young_at: int | None = None  # when that was, if the file may have changed since and look the same
         self._reading = self._read()
         self._tell(self._reading)
         # What an unknown name is tried against: its password is 80 random bytes that are gone already.
@@ -338,7 +340,7 @@ class Accounts:
         return mac(self._reading.secret, username)
 
     def find(self, username: bytes) -> Account | None:
-        """The account of that name as the file has it now. Never raises: a file that can't be used holds nobody."""
+        """The account of that name as the file has it, 20 ms ago at most. Never raises: a bad file holds nobody."""
         return self._refresh().accounts.get(username)
 
     def names(self) -> list[str]:
@@ -420,8 +422,10 @@ class Accounts:
 
     def _refresh(self) -> _Reading:
         with self._lock:
+            now, young_at = self._clock_ns(), self._young_at
             before, stamp = self._reading, _stamp(self.path)
-            if stamp is None or stamp != self._stamp:
+            again = young_at is not None and not 0 <= now - young_at < _AGAIN_NS  # a clock may be set back
+            if stamp is None or stamp != self._stamp or again:
                 try:
                     self._reading = self._read()
                 except UsageError as error:
@@ -429,8 +433,8 @@ class Accounts:
                         return before
                     # Fail closed, but go on giving the same salts: a login then fails as it does for a wrong password.
                     self._reading = _Reading(before.profile, before.secret, trouble=str(error))
-                settled = stamp is not None and self._clock_ns() - stamp[-1] > _TICK_NS
-                self._stamp = stamp if settled else None
+                self._stamp = stamp
+                self._young_at = None if stamp is not None and now - stamp[-1] > _TICK_NS else now
             after = self._reading
         if after is not before and after != before:
             self._tell(after)

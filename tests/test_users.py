@@ -1,8 +1,10 @@
 """The accounts file: what is kept, what is refused, and who is shut out by which damage."""
 
+import itertools
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,11 @@ def three(path: Path) -> Path:
     for name in ("alice", "bob", "carol"):
         made.add(account(name))
     return path
+
+
+def unhurried() -> Callable[[], int]:
+    """A clock by which there are 20 ms between any two looks: a young file is read again at each."""
+    return itertools.count(time.time_ns(), 20_000_000).__next__
 
 
 def rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:
@@ -224,7 +231,7 @@ def test_change_by_another_process_is_seen_at_once(three: Path) -> None:
 
 
 def test_edit_in_place_of_the_same_size_is_seen(three: Path) -> None:
-    server = Accounts.open(three)
+    server = Accounts.open(three, clock_ns=unhurried())
     assert server.find(b"bob") is not None
     found = three.stat()
     rewrite(three, lambda lines: [line.replace("bob", "rob") for line in lines])
@@ -239,12 +246,34 @@ def test_unchanged_file_is_read_once(three: Path, monkeypatch: pytest.MonkeyPatc
     assert server.find(b"alice") is not None and server.find(b"nobody") is None
 
 
-def test_change_within_one_tick_of_the_clock_is_seen(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_change_within_one_tick_of_the_clock_is_seen_20_ms_later(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts.users, "_stamp", lambda _: (1, 2, 3, 10**18, 10**18))
-    server = Accounts.open(three, clock_ns=lambda: 10**18 + 2_000_000_000)
-    assert server.find(b"bob") is not None
-    rewrite(three, lambda lines: [line for line in lines if not line.startswith("bob")])
-    assert server.find(b"bob") is None
+    now = 10**18
+    server = Accounts.open(three, clock_ns=lambda: now)
+    for step in (20_000_000, -1):  # the second: a clock that was set back
+        whole = three.read_text()
+        assert server.find(b"bob") is not None
+        rewrite(three, lambda lines: [line for line in lines if not line.startswith("bob")])
+        now += step
+        assert server.find(b"bob") is None
+        three.write_text(whole)
+        now += 20_000_000
+
+
+def test_young_file_is_not_read_at_each_request(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = accounts.users._load
+    loads: list[Path] = []
+
+    def counted(path: Path) -> bytes:
+        loads.append(path)
+        return load(path)
+
+    monkeypatch.setattr(accounts.users, "_load", counted)
+    ticks = itertools.count(three.stat().st_ctime_ns, 1_000_000)
+    server = Accounts.open(three, clock_ns=ticks.__next__)
+    for _ in range(5000):  # a request each millisecond
+        assert server.find(b"alice") is not None
+    assert 140 <= len(loads) <= 160, "every 20 ms for three seconds, then no more"
 
 
 def test_only_changed_lines_are_checked_again(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,7 +499,7 @@ def test_reject_unusable_file(three: Path, how: str) -> None:
 def test_running_server_lets_nobody_in_while_the_file_is_unusable(three: Path, how: str) -> None:
     kept = three.read_bytes()
     told: list[str] = []
-    server = Accounts.open(three, report=told.append)
+    server = Accounts.open(three, report=told.append, clock_ns=unhurried())
     salt = server.salt(b"alice")
     UNUSABLE[how](three)
     for _ in range(3):
