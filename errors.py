@@ -54,7 +54,7 @@ class NoThread(TransferError):
         super().__init__("this machine starts no more threads", "End other programs there, then try again")
 
     @staticmethod
-    def is_why(problem: Exception) -> bool:
+    def is_why(problem: BaseException) -> bool:
         """Whether that is what `problem` says: Python has no error of its own for it."""
         return isinstance(problem, RuntimeError) and "start new thread" in str(problem)
 

@@ -14,7 +14,7 @@ import crypto_utils
 import wire.channel
 import wire.engine
 from crypto_utils import RecordCipher
-from errors import Code, ConnectionTrouble, IntegrityError, PeerStopped, ProtocolViolation, TransferError
+from errors import Code, ConnectionTrouble, IntegrityError, NoThread, PeerStopped, ProtocolViolation, TransferError
 from wire.channel import Channel
 from wire.engine import Budget, Engine, Lease
 from wire.link import Link, close_gently
@@ -746,6 +746,39 @@ def test_spare_buffers_stay_within_the_budget(engine: Engine) -> None:
         budget.give_back(lease, buffer)
     assert len(budget._spare) <= 3
     assert budget._taken == 0
+
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+
+def cipher_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("cipher")}
+
+
+def test_engine_starts_all_its_threads_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: pytest.fail("a thread was started later"))
+    meet = threading.Barrier(engine.workers)
+    waiting = [engine.pool.submit(meet.wait) for _ in range(engine.workers)]
+    assert sorted(each.result() for each in waiting) == list(range(engine.workers))
+
+
+def test_engine_without_threads_for_all_its_work_ends_those_that_it_got(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start = cipher_threads(), threading.Thread.start
+    for most in (0, 1, 2):
+        left = iter(range(most))
+
+        def limited(thread: threading.Thread, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(wire.engine, "_MOST_WORKERS", 3)
+            patched.setattr(os, "cpu_count", lambda: 3)
+            patched.setattr(threading.Thread, "start", limited)
+            with pytest.raises(NoThread):
+                Engine(MEMORY)
+        assert cipher_threads() <= before
 
 
 # --- the login's link -------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import MakeProxy, MakeServer
 from machine import Call, Machine, compile_library, missing
-from peers import C2S, MEMORY, S2C, check_nothing_is_left, close_all, no_hang, tcp_pair
 from processes import (
     HOME,
     Client,
@@ -40,8 +38,6 @@ from processes import (
 )
 
 from errors import ConnectionTrouble
-from wire.channel import Channel
-from wire.engine import Engine
 from wire.handshake import ClientHandshake
 from wire.link import Link
 
@@ -545,35 +541,3 @@ def test_lost_receipt_is_repeated_whatever_the_clock_has_done_since(
     result = running.finish()
     assert result.status == 0 and f"there already: {box}/a  " in result.out
     assert os.listdir(server.path(box)) == ["a"]
-
-
-@pytest.mark.long
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a pool keeps the work that it had no thread for, and does it later"
-)
-@pytest.mark.parametrize("side", ["sender", "receiver"])
-def test_work_that_no_thread_was_started_for_is_never_done_later(monkeypatch: pytest.MonkeyPatch, side: str) -> None:
-    engines = {name: Engine(MEMORY) for name in ("sender", "receiver")}
-    near, far = tcp_pair()
-    sender, receiver = Channel(near, C2S, S2C, engines["sender"]), Channel(far, S2C, C2S, engines["receiver"])
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith(f"cipher of the {side}"):
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    for name, engine in engines.items():
-        engine.pool._thread_name_prefix = f"cipher of the {name}"
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with no_hang(), contextlib.suppress(RuntimeError, ConnectionTrouble):
-        sender.content_room(100_000)
-        sender.content_done(1, 0, 100_000)
-        sender.flush()
-        next(each for each in receiver.messages() if each is not None)
-    close_all(sender, receiver)
-    monkeypatch.undo()
-    check_nothing_is_left(engines[side], sender if side == "sender" else receiver)
-    assert engines[side].pool._work_queue.empty()
-    for engine in engines.values():
-        engine.close()

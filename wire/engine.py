@@ -1,13 +1,15 @@
 """What all connections of a process share: worker threads for the cipher, and a budget of record buffers.
 
 Rules: a connection has two buffers for each direction at any time, and more while the budget allows; so none can starve
-another, and the memory of a process has a bound. Buffers are used again. Knows no socket, no key and no message.
+another, and the memory of a process has a bound. Buffers are used again. All threads start at once, or none: work is
+never left lying for want of one. Knows no socket, no key and no message.
 """
 
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from errors import NoThread
 from wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT
 
 _BUFFER_SIZE = HEADER_SIZE + RECORD_FRAME_LIMIT
@@ -64,9 +66,20 @@ class Engine:
     """What all connections of a process share: worker threads for the cipher, and the budget of buffers."""
 
     def __init__(self, memory: int) -> None:
+        """`memory` in bytes. Raises NoThread."""
         self.workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
-        self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cipher")
         self.budget = Budget(memory)
+        self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cipher")
+        started = threading.Barrier(self.workers)
+        try:
+            for _ in range(self.workers):
+                self.pool.submit(started.wait)  # none is idle before the last one came: each needs a thread of its own
+        except BaseException as problem:
+            started.abort()
+            self.pool.shutdown(cancel_futures=True)
+            if NoThread.is_why(problem):
+                raise NoThread from None
+            raise
 
     def lease(self) -> Lease:
         """Enough buffers for one to be filled, each worker's, and as many again to wait in line."""
