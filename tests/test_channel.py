@@ -781,6 +781,61 @@ def test_engine_without_threads_for_all_its_work_ends_those_that_it_got(monkeypa
         assert cipher_threads() <= before
 
 
+LARGE = data(1, 0, bytes(100_000))  # a record for a worker
+
+
+def test_engine_that_is_closed_ends_who_sends(against: Against) -> None:
+    against.engine.close()
+    against.channel.content_room(100_000)
+    against.channel.content_done(1, 0, 100_000)
+    for _ in range(2):
+        with pytest.raises(ConnectionTrouble, match="the connection was lost"):
+            against.channel.flush()
+    closing = threading.Thread(target=against.channel.close, args=(Code.STOPPING,))
+    closing.start()
+    assert against.raw.hear_all() == [Error(Code.STOPPING)], "the last word has the number that is next"
+    against.raw.close()
+    closing.join()
+
+
+def test_engine_that_is_closed_ends_who_receives(against: Against) -> None:
+    against.engine.close()
+    against.raw.say(LARGE)
+    got, problem = against.collect()
+    assert got == [] and isinstance(problem, ConnectionTrouble)
+
+
+def test_engine_that_is_closed_does_not_hide_the_first_cause(against: Against) -> None:
+    against.channel.content_room(100_000)
+    against.channel.content_done(1, 0, 100_000)
+    against.channel.stop(PeerStopped(Code.FULL))
+    against.engine.close()
+    with pytest.raises(PeerStopped):
+        against.channel.flush()
+
+
+@pytest.mark.parametrize("sends", [True, False], ids=["sent", "received"])
+def test_work_that_is_cancelled_at_the_engines_close_ends_the_channel(against: Against, sends: bool) -> None:
+    busy, over = threading.Barrier(against.engine.workers + 1), threading.Event()
+    for _ in range(against.engine.workers):
+        against.engine.pool.submit(lambda: (busy.wait(), over.wait()))
+    busy.wait()
+    try:
+        if sends:
+            against.channel.content_room(100_000)
+            against.channel.content_done(1, 0, 100_000)
+            against.channel.flush()
+        else:
+            against.raw.say(LARGE)
+            against.raw.stop()
+            against.channel._reader.join(10)
+        against.engine.close()
+        got, problem = against.collect()
+        assert got == [] and isinstance(problem, ConnectionTrouble)
+    finally:
+        over.set()
+
+
 # --- the login's link -------------------------------------------------------------------------------------------------
 
 

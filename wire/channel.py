@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 
 from crypto_utils import TAG_SIZE, RecordCipher
 from errors import Code, ConnectionTrouble, PeerStopped, ProtocolViolation, TransferError
@@ -208,6 +208,25 @@ class Channel:
         except BaseException as problem:  # any other error in a stage is the connection's, too
             self.fail(problem)
 
+    def _begin(self, work: Callable[[_Record], None], record: _Record) -> None:
+        """Let a worker do that. Raises what ended the channel, when the engine is closed."""
+        with contextlib.suppress(RuntimeError):
+            record.future = self._engine.pool.submit(work, record)
+            return
+        self.stop(lost())
+        self.check()
+
+    def _have_done(self, work: Callable[[_Record], None], record: _Record) -> None:
+        """Wait for the worker that has begun it, or do it here. Raises like `_begin`, and what `work` does."""
+        if record.future is None:
+            work(record)
+            return
+        with contextlib.suppress(CancelledError):
+            record.future.result()
+            return
+        self.stop(lost())
+        self.check()
+
     def _release(self, record: _Record) -> None:
         if record.leased:
             self._engine.budget.give_back(self._in, record.buffer)
@@ -252,9 +271,9 @@ class Channel:
     def _seal_later(self, buffer: bytearray, size: int, leased: bool) -> None:
         """Give the record the next number and put it in line; called with the lock held."""
         record = _Record(buffer, size, self._next_sent, leased)
-        self._next_sent += 1
         if size > _INLINE:
-            record.future = self._engine.pool.submit(self._seal, record)
+            self._begin(self._seal, record)
+        self._next_sent += 1  # not before: the number of a record that never leaves belongs to the last word
         self._sending.append(record)
         self._state.notify_all()
 
@@ -269,10 +288,7 @@ class Channel:
         last = time.monotonic()
         while (record := self._next_record(last)) is not None:
             try:
-                if record.future is None:
-                    self._seal(record)
-                else:
-                    record.future.result()
+                self._have_done(self._seal, record)
                 self._sock.sendall(record.whole())
             finally:
                 if record.leased:
@@ -341,13 +357,13 @@ class Channel:
             try:
                 if not self._fill(record.whole()[HEADER_SIZE:]):
                     raise lost()
+                if leased:
+                    self._begin(self._open, record)
             except BaseException:
                 self._release(record)
                 raise
             self.bytes_received += HEADER_SIZE + size + TAG_SIZE
             with self._state:
-                if leased:
-                    record.future = self._engine.pool.submit(self._open, record)
                 while len(self._arrived) >= _RECORDS_AHEAD and not self._broken and not self._no_more:
                     self._state.wait()
                 self._arrived.append(record)
@@ -391,10 +407,7 @@ class Channel:
             record = self._wait_for_record()
             self._consumer = threading.get_ident()
             try:
-                if record.future is None:
-                    self._open(record)
-                else:
-                    record.future.result()
+                self._have_done(self._open, record)
                 said_bye = False
                 for kind, body in split_record(record.text()):
                     if said_bye:
