@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -453,6 +454,36 @@ def test_first_failure_is_the_one_that_stays(against: Against) -> None:
     assert against.collect()[1] is first
     with pytest.raises(ConnectionTrouble, match="first"):
         against.channel.send(b"x")
+
+
+def test_frames_of_what_ended_the_channel_and_of_what_that_came_from_are_let_go(against: Against) -> None:
+    record = bytearray(seal(against.raw.sealer, 0, data(1, 0, bytes(100_000))))
+    record[100] ^= 1
+    against.raw.sock.sendall(record)
+    _, problem = against.collect()
+    assert isinstance(problem, IntegrityError) and problem.__context__ is not None
+    against.close()
+    assert problem.__traceback__ is None and problem.__context__.__traceback__ is None
+
+
+def test_frames_of_a_cause_are_let_go_even_when_it_is_its_own(against: Against) -> None:
+    class Content:
+        pass
+
+    def fail_with(cause: BaseException | None) -> tuple[Exception, "weakref.ref[Content]"]:
+        content = Content()
+        try:
+            raise ValueError from cause
+        except ValueError as problem:
+            return problem, weakref.ref(content)
+
+    inner, one = fail_with(None)
+    outer, two = fail_with(inner)
+    inner.__cause__ = outer
+    assert one() is not None and two() is not None
+    against.channel.stop(outer)
+    against.close()
+    assert one() is None and two() is None
 
 
 def test_failure_wakes_a_consumer_that_waits(against: Against) -> None:

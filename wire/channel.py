@@ -183,7 +183,7 @@ class Channel:
         self._give_back_all()
         self._sock.close()
         if self._error is not None:
-            self._error.with_traceback(None)  # its frames hold on to what was received
+            _forget_frames(self._error)
 
     def _give_back_all(self) -> None:
         with self._state:
@@ -447,6 +447,15 @@ class Channel:
         """Nothing more comes from this end."""
         self.flush()
         self.post(BYE_MESSAGE)
+
+
+def _forget_frames(problem: BaseException) -> None:
+    """Of this error and of those that it came from: they hold on to what was received."""
+    chain = [problem]
+    for each in chain:
+        each.with_traceback(None)
+        before = (each.__cause__, each.__context__)
+        chain += [other for other in before if other is not None and other not in chain]
 
 
 def _limit_silence(sock: socket.socket) -> None:
