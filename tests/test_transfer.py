@@ -1,6 +1,7 @@
 """Sender and Receiver against each other over real sockets and a real disk, and each against a peer that lies."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -476,6 +477,32 @@ def test_no_descriptor_is_left_open(storage: Storage, engine: Engine, here: Path
     for number in range(1, 4):
         once(number)
     assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.parametrize("surprise", [OSError(errno.EIO, "of no kind that is awaited"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("where", ["disk.storage.flush_all", "disk.storage.UserFolder._publish"])
+def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch, where: str, surprise: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise surprise
+
+    monkeypatch.setattr(where, fail)
+    before = len(os.listdir("/dev/fd"))
+    near, far = tcp_pair()
+    raw, channel, folder = Raw(near, C2S, S2C), Channel(far, S2C, C2S, engine), storage.user("alice")
+    for number, size in enumerate((5, LARGE, None), 1):
+        announced, content = put(number, f"{number}", size=size), bytes(size or 7)
+        raw.say(announced.encode(), data(number, 0, content), end(announced, content).encode())
+    raw.say(BYE_MESSAGE)
+    with pytest.raises(type(surprise)):
+        Requests(channel, KEYS, folder, anything, lambda *_: None, Pace(None)).run(Taken())
+    folder.close()
+    raw.close()
+    channel.close()
+    check_nothing_is_left(engine, channel)
+    assert len(os.listdir("/dev/fd")) == before
+    assert files_in(home) == {} and kept_of(home) == [LARGE]
 
 
 def test_account_without_the_right_is_refused_file_by_file(

@@ -337,8 +337,8 @@ class Receiver:
         if not self._group:
             return
         self._channel.hurry()  # the disk may take a while
-        group, self._group, self._group_bytes = self._group, [], 0
-        outcomes = self._folder.commit([partial for _, partial in group])
+        outcomes = self._folder.commit([partial for _, partial in self._group])
+        group, self._group, self._group_bytes = self._group, [], 0  # not before: a surprise may leave some of it open
         for (arriving, _), outcome in zip(group, outcomes, strict=True):
             arriving.partial = None
             if isinstance(outcome, Refused):
