@@ -255,10 +255,9 @@ class UserFolder(Visible):
             with disk_errors(), self.allowance.moving():
                 return self._commit(group)
         except Refused as problem:  # the ledger can't be used
-            return [problem] * len(group)
-        finally:
             for partial in group:
                 partial.discard()
+            return [problem] * len(group)
 
     def _commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
         outcomes: list[Published | Refused] = []
