@@ -437,7 +437,9 @@ class Hold:
     @contextlib.contextmanager
     def ending(self, left: Callable[[], int | None]) -> Iterator[None]:
         """It ends: `left()` tells how many of its bytes stay on the disk, None when it leaves nothing."""
-        with self._ledger.moving():
+        with contextlib.ExitStack() as inside:
+            with contextlib.suppress(OSError):  # a gate that fails must not keep for ever what was reserved
+                inside.enter_context(self._ledger.moving())
             stays = left()
             yield
             with self._ledger._lock:

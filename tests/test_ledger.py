@@ -1,6 +1,7 @@
 """The quota of one account: never passed, never lost, whoever races and whoever dies."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -683,6 +684,27 @@ sys.stdin.read()
         other.kill()
         other.communicate()
         assert not refuses(put(folder, "b", 100_000)), "on the same connection, without a restart"
+
+
+def test_group_is_refused_and_given_back_when_the_ledger_fails(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(storage, Quota(1_000_000)) as folder:
+        assert not refuses(put(folder, "first", 1)), "from here on the process has a file that says it is there"
+        before = len(os.listdir("/dev/fd"))
+        sizes = {"small": 1000, "large": 100_000, "pipe": None}
+        group = [fill(begin(folder, name, size), size or 500) for name, size in sizes.items()]
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "no locks")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("disk.ledger._Gate.moving", fail)
+            outcomes = folder.commit(group)
+            assert [outcome.code for outcome in outcomes if isinstance(outcome, Refused)] == [Code.STORAGE] * 3
+            assert len(os.listdir("/dev/fd")) == before
+        assert not refuses(put(folder, "all", 999_999)), "nothing stays reserved"
+    assert on_disk(root) == Amount(1_000_000, 2)
 
 
 # --- against a model --------------------------------------------------------------------------------------------------
