@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from peers import C2S, MEMORY, S2C, Raw, check_nothing_is_left, close_all, data, no_hang, seal, tcp_pair
+from processes import wait_until
 
 import crypto_utils
 import wire.channel
@@ -618,9 +619,71 @@ def test_post_never_waits_even_when_the_peer_reads_nothing(engine: Engine, monke
     posting.join(10)
     assert not posting.is_alive()
     against.raw.say(Cancel(1).encode(), BYE_MESSAGE)
-    assert against.collect() == ([Cancel(1)], None), "and its own reader goes on"
-    against.channel.fail(ConnectionTrouble("enough"))
+    reading = threading.Thread(target=against.raw.hear_all)
+    reading.start()
+    assert against.collect() == ([Cancel(1)], None), "and it goes on when the peer reads"
+    against.channel.close()
+    reading.join(10)
     against.close()
+
+
+class Answering:
+    """A consumer that gives 60 kB for each message, to a peer that has asked 300 times and reads nothing yet."""
+
+    ANSWER = ListFolder(1, (), "n" * 60_000).encode()
+
+    def __init__(self, engine: Engine) -> None:
+        self.against = Against(engine, buffers=4096)
+        self.given = self.most = 0
+        self.problem: TransferError | None = None
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+        self.against.raw.say(*[Cancel(1).encode()] * 150)
+        self.against.raw.say(*[Cancel(1).encode()] * 150, BYE_MESSAGE)
+        wait_until(lambda: self.most > wire.channel._UNREAD_BYTES)
+
+    def _answer(self) -> None:
+        channel = self.against.channel
+        try:
+            for arrived in channel.messages():
+                if arrived is not None:
+                    channel.post(self.ANSWER)
+                    self.given, self.most = self.given + 1, max(self.most, channel._answer_bytes)
+            channel.say_bye()
+        except TransferError as problem:
+            self.problem = problem.with_traceback(None)
+
+    def finish(self) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        assert self.most <= wire.channel._UNREAD_BYTES + len(self.ANSWER)
+        self.against.close()
+
+
+def test_consumer_waits_while_its_answers_are_not_read_and_then_gives_all(engine: Engine) -> None:
+    answering = Answering(engine)
+    assert sum(message == ListFolder(1, (), "n" * 60_000) for message in iter(answering.against.raw.hear, Bye())) == 300
+    answering.finish()
+    assert (answering.given, answering.problem) == (300, None)
+
+
+ENDS: dict[str, Callable[[Against], object]] = {
+    "failure": lambda against: against.channel.fail(ConnectionTrouble("over")),
+    "stop": lambda against: against.channel.stop(ConnectionTrouble("over")),
+    "peer that has closed one side": lambda against: against.raw.stop(),
+    "peer that is gone": lambda against: against.raw.close(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_consumer_whose_answers_are_not_read_ends_with_the_channel(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
+    answering = Answering(engine)
+    ENDS[end](answering.against)
+    answering.finish()
+    assert isinstance(answering.problem, ConnectionTrouble) and answering.given < 300
 
 
 def test_peer_that_asks_without_end_and_reads_nothing_is_left(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, check_nothing_is_left, close_all, data, end, no_hang, tcp_pair
+from processes import wait_until
 
 import disk.names
 import transfer.receiver
 import transfer.requests
 import transfer.sender
+import wire.channel
+import wire.protocol
 from crypto_utils import digest
 from disk.folders import Twin
 from disk.local import close_local, open_local
@@ -2862,3 +2865,52 @@ def test_many_tiny_files_over_tiny_buffers_to_a_slow_disk_do_not_lock(storage: S
     assert set(told.outcomes().values()) == {"stored"}
     assert len(on_disk(home)) == 5_000
     engine.close()
+
+
+class Nowhere:
+    """A user's folder where any folder is made, and nothing is."""
+
+    def __init__(self, folder: UserFolder) -> None:
+        pass
+
+    def make_folder(self, *_: object) -> None:
+        pass
+
+    def finish_folders(self) -> None:
+        pass
+
+
+def test_honest_ends_of_which_one_waits_for_each_answer_to_leave_do_not_lock(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire.channel, "_UNREAD_BYTES", 1000)
+    engine, told, long = Engine(1), Told(), ("n" * 250,) * 12
+    receiving = Receiving(storage, engine, buffers=4096, around=Nowhere)
+    send(receiving, [folder_item(*long, f"{number}") for number in range(800)], told)
+    assert receiving.problem is None
+    assert len(told.receipts) == 800
+    engine.close()
+
+
+def test_client_that_lists_and_does_not_read_makes_the_server_wait(
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(250):
+        written(home / f"{number:0200}", b"")
+    receiving = Receiving(storage, engine, buffers=4096)
+    raw, due = Raw(receiving.near, C2S, S2C), 0
+    post = Channel.post
+
+    def counted(channel: Channel, message: bytes) -> None:
+        nonlocal due
+        post(channel, message)
+        due = max(due, channel._answer_bytes)
+
+    monkeypatch.setattr(Channel, "post", counted)
+    raw.say(*(ListFolder(number, (), None).encode() for number in range(1, 61)), BYE_MESSAGE)
+    wait_until(lambda: due > wire.channel._UNREAD_BYTES)
+    heard = raw.hear_all()
+    raw.close()
+    assert receiving.finish() is None
+    assert [message.id for message in heard if isinstance(message, Entries)] == list(range(1, 61))
+    assert due < wire.channel._UNREAD_BYTES + 2 * wire.protocol.CONTROL_LIMIT

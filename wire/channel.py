@@ -2,10 +2,11 @@
 
     producer -> buffer -> seal (workers) -> writer thread -> socket -> reader thread -> open (workers) -> consumer
 
-Rules: the reader thread always reads and never waits for the writer; `post` never waits, so a consumer may always
-answer. A frame's length meets its ceiling before a buffer of that size is taken. A record is looked at only after its
-tag was found right. The first failure ends all of it, once, and is what every caller gets. Sockets block; silence is
-noticed by a receive timeout, and broken by PING. This room knows nothing of files, users and accounts.
+Rules: the reader thread never waits for the writer; `post` never waits, so a consumer may always answer, but it gets no
+further message while the other end leaves too many answers unread. A frame's length meets its ceiling before a buffer
+of that size is taken. A record is looked at only after its tag was found right. The first failure ends all of it, once,
+and is what every caller gets. Sockets block; silence is noticed by a receive timeout, and broken by PING. This room
+knows nothing of files, users and accounts.
 """
 
 import contextlib
@@ -50,6 +51,9 @@ _INLINE = 32 * 1024  # a record up to this size is not worth a worker nor a larg
 _RECORDS_AHEAD = 64
 _MOST_ANSWERS = 4 * WINDOW
 _MOST_ANSWER_BYTES = 16 << 20
+# Of answers that may wait to leave while the consumer goes on: more than a sender ever posts, for if both ends waited,
+# neither would read.
+_UNREAD_BYTES = 1 << 20
 _DRAIN_SECONDS = 2.0
 
 
@@ -420,6 +424,8 @@ class Channel:
                     if isinstance(message, Bye):
                         said_bye = True
                     else:
+                        if self._answer_bytes > _UNREAD_BYTES:
+                            self._wait_until_answers_left()
                         yield message, body
                 if said_bye:
                     return
@@ -442,6 +448,16 @@ class Channel:
             record = self._arrived.popleft()
             self._state.notify_all()
             return record
+
+    def _wait_until_answers_left(self) -> None:
+        """Raises what ended the channel, or ConnectionTrouble when the other end has closed: it reads no answer."""
+        with self._state:
+            self._state.notify_all()
+            while self._answer_bytes > _UNREAD_BYTES:
+                self.check()
+                if self._ended:
+                    raise lost()
+                self._state.wait()
 
     def say_bye(self) -> None:
         """Nothing more comes from this end."""
