@@ -507,6 +507,30 @@ def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
     assert files_in(home) == {} and kept_of(home) == [LARGE]
 
 
+def test_comparing_that_gets_no_thread_leaves_no_descriptor_open(
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("checking"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    written(home / "a", bytes(LARGE))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    before = len(os.listdir("/dev/fd"))
+    near, far = tcp_pair()
+    raw, channel, folder = Raw(near, C2S, S2C), Channel(far, S2C, C2S, engine), storage.user("alice")
+    raw.say(put(1, "a", size=LARGE).encode())
+    with pytest.raises(RuntimeError, match="start new thread"):
+        Requests(channel, KEYS, folder, anything, lambda *_: None, Pace(None)).run(Taken())
+    folder.close()
+    raw.close()
+    channel.close()
+    assert len(os.listdir("/dev/fd")) == before
+
+
 def test_account_without_the_right_is_refused_file_by_file(
     storage: Storage, engine: Engine, here: Path, home: Path
 ) -> None:

@@ -196,7 +196,11 @@ class Receiver:
             self._receipt(arriving, begun, "skipped" if begun.skipped else "already")
         elif isinstance(begun, Twin):
             descriptor = begun.descriptor
-            arriving.twin = self._hash(lambda: begun.digest(self._goes_on))
+            try:
+                arriving.twin = self._hash(lambda: begun.digest(self._goes_on))
+            except RuntimeError:  # no thread for it
+                os.close(descriptor)
+                raise
             arriving.twin.add_done_callback(lambda done: os.close(descriptor) if done.cancelled() else None)
             self._ask(arriving, begun.size)
         else:
