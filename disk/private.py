@@ -15,7 +15,8 @@ from errors import UsageError
 
 _FLAGS = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 _PRIVATE = 0o600
-_PARTIAL = re.compile(r"[0-9a-f]{64}")  # what bytes on their way are called
+# What bytes on their way are called, those that are just about to replace a file included.
+_PARTIAL = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{16})?|small-[0-9a-f]{32}")
 
 
 def open_private(path: Path, flags: int, what: str = "", folder: int | None = None) -> int:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MakeServer
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from processes import HOME, Client, Server, clean_environment
 
 from accounts.users import RIGHTS, Account, Accounts
-from disk.partials import Incoming, Partial
+from disk.partials import Incoming, Partial, Published
+from disk.private import check_area
 from disk.receipts import RECEIPTS, Receipts
 from disk.storage import Rules, Storage
 from errors import Code, Refused, UsageError
@@ -261,3 +263,30 @@ def test_account_line_with_any_change_is_refused_or_means_what_it_says(data: st.
             account.registration.check()
             assert all(limit is None or limit > 0 for limit in (account.quota, account.largest, account.connections))
         assert len(opened.all()) + len(opened.damaged) == 2 and len(told) == len(opened.damaged)
+
+
+@pytest.mark.parametrize("size", [3, None, 70_000])
+def test_file_that_is_just_replacing_another_keeps_no_server_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    storage = Storage(tmp_path / "received", Rules(file_mode=0o644))
+    replace, looked = os.replace, []
+
+    def look_then_replace(*args: Any, **options: Any) -> None:
+        check_area(tmp_path / "received/.partial")
+        looked.append(True)
+        replace(*args, **options)
+
+    try:
+        folder = storage.user("alice")
+        (tmp_path / "received/alice/a").write_bytes(b"old")
+        partial = folder.begin(Incoming(bytes(16), ("a",), size, None, None, "replace"), (size or 0) > 65_536)
+        if not isinstance(partial, Partial):
+            partial = folder.begin_anyway(Incoming(bytes(16), ("a",), size, None, None, "replace"), False)
+        partial.write(memoryview(bytes(size or 3)))
+        partial.sha256 = bytes(32)
+        monkeypatch.setattr(os, "replace", look_then_replace)
+        assert isinstance(folder.commit([partial])[0], Published) and looked
+        folder.close()
+    finally:
+        storage.close()
