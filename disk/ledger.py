@@ -20,6 +20,7 @@ import os
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ GATE = "ledger.lock"
 _LARGEST = 1 << 20  # of the file, which holds one line of 60 bytes for each process
 _MOST_SPARE_BYTES, _MOST_SPARE_FILES = 8 << 20, 256
 _SPARE_PART = 16  # of what is free: reserved in advance by one process, and so kept from another for a while
+_LONGEST_TURN = 0.25  # seconds, after which nobody joins those who move things
 _HOLDER = re.compile(r"\.holder-[0-9a-f]{16}")
 
 
@@ -181,10 +183,15 @@ def _amount(bytes: object, files: object) -> Amount:
 
 
 class _Gate:
-    """Many may move things at once, in this process and in others; nobody while somebody counts."""
+    """Many may move things at once, in this process and in others; nobody while somebody counts.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    Those of one process that come one upon the other let go of the lock now and then, else whoever counts in another
+    process would wait as long as they are busy.
+    """
+
+    def __init__(self, descriptor: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._descriptor, self._clock = descriptor, clock
+        self._let_go_at = 0.0
         self._changed = threading.Condition()
         self._inside = 0
         self._counting = False
@@ -197,10 +204,11 @@ class _Gate:
             yield False
             return
         with self._changed:
-            while self._counting:
+            while self._counting or (self._inside and self._clock() >= self._let_go_at):
                 self._changed.wait()
             if not self._inside:
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+                self._let_go_at = self._clock() + _LONGEST_TURN
             self._inside += 1
         self._thread.inside = True
         try:

@@ -872,3 +872,30 @@ def test_ledger_follows_the_model() -> None:
 def test_ledger_follows_the_model_for_long() -> None:
     many = settings(max_examples=600, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Model, settings=many)
+
+
+def test_those_who_come_one_upon_the_other_let_another_process_count(tmp_path: Path) -> None:
+    file = tmp_path / "gate"
+    with contextlib.ExitStack() as opened:
+        ours, theirs = (os.open(file, os.O_RDWR | os.O_CREAT, 0o600) for _ in range(2))
+        for descriptor in (ours, theirs):
+            opened.callback(os.close, descriptor)
+        now, waits, came_in = [0.0], threading.Event(), threading.Event()
+        gate = ledgers._Gate(ours, lambda: now[0])
+        wait = gate._changed.wait
+        gate._changed.wait = lambda *limit: (waits.set(), wait(*limit))[1]  # type: ignore[method-assign]
+
+        def join() -> None:
+            with gate.moving():
+                came_in.set()
+
+        late = threading.Thread(target=join)
+        with gate.moving():
+            now[0] = 60
+            late.start()
+            assert waits.wait(30) and not came_in.is_set()
+            with gate.moving():  # whoever is inside never waits for itself
+                pass
+        late.join(30)
+        assert came_in.is_set()
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
