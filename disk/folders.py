@@ -84,12 +84,15 @@ def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:
 
 
 def measure(folder: int) -> tuple[int, int]:
-    """How many bytes lie below a folder, and in how many files and folders; what can't be read is not seen."""
+    """How many bytes lie below a folder, and in how many files and folders. What nobody may read is not seen.
+
+    Raises OSError when it can't be told, such as without a free descriptor: too little would be a quota for nothing.
+    """
     size = count = 0
     pending: list[PathParts] = [()]
     while pending:
         path = pending.pop()
-        with contextlib.suppress(OSError, Refused), contextlib.ExitStack() as opened:
+        with contextlib.suppress(FileNotFoundError, PermissionError, Refused), contextlib.ExitStack() as opened:
             at = folder
             for component in path or (".",):
                 at = open_folder(at, component)

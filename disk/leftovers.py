@@ -41,9 +41,9 @@ class Leftovers:
         return sorted({name.removesuffix(JOURNAL) for name in os.listdir(self.folder)} - spared)
 
     def unheld(self, spared: frozenset[str]) -> Iterator[int]:
-        """The size of each file that nobody holds, and nobody has published."""
+        """The size of each file that nobody holds, and nobody has published. Raises OSError when it can't be told."""
         for key in self._keys(spared):
-            with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            with contextlib.suppress(BlockingIOError, PermissionError), contextlib.ExitStack() as opened:
                 if self.holder(key) is None and not key.startswith(TRIAL):
                     state = self._locked(key, opened)
                     if state is not None and state.st_nlink == 1:

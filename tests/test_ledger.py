@@ -899,3 +899,25 @@ def test_those_who_come_one_upon_the_other_let_another_process_count(tmp_path: P
         late.join(30)
         assert came_in.is_set()
         fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("what", ["kept", "visible"])
+def test_counting_without_a_free_descriptor_fails_and_tells_no_smaller_number(
+    storage: Storage, root: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(storage, ENDLESS) as folder:
+        put(folder, "a/b/c", 100)
+        fill(begin(folder, "kept", LARGE), LARGE - 1).keep()
+        wanted, real = ("b" if what == "visible" else hashlib.sha256(b"pathkept").hexdigest()), os.open
+
+        def none_is_free(name: Any, *arguments: Any, **options: Any) -> int:
+            if name == wanted:
+                raise OSError(errno.EMFILE, "too many open files")
+            return real(name, *arguments, **options)
+
+        monkeypatch.setattr(os, "open", none_is_free)
+        with pytest.raises(Refused) as caught:
+            storage.ledgers.recount("alice")
+        assert caught.value.code is Code.STORAGE
+        monkeypatch.undo()
+    assert written(root) == on_disk(root)
