@@ -446,13 +446,15 @@ class Hold:
     def ending(self, left: Callable[[], int | None]) -> Iterator[None]:
         """It ends: `left()` tells how many of its bytes stay on the disk, None when it leaves nothing."""
         with contextlib.ExitStack() as inside:
-            with contextlib.suppress(OSError):  # a gate that fails must not keep for ever what was reserved
+            with contextlib.suppress(OSError):  # no lock to be had: what it holds is given back all the same
                 inside.enter_context(self._ledger.moving())
             stays = left()
-            yield
-            with self._ledger._lock:
-                amount, self._amount = self._amount, NOTHING
-                if stays is not None:
-                    self._ledger.count(Amount(stays, 1))
-                    amount -= Amount(stays, 1)
-                self._ledger.give(amount)
+            try:
+                yield
+            finally:
+                with self._ledger._lock:
+                    amount, self._amount = self._amount, NOTHING
+                    if stays is not None:
+                        self._ledger.count(Amount(stays, 1))
+                        amount -= Amount(stays, 1)
+                    self._ledger.give(amount)

@@ -444,10 +444,12 @@ class Partial:
 
     def discard(self) -> None:
         """Remove what there is of it, unless another connection has taken over; a published file stays visible."""
-        if self.resumable or self.has_name:
-            with contextlib.suppress(OSError, Refused), self.held():
-                self._remove()
-        self.close()
+        try:
+            if self.resumable or self.has_name:
+                with contextlib.suppress(OSError, Refused), self.held():
+                    self._remove()
+        finally:
+            self.close()
 
     def _remove(self) -> None:
         for name in (self.name, self.name + JOURNAL) if self.resumable else (self.name,):
@@ -461,10 +463,12 @@ class Partial:
         if self._journal_descriptor < 0 or not (self.size or self.kept):
             self.discard()
             return False
-        with contextlib.suppress(OSError, Refused):
-            if self.size:
-                self._make_durable()
-        self.close()
+        try:
+            with contextlib.suppress(OSError, Refused):
+                if self.size:
+                    self._make_durable()
+        finally:
+            self.close()
         return not self._lost
 
     def close(self) -> None:
@@ -490,4 +494,5 @@ class Partial:
         self._descriptor = self._journal_descriptor = -1
         for descriptor in descriptors:
             if descriptor >= 0:
-                os.close(descriptor)
+                with contextlib.suppress(OSError):  # it is closed all the same; what must last was flushed before
+                    os.close(descriptor)

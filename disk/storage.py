@@ -238,25 +238,30 @@ class UserFolder(Visible):
         return partial
 
     def _reserve(self, partial: Partial) -> None:
-        """Room for it, and for the folders that its path lacks; else it is given back. Raises Refused, OSError."""
+        """Room for it, and for the folders that its path lacks; whatever goes wrong, it is given back.
+
+        Raises Refused, OSError.
+        """
         try:
             self.allowance.reserve(partial)
             self.allowance.reserve_folders(partial.incoming.path[:-1], self._state_of)
-        except (Refused, OSError):
+        except BaseException:
             partial.keep()
             raise
 
     def commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
         """Flush the group's bytes, make each file visible, flush the folders; for each what became of it.
 
-        Each one's `sha256` must be set. Whatever becomes of it, it is discarded.
+        Each one's `sha256` must be set. Whatever becomes of it, it is discarded; only what nobody expects (a bug, no memory)
+        leaves them to the caller.
         """
         try:
             with disk_errors(), self.allowance.moving():
                 return self._commit(group)
         except Refused as problem:  # the ledger can't be used
-            for partial in group:
-                partial.discard()
+            with contextlib.ExitStack() as ends:
+                for partial in group:
+                    ends.callback(partial.discard)
             return [problem] * len(group)
 
     def _commit(self, group: Sequence[Partial]) -> list[Published | Refused]:

@@ -921,3 +921,47 @@ def test_counting_without_a_free_descriptor_fails_and_tells_no_smaller_number(
         assert caught.value.code is Code.STORAGE
         monkeypatch.undo()
     assert written(root) == on_disk(root)
+
+
+@pytest.mark.parametrize("size", [100, None, LARGE])
+@pytest.mark.parametrize("fault", ["memory", "close", "lock"])
+def test_what_goes_wrong_at_the_end_leaks_no_hold_and_no_descriptor(
+    storage: Storage, root: Path, fault: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(storage, ENDLESS) as folder:
+        put(folder, "a", 10)
+        before = len(os.listdir("/dev/fd"))
+        if fault == "memory":
+
+            def fail(*arguments: Any) -> None:
+                raise MemoryError
+
+            monkeypatch.setattr(folder.allowance, "reserve_folders", fail)
+            with pytest.raises(MemoryError):
+                begin(folder, "x/b", size)
+        else:
+            partial = begin(folder, "b", size)
+            fill(partial, 50)
+            called, real_close, real_flock = [], os.close, fcntl.flock
+
+            def close(descriptor: int) -> None:
+                real_close(descriptor)
+                called.append(True)
+                raise OSError(errno.EIO, "input/output error")
+
+            def flock(descriptor: int, operation: int) -> None:
+                if operation == fcntl.LOCK_SH:
+                    called.append(True)
+                    raise OSError(errno.ENOLCK, "no locks available")
+                real_flock(descriptor, operation)
+
+            with monkeypatch.context() as faults:
+                if fault == "close":
+                    faults.setattr(os, "close", close)
+                else:
+                    faults.setattr(fcntl, "flock", flock)
+                partial.keep()
+            assert called or size == 100  # which is in memory
+        monkeypatch.undo()
+        assert len(os.listdir("/dev/fd")) == before
+    assert written(root) == on_disk(root)

@@ -7,6 +7,7 @@ client when it asked to GET. This room knows no socket, no address and no accoun
 land it asks the function it is given.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -139,10 +140,13 @@ class Receiver:
         if self._hashing is not None:
             self._hashing.shutdown(wait=True, cancel_futures=True)  # before its descriptors are closed
         unfinished = [(arriving, arriving.partial) for arriving in self._open.values()] + list(self._group)
-        for arriving, partial in unfinished:
-            if partial is not None:
-                size = arriving.size
-                self._events.cut_off(arriving.put, size, partial.keep())
+        with contextlib.ExitStack() as ends:  # each of them, whatever goes wrong with another
+            for arriving, partial in reversed(unfinished):
+                if partial is not None:
+                    ends.callback(self._keep, arriving, partial)
+
+    def _keep(self, arriving: _Arriving, partial: Partial) -> None:
+        self._events.cut_off(arriving.put, arriving.size, partial.keep())
 
     def _take(self, message: Message, body: memoryview) -> None:
         if isinstance(message, Data):
