@@ -376,7 +376,8 @@ class Ledger:
             with self._locked() as state:
                 known = {} if state is None else state.holders
                 live = {name: each for name, each in known.items() if self._holders.lives(name)}
-                self._write(_State(counted, live), self._mine)
+                self._write(_State(counted, live), self._mine - self._noted_later)
+                self._noted_later = NOTHING  # left by a note that failed, and counted now
         return counted
 
     def used(self) -> Amount | None:

@@ -965,3 +965,19 @@ def test_what_goes_wrong_at_the_end_leaks_no_hold_and_no_descriptor(
         monkeypatch.undo()
         assert len(os.listdir("/dev/fd")) == before
     assert written(root) == on_disk(root)
+
+
+def test_note_that_failed_is_not_made_good_once_more_after_a_count(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    with opened(storage, ENDLESS) as folder:
+        partial = fill(begin(folder, "a", 100), 100)
+        with monkeypatch.context() as faults:
+            faults.setattr(ledgers._State, "write", fail)
+            assert isinstance(folder.commit([partial])[0], Published)
+        assert storage.ledgers.recount("alice") == Amount(100, 1)
+        put(folder, "b", 10)
+    assert written(root) == on_disk(root) == Amount(110, 2)
