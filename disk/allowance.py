@@ -199,15 +199,16 @@ class Allowance:
         if ledger is None or not parts:
             yield
             return
-        missing = {part for part in parts if state_of(part) is None}
-        try:
-            yield
-        finally:
-            made = {part for part in parts if state_of(part) is not None}
-            self._owed -= made
-            self._seen |= made
-            ledger.count(Amount(0, len(made & missing)))
-            ledger.give(Amount(0, len(made - missing)))
+        with ledger.alone():
+            missing = {part for part in parts if state_of(part) is None}
+            try:
+                yield
+            finally:
+                made = {part for part in parts if state_of(part) is not None}
+                self._owed -= made
+                self._seen |= made
+                ledger.count(Amount(0, len(made & missing)))
+                ledger.give(Amount(0, len(made - missing)))
 
     def close(self) -> None:
         """The connection has ended: no folder is made any more."""
@@ -221,7 +222,7 @@ class Allowance:
         if self._ledger is None:
             yield
             return
-        with self._ledger.replacing():
+        with self._ledger.alone():
             old = state_of(name, folder)
             yield
             if old is not None and stat.S_ISREG(old.st_mode):

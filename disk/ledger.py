@@ -302,8 +302,8 @@ class Ledger:
                         self._note()
 
     @contextlib.contextmanager
-    def replacing(self) -> Iterator[None]:
-        """Only one at a time replaces a file, so that it is credited to one."""
+    def alone(self) -> Iterator[None]:
+        """Only one at a time replaces a file or makes folders, so that one is credited, or charged, for each."""
         with self._locked():
             yield
 

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from disk import ledger as ledgers
+from disk import visible
 from disk.allowance import NOT_PARTIAL
 from disk.ledger import Amount, Quota
 from disk.leftovers import TRIAL
@@ -981,3 +982,28 @@ def test_note_that_failed_is_not_made_good_once_more_after_a_count(
         assert storage.ledgers.recount("alice") == Amount(100, 1)
         put(folder, "b", 10)
     assert written(root) == on_disk(root) == Amount(110, 2)
+
+
+def test_folder_that_two_connections_make_at_the_same_time_is_counted_once(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, real = threading.Barrier(2), visible.open_folder
+
+    def meet(parent: int, name: str, create: int | None = None) -> int:
+        if create is not None and name == "new":
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.2)  # in vain, when only one is there at a time
+        return real(parent, name, create)
+
+    with opened(storage, ENDLESS) as one, opened(storage, ENDLESS) as other:
+        partials = [fill(begin(folder, f"new/{at}", 10), 10) for at, folder in enumerate((one, other))]
+        monkeypatch.setattr(visible, "open_folder", meet)
+        threads = [
+            threading.Thread(target=folder.commit, args=([partial],))
+            for folder, partial in zip((one, other), partials, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert written(root) == on_disk(root) == Amount(20, 3)
