@@ -198,6 +198,7 @@ class Partial:
         self.hold: Hold | None = None
         self.found: int | None = None  # bytes that were there already, held by nobody
         self.before: Hold | None = None  # of whom it was taken over from, in this process
+        self.refusal: Refused | None = None  # why it can't be published, unless it is there already
         self.is_shared = False  # another process still has it open
         self._descriptor = -1
         self._journal_descriptor = -1

@@ -34,7 +34,7 @@ class Small(Partial):
         self.sha256 = None
         self.kept = []
         self.resumable = self.compared = self.has_name = self.is_shared = False
-        self.hold = self.before = self.found = None
+        self.hold = self.before = self.found = self.refusal = None
         self._content = b""
         self._descriptor = self._journal_descriptor = -1
         self._temporary = ""
@@ -46,6 +46,8 @@ class Small(Partial):
             self._held.count += len(content)
             self._content += content
             return
+        if self.refusal is not None:
+            raise self.refusal
         with disk_errors():
             self._to_disk()
             _write_all(self._descriptor, content)

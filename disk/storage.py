@@ -226,9 +226,24 @@ class UserFolder(Visible):
             if is_small and self.area.can_be_unnamed:
                 small = Small(self.area, incoming, self._held)
                 if self.allowance.is_limited:  # else it is here before it could be told that it has no room
-                    self.allowance.try_twice(lambda: self._reserve(small))
+                    self._reserve_small(small)
                 return small
         return self.allowance.try_twice(lambda: self._begin(incoming, resumable))
+
+    def _reserve_small(self, small: Small) -> None:
+        try:
+            self.allowance.try_twice(lambda: self._reserve(small))
+        except Refused as problem:
+            if problem.code is not Code.QUOTA or not self._may_be_there(small.incoming):
+                raise
+            small.refusal = problem
+
+    def _may_be_there(self, incoming: Incoming) -> bool:
+        """Whether a small file may turn out, once it is here, to need no room."""
+        there = None if self._rules.private else self._state_of(incoming.path)
+        if there is None:
+            return False
+        return incoming.policy == "skip" or (stat.S_ISREG(there.st_mode) and there.st_size == incoming.size)
 
     def _begin(self, incoming: Incoming, resumable: bool) -> Partial:
         with disk_errors(), self.allowance.moving() if resumable else _NOTHING:
@@ -332,6 +347,8 @@ class UserFolder(Visible):
         incoming = partial.incoming
         try:
             with disk_errors(), partial.held() if partial.resumable else _NOTHING:
+                if partial.refusal is not None:
+                    return self._find(partial, partial.refusal)
                 publish = self._replace if incoming.policy == "replace" else self._link
                 published = publish(partial, folder_of(incoming.path[:-1]))
                 if partial.hold is not None and not published.skipped and not published.already:
@@ -343,6 +360,16 @@ class UserFolder(Visible):
             return problem
         finally:
             partial.discard()
+
+    def _find(self, partial: Partial, refusal: Refused) -> Published:
+        """For what has no room: whether it needs none. Raises `refusal` when it does."""
+        path = partial.incoming.path
+        with self._folder(path[:-1]) as folder:
+            if partial.incoming.policy == "skip" and state_of(path[-1], folder) is not None:
+                return Published(path, skipped=True)
+            if self._is_twin(partial, path[-1], folder):
+                return Published(path, already=True, size=partial.size, sha256=partial.sha256)
+        raise refusal
 
     def _replace(self, partial: Partial, folder: int) -> Published:
         path = partial.incoming.path

@@ -1007,3 +1007,31 @@ def test_folder_that_two_connections_make_at_the_same_time_is_counted_once(
         for thread in threads:
             thread.join()
     assert written(root) == on_disk(root) == Amount(20, 3)
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "rename", "replace"])
+def test_small_file_that_is_there_already_needs_no_room_when_the_quota_is_used_up(
+    storage: Storage, root: Path, policy: str
+) -> None:
+    content = b"the same"
+
+    def send(folder: UserFolder, name: str, content: bytes) -> Published | Refused:
+        try:
+            partial = folder.begin(incoming(name, len(content), policy), resumable=False)
+        except Refused as problem:
+            return problem
+        assert isinstance(partial, Partial)
+        partial.write(memoryview(content))
+        partial.sha256 = hashlib.sha256(content).digest()
+        return folder.commit([partial])[0]
+
+    with opened(storage, Quota(len(content), 1)) as folder:
+        send(folder, "a", content)
+        there = send(folder, "a", content)
+        assert isinstance(there, Published) and (there.skipped if policy == "skip" else there.already)
+        if policy != "skip":
+            assert refuses(send(folder, "a", b"an other"))
+        assert refuses(send(folder, "b", content))
+    assert written(root) == on_disk(root) == Amount(len(content), 1)
+    with contextlib.closing(storage.user("alice", private=True, quota=Quota(len(content), 1))) as drop:
+        assert policy == "replace" or refuses(send(drop, "a", content)), "it would tell what lies there"
