@@ -1,5 +1,7 @@
 """The limit of bytes per second, on a clock that only goes when somebody waits."""
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,5 +121,14 @@ def test_connections_of_one_user_share_a_limit_and_others_do_not() -> None:
     assert alice.bucket is again.bucket is not bob.bucket
     assert none.bucket is None
     assert paces.of("alice", 6).bucket is not alice.bucket
-    del alice, again, bob
-    assert not dict(paces._buckets), "nothing is kept of who has left"
+
+
+def test_user_who_connects_anew_still_owes_what_came_before() -> None:
+    paces = Paces()
+    before, after = paces.of("alice", 5).bucket, paces.of("alice", 5).bucket
+    assert before is not None and after is not None
+    owed = before.pay(1_000)
+    del before, after
+    gc.collect()
+    again = paces.of("alice", 5).bucket
+    assert again is not None and again.pay(1) > owed

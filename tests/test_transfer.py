@@ -2538,6 +2538,17 @@ def test_server_places_nothing_but_below_what_was_asked(engine: Engine, into: Pa
     assert after == before
 
 
+class Spending(Pace):
+    """No limit, but a count."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.spent = 0
+
+    def spend(self, count: int) -> None:
+        self.spent += count
+
+
 def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engine: Engine, tmp_path: Path) -> None:
     near, far = tcp_pair()
     raw = Raw(far, S2C, C2S)
@@ -2546,7 +2557,8 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
     channel = Channel(near, C2S, S2C, engine)
     with (tmp_path / "stdout").open("wb") as file:
         stream = Stream(file.fileno())
-        receiver = Receiver(channel, channel.messages(), FILE_SECRET, stream, fetching.place, fetching, Pace(None))
+        pace = Spending()
+        receiver = Receiver(channel, channel.messages(), FILE_SECRET, stream, fetching.place, fetching, pace)
         thread = threading.Thread(target=receiver.run, daemon=True)
         thread.start()
         one, two = put(1, "a"), put(2, "a")
@@ -2559,6 +2571,7 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
         channel.close()
     assert (tmp_path / "stdout").read_bytes() == b"first"
     assert stream.whole
+    assert pace.spent == len(b"first") + len(b"twice"), "what is refused came, too"
     assert [message for message in heard if isinstance(message, Refuse)] == [
         Refuse(2, Code.UNSUPPORTED),
         Refuse(3, Code.IS_FOLDER),

@@ -294,6 +294,7 @@ class Receiver:
         arriving.last_seen = len(data.content) < DATA_SIZE
         arriving.size += len(data.content)
         if arriving.partial is None:
+            self._pace.spend(len(data.content))  # nothing of it is wanted, but it came
             return
         try:
             if arriving.put.size is not None and arriving.size > arriving.put.size:

@@ -7,7 +7,6 @@ the bytes are. Nobody waits on for a connection that has ended. The clock and th
 import copy
 import threading
 import time
-import weakref
 from collections.abc import Callable
 
 _BUCKET_SECONDS = 0.25
@@ -65,10 +64,10 @@ class Pace:
 
 
 class Paces:
-    """The limits of a process: one for each user, for as long as a connection has it."""
+    """The limits of a process: one for each user who has one. It stays: who connects anew still owes what came."""
 
     def __init__(self) -> None:
-        self._buckets: weakref.WeakValueDictionary[tuple[str, int], _Bucket] = weakref.WeakValueDictionary()
+        self._buckets: dict[str, tuple[int, _Bucket]] = {}
         self._lock = threading.Lock()
 
     def of(self, user: str, rate: int | None) -> Pace:
@@ -76,5 +75,9 @@ class Paces:
         pace = Pace(rate)
         if pace.bucket is not None and rate is not None:
             with self._lock:
-                pace.bucket = self._buckets.setdefault((user, rate), pace.bucket)
+                known, bucket = self._buckets.get(user, (0, pace.bucket))
+                if known == rate:
+                    pace.bucket = bucket
+                else:
+                    self._buckets[user] = rate, pace.bucket
         return pace
