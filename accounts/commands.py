@@ -5,6 +5,7 @@ other room of the server ever sees one. A weak one is refused. What was done is 
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,7 +230,9 @@ def _used(account: Account, count: Callable[[str], Amount]) -> str:
     return f"{amount(used.bytes)} in {used.files:,} files"
 
 
+@functools.cache
 def _ledgers(storage: Path) -> Ledgers:
+    """Opened once in a command, when it is needed: with one for each account it would run out of descriptors."""
     return Storage(storage, Rules()).ledgers
 
 

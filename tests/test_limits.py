@@ -1,5 +1,6 @@
 """What an account and the disk allow, at real servers: bytes, files, sizes, connections, rate, free space."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -12,7 +13,10 @@ from test_ledger import on_disk, written
 
 import server
 from accounts import commands
+from accounts.users import RIGHTS, Account, Accounts
+from crypto_utils import STRETCHED_SIZE
 from errors import UsageError
+from wire.pake import Registration, password_scalars
 
 MIB = 1 << 20
 
@@ -200,3 +204,14 @@ def test_counting_survives_names_that_are_not_utf8(make_server: MakeServer, clie
     os.mkdir(odd)
     Path(os.fsdecode(odd), "b").write_bytes(bytes(100))
     assert server.command("recount").out.split()[1:] == ["120", "B", "in", "3", "files"]
+
+
+@pytest.mark.parametrize("command", ["users", "recount"])
+def test_storage_is_opened_once_however_many_accounts_have_a_quota(tmp_path: Path, command: str) -> None:
+    accounts = Accounts.create(tmp_path / "accounts.txt")
+    kept = Registration.of(*password_scalars(b"x" * STRETCHED_SIZE))
+    for number in range(5):
+        accounts.add(Account(f"user{number}", kept, frozenset(RIGHTS), 1000, None))
+    before = len(os.listdir("/dev/fd"))
+    commands.run(command, accounts.path, tmp_path / "received", argparse.Namespace(name=None))
+    assert len(os.listdir("/dev/fd")) == before + 2, "the storage folder and what is on its way"
