@@ -23,6 +23,7 @@ from errors import Code, Refused
 NOT_PARTIAL = frozenset({RECEIPTS, LEDGER, GATE})  # of the names in a user's partial area
 _LOOK_EVERY = 4 << 20  # bytes of one file between two looks at what is free
 _MOST_SEEN = 10_000
+_MOST_OWED = 10_000  # folders that one connection has announced and not made
 
 _Made = TypeVar("_Made")
 StateOf = Callable[[PathParts], os.stat_result | None]
@@ -188,6 +189,8 @@ class Allowance:
         news = {part for part in _parts(path) if part not in self._seen and part not in self._owed}
         missing = {part for part in news if state_of(part) is None}
         if missing:
+            if len(self._owed) + len(missing) > _MOST_OWED:
+                raise Refused(Code.QUOTA, why="too many folders announced and not made")
             self._ledger.take(Amount(0, len(missing)), self._quota)
             self._owed |= missing
         self._seen |= news - missing

@@ -1035,3 +1035,17 @@ def test_small_file_that_is_there_already_needs_no_room_when_the_quota_is_used_u
     assert written(root) == on_disk(root) == Amount(len(content), 1)
     with contextlib.closing(storage.user("alice", private=True, quota=Quota(len(content), 1))) as drop:
         assert policy == "replace" or refuses(send(drop, "a", content)), "it would tell what lies there"
+
+
+def test_folders_that_are_announced_and_never_made_can_not_fill_the_memory(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(1 << 40)) as folder:
+        refused = 0
+        for number in range(60):
+            try:
+                begin(folder, "/".join([str(number), *["a"] * 252, "x"]), 10).discard()
+            except Refused as problem:
+                assert problem.code is Code.QUOTA
+                refused += 1
+        assert refused == 60 - 10_000 // 253
+        assert not refuses(put(folder, "0/a/b", 10))
+    assert written(root) == on_disk(root)
