@@ -443,15 +443,14 @@ class Hold:
             self._ledger.count(done)
             self._amount -= done
 
-    @contextlib.contextmanager
-    def ending(self, left: Callable[[], int | None]) -> Iterator[None]:
-        """It ends: `left()` tells how many of its bytes stay on the disk, None when it leaves nothing."""
+    def end(self, close: Callable[[], int | None]) -> None:
+        """It ends: `close()` tells how many of its bytes stay on the disk, None when it leaves nothing."""
         with contextlib.ExitStack() as inside:
             with contextlib.suppress(OSError):  # no lock to be had: what it holds is given back all the same
                 inside.enter_context(self._ledger.moving())
-            stays = left()
+            stays = None
             try:
-                yield
+                stays = close()
             finally:
                 with self._ledger._lock:
                     amount, self._amount = self._amount, NOTHING

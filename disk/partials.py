@@ -90,7 +90,7 @@ class Hold(Protocol):
 
     def grow(self, size: int) -> None: ...
     def published(self, size: int) -> None: ...
-    def ending(self, left: Callable[[], int | None]) -> contextlib.AbstractContextManager[None]: ...
+    def end(self, close: Callable[[], int | None]) -> None: ...
 
 
 class PartialArea(Leftovers):
@@ -445,12 +445,10 @@ class Partial:
 
     def discard(self) -> None:
         """Remove what there is of it, unless another connection has taken over; a published file stays visible."""
-        try:
+        with contextlib.closing(self), contextlib.suppress(OSError, Refused):
             if self.resumable or self.has_name:
-                with contextlib.suppress(OSError, Refused), self.held():
+                with self.held():
                     self._remove()
-        finally:
-            self.close()
 
     def _remove(self) -> None:
         for name in (self.name, self.name + JOURNAL) if self.resumable else (self.name,):
@@ -464,29 +462,31 @@ class Partial:
         if self._journal_descriptor < 0 or not (self.size or self.kept):
             self.discard()
             return False
-        try:
-            with contextlib.suppress(OSError, Refused):
-                if self.size:
-                    self._make_durable()
-        finally:
-            self.close()
+        with contextlib.closing(self), contextlib.suppress(OSError, Refused):
+            if self.size:
+                self._make_durable()
         return not self._lost
 
     def close(self) -> None:
         """Give back the descriptors, and with them the lock, and what was reserved. It may be called again."""
         hold, self.hold = self.hold, None
         if hold is not None:
-            with contextlib.suppress(OSError), hold.ending(self._left):
-                self._close()
+            with contextlib.suppress(OSError):
+                hold.end(self._leave)
         self._close()
 
-    def _left(self) -> int | None:
-        """How many bytes stay on the disk, for whom we have to answer; None when another connection does."""
-        with contextlib.suppress(OSError, Refused):
-            self._check_held()
-            if self.has_name and self._descriptor >= 0:
-                return os.fstat(self._descriptor).st_size
-        return None
+    def _leave(self) -> int | None:
+        """Close it; how many bytes stay, None when another connection answers for them. Nobody takes over meanwhile."""
+        left = None
+        with contextlib.ExitStack() as locked:
+            with contextlib.suppress(OSError):
+                locked.enter_context(self._journal_lock())
+            with contextlib.suppress(OSError, Refused):
+                self._check_held()
+                if self.has_name and self._descriptor >= 0:
+                    left = os.fstat(self._descriptor).st_size
+            self._close()
+        return left
 
     def _close(self) -> None:
         if self.resumable:

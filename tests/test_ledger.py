@@ -25,8 +25,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from disk import folders, visible
 from disk import ledger as ledgers
-from disk import visible
 from disk.allowance import NOT_PARTIAL
 from disk.ledger import Amount, Quota
 from disk.leftovers import TRIAL
@@ -884,7 +884,12 @@ def test_those_who_come_one_upon_the_other_let_another_process_count(tmp_path: P
         now, waits, came_in = [0.0], threading.Event(), threading.Event()
         gate = ledgers._Gate(ours, lambda: now[0])
         wait = gate._changed.wait
-        gate._changed.wait = lambda *limit: (waits.set(), wait(*limit))[1]  # type: ignore[method-assign]
+
+        def tell_and_wait(timeout: float | None = None) -> bool:
+            waits.set()
+            return wait(timeout)
+
+        gate._changed.wait = tell_and_wait  # type: ignore[method-assign]
 
         def join() -> None:
             with gate.moving():
@@ -987,7 +992,7 @@ def test_note_that_failed_is_not_made_good_once_more_after_a_count(
 def test_folder_that_two_connections_make_at_the_same_time_is_counted_once(
     storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both, real = threading.Barrier(2), visible.open_folder
+    both, real = threading.Barrier(2), folders.open_folder
 
     def meet(parent: int, name: str, create: int | None = None) -> int:
         if create is not None and name == "new":
@@ -1049,3 +1054,28 @@ def test_folders_that_are_announced_and_never_made_can_not_fill_the_memory(stora
         assert refused == 60 - 10_000 // 253
         assert not refuses(put(folder, "0/a/b", 10))
     assert written(root) == on_disk(root)
+
+
+def test_connection_that_takes_over_while_the_other_one_closes_is_not_counted_twice(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer, taken = os.urandom(16), []
+    with opened(storage, ENDLESS) as old, opened(storage, ENDLESS) as new:
+        partial = fill(begin(old, "a", 100_000, transfer=transfer), LARGE)
+        taker = threading.Thread(target=lambda: taken.append(begin(new, "a", 100_000, transfer=transfer)))
+        fstat, measured = os.fstat, partial._descriptor
+
+        def take_over_when_measured(descriptor: int) -> os.stat_result:
+            found = fstat(descriptor)
+            if descriptor == measured and threading.current_thread() is not taker and not taker.ident:
+                taker.start()
+                taker.join(0.2)  # in vain, when it has to wait
+            return found
+
+        monkeypatch.setattr(os, "fstat", take_over_when_measured)
+        monkeypatch.setattr(partial, "_make_durable", lambda: None)
+        partial.keep()
+        taker.join()
+        monkeypatch.undo()
+        assert isinstance(new.commit([fill(taken[0], 100_000)])[0], Published)
+    assert written(root) == on_disk(root) == Amount(100_000, 1)
