@@ -347,14 +347,16 @@ class Ledger:
             if (self._noted_later, excess) == (NOTHING, NOTHING):
                 return
             with self._locked() as state:
-                mine = self._mine - self._noted_later - excess
+                early = NOTHING  # credited for what another one has counted, and not noted yet
                 if state is None:  # it is counted again before anybody gets anything more
-                    self._mine = mine
+                    self._mine -= self._noted_later + excess
                 else:
-                    state.counted = (state.counted + self._noted_later).beyond(NOTHING)
-                    self._write(state, mine)
+                    noted = state.counted + self._noted_later
+                    state.counted = noted.beyond(NOTHING)
+                    early = noted - state.counted
+                    self._write(state, self._mine - (self._noted_later - early) - excess)
             self._spare -= excess
-            self._noted_later = NOTHING
+            self._noted_later = early
 
     # --- counting ---
 

@@ -1079,3 +1079,16 @@ def test_connection_that_takes_over_while_the_other_one_closes_is_not_counted_tw
         monkeypatch.undo()
         assert isinstance(new.commit([fill(taken[0], 100_000)])[0], Published)
     assert written(root) == on_disk(root) == Amount(100_000, 1)
+
+
+def test_credit_that_is_noted_before_what_it_is_for_is_not_lost(storage: Storage, root: Path) -> None:
+    with opened(storage, ENDLESS) as folder:
+        ledger = storage.ledgers.enter("alice")
+        ledger.take(Amount(100, 1), ENDLESS)
+        with ledger.moving():
+            ledger.credit(Amount(100, 1))
+        with ledger.moving():
+            ledger.count(Amount(100, 1))
+        storage.ledgers.leave("alice")
+        put(folder, "a", 10)
+    assert written(root) == on_disk(root) == Amount(10, 1)
