@@ -267,8 +267,8 @@ class UserFolder(Visible):
     def commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
         """Flush the group's bytes, make each file visible, flush the folders; for each what became of it.
 
-        Each one's `sha256` must be set. Whatever becomes of it, it is discarded; only what nobody expects (a bug, no memory)
-        leaves them to the caller.
+        Each one's `sha256` must be set. Whatever becomes of it, it is discarded; only what nobody expects (a bug, no
+        memory) leaves them to the caller.
         """
         try:
             with disk_errors(), self.allowance.moving():
