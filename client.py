@@ -28,7 +28,7 @@ from errors import (
     TransferError,
     UsageError,
 )
-from report import Reporter, fail, no_log, note, open_log, open_receipts, say, warn
+from report import INTERRUPTED, Reporter, ended, no_log, note, open_log, open_receipts, say, warn
 
 if TYPE_CHECKING:
     import logging
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from wire.pace import Pace
 
 _LOGIN_SECONDS = 30
-_INTERRUPTED = 130
 _MEMORY = 64 << 20
 _LONGEST_PAUSE = 30
 _BUSY_PAUSE = 2.0
@@ -94,24 +93,21 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the client; the exit status."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        loaded = load(ClientSettings, vars(options), os.environ, options.config)
-        if options.show_config:
-            for line in loaded.lines():
-                say(line)
-            return 0
-        if options.list and len(options.names) > 1:
-            raise UsageError("--list takes one NAME at most", "See client.py --help")
-        if not options.list and len(options.names) < 2:
-            what = "NAME" if options.get else "SOURCE"
-            raise UsageError(f"at least one {what} and a TARGET are needed", "See client.py --help")
-        return _Run(loaded, options).run(options.names)
-    except TransferError as problem:
-        fail(problem)
-        return problem.exit_status
-    except KeyboardInterrupt:
-        note("interrupted")
-        return _INTERRUPTED
+    return ended(lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
+    loaded = load(ClientSettings, vars(options), os.environ, options.config)
+    if options.show_config:
+        for line in loaded.lines():
+            say(line)
+        return 0
+    if options.list and len(options.names) > 1:
+        raise UsageError("--list takes one NAME at most", "See client.py --help")
+    if not options.list and len(options.names) < 2:
+        what = "NAME" if options.get else "SOURCE"
+        raise UsageError(f"at least one {what} and a TARGET are needed", "See client.py --help")
+    return _Run(loaded, options).run(options.names)
 
 
 class _Run:
@@ -152,7 +148,7 @@ class _Run:
             if not self._logged_in:
                 raise
             note("interrupted; the same command goes on where it was")
-            return _INTERRUPTED
+            return INTERRUPTED
         return self._reporter.status
 
     # --- the three jobs ---

@@ -22,6 +22,8 @@ from errors import Refused, SourceError, TransferError, UsageError
 if TYPE_CHECKING:
     from logging.handlers import RotatingFileHandler
 
+INTERRUPTED = 130  # the exit status
+
 _LOG_BYTES = 5_000_000
 _LOG_KEPT = 3
 _EVENT_SECONDS = 0.5
@@ -164,6 +166,18 @@ def note(line: str) -> None:
 def fail(problem: TransferError, what: str = "") -> None:
     """One line: cause, then remedy, on standard error."""
     _write(sys.stderr, f"error: {what + ': ' if what else ''}{problem}")
+
+
+def ended(program: Callable[[], int]) -> int:
+    """The exit status of `program`; an error of ours is told in its one line, an interruption in another."""
+    try:
+        return program()
+    except TransferError as problem:
+        fail(problem)
+        return problem.exit_status
+    except KeyboardInterrupt:
+        note("interrupted")
+        return INTERRUPTED
 
 
 class Progress:

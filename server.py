@@ -22,10 +22,9 @@ from types import FrameType
 # isort: off
 from errors import (
     Refused,
-    TransferError,
     UsageError,
 )
-from report import fail, note, open_log, say
+from report import ended, fail, note, open_log, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
     from crypto_utils import check_library
@@ -55,7 +54,6 @@ _SWEEP_SECONDS = _DAY_SECONDS
 _CLOSERS = 64
 _LAST_SECONDS = 5
 _ACCEPT_PAUSE = 0.2
-_INTERRUPTED = 130
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -76,23 +74,20 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server or one of its commands; the exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        loaded = load(ServerSettings, vars(options), os.environ, options.config)
-        if options.show_config:
-            for line in loaded.lines():
-                say(line)
-            return 0
-        check_library()
-        if options.command is None:
-            return _serve(loaded)
-        commands.run(options.command, loaded.values.accounts, loaded.values.storage, options)
+    return ended(lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
+    loaded = load(ServerSettings, vars(options), os.environ, options.config)
+    if options.show_config:
+        for line in loaded.lines():
+            say(line)
         return 0
-    except TransferError as problem:
-        fail(problem)
-        return problem.exit_status
-    except KeyboardInterrupt:
-        note("interrupted")
-        return _INTERRUPTED
+    check_library()
+    if options.command is None:
+        return _serve(loaded)
+    commands.run(options.command, loaded.values.accounts, loaded.values.storage, options)
+    return 0
 
 
 # --- starting ---------------------------------------------------------------------------------------------------------
