@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from processes import USER, Client, Fault, Proxy, Running, Server
 
 import disk.partials
+from disk.storage import Rules, Storage
 
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[..., Proxy]
@@ -23,35 +24,37 @@ if "PYTEST_DEBUG_TEMPROOT" not in os.environ and os.path.isdir(_MEMORY) and shut
 _boxes = count(1)
 
 
+@contextmanager
+def serving(server: Server, *flags: str) -> Iterator[Server]:
+    """Run it for the whole session; it may end with no error."""
+    server.start(*flags)
+    try:
+        yield server
+        assert server.stop() == 0
+        assert server.errors() == ""
+    finally:
+        server.close()
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the account `USER`, for all tests that need nothing special of it."""
-    running = Server(tmp_path_factory.mktemp("server"))
-    running.add(USER)
-    running.start()
-    try:
-        yield running
-        assert running.stop() == 0
-        assert running.errors() == ""
-    finally:
-        running.close()
+    made = Server(tmp_path_factory.mktemp("server"))
+    made.add(USER)
+    with serving(made):
+        yield made
 
 
 @pytest.fixture(scope="session")
 def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server of the hostile tests, with two accounts, and files beside its storage that nobody may reach."""
-    running = Server(tmp_path_factory.mktemp("besieged"))
-    running.add(USER)
-    running.add("bob")
-    (running.folder / "outside").mkdir()
-    (running.folder / "outside" / "secret").write_text("nobody may read or change this")
-    running.start("--log-level=debug")
-    try:
-        yield running
-        assert running.stop() == 0
-        assert running.errors() == ""
-    finally:
-        running.close()
+    made = Server(tmp_path_factory.mktemp("besieged"))
+    made.add(USER)
+    made.add("bob")
+    (made.folder / "outside").mkdir()
+    (made.folder / "outside" / "secret").write_text("nobody may read or change this")
+    with serving(made, "--log-level=debug"):
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +62,14 @@ def no_process_stays() -> Iterator[None]:
     """Whatever becomes of a test, its clients end with it."""
     yield
     Running.kill_all()
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    """A storage folder in this process, with the rules that a server has by default."""
+    made = Storage(tmp_path / "received", Rules())
+    yield made
+    made.close()
 
 
 @pytest.fixture

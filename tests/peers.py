@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
+from transfer.sender import Item
 from wire.channel import Channel
 from wire.engine import Engine
 from wire.messages import End, Message, Put, decode_message, file_mac_input, split_record, write_data_header
@@ -72,6 +73,18 @@ def end(put: Put, content: bytes, body: bytes | None = None, secret: bytes = FIL
     sha256 = digest(content)
     proof = mac(secret, *file_mac_input(put.body() if body is None else body, len(content), sha256))
     return End(put.id, len(content), sha256, proof)
+
+
+class Unheard:
+    """Whoever hears only of some events of a sender: the others are told to nobody."""
+
+    def started(self, item: Item, size: int | None) -> None: ...
+    def checking(self, item: Item, count: int) -> None: ...
+    def resumed(self, item: Item, offset: int) -> None: ...
+    def restarted(self, item: Item) -> None: ...
+    def progress(self, item: Item, count: int) -> None: ...
+    def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
+    def pause(self) -> None: ...
 
 
 class Raw:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import pty
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -35,6 +36,8 @@ HOME = Path(__file__).resolve().parent.parent
 USER = "alice"
 PASSWORD = "correct horse, battery"
 LIMIT = 30.0
+MIB = 1 << 20
+ONCE = "--retries=0"  # a lost connection ends the client
 BYE_RECORD = 25  # header, the type and length of a message without a body, tag
 
 Argument = str | Path
@@ -64,6 +67,13 @@ def content(size: int) -> bytes:
     """Random bytes; a period that is no multiple of any block shows when blocks are swapped."""
     block = os.urandom(min(size, 65521))
     return (block * (size // 65521 + 1))[:size]
+
+
+def make(path: Path, size: int = 20) -> Path:
+    """A file of so many random bytes, in folders that are made as well; its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content(size))
+    return path
 
 
 def knock(port: int) -> None:
@@ -177,6 +187,42 @@ def run_all(commands: Sequence[Sequence[Argument]], typed: Sequence[str] = (), c
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(run_one, range(len(commands))))
+
+
+def run_python(
+    code: str, *arguments: object, command: Sequence[str] = (sys.executable,), path: Sequence[Path] = ()
+) -> str:
+    """What a fresh interpreter prints for `code`; its own process has its own limits, umask and identity.
+
+    `command` starts the interpreter. `path`: what is imported from before our own folder.
+    """
+    done = subprocess.run(
+        [*command, "-c", code, *map(str, arguments)],
+        cwd=HOME,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, HOME)))},
+        capture_output=True,
+        text=True,
+        timeout=2 * LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def run_python_on_small_disk(code: str, place: Path, options: str) -> str | None:
+    """The same, with `place` as its one argument, in which a file system in memory is mounted with `options`.
+
+    None where nothing can be mounted.
+    """
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
+    unshare = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-rm"]
+    try:
+        if subprocess.run([*unshare, *mount], capture_output=True).returncode:
+            return None
+    except FileNotFoundError:
+        return None
+    mount_and_go_on = f'{shlex.join(mount)} && exec "$@"'
+    return run_python(code, place, command=[*unshare, "sh", "-c", mount_and_go_on, "sh", sys.executable])
 
 
 class Server:

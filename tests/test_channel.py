@@ -199,10 +199,15 @@ def wakes(channel: Channel, waiting: int, monkeypatch: pytest.MonkeyPatch) -> li
     return count
 
 
+def arriving(channel: Channel) -> Iterator[tuple[Message, memoryview]]:
+    """Its messages, without the pauses between them."""
+    return (arrived for arrived in channel.messages() if arrived is not None)
+
+
 def test_answers_to_one_record_gather_into_one(against: Against, monkeypatch: pytest.MonkeyPatch) -> None:
     against.raw.say(*(Cancel(number).encode() for number in range(1, 101)))
     woken = wakes(against.channel, 1, monkeypatch)
-    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    found = arriving(against.channel)
     for number in range(1, 101):
         next(found)
         against.channel.post(Cancel(number).encode())
@@ -218,7 +223,7 @@ def test_answer_leaves_at_the_end_of_its_record_though_others_wait(
     for number in (1, 2, 3):
         against.raw.say(Cancel(number).encode())
     woken = wakes(against.channel, 3, monkeypatch)
-    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    found = arriving(against.channel)
     next(found)
     against.channel.post(Cancel(10).encode())
     assert woken == [0]
@@ -232,7 +237,7 @@ def test_answer_leaves_before_its_record_ends_when_it_is_hurried(
 ) -> None:
     against.raw.say(Cancel(1).encode(), Cancel(2).encode())
     woken = wakes(against.channel, 1, monkeypatch)
-    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    found = arriving(against.channel)
     next(found)
     against.channel.post(Cancel(10).encode())
     against.channel.hurry()
@@ -246,7 +251,7 @@ def test_what_another_thread_posts_does_not_wait_for_the_consumer(
     """As a sender's BYE, while the thread that takes the answers is at one of them."""
     against.raw.say(Cancel(1).encode(), Cancel(2).encode())
     woken = wakes(against.channel, 1, monkeypatch)
-    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    found = arriving(against.channel)
     next(found)
     thread = threading.Thread(target=against.channel.say_bye)
     thread.start()
@@ -257,7 +262,7 @@ def test_what_another_thread_posts_does_not_wait_for_the_consumer(
 
 def test_answer_of_a_consumer_that_stops_in_the_middle_leaves_with_the_close(against: Against) -> None:
     against.raw.say(Cancel(1).encode(), Cancel(2).encode())
-    found = (arrived for arrived in against.channel.messages() if arrived is not None)
+    found = arriving(against.channel)
     next(found)
     against.channel.post(Cancel(10).encode())
     against.channel.close()

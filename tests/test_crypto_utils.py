@@ -2,9 +2,6 @@
 
 import hashlib
 import hmac
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 from Crypto.Cipher import AES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import run_python
 
 import crypto_utils
 from crypto_utils import (
@@ -408,17 +406,7 @@ except errors.UsageError as error:
 
 def told_at_import(room: str, before: str, *path: Path) -> str:
     """What a person reads who imports `room` after the statement `before`, with `path` in front of all others."""
-    done = subprocess.run(
-        [sys.executable, "-c", before + _IMPORT.format(room)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    return done.stdout
+    return run_python(before + _IMPORT.format(room), path=path)
 
 
 @pytest.mark.parametrize("room", ["crypto_utils", "wire.pake", "wire.handshake"])

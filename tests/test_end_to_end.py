@@ -16,6 +16,7 @@ import pytest
 from conftest import MakeProxy, MakeServer
 from processes import (
     HOME,
+    MIB,
     PASSWORD,
     USER,
     Client,
@@ -26,9 +27,9 @@ from processes import (
     Server,
     Terminal,
     clean_environment,
-    content,
     knock,
     login_sent,
+    make,
     run,
     run_all,
     wait_until,
@@ -39,17 +40,10 @@ LOGIN_REFUSED = (
     "Check both, and the address; after many attempts wait a minute\n"
 )
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) [^\n]+")
-MIB = 1 << 20
 
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def make(path: Path, size: int = 20) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content(size))
-    return path
 
 
 def check_log(path: Path) -> None:

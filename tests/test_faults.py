@@ -18,25 +18,20 @@ import pytest
 from conftest import MakeProxy, MakeServer
 from processes import (
     BYE_RECORD,
+    MIB,
+    ONCE,
     Client,
     Fault,
     Result,
     Server,
-    content,
     login_received,
     login_sent,
+    make,
     wait_until,
 )
 
-MIB = 1 << 20
 LARGE = 30_000_000  # more than what the sockets on the way can hold
 INTEGRITY = 5
-ONCE = "--retries=0"  # a lost connection ends the client
-
-
-def make(path: Path, size: int = 20) -> Path:
-    path.write_bytes(content(size))
-    return path
 
 
 def check_only_whole(server: Server, box: str, source: Path, result: Result) -> None:
@@ -179,6 +174,15 @@ def test_second_signal_does_not_wait(make_server: MakeServer, proxy: MakeProxy, 
     assert running.finish().status == 4
 
 
+def check_kept(server: Server, client: Client, source: Path, box: str, direction: str, at: int) -> None:
+    """Nothing is visible; what came before a fault behind the first mebibyte is good, and kept; else nothing is."""
+    check_hidden(server, box)
+    if direction == "up" and at > login_sent() + MIB:
+        check_resumes(server, client, source, box)
+    else:
+        wait_until(lambda: not server.partials())
+
+
 # --- Lines that fail --------------------------------------------------------------------------------------------------
 
 
@@ -207,11 +211,7 @@ def test_cut_connection_is_exit_4_and_leaves_no_half_file(
     assert line.reached.is_set()
     assert result.status == 4 and len(result.err.splitlines()) == 1, result
     check_only_whole(server, box, source, result)
-    check_hidden(server, box)
-    if direction == "up" and at > login_sent() + MIB:
-        check_resumes(server, client, source, box)
-    else:
-        wait_until(lambda: not server.partials())
+    check_kept(server, client, source, box, direction, at)
 
 
 @pytest.mark.parametrize("kind", ["small file", "pipe"])
@@ -283,11 +283,7 @@ def test_changed_byte_after_the_login_is_an_integrity_failure(
     assert result.status in (4, INTEGRITY) and result.out == "" and len(result.err.splitlines()) == 1
     if direction == "down":
         assert result.status == INTEGRITY
-    check_hidden(server, box)
-    if at > login_sent() + MIB:  # what came before the change is good
-        check_resumes(server, client, source, box)
-    else:
-        wait_until(lambda: not server.partials())
+    check_kept(server, client, source, box, direction, at)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeProxy, MakeServer
-from processes import PASSWORD, Client, Fault, Running, Server, content, login_sent, run, wait_until
+from processes import MIB, PASSWORD, Client, Fault, Running, Server, login_sent, make, run, wait_until
 from test_ledger import on_disk, written
 
 import server
@@ -17,13 +17,6 @@ from accounts.users import RIGHTS, Account, Accounts
 from crypto_utils import STRETCHED_SIZE
 from errors import UsageError
 from wire.pake import Registration, password_scalars
-
-MIB = 1 << 20
-
-
-def make(path: Path, size: int = 20) -> Path:
-    path.write_bytes(content(size))
-    return path
 
 
 def limit(server: Server, *flags: str) -> None:

@@ -24,15 +24,16 @@ from conftest import MakeProxy, MakeServer
 from machine import Call, Machine, compile_library, missing
 from processes import (
     HOME,
+    MIB,
     Client,
     Fault,
     Result,
     Server,
     check_no_traceback,
     clean_environment,
-    content,
     knock,
     login_received,
+    make,
     run,
     wait_until,
 )
@@ -52,7 +53,6 @@ SAID = {
     BROKEN: "the receiver could not store the file. The reason is in its server.log",
 }
 SMALL, LARGE = 1000, 300_000  # the first is sent unasked; the second is announced, kept and resumed
-MIB = 1 << 20
 DAY = 24 * 3600.0
 
 
@@ -121,11 +121,6 @@ def guess(port: int, user: str) -> bool:
             link.receive()
             return True
     return False
-
-
-def make(path: Path, size: int) -> Path:
-    path.write_bytes(content(size))
-    return path
 
 
 def sources_in(folder: Path) -> list[Path]:

@@ -15,23 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import HOME, run_python, run_python_on_small_disk
 
 from disk import partials, receipts
 from disk.partials import Incoming, Partial, PartialArea, Published
-from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
+from disk.storage import PARTIAL_AREA, Storage, UserFolder
 from errors import Code, Refused
 
-ROOM = Path(__file__).resolve().parent.parent
 ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
 CONTENT = os.urandom(300_000)
 DAY = 24 * 3600
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Storage]:
-    storage = Storage(tmp_path / "received", Rules())
-    yield storage
-    storage.close()
 
 
 @pytest.fixture
@@ -619,8 +612,8 @@ class Holder:
     def __init__(self, root: Path, transfer: bytes = ONE) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(root), transfer.hex()],
-            cwd=ROOM,
-            env={**os.environ, "PYTHONPATH": str(ROOM)},
+            cwd=HOME,
+            env={**os.environ, "PYTHONPATH": str(HOME)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -897,16 +890,7 @@ if os.getuid() == 0:
 root = Path(sys.argv[1]) / "r"
 folder = Storage(root, Rules()).user("alice")
 """
-        done = subprocess.run(
-            [sys.executable, "-c", drop + code, place],
-            cwd=ROOM,
-            env={**os.environ, "PYTHONPATH": str(ROOM)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+        return run_python(drop + code, place)
 
 
 @pytest.mark.parametrize("resumable", [True, False], ids=["large", "small"])
@@ -1313,27 +1297,11 @@ print(begin("new").keep(), [name for name in os.listdir(place) if name != "recei
 
 
 def test_full_disk_leaves_nothing_that_contradicts_itself(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(small)]
-    command = 'set -e; python=$1; code=$2; place=$3; shift 3; "$@"; exec "$python" -c "$code" "$place"'
-    unshare = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-rm"]
-    try:
-        if subprocess.run([*unshare, *mounted], capture_output=True).returncode:
-            pytest.skip("no file system can be mounted here")
-    except FileNotFoundError:
+    done = run_python_on_small_disk(FULL_DISK, tmp_path / "small", "size=256k")
+    if done is None:
         pytest.skip("no file system can be mounted here")
-    done = subprocess.run(
-        [*unshare, "sh", "-c", command, "sh", sys.executable, FULL_DISK, str(small), *mounted],
-        cwd=ROOM,
-        env={**os.environ, "PYTHONPATH": str(ROOM)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
     digest = hashlib.sha256(b"12345").hexdigest()[:4]
-    assert done.stdout.splitlines() == [
+    assert done.splitlines() == [
         "no-space {} 0",
         "no-space {} 0",
         "True 2",

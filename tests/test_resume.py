@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import MakeProxy, MakeServer
 from processes import (
+    MIB,
+    ONCE,
     PASSWORD,
     USER,
     Client,
@@ -23,17 +25,11 @@ from processes import (
     content,
     login_received,
     login_sent,
+    make,
     wait_until,
 )
 
-MIB = 1 << 20
-ONCE = "--retries=0"  # a lost connection ends the client
 NOTHING_MUCH = 20_000  # bytes of a connection that sends no content
-
-
-def make(path: Path, size: int) -> Path:
-    path.write_bytes(content(size))
-    return path
 
 
 def cut_off(server: Server, name: str) -> Callable[[], bool]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conftest import MakeProxy
 from processes import (
+    MIB,
     USER,
     Client,
     Fault,
@@ -20,14 +21,13 @@ from processes import (
     Server,
     check_no_traceback,
     clean_environment,
-    content,
     login_received,
     login_sent,
+    make,
     run,
     wait_until,
 )
 
-MIB = 1 << 20
 LARGE = 30_000_000
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 EVENTS = {
@@ -41,12 +41,6 @@ EVENTS = {
     "summary": {"delivered", "skipped", "failed", "bytes", "moved", "seconds"},
     "entry": {"name", "kind", "size", "time"},
 }
-
-
-def make(path: Path, size: int = 20) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content(size))
-    return path
 
 
 def sha256(path: Path) -> str:

@@ -18,19 +18,12 @@ from disk import small
 from disk.partials import Incoming, Partial, Published
 from disk.receipts import RECEIPTS
 from disk.small import Small
-from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
+from disk.storage import PARTIAL_AREA, Storage, UserFolder
 from errors import Code, Refused
 
 ROOM = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="this system has no files without a name")
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Storage]:
-    storage = Storage(tmp_path / "received", Rules())
-    yield storage
-    storage.close()
 
 
 @pytest.fixture

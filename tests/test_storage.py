@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import run_python, run_python_on_small_disk
 
 from disk.durable import refusal
 from disk.folders import Seen, Twin
@@ -34,7 +35,6 @@ from disk.storage import (
 )
 from errors import Code, Refused, SourceError, UsageError
 
-ROOM = Path(__file__).resolve().parent.parent
 Outcome = Published | Refused
 
 
@@ -146,20 +146,6 @@ def tree(place: Path) -> set[str]:
 
 def open_descriptors() -> int:
     return len(os.listdir("/dev/fd"))
-
-
-def run_python(code: str, *arguments: object) -> str:
-    """What a fresh interpreter prints for `code`; its own process has its own limits, umask and identity."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOM,
-        env={**os.environ, "PYTHONPATH": str(ROOM)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 # --- publishing -------------------------------------------------------------------------------------------------------
@@ -1319,22 +1305,10 @@ print(type(outcome).__name__, sorted(os.listdir(root / "alice")), len(os.listdir
 def test_full_disk_refuses_the_file_and_keeps_nothing_of_it(tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("needs a small file system")
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=64", "none", str(place)]
-    command = 'set -e; python=$1; code=$2; place=$3; shift 3; "$@"; exec "$python" -c "$code" "$place"'
-    unshare = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-rm"]
-    if subprocess.run([*unshare, *mounted], capture_output=True).returncode:
+    done = run_python_on_small_disk(FULL_DISK, tmp_path / "small", "size=1m,nr_inodes=64")
+    if done is None:
         pytest.skip("no file system can be mounted here")
-    done = subprocess.run(
-        [*unshare, "sh", "-c", command, "sh", sys.executable, FULL_DISK, str(place), *mounted],
-        cwd=ROOM,
-        env={**os.environ, "PYTHONPATH": str(ROOM)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout.strip() == "no-space no-space Published ['small'] 0", done.stderr
+    assert done == "no-space no-space Published ['small'] 0"
 
 
 def test_file_over_the_systems_limit_is_refused_and_keeps_nothing(tmp_path: Path) -> None:

@@ -1563,6 +1563,22 @@ def test_kept_part_of_a_file_whose_name_was_taken_meanwhile(
 # --- two at once, and a lost receipt ----------------------------------------------------------------------------------
 
 
+def say_the_first_block(raw: Raw, announced: Put, content: bytes) -> None:
+    """It is accepted from its beginning."""
+    raw.say(announced.encode())
+    assert raw.hear() == Accept(announced.id, 0)
+    raw.say(data(announced.id, 0, content[:DATA_SIZE]))
+
+
+def say_the_rest(raw: Raw, announced: Put, content: bytes) -> None:
+    """From the second block on, to the farewell; a receipt comes back."""
+    for offset in range(DATA_SIZE, len(content), DATA_SIZE):
+        raw.say(data(announced.id, offset, content[offset : offset + DATA_SIZE]))
+    raw.say(end(announced, content).encode(), BYE_MESSAGE)
+    assert [type(message) for message in raw.hear_all()] == [Receipt, Bye]
+    raw.close()
+
+
 def test_second_transfer_of_a_path_is_busy_while_the_first_is_under_way(
     storage: Storage, engine: Engine, here: Path, home: Path
 ) -> None:
@@ -1570,18 +1586,12 @@ def test_second_transfer_of_a_path_is_busy_while_the_first_is_under_way(
     announced = put(1, "a", size=SIZE)
     first = Receiving(storage, engine)
     raw = Raw(first.near, C2S, S2C)
-    raw.say(announced.encode())
-    assert raw.hear() == Accept(1, 0)
-    raw.say(data(1, 0, content[:DATA_SIZE]))
+    say_the_first_block(raw, announced, content)
     second, told = item(written(here / "a", b"x" * SIZE)), Told()
     send(Receiving(storage, engine), [second, item(written(here / "b", b"b"))], told)
     assert told.codes() == {"a": Code.BUSY}
     assert told.outcomes() == {"b": "stored"}, "one file's trouble"
-    for offset in range(DATA_SIZE, SIZE, DATA_SIZE):
-        raw.say(data(1, offset, content[offset : offset + DATA_SIZE]))
-    raw.say(end(announced, content).encode(), BYE_MESSAGE)
-    assert [type(message) for message in raw.hear_all()] == [Receipt, Bye]
-    raw.close()
+    say_the_rest(raw, announced, content)
     assert first.finish() is None
     assert on_disk(home) == {"a": content, "b": b"b"}
 
@@ -1595,9 +1605,7 @@ def test_same_transfer_takes_over_and_the_old_connection_is_refused(
     announced = put(1, "a", size=SIZE)
     old = Receiving(storage, engine)
     raw = Raw(old.near, C2S, S2C)
-    raw.say(announced.encode())
-    assert raw.hear() == Accept(1, 0)
-    raw.say(data(1, 0, content[:DATA_SIZE]))
+    say_the_first_block(raw, announced, content)
     wait_for_bytes(home, DATA_SIZE)
     new = Receiving(storage, engine)
     fresh = Raw(new.near, C2S, S2C)
@@ -1616,11 +1624,7 @@ def test_same_transfer_takes_over_and_the_old_connection_is_refused(
     raw.hear_all()
     raw.close()
     assert isinstance(old.finish(), ConnectionTrouble if late == "cut" else type(None))
-    for offset in range(DATA_SIZE, SIZE, DATA_SIZE):
-        fresh.say(data(1, offset, content[offset : offset + DATA_SIZE]))
-    fresh.say(end(announced, content).encode(), BYE_MESSAGE)
-    assert [type(message) for message in fresh.hear_all()] == [Receipt, Bye]
-    fresh.close()
+    say_the_rest(fresh, announced, content)
     assert new.finish() is None
     assert on_disk(home) == {"a": content}
 

@@ -16,19 +16,12 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeProxy, MakeServer
-from processes import Client, Fault, Server, content, login_received, wait_until
+from processes import MIB, Client, Fault, Server, login_received, make, wait_until
 
-MIB = 1 << 20
 AREA = ".secure-file-transfer-partial"
 IS_ROOT = os.geteuid() == 0
 
 Tree = dict[str, tuple[str, bytes | None, int, int]]
-
-
-def make(path: Path, size: int = 20) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content(size))
-    return path
 
 
 def tree_of(folder: Path) -> Tree:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from Crypto.Cipher import AES
 from Crypto.Hash import CMAC
-from peers import C2S, FILE_SECRET, S2C, Raw, data, end
+from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, data, end
 
 from crypto_utils import RecordCipher
 from disk.sources import FileSource
@@ -384,27 +384,17 @@ def test_the_client_of_the_document_delivers_its_file_to_the_real_server(tmp_pat
     assert said == expected.replace(b"1700000001000000000", now[1])
 
 
-class _Told:
+class _Told(Unheard):
     """What the sender tells of its files."""
 
     def __init__(self) -> None:
         self.receipts: list[Receipt] = []
-
-    def started(self, item: Item, size: int | None) -> None: ...
-    def checking(self, item: Item, count: int) -> None: ...
-    def resumed(self, item: Item, offset: int) -> None: ...
-    def restarted(self, item: Item) -> None: ...
-    def progress(self, item: Item, count: int) -> None: ...
-    def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
 
     def delivered(self, item: Item, receipt: Receipt) -> None:
         self.receipts.append(receipt)
 
     def failed(self, item: Item, problem: TransferError) -> None:
         raise AssertionError(f"{item} failed") from problem
-
-    def pause(self) -> None:
-        pass
 
 
 def test_the_real_client_says_what_the_client_of_the_document_says(tmp_path: Path, engine: Engine) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import C2S, FILE_SECRET, S2C, Raw, tcp_pair
+from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, tcp_pair
 
 from disk.sources import FileSource
 from errors import Code, TransferError
@@ -119,19 +119,12 @@ def _client(channel: Channel, folder: Path, told: "_Told") -> None:
         channel.close()
 
 
-class _Told:
+class _Told(Unheard):
     """Keeps what became of each item."""
 
     def __init__(self) -> None:
         self.ends: Counter[str] = Counter()
         self.receipts: dict[str, Receipt] = {}
-
-    def started(self, item: Item, size: int | None) -> None: ...
-    def checking(self, item: Item, count: int) -> None: ...
-    def resumed(self, item: Item, offset: int) -> None: ...
-    def restarted(self, item: Item) -> None: ...
-    def progress(self, item: Item, count: int) -> None: ...
-    def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
 
     def delivered(self, item: Item, receipt: Receipt) -> None:
         self.ends[item.name] += 1
@@ -139,9 +132,6 @@ class _Told:
 
     def failed(self, item: Item, problem: TransferError) -> None:
         self.ends[item.name] += 1
-
-    def pause(self) -> None:
-        pass
 
     def check(self) -> None:
         """Each item ended at most once, and what counts as delivered has a receipt that fits."""
