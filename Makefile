@@ -24,6 +24,8 @@ PEERS := $(VENV)/peers
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes -r
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 
+unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: what each imports is compiled once
+
 .PHONY: demo test test-long crash soak bench fuzz timing format lock audit clean
 
 demo: $(VENV)/.runtime

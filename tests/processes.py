@@ -85,8 +85,12 @@ def knock(port: int) -> None:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without any setting of the two programs; then `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SFT_")}
+    """This process's environment without any setting of the two programs; then `more`.
+
+    Nor is Python kept from storing what it compiles: hundreds of processes would each do it anew.
+    """
+    foreign = ("SFT_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "SFT_CONFIG": os.devnull, "LC_ALL": "C.UTF-8", **more}
 
 
