@@ -1,5 +1,6 @@
 """What the tests of the whole share: one server for the session, a client of it, and lines that fail."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,13 +9,16 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from processes import USER, Client, Fault, Proxy, Running, Server
+from processes import USER, Argument, Client, Fault, Proxy, Result, Running, Server, clean_environment
 
 import disk.partials
+from client import main as run_client
 from disk.storage import Rules, Storage
+from server import main as run_server
 
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[..., Proxy]
+RunHere = Callable[..., Result]
 
 # Thousands of files are flushed to the disk one by one: in memory, where there is enough, that takes seconds.
 _MEMORY, _ENOUGH = "/dev/shm", 2 << 30
@@ -90,6 +94,29 @@ def make_server(server: Server, tmp_path: Path) -> Iterator[MakeServer]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[RunHere]:
+    """Runs one of the two programs within this process: enough to see how a command is refused."""
+    monkeypatch.setattr(os, "environ", clean_environment())
+    programs = {"client.py": run_client, "server.py": run_server}
+
+    def run(program: str, *arguments: Argument, cwd: Path | None = None) -> Result:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        try:
+            status: object = programs[program]([str(each) for each in arguments])
+        except SystemExit as ended:
+            status = ended.code
+        assert isinstance(status, int)
+        return Result(status, *capsys.readouterr())
+
+    yield run
+    log = logging.getLogger("sft.client")
+    for handler in log.handlers[:]:
+        log.removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture

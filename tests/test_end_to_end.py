@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import MakeProxy, MakeServer
+from conftest import MakeProxy, MakeServer, RunHere
 from processes import (
     HOME,
     MIB,
@@ -227,15 +227,15 @@ REFUSED_COMMANDS: list[tuple[str, str, str | None, str]] = [
 ]
 
 
-def test_account_command_is_refused_with_the_reason(server: Server) -> None:
-    before = server.accounts.read_bytes()
-    commands: list[list[str]] = []
-    for command, name, password, _ in REFUSED_COMMANDS:
-        source = [] if password is None else ["--password-file", "-"]
-        commands.append(["server.py", *server.settings, command, name, *source])
-    results = run_all(commands, [f"{password}\n" for _, _, password, _ in REFUSED_COMMANDS])
-    for case, result in zip(REFUSED_COMMANDS, results, strict=True):
-        assert result.status == 2 and case[-1] in one_line(result), (case, result)
+@pytest.mark.parametrize(("command", "name", "password", "words"), REFUSED_COMMANDS)
+def test_account_command_is_refused_with_the_reason(
+    server: Server, run_here: RunHere, tmp_path: Path, command: str, name: str, password: str | None, words: str
+) -> None:
+    before, file = server.accounts.read_bytes(), tmp_path / "password"
+    file.write_text(f"{password}\n")
+    source = [] if password is None else ["--password-file", file]
+    result = run_here("server.py", *server.settings, command, name, *source)
+    assert result.status == 2 and words in one_line(result)
     assert server.accounts.read_bytes() == before
 
 
@@ -363,13 +363,15 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
 ]
 
 
-def test_impossible_command_is_refused_before_connecting(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize(("names", "words"), IMPOSSIBLE)
+def test_impossible_command_is_refused_before_connecting(
+    run_here: RunHere, tmp_path: Path, folder: Path, names: list[str], words: str
+) -> None:
     for name in ("a", "b", "other/a"):
         make(folder / name)
-    settings = ["client.py", f"--client-log={tmp_path / 'log'}", "--port=1"]
-    results = run_all([[*settings, *names] for names, _ in IMPOSSIBLE], cwd=folder)
-    for (names, words), result in zip(IMPOSSIBLE, results, strict=True):
-        assert (result.status, result.out) == (2, "") and words in one_line(result), (names, result)
+    settings = [f"--client-log={tmp_path / 'log'}", "--port=1", "--user=u", f"--password-file={folder / 'a'}"]
+    result = run_here("client.py", *settings, *names, cwd=folder)
+    assert (result.status, result.out) == (2, "") and words in one_line(result)
 
 
 def test_target_with_dot_dot_is_refused_and_leaves_nothing(server: Server, client: Client, folder: Path) -> None:
@@ -408,16 +410,13 @@ def test_links_at_the_receiver_are_never_followed(
     area = server.path(box)
     area.mkdir(parents=True)
     (area / "folder").symlink_to(outside)
-    for policy, status in (("fail", 1), ("skip", 0), ("rename", 0), ("replace", 0)):
+    for policy in ("rename", "replace"):
         (area / policy).symlink_to(victim)
-        assert client(f"--if-exists={policy}", a, f"{box}/{policy}").status == status
+        assert client(f"--if-exists={policy}", a, f"{box}/{policy}").status == 0
     (area / "dangling").symlink_to(tmp_path / "made")
     assert client(a, f"{box}/dangling").status == 1
-    for target in (f"{box}/folder/", f"{box}/folder/deeper/"):
-        result = client("--if-exists=replace", a, target)
-        assert result.status == 1 and "symbolic link. Choose another folder; links are never followed" in one_line(
-            result
-        )
+    result = client("--if-exists=replace", a, f"{box}/folder/")
+    assert result.status == 1 and "symbolic link. Choose another folder; links are never followed" in one_line(result)
     assert victim.read_bytes() == before
     assert os.listdir(outside) == [] and not (tmp_path / "made").exists()
     assert not (area / "replace").is_symlink() and (area / "replace").read_bytes() == a.read_bytes()
@@ -559,8 +558,7 @@ def test_busy_server_is_exit_4_and_has_room_again_afterwards(
     assert server.stop() == 0
 
 
-UNUSABLE: list[tuple[str, list[str], str]] = [
-    ("client.py", ["--no-such-flag", "a", "b"], "unrecognized arguments: --no-such-flag"),
+BAD_FLAGS: list[tuple[str, list[str], str]] = [
     ("client.py", ["--passwo", "x", "a", "b"], "unrecognized arguments: --passwo"),
     ("client.py", ["--port=0", "a", "b"], "port from --port is not between 1 and 65535"),
     ("client.py", ["--if-exists=maybe", "a", "b"], "if_exists from --if-exists is none of fail, rename"),
@@ -569,14 +567,30 @@ UNUSABLE: list[tuple[str, list[str], str]] = [
         ["--password-fd=x", "--user=u", "a", "b"],
         "--password-fd takes the number of an open descriptor",
     ),
-    ("client.py", ["--password-fd=77", "--user=u", "a", "b"], "can't read a password from file descriptor 77"),
     ("client.py", ["--password-file=none", "--user=u", "a", "b"], "can't read the password file"),
     ("client.py", ["--user=" + "u" * 33, "--password-file=a", "a", "b"], "can't be a username"),
-    ("client.py", ["--user=u", "a", "b"], "Use --user, and --password-file, --password-fd or SFT_PASSWORD"),
-    ("client.py", ["a", "b"], "Use --user, and --password-file, --password-fd or SFT_PASSWORD"),
     ("client.py", ["--config=none", "a", "b"], "there is no settings file"),
     ("server.py", ["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
     ("server.py", ["nonsense"], "invalid choice: 'nonsense'"),
+]
+
+
+@pytest.mark.parametrize(("program", "flags", "words"), BAD_FLAGS)
+def test_flag_that_can_not_be_used_is_exit_2(
+    server: Server, run_here: RunHere, tmp_path: Path, program: str, flags: list[str], words: str
+) -> None:
+    (tmp_path / "a").write_text("a password\n")
+    settings = [f"--client-log={tmp_path / 'log'}", f"--port={server.port}"] if program == "client.py" else []
+    result = run_here(program, *settings, *flags, cwd=tmp_path)
+    assert (result.status, result.out) == (2, "")
+    assert words in result.err.splitlines()[-1]
+
+
+UNUSABLE: list[tuple[str, list[str], str]] = [
+    ("client.py", ["--no-such-flag", "a", "b"], "unrecognized arguments: --no-such-flag"),
+    ("client.py", ["--password-fd=77", "--user=u", "a", "b"], "can't read a password from file descriptor 77"),
+    ("client.py", ["--user=u", "a", "b"], "Use --user, and --password-file, --password-fd or SFT_PASSWORD"),
+    ("client.py", ["a", "b"], "Use --user, and --password-file, --password-fd or SFT_PASSWORD"),
     ("server.py", ["--listen=256.256.256.256"], "is no address of this machine"),
     ("server.py", ["--server-log=."], "is no regular file"),
     ("server.py", ["--storage=/dev/null/x"], "can't use the storage folder /dev/null/x"),
@@ -741,14 +755,14 @@ UNUSABLE_SETTINGS: list[tuple[str, str, str]] = [
 ]
 
 
-def test_settings_file_that_can_not_be_used_is_exit_2(tmp_path: Path) -> None:
-    commands: list[list[str]] = []
-    for number, (program, text, _) in enumerate(UNUSABLE_SETTINGS):
-        file = tmp_path / f"{number}.toml"
-        file.write_text(text + "\n")
-        commands.append([program, "--show-config", f"--config={file}"])
-    for case, result in zip(UNUSABLE_SETTINGS, run_all(commands), strict=True):
-        assert (result.status, result.out) == (2, "") and re.search(case[-1], one_line(result)), (case, result)
+@pytest.mark.parametrize(("program", "text", "words"), UNUSABLE_SETTINGS)
+def test_settings_file_that_can_not_be_used_is_exit_2(
+    run_here: RunHere, tmp_path: Path, program: str, text: str, words: str
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text + "\n")
+    result = run_here(program, "--show-config", f"--config={file}")
+    assert (result.status, result.out) == (2, "") and re.search(words, one_line(result))
 
 
 ZERO_LIMITS: list[tuple[str, str]] = [
@@ -764,11 +778,11 @@ ZERO_LIMITS: list[tuple[str, str]] = [
 ]
 
 
-def test_limit_of_zero_is_no_limitless_one_but_exit_2() -> None:
-    results = run_all([[program, "--show-config", flag] for program, flag in ZERO_LIMITS])
-    for (program, flag), result in zip(ZERO_LIMITS, results, strict=True):
-        assert (result.status, result.out) == (2, ""), (program, flag, result)
-        assert f"from {flag.split('=')[0]} is " in one_line(result)
+@pytest.mark.parametrize(("program", "flag"), ZERO_LIMITS)
+def test_limit_of_zero_is_no_limitless_one_but_exit_2(run_here: RunHere, program: str, flag: str) -> None:
+    result = run_here(program, "--show-config", flag)
+    assert (result.status, result.out) == (2, "")
+    assert f"from {flag.split('=')[0]} is " in one_line(result)
 
 
 # --- Logs -------------------------------------------------------------------------------------------------------------
