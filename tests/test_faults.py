@@ -31,6 +31,7 @@ from processes import (
 )
 
 LARGE = 30_000_000  # more than what the sockets on the way can hold
+LONG = pytest.mark.long  # single cases
 INTEGRITY = 5
 
 
@@ -190,15 +191,15 @@ def check_kept(server: Server, client: Client, source: Path, box: str, direction
     ("direction", "at"),
     [
         pytest.param("up", 2, id="inside the first header"),
-        pytest.param("up", 700, id="inside the first frame"),
-        pytest.param("up", login_sent() - 10, id="inside the last frame of the login"),
+        pytest.param("up", 700, id="inside the first frame", marks=LONG),
+        pytest.param("up", login_sent() - 10, id="inside the last frame of the login", marks=LONG),
         pytest.param("up", login_sent(), id="before the first record"),
-        pytest.param("up", login_sent() + 2, id="inside a record's header"),
+        pytest.param("up", login_sent() + 2, id="inside a record's header", marks=LONG),
         pytest.param("up", login_sent() + 200, id="inside the first record"),
         pytest.param("up", login_sent() + 2 * MIB, id="inside the content"),
         pytest.param("down", 300, id="inside the server's first frame"),
-        pytest.param("down", login_received() - 1, id="inside the server's last frame of the login"),
-        pytest.param("down", login_received(), id="before the first answer"),
+        pytest.param("down", login_received() - 1, id="inside the server's last frame of the login", marks=LONG),
+        pytest.param("down", login_received(), id="before the first answer", marks=LONG),
         pytest.param("down", login_received() + 10, id="inside the first answer"),
     ],
 )
@@ -265,12 +266,12 @@ def test_cut_before_the_farewell_is_mended_by_sending_again(
 @pytest.mark.parametrize(
     ("direction", "at"),
     [
-        pytest.param("up", login_sent(), id="length of the first record"),
+        pytest.param("up", login_sent(), id="length of the first record", marks=LONG),
         pytest.param("up", login_sent() + 40, id="announcement"),
-        pytest.param("up", login_sent() + MIB // 2, id="first content"),
+        pytest.param("up", login_sent() + MIB // 2, id="first content", marks=LONG),
         pytest.param("up", login_sent() + 2 * MIB, id="content"),
         pytest.param("down", login_received(), id="length of the first answer"),
-        pytest.param("down", login_received() + 8, id="answer"),
+        pytest.param("down", login_received() + 8, id="answer", marks=LONG),
     ],
 )
 def test_changed_byte_after_the_login_is_an_integrity_failure(
@@ -290,8 +291,8 @@ def test_changed_byte_after_the_login_is_an_integrity_failure(
     ("direction", "at"),
     [
         pytest.param("up", 1000, id="the client's key"),
-        pytest.param("up", login_sent() - 1, id="the client's proof"),
-        pytest.param("down", 30, id="the salt"),
+        pytest.param("up", login_sent() - 1, id="the client's proof", marks=LONG),
+        pytest.param("down", 30, id="the salt", marks=LONG),
         pytest.param("down", login_received() - 1, id="the server's proof"),
     ],
 )
@@ -384,18 +385,22 @@ def test_full_disk_refuses_what_does_not_fit_and_takes_the_rest(
 # --- Many at once -----------------------------------------------------------------------------------------------------
 
 
-def test_twenty_clients_at_once_are_all_served(server: Server, client: Client, folder: Path, box: str) -> None:
-    sources = [make(folder / f"file {number}", 100_000 + number) for number in range(20)]
+@pytest.mark.parametrize("count", [6, pytest.param(20, marks=LONG)])
+def test_many_clients_at_once_are_all_served(
+    server: Server, client: Client, folder: Path, box: str, count: int
+) -> None:
+    sources = [make(folder / f"file {number}", 100_000 + number) for number in range(count)]
     running = [client.start("--quiet", source, f"{box}/") for source in sources]
-    assert [each.finish() for each in running] == [Result(0, "", "")] * 20
+    assert [each.finish() for each in running] == [Result(0, "", "")] * count
     for source in sources:
         assert server.path(box, source.name).read_bytes() == source.read_bytes()
 
 
-def test_of_twelve_writers_of_one_name_exactly_one_is_delivered(
-    server: Server, client: Client, folder: Path, box: str
+@pytest.mark.parametrize("count", [4, pytest.param(12, marks=LONG)])
+def test_of_many_writers_of_one_name_exactly_one_is_delivered(
+    server: Server, client: Client, folder: Path, box: str, count: int
 ) -> None:
-    sources = [make(folder / f"file {number}", 70_000) for number in range(12)]
+    sources = [make(folder / f"file {number}", 70_000) for number in range(count)]
     running = [client.start(source, f"{box}/name") for source in sources]
     results = [each.finish() for each in running]
     won = [source for source, result in zip(sources, results, strict=True) if result.status == 0]

@@ -166,10 +166,8 @@ LOGINS: dict[str, tuple[Behave, int]] = {
     some(
         LOGINS,
         "closed after ServerHello",
-        "busy with a text",
         "weaker scrypt",
         "confirmV of zeros",
-        "shareV the identity",
     ),
 )
 def test_server_that_is_none_gets_no_file_and_no_proof(tmp_path: Path, fault: str) -> None:
@@ -282,11 +280,8 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
     some(
         RECEIPTS,
         "another digest",
-        "another folder",
         "before the content",
         "none, and BYE",
-        "none, and an end",
-        "record with a wrong tag",
         "REFUSE, then RECEIPT",
     ),
 )
@@ -306,7 +301,7 @@ OFFSETS: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("fault", some(OFFSETS, "CHECK from beyond", "ACCEPT from where nothing was asked"))
+@pytest.mark.parametrize("fault", some(OFFSETS, "ACCEPT from where nothing was asked"))
 def test_server_that_names_an_impossible_part_ends_the_connection(tmp_path: Path, fault: str) -> None:
     assert send(served(answered(OFFSETS[fault])), tmp_path, LARGE).status == INTEGRITY
 
@@ -357,7 +352,7 @@ def check_places_nothing(folder: Path, serve: Serve) -> None:
     assert (found, result.status in (REFUSED, INTEGRITY)) == ({}, True), result
 
 
-@pytest.mark.parametrize("trick", some(PATHS, "dot dot", "escapes", "another name"))
+@pytest.mark.parametrize("trick", some(PATHS, "dot dot", "another name"))
 def test_server_that_gives_another_file_than_was_asked_for_places_nothing(tmp_path: Path, trick: str) -> None:
     check_places_nothing(tmp_path, given(PATHS[trick]))
 
@@ -407,7 +402,7 @@ STOPS: dict[str, tuple[Serve, int]] = {
 }
 
 
-@pytest.mark.parametrize("fault", some(STOPS, "before END", "with BYE instead of END"))
+@pytest.mark.parametrize("fault", some(STOPS, "with BYE instead of END"))
 def test_server_that_stops_giving_leaves_no_visible_file(tmp_path: Path, fault: str) -> None:
     serve, status = STOPS[fault]
     result, found = fetch(served(serve), tmp_path)
