@@ -20,9 +20,12 @@ from processes import (
     BYE_RECORD,
     MIB,
     ONCE,
+    Argument,
     Client,
     Fault,
+    Proxy,
     Result,
+    Running,
     Server,
     login_received,
     login_sent,
@@ -62,15 +65,21 @@ def check_resumes(server: Server, client: Client, source: Path, box: str) -> Non
     assert server.partials() == []
 
 
+def held_up(server: Server, proxy: MakeProxy, client: Client, *arguments: Argument) -> tuple[Proxy, Running]:
+    """A client that sends a large file, of which the server has some bytes when the line begins to hold the rest."""
+    line = proxy(server.port, up=Fault("hold", 5 * MIB))
+    running = client.at(line.port).start(*arguments)
+    line.wait_reached()
+    wait_until(server.partials)
+    return line, running
+
+
 # --- Processes that die -----------------------------------------------------------------------------------------------
 
 
 def test_killed_client_leaves_no_file(server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str) -> None:
-    line = proxy(server.port, up=Fault("hold", 5 * MIB))
     source = make(folder / "a", LARGE)
-    running = client.at(line.port).start(source, f"{box}/")
-    line.wait_reached()
-    wait_until(server.partials)
+    line, running = held_up(server, proxy, client, source, f"{box}/")
     check_hidden(server, box)
     running.kill(signal.SIGKILL)
     assert running.finish().status == -signal.SIGKILL
@@ -109,11 +118,8 @@ def test_sweep_leaves_alone_what_another_server_works_on(
     make_server: MakeServer, proxy: MakeProxy, client: Client, folder: Path
 ) -> None:
     server = make_server()
-    line = proxy(server.port, up=Fault("hold", 5 * MIB))
     source = make(folder / "a", LARGE)
-    running = client.at(line.port).start(source, "b")
-    line.wait_reached()
-    wait_until(server.partials)
+    line, running = held_up(server, proxy, client, source, "b")
     other = make_server(storage=server.storage)
     assert len(server.partials()) == 2 and client.at(other.port)(make(folder / "c"), "c").status == 0
     line.release()
@@ -125,11 +131,8 @@ def test_stop_cuts_off_a_stalled_transfer_after_the_grace_period(
     make_server: MakeServer, proxy: MakeProxy, client: Client, folder: Path
 ) -> None:
     server = make_server("--grace=1")
-    line = proxy(server.port, up=Fault("hold", 5 * MIB))
     source = make(folder / "a", LARGE)
-    running = client.at(line.port).start(ONCE, source, "b")
-    line.wait_reached()
-    wait_until(server.partials)
+    line, running = held_up(server, proxy, client, ONCE, source, "b")
     before = time.monotonic()
     server.signal(signal.SIGTERM)
     assert server.ended() == 0
@@ -146,11 +149,8 @@ def test_stop_lets_a_transfer_end_and_begins_no_other(
     make_server: MakeServer, proxy: MakeProxy, client: Client, folder: Path
 ) -> None:
     server = make_server()
-    line = proxy(server.port, up=Fault("hold", 5 * MIB))
     source = make(folder / "a", LARGE)
-    running = client.at(line.port).start(source, "b")
-    line.wait_reached()
-    wait_until(server.partials)
+    line, running = held_up(server, proxy, client, source, "b")
     server.signal(signal.SIGTERM)
     wait_until(lambda: "stopping; 1 connections" in server.told())
     assert client.at(server.port)(ONCE, source, "c").status == 4
