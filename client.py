@@ -9,6 +9,7 @@ everything that was named a receipt is here. Each error is one line.
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -463,4 +464,6 @@ def _local_user() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: now it would only be a traceback
+    sys.exit(status)

@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 from conftest import MakeProxy
 from processes import (
+    HOME,
     MIB,
     USER,
     Client,
@@ -317,6 +319,34 @@ def test_events_of_a_changed_source_and_of_a_fetch_to_standard_output(
         result = client.start("--json", "--get", f"{box}/a", "-", stdout=out).finish()
     assert result.status == 0 and (tmp_path / "out").read_bytes() == source.read_bytes()
     assert [event["sha256"] for event in named(events_of(result.err), "delivered")] == [sha256(source)]
+
+
+def test_interruption_after_the_end_is_no_traceback() -> None:
+    """The interpreter waits for its threads before it goes, and a signal then is too late to mean anything."""
+    script = f"""
+import runpy, sys, threading
+def outlive():
+    threading.main_thread().join()
+    print("going", flush=True)
+    sys.stdin.read()
+threading.Thread(target=outlive).start()
+sys.argv[1:] = ["--show-config"]
+runpy.run_path({str(HOME / "client.py")!r}, run_name="__main__")
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command,
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line == "going\n" for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
 
 
 # --- Receipts ---------------------------------------------------------------------------------------------------------
