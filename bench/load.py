@@ -64,7 +64,7 @@ def _send(kit: Kit, source: Path, target: Path, clients: int) -> tuple[list[floa
         place.mkdir(parents=True)
     (work / "server").mkdir()
     most = str(max(256, clients + 8))
-    limits = dict.fromkeys(("max-connections", "max-logins", "max-logins-per-source"), most)
+    limits = dict.fromkeys(("max-connections", "max-connections-per-user", "max-logins", "max-logins-per-source"), most)
     server, port = serve_ours(kit, target, work / "server", limits)
     try:
         with _Gate(work / "enter") as enter, _Gate(work / "begin") as begin:
