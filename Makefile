@@ -40,7 +40,7 @@ test: $(VENV)/.dev
 test-long: $(VENV)/.dev
 	$(RUN) -m pytest -m long
 
-bench: $(PEERS)/.done
+bench: $(PEERS)/.done $(VENV)/.runtime
 	$(PEERS)/bin/python -m bench $(BENCH)
 
 crash: $(VENV)/.dev

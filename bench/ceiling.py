@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-from bench.jobs import HOME, Failed
+from bench.jobs import HOME, OURS, Failed
 from crypto_utils import RecordCipher
 
 RECORD = 1 << 20
@@ -69,7 +69,7 @@ def measure(threads: int, records: int) -> float:
     processes: list[subprocess.Popen[str]] = []
     try:
         for what in ("seal", "open"):
-            command = [sys.executable, "-m", "bench.ceiling", what, str(threads), str(records)]
+            command = [OURS, "-m", "bench.ceiling", what, str(threads), str(records)]
             processes.append(
                 subprocess.Popen(
                     command, cwd=HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True

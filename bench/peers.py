@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.cases import Case
-from bench.jobs import HOME, Failed, Job, clean_environment, free_port
+from bench.jobs import HOME, OURS, Failed, Job, clean_environment, free_port
 
 USER = "bench"
 _GCM = "aes128-gcm@openssh.com"
@@ -107,7 +107,7 @@ def serve_ours(kit: Kit, target: Path, work: Path, more: Mapping[str, str]) -> t
     """Our server, with its defaults but for `more`."""
     flags = [f"--{name}={value}" for name, value in more.items()]
     command = [
-        sys.executable,
+        OURS,
         str(HOME / "server.py"),
         *our_settings(kit, target, work),
         "--port=0",
@@ -121,13 +121,13 @@ def our_command(sending: Sending, name: str = ".", log: str = "client.log") -> l
     """Our client, as a user types it; with a log of its own."""
     login = [f"--port={sending.port}", f"--user={USER}", f"--password-file={sending.kit.password}"]
     login += ["--host=127.0.0.1", f"--client-log={sending.work / log}"]
-    return [sys.executable, str(HOME / "client.py"), *login, str(sending.source), name]
+    return [OURS, str(HOME / "client.py"), *login, str(sending.source), name]
 
 
 def _make_account(kit: Kit) -> None:
     kit.password.write_text("correct horse battery staple\n")
     kit.password.chmod(0o600)
-    command = [sys.executable, str(HOME / "server.py"), *our_settings(kit, kit.folder / "none", kit.folder)]
+    command = [OURS, str(HOME / "server.py"), *our_settings(kit, kit.folder / "none", kit.folder)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SFT_")}
     done = subprocess.run(
         [*command, "adduser", USER, "--password-file", kit.password],
