@@ -25,6 +25,7 @@ from machine import Call, Machine, compile_library, missing
 from processes import (
     HOME,
     MIB,
+    USER,
     Client,
     Fault,
     Result,
@@ -38,6 +39,7 @@ from processes import (
     wait_until,
 )
 
+from disk.storage import Rules, Storage
 from errors import ConnectionTrouble
 from wire.handshake import ClientHandshake
 from wire.link import Link
@@ -92,6 +94,8 @@ def shared(library: Path, server: Server, tmp_path_factory: pytest.TempPathFacto
     broken = Server(folder, server.accounts)
     machine = Machine(library, folder / "control", broken.storage)
     broken.environment = machine.environment
+    with contextlib.closing(Storage(broken.storage, Rules())) as storage:
+        storage.user(USER).close()  # what fails is a file, not the login of who has no folder yet
     broken.start()
     try:
         yield broken, machine
