@@ -5,15 +5,17 @@
     hkdf_*            HKDF-SHA256 (RFC 5869)
     stretch           scrypt (RFC 7914), by profile
     kem_*             ML-KEM-768 (FIPS 203) through HPKE's exporter (RFC 9180)
+    Eax               AES-EAX, the mode
     RecordCipher      AES-256-EAX with a counted nonce and a key for each epoch
 
 Rules: this room knows no socket, no file and no clock. Randomness enters through `random_bytes` alone, which callers
-take as an argument, so that a test can fix it. Plaintext is left in a buffer by `RecordCipher.open` only when its tag
-is right. This room and `wire/pake.py` are the only ones that import pycryptodome.
+take as an argument, so that a test can fix it. `RecordCipher.open` decrypts nothing before its tag was found right.
+This room and `wire/pake.py` are the only ones that import pycryptodome.
 """
 
 import hashlib
 import hmac as _stdlib_hmac
+import threading
 from base64 import b64decode
 from collections.abc import Callable
 
@@ -57,6 +59,9 @@ RECORD_NUMBER_LIMIT = 1 << 48
 SCRYPT_PROFILES: dict[int, tuple[int, int, int]] = {1: (1 << 15, 8, 3)}
 DEFAULT_PROFILE = 1
 _SCRYPT_THREADS = 2  # each takes 32 MiB; a third would not fit into the memory that a client may use
+
+_BLOCK = 16  # of AES
+_of_thread = threading.local()
 
 _KEM_INFO = b"secure-file-transfer v1 kem"
 _KEM_EXPORT = b"sft1 ss_pq"
@@ -190,6 +195,68 @@ def check_library() -> None:
         raise UsageError("this release of pycryptodome computes another key agreement", _INSTALL)
 
 
+class Eax:
+    """AES-EAX under one key (Bellare, Rogaway, Wagner: The EAX Mode of Operation, 2004), from the library's CTR, CBC.
+
+        N = OMAC 0 (nonce)    ciphertext = CTR from N (text)    tag = N ^ OMAC 1 (header) ^ OMAC 2 (ciphertext)
+        OMAC t (m) = CMAC (a block that holds t, then m)
+
+    The library's own EAX computes the same, in three times as many calls, each of which lets go of the interpreter and
+    asks for it again, and with two copies of the ciphertext that nobody reads: an eighth of the whole time of a large
+    transfer. Safe to use from several threads.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._block = AES.new(key, AES.MODE_ECB).encrypt
+        self._whole = _doubled(self._one(0))  # for a last block that is whole (RFC 4493, section 2.3: K1)
+        self._padded = _doubled(self._whole)  # for one that is not: K2
+        self._starts = [self._block(kind.to_bytes(_BLOCK, "big")) for kind in range(3)]
+        self._of_nothing = [self._one(kind ^ self._whole) for kind in range(3)]
+
+    def _one(self, block: int) -> int:
+        return int.from_bytes(self._block(block.to_bytes(_BLOCK, "big")), "big")
+
+    def _omac(self, kind: int, text: Buffer) -> int:
+        size = len(text)
+        if not size:
+            return self._of_nothing[kind]
+        before, at = self._starts[kind], (size - 1) // _BLOCK * _BLOCK
+        if at:
+            chain = _chain_room(at)
+            AES.new(self._key, AES.MODE_CBC, iv=before).encrypt(text[:at], output=chain)
+            before = bytes(chain[-_BLOCK:])
+        last, mask = bytes(text[at:]), self._whole
+        if len(last) < _BLOCK:
+            last, mask = (last + b"\x80").ljust(_BLOCK, b"\0"), self._padded
+        return self._one(int.from_bytes(before, "big") ^ int.from_bytes(last, "big") ^ mask)
+
+    def start(self, nonce: bytes) -> int:
+        """N, which the other methods want: 16 bytes as a number."""
+        return self._omac(0, nonce)
+
+    def apply(self, start: int, text: memoryview) -> None:
+        """Encrypt or decrypt `text` in place."""
+        AES.new(self._key, AES.MODE_CTR, nonce=b"", initial_value=start).encrypt(text, output=text)
+
+    def tag(self, start: int, header: Buffer, ciphertext: memoryview) -> bytes:
+        """The tag, 16 bytes."""
+        return (start ^ self._omac(1, header) ^ self._omac(2, ciphertext)).to_bytes(_BLOCK, "big")
+
+
+def _doubled(block: int) -> int:
+    """Twice the element of GF(2^128) (RFC 4493, section 2.3)."""
+    return (block << 1 ^ 0x87 * (block >> 127)) & (1 << 128) - 1
+
+
+def _chain_room(size: int) -> memoryview:
+    """Room for `size` bytes, this thread's own, for what only the last block is wanted of."""
+    room: bytearray | None = getattr(_of_thread, "room", None)
+    if room is None or len(room) < size:
+        room = _of_thread.room = bytearray(size)
+    return memoryview(room)[:size]
+
+
 class RecordCipher:
     """Seals or opens the records of one direction: AES-256-EAX, nonce = the record's number, header as associated data.
 
@@ -199,34 +266,29 @@ class RecordCipher:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._epoch_key: tuple[int, bytes] = (0, self._key_of(0))
+        self._epoch: tuple[int, Eax] = (0, self._mode_of(0))
 
-    def _key_of(self, epoch: int) -> bytes:
-        return hkdf_expand(self._secret, b"epoch" + epoch.to_bytes(8, "big"))
+    def _mode_of(self, epoch: int) -> Eax:
+        return Eax(hkdf_expand(self._secret, b"epoch" + epoch.to_bytes(8, "big")))
 
-    def _cipher(self, number: int, header: Buffer) -> "AES.EaxMode":  # type: ignore[name-defined]
+    def _begin(self, number: int) -> tuple[Eax, int]:
         if not 0 <= number < RECORD_NUMBER_LIMIT:
             raise IntegrityError("the connection has used up its record numbers", "Connect again")
         epoch = number // RECORDS_PER_EPOCH
-        cached = self._epoch_key
+        cached = self._epoch
         if cached[0] != epoch:
-            cached = self._epoch_key = (epoch, self._key_of(epoch))
-        cipher = AES.new(cached[1], AES.MODE_EAX, nonce=number.to_bytes(8, "big"), mac_len=TAG_SIZE)
-        cipher.update(header)
-        return cipher
+            cached = self._epoch = (epoch, self._mode_of(epoch))
+        return cached[1], cached[1].start(number.to_bytes(8, "big"))
 
     def seal(self, number: int, header: Buffer, text: memoryview) -> bytes:
         """Encrypt `text` in place and return its tag, 16 bytes."""
-        cipher = self._cipher(number, header)
-        cipher.encrypt(text, output=text)
-        return bytes(cipher.digest())
+        mode, start = self._begin(number)
+        mode.apply(start, text)
+        return mode.tag(start, header, text)
 
     def open(self, number: int, header: Buffer, text: memoryview, tag: Buffer) -> None:
-        """Decrypt `text` in place. Raises IntegrityError, with the buffer wiped, when the tag is wrong."""
-        cipher = self._cipher(number, header)
-        cipher.decrypt(text, output=text)
-        try:
-            cipher.verify(tag)
-        except ValueError:
-            text[:] = bytes(len(text))
-            raise IntegrityError("a record did not pass its authentication") from None
+        """Decrypt `text` in place. Raises IntegrityError, with nothing decrypted, when the tag is wrong."""
+        mode, start = self._begin(number)
+        if not equal(mode.tag(start, header, text), tag):
+            raise IntegrityError("a record did not pass its authentication")
+        mode.apply(start, text)
