@@ -85,7 +85,11 @@ class Channel:
     def __init__(self, sock: socket.socket, send_secret: bytes, receive_secret: bytes, engine: Engine) -> None:
         self._sock, self._engine = sock, engine
         self._sealer, self._opener = RecordCipher(send_secret), RecordCipher(receive_secret)
-        self._state = threading.Condition()
+        # One lock, and a condition for each thread that waits under it, so that none is woken for another's sake.
+        self._lock = threading.RLock()
+        self._to_write = threading.Condition(self._lock)  # the writer: something has come to be sent
+        self._to_take = threading.Condition(self._lock)  # the consumer: something has arrived, or left
+        self._to_read = threading.Condition(self._lock)  # the reader: there is room for another record
         self._error: BaseException | None = None  # what every caller gets
         self._broken = False  # nothing can be sent or received any more
         # sending
@@ -123,13 +127,13 @@ class Channel:
         What the consumer posts at a record leaves when it is through with that, or calls `hurry`: one record for many
         answers. Raises what ended the channel, when more than the window is due.
         """
-        with self._state:
+        with self._lock:
             self._answer_bytes += len(message)
             full = len(self._answers) > _MOST_ANSWERS or self._answer_bytes > _MOST_ANSWER_BYTES
             if not full:
                 self._answers.append(message)
                 if self._consumer != threading.get_ident():
-                    self._state.notify_all()
+                    self._to_write.notify()
         if full:
             self.stop(ConnectionTrouble("the other end asks and does not read", "Send it again"))
             self.check()
@@ -137,12 +141,12 @@ class Channel:
     def hurry(self) -> None:
         """Let what was posted leave now: the consumer is going to be busy with something else."""
         if self._answers:
-            with self._state:
-                self._state.notify_all()
+            with self._lock:
+                self._to_write.notify()
 
     def fail(self, problem: BaseException) -> None:
         """End both directions with `problem`, unless an earlier one has; every waiting thread wakes up."""
-        with self._state:
+        with self._lock:
             self._broken = True
         self.stop(problem)
         with contextlib.suppress(OSError):
@@ -150,12 +154,17 @@ class Channel:
 
     def stop(self, problem: BaseException) -> None:
         """Let every caller get `problem`, unless an earlier one came; the socket is left for a last word by `close`."""
-        with self._state:
+        with self._lock:
             if self._error is None:
                 self._error = problem
-            self._state.notify_all()
+            self._wake_all()
         for lease in (self._out, self._in):
             self._engine.budget.end(lease)
+
+    def _wake_all(self) -> None:
+        """With the lock held: something has ended."""
+        for condition in (self._to_write, self._to_take, self._to_read):
+            condition.notify_all()
 
     @property
     def ended(self) -> bool:
@@ -169,13 +178,13 @@ class Channel:
 
     def close(self, code: Code | None = None) -> None:
         """Send what is posted (and ERROR with `code`), end the sending side, drain, close. Never raises."""
-        with self._state:
+        with self._lock:
             if self._no_more:
                 return
             if code is not None:
                 self._answers.append(Error(code).encode())
             self._no_more = True
-            self._state.notify_all()
+            self._wake_all()
         self._writer.join(_DRAIN_SECONDS)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
@@ -190,7 +199,7 @@ class Channel:
             _forget_frames(self._error)
 
     def _give_back_all(self) -> None:
-        with self._state:
+        with self._lock:
             left = [(self._out, record) for record in self._sending] + [(self._in, record) for record in self._arrived]
             self._sending.clear()
             self._arrived.clear()
@@ -255,7 +264,7 @@ class Channel:
         """Let what was sent so far leave; call it before waiting for an answer."""
         if self._current is None or not self._filled:
             return
-        with self._state:
+        with self._lock:
             self._seal_later(self._current, self._filled, leased=True)
             self._current, self._filled = None, 0
 
@@ -279,7 +288,7 @@ class Channel:
             self._begin(self._seal, record)
         self._next_sent += 1  # not before: the number of a record that never leaves belongs to the last word
         self._sending.append(record)
-        self._state.notify_all()
+        self._to_write.notify()
 
     def _seal(self, record: _Record) -> None:
         header = frame_header(record.size + TAG_SIZE)
@@ -302,7 +311,7 @@ class Channel:
 
     def _next_record(self, last: float) -> _Record | None:
         """The next record in line; waits for one, and makes a PING after 10 s without. None at the end."""
-        with self._state:
+        with self._lock:
             while True:
                 if self._broken:
                     return None
@@ -316,7 +325,7 @@ class Channel:
                 if left <= 0:
                     self._answers.append(PING_MESSAGE)
                 else:
-                    self._state.wait(left)
+                    self._to_write.wait(left)
 
     def _pack_answers(self) -> None:
         """Answers into one record of their own, as many as fit."""
@@ -325,6 +334,7 @@ class Channel:
             taken.append(self._answers.popleft())
             size += len(taken[-1])
         self._answer_bytes = max(0, self._answer_bytes - size)
+        self._to_take.notify()
         buffer = bytearray(HEADER_SIZE) + b"".join(taken) + bytes(TAG_SIZE)
         self._seal_later(buffer, size, leased=False)
 
@@ -338,9 +348,9 @@ class Channel:
         scratch = memoryview(bytearray(_INLINE))
         while not self._broken and self._sock.recv_into(scratch):
             pass  # nobody wants it, but unread bytes at a close would turn into a reset
-        with self._state:
+        with self._lock:
             self._ended = True
-            self._state.notify_all()
+            self._wake_all()
 
     def _read_records(self) -> None:
         """Put each record in line until the other end closes, or until nobody wants any more."""
@@ -367,11 +377,11 @@ class Channel:
                 self._release(record)
                 raise
             self.bytes_received += HEADER_SIZE + size + TAG_SIZE
-            with self._state:
+            with self._lock:
                 while len(self._arrived) >= _RECORDS_AHEAD and not self._broken and not self._no_more:
-                    self._state.wait()
+                    self._to_read.wait()
                 self._arrived.append(record)
-                self._state.notify_all()
+                self._to_take.notify()
 
     def _fill(self, view: memoryview) -> bool:
         """Receive until `view` is full. False when the other end has closed before its first byte."""
@@ -439,25 +449,25 @@ class Channel:
                 self._release(record)
 
     def _wait_for_record(self) -> _Record:
-        with self._state:
+        with self._lock:
             while not self._arrived:
                 if self._ended and self._error is None:
                     self._error = lost()
                 self.check()
-                self._state.wait()
+                self._to_take.wait()
             record = self._arrived.popleft()
-            self._state.notify_all()
+            self._to_read.notify()
             return record
 
     def _wait_until_answers_left(self) -> None:
         """Raises what ended the channel, or ConnectionTrouble when the other end has closed: it reads no answer."""
-        with self._state:
-            self._state.notify_all()
+        with self._lock:
+            self._to_write.notify()
             while self._answer_bytes > _UNREAD_BYTES:
                 self.check()
                 if self._ended:
                     raise lost()
-                self._state.wait()
+                self._to_take.wait()
 
     def say_bye(self) -> None:
         """Nothing more comes from this end."""
