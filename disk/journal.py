@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from disk.durable import flush
 
+_LARGEST = 4096
+_FIELDS = ("transfer", "size", "mtime", "durable", "generation")
+
 
 @dataclass(slots=True)
 class Journal:
@@ -20,14 +23,15 @@ class Journal:
     mtime: int | None
     durable: int
     generation: int
+    text: bytes = b""  # what was written last
 
     @classmethod
     def read(cls, descriptor: int) -> "Journal | None":
         """None when there is none, or it was torn by a power cut."""
         try:
-            found = json.loads(os.pread(descriptor, 4096, 0))
-            journal = cls(**found)
-        except (ValueError, TypeError, RecursionError):
+            found = json.loads(os.pread(descriptor, _LARGEST, 0))
+            journal = cls(*[found.pop(name) for name in _FIELDS], **found)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return None
         numbers = (journal.size, journal.durable, journal.generation)
         fair = isinstance(journal.transfer, str) and all(type(number) is int and number >= 0 for number in numbers)
@@ -35,6 +39,14 @@ class Journal:
 
     def write(self, descriptor: int) -> None:
         """Put it there, flushed. Raises OSError."""
-        text = json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
-        os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+        text = json.dumps({name: getattr(self, name) for name in _FIELDS}).encode()
+        self.text = text.ljust(os.fstat(descriptor).st_size)
+        os.pwrite(descriptor, self.text, 0)
         flush(descriptor)
+
+    def is_last(self, descriptor: int) -> bool:
+        """Whether nobody has raised the generation since; cheap, for it is asked before every write. Raises OSError."""
+        if os.pread(descriptor, _LARGEST, 0) == self.text:
+            return True
+        there = self.read(descriptor)
+        return there is not None and there.generation == self.generation

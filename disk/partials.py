@@ -391,9 +391,8 @@ class Partial:
         """Raises Refused (BUSY) once another connection, in this process or another, has taken over."""
         if not self.resumable:
             return
-        gone = self._lost or self._journal_descriptor < 0
-        journal, mine = None if gone else Journal.read(self._journal_descriptor), self._journal
-        if journal is None or mine is None or journal.generation != mine.generation:
+        journal = None if self._lost or self._journal_descriptor < 0 else self._journal
+        if journal is None or not journal.is_last(self._journal_descriptor):
             self._lost = True
             raise Refused(Code.BUSY, why="taken over by a newer connection")
         if not self._locked:
