@@ -13,10 +13,11 @@ take as an argument, so that a test can fix it. `RecordCipher.open` decrypts not
 This room and `wire/pake.py` are the only ones that import pycryptodome.
 """
 
+import contextlib
 import hashlib
 import hmac as _stdlib_hmac
-import threading
 from base64 import b64decode
+from collections import deque
 from collections.abc import Callable
 
 from errors import ConnectionTrouble, IntegrityError, UsageError
@@ -61,7 +62,9 @@ DEFAULT_PROFILE = 1
 _SCRYPT_THREADS = 2  # each takes 32 MiB; a third would not fit into the memory that a client may use
 
 _BLOCK = 16  # of AES
-_of_thread = threading.local()
+_LARGE = 1 << 16
+_MOST_ROOMS = 8
+_rooms: deque[bytearray] = deque(maxlen=_MOST_ROOMS)  # for what nobody reads, and nobody uses now
 
 _KEM_INFO = b"secure-file-transfer v1 kem"
 _KEM_EXPORT = b"sft1 ss_pq"
@@ -223,13 +226,26 @@ class Eax:
             return self._of_nothing[kind]
         before, at = self._starts[kind], (size - 1) // _BLOCK * _BLOCK
         if at:
-            chain = _chain_room(at)
-            AES.new(self._key, AES.MODE_CBC, iv=before).encrypt(text[:at], output=chain)
-            before = bytes(chain[-_BLOCK:])
+            before = self._last_of_chain(before, text[:at])
         last, mask = bytes(text[at:]), self._whole
         if len(last) < _BLOCK:
             last, mask = (last + b"\x80").ljust(_BLOCK, b"\0"), self._padded
         return self._one(int.from_bytes(before, "big") ^ int.from_bytes(last, "big") ^ mask)
+
+    def _last_of_chain(self, before: bytes, text: Buffer) -> bytes:
+        """The last block of CBC, which gives out all of them: into the same memory again and again if they are many."""
+        size = len(text)
+        room = bytearray(0 if size > _LARGE else size)
+        if size > _LARGE:
+            with contextlib.suppress(IndexError):
+                room = _rooms.pop()
+        if len(room) < size:
+            room = bytearray(size)
+        AES.new(self._key, AES.MODE_CBC, iv=before).encrypt(text, output=memoryview(room)[:size])
+        last = bytes(room[size - _BLOCK : size])
+        if size > _LARGE:
+            _rooms.append(room)
+        return last
 
     def start(self, nonce: bytes) -> int:
         """N, which the other methods want: 16 bytes as a number."""
@@ -247,14 +263,6 @@ class Eax:
 def _doubled(block: int) -> int:
     """Twice the element of GF(2^128) (RFC 4493, section 2.3)."""
     return (block << 1 ^ 0x87 * (block >> 127)) & (1 << 128) - 1
-
-
-def _chain_room(size: int) -> memoryview:
-    """Room for `size` bytes, this thread's own, for what only the last block is wanted of."""
-    room: bytearray | None = getattr(_of_thread, "room", None)
-    if room is None or len(room) < size:
-        room = _of_thread.room = bytearray(size)
-    return memoryview(room)[:size]
 
 
 class RecordCipher:
