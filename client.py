@@ -29,7 +29,7 @@ from errors import (
     TransferError,
     UsageError,
 )
-from report import INTERRUPTED, Reporter, ended, no_log, note, open_log, open_receipts, say, warn
+from report import INTERRUPTED, Reporter, ended, leave, no_log, note, open_log, open_receipts, say, warn
 
 if TYPE_CHECKING:
     import logging
@@ -466,4 +466,4 @@ def _local_user() -> str:
 if __name__ == "__main__":
     status = main()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: now it would only be a traceback
-    sys.exit(status)
+    leave(status)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from disk.private import open_private
 from errors import Refused, SourceError, TransferError, UsageError
@@ -178,6 +178,15 @@ def ended(program: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         note("interrupted")
         return INTERRUPTED
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, all being said: to take the interpreter apart would take longer than to send a small file."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # its reader has left, or it was never there
+            stream.flush()
+    logging.shutdown()
+    os._exit(status)
 
 
 class Progress:
