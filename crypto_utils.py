@@ -90,6 +90,10 @@ KEM_CHECK_CIPHERTEXT = b64decode(
 )
 _KEM_CHECK_ANSWER = "2f725a985a0875f0688392192c4d9d04337f8804cff3f02a080c552dcc7c7d84"
 
+_EAX_CHECK_ANSWER = (  # 40 zeros under the key 00 01 02 ..., the nonce 0 and the header "head"
+    "4a2351adc8bb1b2682b48110f25a896e3101a315d1abd788294c095ad7c204b0d53b57e1f84dbc72a97de8b92cd53c1c2750fb5282667278"
+)
+
 
 def random_bytes(size: int) -> bytes:
     """`size` bytes from the system's generator: the one seam for randomness."""
@@ -193,9 +197,17 @@ def _export(context: HPKE.HPKE_Cipher) -> bytes:
 
 
 def check_library() -> None:
-    """Run the KEM's known-answer check; raises UsageError when the library computes something else."""
+    """Run the known-answer checks of the KEM and of the records' cipher, whose modules are loaded with that.
+
+    Raises UsageError when the library computes something else.
+    """
     if KemKey(KEM_CHECK_SEED).open(KEM_CHECK_CIPHERTEXT).hex() != _KEM_CHECK_ANSWER:
         raise UsageError("this release of pycryptodome computes another key agreement", _INSTALL)
+    mode, text = Eax(bytes(range(KEY_SIZE))), bytearray(40)
+    start = mode.start(bytes(8))
+    mode.apply(start, memoryview(text))
+    if (text + mode.tag(start, b"head", memoryview(text))).hex() != _EAX_CHECK_ANSWER:
+        raise UsageError("this release of pycryptodome computes another cipher", _INSTALL)
 
 
 class Eax:

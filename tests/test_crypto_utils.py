@@ -172,14 +172,17 @@ def test_reject_unknown_profile(profile: int) -> None:
 # --- ML-KEM-768 -------------------------------------------------------------------------------------------------------
 
 
-def test_known_answer_of_the_key_agreement() -> None:
+def test_known_answers_of_the_library() -> None:
     assert len(crypto_utils.KEM_CHECK_CIPHERTEXT) == KEM_CIPHERTEXT_SIZE
     check_library()
 
 
-def test_another_answer_of_the_library_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crypto_utils, "_KEM_CHECK_ANSWER", "00" * 32)
-    with pytest.raises(UsageError, match="pip install"):
+@pytest.mark.parametrize(("answer", "what"), [("_KEM_CHECK_ANSWER", "agreement"), ("_EAX_CHECK_ANSWER", "cipher")])
+def test_another_answer_of_the_library_is_reported_as_such(
+    monkeypatch: pytest.MonkeyPatch, answer: str, what: str
+) -> None:
+    monkeypatch.setattr(crypto_utils, answer, "00" * 32)
+    with pytest.raises(UsageError, match=f"another.*{what}.*pip install"):
         check_library()
 
 
