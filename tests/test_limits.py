@@ -41,9 +41,9 @@ def test_quota_is_refused_before_anything_is_sent_and_the_others_go_on(
     assert sorted(re.findall("delivered: (.*?) ", result.out)) == ["box/a", "box/d"]
     assert "b: your account's quota on the receiver is used up. Delete files there, or ask its owner" in result.err
     assert "c: the file is larger than the receiver takes" in result.err
+    wait_until(lambda: "bytes received" in server.told() and written(server.storage) == on_disk(server.storage))
     sent = re.search(r"done, (\d+) bytes received", server.told())
     assert sent is not None and int(sent[1]) < 700_000
-    assert written(server.storage) == on_disk(server.storage)
     shown = server.command("users").out
     assert "600.0 kB in 3 files  of 1.0 MB  a file up to 921.6 kB" in shown
     (server.storage / "alice/box/a").unlink()
@@ -72,7 +72,7 @@ def test_killed_server_leaks_no_quota(make_server: MakeServer, proxy: MakeProxy,
     assert counted(server)[0] == (kept, 1)
     result = client.at(server.port)(source, "a")
     assert result.status == 0 and "resumed: " in result.out
-    assert written(server.storage) == on_disk(server.storage)
+    wait_until(lambda: written(server.storage) == on_disk(server.storage))
 
 
 def test_connections_of_one_account_have_a_limit_of_their_own(
