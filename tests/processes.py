@@ -18,6 +18,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
@@ -38,6 +39,7 @@ PASSWORD = "correct horse, battery"
 LIMIT = 30.0
 MIB = 1 << 20
 ONCE = "--retries=0"  # a lost connection ends the client
+_stretched = tempfile.TemporaryDirectory(prefix="stretched-")
 BYE_RECORD = 25  # header, the type and length of a message without a body, tag
 
 Argument = str | Path
@@ -87,11 +89,13 @@ def knock(port: int) -> None:
 def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without any setting of the two programs; then `more`.
 
-    Nor is Python kept from storing what it compiles: hundreds of processes would each do it anew.
+    Nor is Python kept from storing what it compiles, and what scrypt gives is remembered (`stretched/`): hundreds of
+    processes would each work it out anew.
     """
     foreign = ("SFT_", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**kept, "SFT_CONFIG": os.devnull, "LC_ALL": "C.UTF-8", **more}
+    remembering = {"PYTHONPATH": str(HOME / "tests/stretched"), "STRETCHED": _stretched.name}
+    return {**kept, "SFT_CONFIG": os.devnull, "LC_ALL": "C.UTF-8", **remembering, **more}
 
 
 def check_no_traceback(text: str) -> None:
