@@ -2422,6 +2422,32 @@ def test_more_gets_than_the_window_are_a_violation(
     assert isinstance(receiving.finish(), ProtocolViolation)
 
 
+@pytest.mark.parametrize(
+    ("path", "right", "code"), [(("n" * 255,) * 200, True, Code.NAME), (("a",), False, Code.DENIED)]
+)
+def test_get_that_is_refused_anyway_is_not_kept_until_the_last_one_came(
+    storage: Storage, engine: Engine, path: tuple[str, ...], right: bool, code: Code
+) -> None:
+    """Thousands of paths as long as a message may be would be hundreds of megabytes."""
+
+    def admit(_: str) -> None:
+        if not right:
+            raise Refused(Code.DENIED)
+
+    receiving = Receiving(storage, engine, admit)
+    raw = Raw(receiving.near, C2S, S2C)
+    for number in range(1, 4):
+        raw.say(Get(number, path, True).encode())
+        assert raw.hear() == Refuse(number, code)
+    raw.say(Get(4, ("missing",), False).encode())
+    assert [raw.hear(), raw.hear()] == [Refuse(4, Code.NOT_FOUND if right else code), Bye()]
+    raw.say(BYE_MESSAGE)
+    raw.stop()
+    assert raw.hear_all() == []
+    raw.close()
+    assert receiving.finish() is None
+
+
 def test_client_that_says_nothing_but_bye_gets_a_bye(storage: Storage, engine: Engine) -> None:
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)

@@ -73,17 +73,33 @@ class Requests:
     # --- GET ---
 
     def _give(self, first: Get) -> None:
-        wanted = [first]
-        while wanted[-1].more:
+        wanted: list[Get] = []
+        get, asked = first, 1
+        while self._take(get, wanted).more:
             arrived = next((arrived for arrived in self._messages if arrived is not None), None)
             if arrived is None or not isinstance(arrived[0], Get):
                 raise ProtocolViolation("something else where another GET was announced")
-            wanted.append(arrived[0])
-            if len(wanted) > WINDOW:
+            get, asked = arrived[0], asked + 1
+            if asked > WINDOW:
                 raise ProtocolViolation("more GETs than the window holds")
         events = _Giving(self._log)
         items = (item for get in wanted for item in self._items(get))
         Sender(self._channel, self._messages, self._keys.file_s2c, events, self._pace).run(items)
+
+    def _take(self, get: Get, wanted: list[Get]) -> Get:
+        """Remember it until all are asked for, unless it is refused anyway: a path may be as long as its message."""
+        try:
+            self._admit("get")
+            if get.path:
+                judge_path(get.path)
+            wanted.append(get)
+        except Refused as problem:
+            self._not_given(get, problem)
+        return get
+
+    def _not_given(self, get: Get, problem: Refused) -> None:
+        self._log("not given: %s: %s", show_path(get.path), problem.cause)
+        self._channel.post(Refuse(get.id, problem.code).encode())
 
     def _items(self, get: Get) -> Iterator[Item]:
         """What lies at and below the path, named from its last component on."""
@@ -94,8 +110,7 @@ class Requests:
                 if self._can_travel(get, seen, seen.path[above:]):
                     yield self._item(get, seen, seen.path[above:])
         except Refused as problem:
-            self._log("not given: %s: %s", show_path(get.path), problem.cause)
-            self._channel.post(Refuse(get.id, problem.code).encode())
+            self._not_given(get, problem)
 
     def _can_travel(self, get: Get, seen: Seen, target: tuple[str, ...]) -> bool:
         """Whether the name is one that the wire allows; not each that was put here by other means is."""
