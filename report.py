@@ -26,6 +26,8 @@ INTERRUPTED = 130  # the exit status
 
 _LOG_BYTES = 5_000_000
 _LOG_KEPT = 3
+_LONGEST_PATH = 4096  # of what may land; `disk/names.py` judges
+_SHOWN_OF_LONGER = 200
 _EVENT_SECONDS = 0.5
 _MOST_LINES = 256
 
@@ -42,8 +44,12 @@ def escape(text: str) -> str:
 
 
 def show_path(path: tuple[str, ...]) -> str:
-    """A path at the receiver, as a person writes it; not escaped yet."""
-    return "/".join(path)
+    """A path at the receiver, as a person writes it; not escaped yet.
+
+    One that is longer than any may be is cut: a peer that is refused should not fill the log by it.
+    """
+    whole = "/".join(path)
+    return whole if len(whole) <= _LONGEST_PATH else whole[:_SHOWN_OF_LONGER] + "..."
 
 
 def amount(count: float) -> str:

@@ -79,6 +79,12 @@ def test_path_is_shown_with_slashes() -> None:
     assert show_path(("inbox", "a b", "c")) == "inbox/a b/c"
 
 
+def test_path_that_is_longer_than_any_may_be_is_cut() -> None:
+    """Else whoever asks for such ones, and is refused, pushes everything else out of the log."""
+    assert show_path(("n" * 255,) * 16) == "/".join(["n" * 255] * 16)
+    assert len(show_path(("n" * 255,) * 17)) < 300
+
+
 @pytest.mark.parametrize(
     ("count", "shown"),
     [
