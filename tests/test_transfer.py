@@ -39,7 +39,7 @@ from errors import (
     SourceError,
     TransferError,
 )
-from report import Reporter, no_log
+from report import Reporter, no_log, show_path
 from transfer.plans import Fetching
 from transfer.receiver import Receiver
 from transfer.requests import Requests
@@ -2563,7 +2563,7 @@ def test_server_places_nothing_but_below_what_was_asked(engine: Engine, into: Pa
     assert problem is None
     refusals = [message.code for message in heard if isinstance(message, Refuse)]
     assert refusals == ([] if fine or kind == "large" else [code])
-    assert asked.reporter.problems == ([] if fine else [("/".join(path), code)])
+    assert asked.reporter.problems == ([] if fine else [(show_path(path), code)])
     after = snapshot(into.parent)
     assert after.pop("into/f") == b"12345"
     assert after == before
