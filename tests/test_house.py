@@ -20,6 +20,7 @@ LEVELS = {
     "wire.pake": 1,
     "wire.protocol": 1,
     "wire.pace": 1,
+    "wire.canonical": 2,
     "report": 1,
     "disk.names": 1,
     "disk.folders": 1,
@@ -29,7 +30,7 @@ LEVELS = {
     "disk.visible": 2,
     "disk.receipts": 1,
     "accounts.origin": 1,
-    "wire.messages": 2,
+    "wire.messages": 3,
     "wire.engine": 2,
     "wire.link": 2,
     "wire.handshake": 2,
@@ -43,7 +44,7 @@ LEVELS = {
     "accounts.throttle": 2,
     "accounts.admission": 2,
     "accounts.passwords": 2,
-    "wire.channel": 3,
+    "wire.channel": 4,
     "accounts.commands": 5,
     "transfer.sender": 5,
     "transfer.receiver": 5,
@@ -86,7 +87,7 @@ OPEN_NO_FILE = (
 CLIENTS_OWN = {"fetching.base.rmdir"}  # the folder that it has just made
 CRYPTO = {"crypto_utils", "wire.pake"}
 PRINTERS = {"report", *PROGRAMS}
-PURE = {"wire.pake", "wire.protocol", "wire.messages", "crypto_utils"}
+PURE = {"wire.pake", "wire.protocol", "wire.canonical", "wire.messages", "crypto_utils"}
 OUTSIDE_WORLD = {"socket", "select", "selectors", "ssl", "os", "io", "pathlib", "shutil", "tempfile", "subprocess"}
 OUTSIDE_WORLD |= {"time", "datetime", "threading", "multiprocessing", "concurrent", "asyncio", "signal"}
 

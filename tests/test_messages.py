@@ -4,12 +4,14 @@ import json
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import Code, ProtocolViolation
+from wire.canonical import read_end, read_put, read_receipt
 from wire.messages import (
     BYE_MESSAGE,
     DATA_HEADER_SIZE,
@@ -35,6 +37,8 @@ from wire.messages import (
     Put,
     Receipt,
     Refuse,
+    _fields_of,
+    _read_json,
     decode_message,
     encode_message,
     file_mac_input,
@@ -530,3 +534,71 @@ def test_any_value_in_any_field_is_read_or_refused(row: tuple[Control, int, byte
 @given(st.binary(max_size=200))
 def test_arbitrary_record_is_read_or_refused(record: bytes) -> None:
     only_refused(lambda: decode(record))
+
+
+# --- the quick readers take what the strict one takes -----------------------------------------------------------------
+
+QUICK = {Kind.PUT: (Put, read_put), Kind.END: (End, read_end), Kind.RECEIPT: (Receipt, read_receipt)}
+FILE_PUT = Put(3, TRANSFER, ("a b", ",", '"', "é\u2028", "\\n"), "file", 7, 1700000000000000000, 0o644, "replace")
+STORED = Receipt(3, ("a", ",", "\x7f"), 7, SHA256, 1700000000000000000, "already")
+
+
+def slowly(kind: Kind, body: bytes) -> Control | None:
+    """What the strict reader makes of a body; None when it refuses it."""
+    with suppress(ProtocolViolation):
+        found = _fields_of(QUICK[kind][0], _read_json(memoryview(body)))
+        found.check()
+        return found
+    return None
+
+
+def quickly(kind: Kind, body: bytes) -> Control | None:
+    shape, read = QUICK[kind]
+    fields = read(memoryview(body))
+    return None if fields is None else shape(*fields)
+
+
+SAID = End(3, 5, SHA256, MAC)
+PLAIN = [PUT, SAID, STORED, Receipt(9, ("a", "", "b"), 0, SHA256, 1, "stored")]
+
+
+@pytest.mark.parametrize("message", PLAIN, ids=lambda message: type(message).__name__)
+def test_plain_body_is_read_quickly_and_the_same(message: Control) -> None:
+    assert quickly(message.KIND, message.body()) == message == slowly(message.KIND, message.body())
+
+
+@given(st.sampled_from([PUT, FILE_PUT, SAID, STORED, RECEIPT]), st.data())
+@settings(max_examples=1500)
+def test_quick_reader_takes_nothing_that_the_strict_one_refuses(message: Control, data: st.DataObject) -> None:
+    """Bytes changed, doubled, cut, and pieces that JSON knows put in between."""
+    body = bytearray(message.body())
+    pieces = [
+        b'"',
+        b"\\",
+        b",",
+        b'","',
+        b"0",
+        b"-",
+        b" ",
+        b"9" * 19,
+        b"null",
+        b"\xff",
+        b"\xc3\xa9",
+        b"\n",
+        b"[",
+        b"1e3",
+    ]
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(body)))
+        end = data.draw(st.integers(start, min(len(body), start + 3)))
+        body[start:end] = data.draw(st.sampled_from(pieces) | st.binary(max_size=2))
+    found = quickly(message.KIND, bytes(body))
+    assert found is None or found == slowly(message.KIND, bytes(body))
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_path_of_any_text_is_read_quickly_or_not_at_all(path: list[str]) -> None:
+    body = json.dumps(path, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    whole = PUT.body().replace(b'["a","b.txt"]', body)
+    found = quickly(Kind.PUT, whole)
+    assert found is None or found == slowly(Kind.PUT, whole) == replace(PUT, path=tuple(path))

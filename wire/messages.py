@@ -10,10 +10,11 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar, dataclass_transform
 
 from crypto_utils import DIGEST_SIZE
 from errors import Code, ProtocolViolation
+from wire.canonical import Reader, read_end, read_put, read_receipt, write_end, write_put, write_receipt
 from wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
 
 
@@ -36,6 +37,7 @@ class Kind(IntEnum):
     BYE = 14
 
 
+_DATA = int(Kind.DATA)
 _MESSAGE_HEADER = struct.Struct(">BI")
 _DATA_FIELDS = struct.Struct(">IQ")
 _DATA_HEADER = struct.Struct(">BIIQ")
@@ -48,6 +50,13 @@ OUTCOMES = ("stored", "already", "skipped", "folder")
 
 FieldCheck = Callable[[Any], Any]
 _Shape = TypeVar("_Shape")
+_Class = TypeVar("_Class")
+
+
+@dataclass_transform(frozen_default=True)
+def _shape(made: type[_Class]) -> type[_Class]:
+    """A message's class: frozen for whoever checks types; at run time that would cost as much as reading its body."""
+    return dataclass(slots=True, unsafe_hash=True)(made)
 
 
 def _refuse(*_: Any) -> NoReturn:
@@ -183,7 +192,7 @@ def _fields_of(shape: type[_Shape], value: Any) -> _Shape:
     return shape(*[check(value[name]) for name, check in checks.items()])
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Control:
     """Base of the messages with a JSON body: the same fields, each always present, and nothing else."""
 
@@ -193,10 +202,14 @@ class Control:
     def check(self) -> None:
         """What no field shows by itself: whether they fit each other. Raises ProtocolViolation."""
 
+    def text(self) -> str:
+        """The JSON body as text."""
+        return _write_fields(self)
+
     def body(self) -> bytes:
         """The JSON body alone."""
         try:
-            return _write_fields(self).encode()
+            return self.text().encode()
         except UnicodeEncodeError:
             raise ProtocolViolation("a lone surrogate") from None
 
@@ -205,7 +218,7 @@ class Control:
         return encode_message(self.KIND, self.body())
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Put(Control):
     """A file or folder is coming. `size` None: a pipe. `mtime` in ns since 1970. `mode`: permission bits."""
 
@@ -229,12 +242,15 @@ class Put(Control):
     mode: int | None
     policy: str
 
+    def text(self) -> str:
+        return write_put(self.id, self.transfer, self.path, self.kind, self.size, self.mtime, self.mode, self.policy)
+
     def check(self) -> None:
         if self.kind == FOLDER and self.size is not None:
             raise ProtocolViolation("a folder with a size")
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class End(Control):
     """The content of `id` is complete. `mac` covers the PUT as sent, the size and the digest."""
 
@@ -245,8 +261,11 @@ class End(Control):
     sha256: bytes
     mac: bytes
 
+    def text(self) -> str:
+        return write_end(self.id, self.size, self.sha256, self.mac)
 
-@dataclass(frozen=True, slots=True)
+
+@_shape
 class Cancel(Control):
     """The sender withdraws `id`, or has stopped after a REFUSE."""
 
@@ -255,7 +274,7 @@ class Cancel(Control):
     id: int
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Accept(Control):
     """Content of `id` is wanted from `offset`."""
 
@@ -272,7 +291,7 @@ def _code(value: Any) -> Code:
         raise ProtocolViolation("an unknown code") from None
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Refuse(Control):
     """`id` is not taken, or failed."""
 
@@ -282,7 +301,7 @@ class Refuse(Control):
     code: Code
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Check(Control):
     """Receiver: what is the digest of your first `size` bytes? (sha256 null.) Sender: this."""
 
@@ -293,7 +312,7 @@ class Check(Control):
     sha256: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Receipt(Control):
     """Decrypted, verified, flushed to the disk and visible under `path`. `time` in ns since 1970."""
 
@@ -313,8 +332,11 @@ class Receipt(Control):
     time: int
     outcome: str
 
+    def text(self) -> str:
+        return write_receipt(self.id, self.path, self.size, self.sha256, self.time, self.outcome)
 
-@dataclass(frozen=True, slots=True)
+
+@_shape
 class Get(Control):
     """The server is asked to become the sender of `path`, an empty one for all; `more`: another GET follows."""
 
@@ -325,7 +347,7 @@ class Get(Control):
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class ListFolder(Control):
     """The names in `path` that come behind `after`, in the order of their UTF-8 bytes."""
 
@@ -336,7 +358,7 @@ class ListFolder(Control):
     after: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Entry:
     """One name in an ENTRY message."""
 
@@ -352,7 +374,7 @@ class Entry:
     mtime: int
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Entries(Control):
     """One page of a listing; `more` says that another LIST, behind the last name, would bring more."""
 
@@ -363,7 +385,7 @@ class Entries(Control):
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Error(Control):
     """The connection ends, and why."""
 
@@ -372,17 +394,17 @@ class Error(Control):
     code: Code
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Ping:
     """A sign of life, with an empty body."""
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Bye:
     """This direction ends here, with an empty body. A direction that stops without it was cut."""
 
 
-@dataclass(frozen=True, slots=True)
+@_shape
 class Data:
     """Content of `id` at `offset`: a view into the record, to be used before the record's buffer is given back."""
 
@@ -397,6 +419,11 @@ Message = (
 
 _CONTROLS: dict[int, type[Control]] = {
     shape.KIND: shape for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Error)
+}
+_QUICK: dict[int, tuple[type[Control], Reader]] = {
+    Kind.PUT: (Put, read_put),
+    Kind.END: (End, read_end),
+    Kind.RECEIPT: (Receipt, read_receipt),
 }
 _EMPTY: dict[int, Ping | Bye] = {Kind.PING: Ping(), Kind.BYE: Bye()}
 
@@ -414,7 +441,7 @@ BYE_MESSAGE = encode_message(Kind.BYE, b"")
 
 def write_data_header(into: memoryview, id: int, offset: int, size: int) -> None:
     """Write the 17 bytes that stand before `size` bytes of content into the front of `into`."""
-    _DATA_HEADER.pack_into(into, 0, Kind.DATA, _DATA_FIELDS.size + size, id, offset)
+    _DATA_HEADER.pack_into(into, 0, _DATA, _DATA_FIELDS.size + size, id, offset)
 
 
 def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -432,7 +459,7 @@ def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += MESSAGE_HEADER_SIZE
         if size > end - at:
             raise ProtocolViolation("a message longer than its record")
-        if kind != Kind.DATA and size > CONTROL_LIMIT:
+        if kind != _DATA and size > CONTROL_LIMIT:
             raise ProtocolViolation("a control message over its ceiling")
         yield kind, text[at : at + size]
         at += size
@@ -440,7 +467,7 @@ def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 def decode_message(kind: int, body: memoryview) -> Message:
     """One message. Raises ProtocolViolation for an unknown type and for every body that its type does not have."""
-    if kind == Kind.DATA:
+    if kind == _DATA:
         size = len(body) - _DATA_FIELDS.size
         if not 0 < size <= DATA_SIZE:
             raise ProtocolViolation("content of a wrong size")
@@ -448,6 +475,9 @@ def decode_message(kind: int, body: memoryview) -> Message:
         if not 1 <= id <= MAX_ID or offset > MAX_INTEGER - size:
             raise ProtocolViolation("content for an impossible place")
         return Data(id, offset, body[_DATA_FIELDS.size :])
+    quick = _QUICK.get(kind)
+    if quick is not None and (fields := quick[1](body)) is not None:
+        return quick[0](*fields)  # type: ignore[return-value]
     shape = _CONTROLS.get(kind)
     if shape is not None:
         message = _fields_of(shape, _read_json(body))
