@@ -18,7 +18,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +27,7 @@ from disk.journal import Journal
 from disk.leftovers import JOURNAL, TRIAL, Leftovers
 from disk.private import open_private
 from errors import Code, Refused
+from values import value
 
 try:
     import fcntl
@@ -62,7 +62,7 @@ def link_unnamed(descriptor: int, name: str, folder: int) -> None:
     os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Incoming:
     """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns."""
 
@@ -74,7 +74,7 @@ class Incoming:
     policy: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Published:
     """A file that is visible under `path`: stored just now, `already` there, or another one and so `skipped`."""
 

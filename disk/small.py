@@ -11,6 +11,7 @@ import os
 from crypto_utils import random_bytes
 from disk.durable import disk_errors
 from disk.partials import Incoming, Partial, PartialArea, link_unnamed, lock
+from errors import Refused
 
 _MOST_HELD = 2 << 20
 
@@ -27,17 +28,21 @@ class Held:
 class Small(Partial):
     """The bytes of one small file."""
 
+    # What most of them never change.
+    sha256: bytes | None = None
+    kept: list[int] = []
+    resumable = compared = has_name = is_shared = False
+    refusal: Refused | None = None
+    hold = before = found = None
+    _journal_descriptor = -1
+    _temporary = ""
+
     def __init__(self, area: PartialArea, incoming: Incoming, held: Held) -> None:
         # Not the other one's beginning: there are ten thousand of these in a second, and they need none of it.
         self._area, self.incoming, self._held = area, incoming, held
         self.size = 0
-        self.sha256 = None
-        self.kept = []
-        self.resumable = self.compared = self.has_name = self.is_shared = False
-        self.hold = self.before = self.found = self.refusal = None
         self._content = b""
-        self._descriptor = self._journal_descriptor = -1
-        self._temporary = ""
+        self._descriptor = -1
 
     def write(self, content: memoryview) -> None:
         """Append `content`. Raises Refused."""
@@ -62,13 +67,15 @@ class Small(Partial):
 
     def finish(self, mode: int) -> int:
         """Put it on the disk, with mode and time; its descriptor, to be flushed. Raises Refused."""
+        mtime = self.incoming.mtime
         with disk_errors():
             self._to_disk()
             os.fchmod(self._descriptor, mode)
-            mtime = self.incoming.mtime
-            if mtime is not None:
-                with contextlib.suppress(OverflowError):  # a time that this file system can't hold
+            try:
+                if mtime is not None:
                     os.utime(self._descriptor, ns=(mtime, mtime))
+            except OverflowError:
+                pass  # a time that this file system can't hold
         return self._descriptor
 
     def link(self, name: str, folder: int) -> None:
@@ -97,8 +104,10 @@ class Small(Partial):
         self._content = b""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            with contextlib.suppress(OSError):
+            try:
                 os.close(descriptor)
+            except OSError:
+                pass
         if self._temporary:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary, dir_fd=self._area.folder)

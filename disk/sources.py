@@ -8,10 +8,10 @@ afterwards, the transfer of that file fails instead of mixing two states. Standa
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from errors import SourceError
+from values import value
 
 PERMISSIONS = 0o777
 _OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
@@ -159,7 +159,7 @@ def unreadable(name: str, problem: OSError) -> SourceError:
 # --- finding what is to be sent ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """A file or folder below a named source; `parts` is its path below that source, empty for the source itself.
 
@@ -175,7 +175,7 @@ class Found:
     identity: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Skipped:
     """Something that is not sent, and why; it counts as no failure."""
 

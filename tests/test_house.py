@@ -12,6 +12,7 @@ HOUSE = Path(__file__).resolve().parent.parent
 
 LEVELS = {
     "errors": -1,
+    "values": -1,
     "crypto_utils": 0,
     "config": 0,
     "disk.durable": 0,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import Code, ProtocolViolation
-from wire.canonical import read_end, read_put, read_receipt
+from wire.canonical import Reader, read_end, read_put, read_receipt
 from wire.messages import (
     BYE_MESSAGE,
     DATA_HEADER_SIZE,
@@ -538,7 +538,11 @@ def test_arbitrary_record_is_read_or_refused(record: bytes) -> None:
 
 # --- the quick readers take what the strict one takes -----------------------------------------------------------------
 
-QUICK = {Kind.PUT: (Put, read_put), Kind.END: (End, read_end), Kind.RECEIPT: (Receipt, read_receipt)}
+QUICK: dict[Kind, tuple[type[Control], Reader]] = {
+    Kind.PUT: (Put, read_put),
+    Kind.END: (End, read_end),
+    Kind.RECEIPT: (Receipt, read_receipt),
+}
 FILE_PUT = Put(3, TRANSFER, ("a b", ",", '"', "é\u2028", "\\n"), "file", 7, 1700000000000000000, 0o644, "replace")
 STORED = Receipt(3, ("a", ",", "\x7f"), 7, SHA256, 1700000000000000000, "already")
 
@@ -546,7 +550,7 @@ STORED = Receipt(3, ("a", ",", "\x7f"), 7, SHA256, 1700000000000000000, "already
 def slowly(kind: Kind, body: bytes) -> Control | None:
     """What the strict reader makes of a body; None when it refuses it."""
     with suppress(ProtocolViolation):
-        found = _fields_of(QUICK[kind][0], _read_json(memoryview(body)))
+        found: Control = _fields_of(QUICK[kind][0], _read_json(memoryview(body)))
         found.check()
         return found
     return None

@@ -8,12 +8,12 @@ made. This room knows no socket, no file, no clock and no key.
 import json
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, NoReturn, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from crypto_utils import DIGEST_SIZE
 from errors import Code, ProtocolViolation
+from values import value
 from wire.canonical import Reader, read_end, read_put, read_receipt, write_end, write_put, write_receipt
 from wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
 
@@ -50,13 +50,6 @@ OUTCOMES = ("stored", "already", "skipped", "folder")
 
 FieldCheck = Callable[[Any], Any]
 _Shape = TypeVar("_Shape")
-_Class = TypeVar("_Class")
-
-
-@dataclass_transform(frozen_default=True)
-def _shape(made: type[_Class]) -> type[_Class]:
-    """A message's class: frozen for whoever checks types; at run time that would cost as much as reading its body."""
-    return dataclass(slots=True, unsafe_hash=True)(made)
 
 
 def _refuse(*_: Any) -> NoReturn:
@@ -192,7 +185,7 @@ def _fields_of(shape: type[_Shape], value: Any) -> _Shape:
     return shape(*[check(value[name]) for name, check in checks.items()])
 
 
-@_shape
+@value
 class Control:
     """Base of the messages with a JSON body: the same fields, each always present, and nothing else."""
 
@@ -218,7 +211,7 @@ class Control:
         return encode_message(self.KIND, self.body())
 
 
-@_shape
+@value
 class Put(Control):
     """A file or folder is coming. `size` None: a pipe. `mtime` in ns since 1970. `mode`: permission bits."""
 
@@ -250,7 +243,7 @@ class Put(Control):
             raise ProtocolViolation("a folder with a size")
 
 
-@_shape
+@value
 class End(Control):
     """The content of `id` is complete. `mac` covers the PUT as sent, the size and the digest."""
 
@@ -265,7 +258,7 @@ class End(Control):
         return write_end(self.id, self.size, self.sha256, self.mac)
 
 
-@_shape
+@value
 class Cancel(Control):
     """The sender withdraws `id`, or has stopped after a REFUSE."""
 
@@ -274,7 +267,7 @@ class Cancel(Control):
     id: int
 
 
-@_shape
+@value
 class Accept(Control):
     """Content of `id` is wanted from `offset`."""
 
@@ -291,7 +284,7 @@ def _code(value: Any) -> Code:
         raise ProtocolViolation("an unknown code") from None
 
 
-@_shape
+@value
 class Refuse(Control):
     """`id` is not taken, or failed."""
 
@@ -301,7 +294,7 @@ class Refuse(Control):
     code: Code
 
 
-@_shape
+@value
 class Check(Control):
     """Receiver: what is the digest of your first `size` bytes? (sha256 null.) Sender: this."""
 
@@ -312,7 +305,7 @@ class Check(Control):
     sha256: bytes | None
 
 
-@_shape
+@value
 class Receipt(Control):
     """Decrypted, verified, flushed to the disk and visible under `path`. `time` in ns since 1970."""
 
@@ -336,7 +329,7 @@ class Receipt(Control):
         return write_receipt(self.id, self.path, self.size, self.sha256, self.time, self.outcome)
 
 
-@_shape
+@value
 class Get(Control):
     """The server is asked to become the sender of `path`, an empty one for all; `more`: another GET follows."""
 
@@ -347,7 +340,7 @@ class Get(Control):
     more: bool
 
 
-@_shape
+@value
 class ListFolder(Control):
     """The names in `path` that come behind `after`, in the order of their UTF-8 bytes."""
 
@@ -358,7 +351,7 @@ class ListFolder(Control):
     after: str | None
 
 
-@_shape
+@value
 class Entry:
     """One name in an ENTRY message."""
 
@@ -374,7 +367,7 @@ class Entry:
     mtime: int
 
 
-@_shape
+@value
 class Entries(Control):
     """One page of a listing; `more` says that another LIST, behind the last name, would bring more."""
 
@@ -385,7 +378,7 @@ class Entries(Control):
     more: bool
 
 
-@_shape
+@value
 class Error(Control):
     """The connection ends, and why."""
 
@@ -394,17 +387,17 @@ class Error(Control):
     code: Code
 
 
-@_shape
+@value
 class Ping:
     """A sign of life, with an empty body."""
 
 
-@_shape
+@value
 class Bye:
     """This direction ends here, with an empty body. A direction that stops without it was cut."""
 
 
-@_shape
+@value
 class Data:
     """Content of `id` at `offset`: a view into the record, to be used before the record's buffer is given back."""
 
