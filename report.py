@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -143,20 +144,20 @@ def no_log(name: str) -> logging.Logger:
 # --- The screen -------------------------------------------------------------------------------------------------------
 
 
-def _write(stream: TextIO | None, line: str) -> None:
+def _write(stream: TextIO | None, *lines: str) -> None:
     if stream is None:  # closed before we were started
         return
     try:
-        text = escape(line) + "\n"
+        text = "\n".join([*map(escape, lines), ""])
         stream.write(text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8"))
         stream.flush()
     except (OSError, ValueError):
         pass  # the reader has left, the disk behind it is full, or it is closed; the work goes on
 
 
-def say(line: str) -> None:
-    """One line of result, on standard output."""
-    _write(sys.stdout, line)
+def say(*lines: str) -> None:
+    """Lines of result, on standard output."""
+    _write(sys.stdout, *lines)
 
 
 def warn(line: str) -> None:
@@ -164,9 +165,9 @@ def warn(line: str) -> None:
     _write(sys.stderr, f"warning: {line}")
 
 
-def note(line: str) -> None:
-    """One line that is neither result nor trouble, on standard error."""
-    _write(sys.stderr, line)
+def note(*lines: str) -> None:
+    """Lines that are neither result nor trouble, on standard error."""
+    _write(sys.stderr, *lines)
 
 
 def fail(problem: TransferError, what: str = "") -> None:
@@ -273,7 +274,10 @@ class Reporter:
 
     def __init__(self, log: logging.Logger, quiet: bool, as_json: bool, receipts: TextIO | None) -> None:
         self._own_log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
-        self._arrived: list[str] = []  # lines for the log that need not be there before the next pause
+        self._at_once = as_json or receipts is not None  # somebody's program waits for each
+        self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
+        self._pausing = threading.Lock()
+        self._is_verbose = log.isEnabledFor(logging.DEBUG)
         self._progress = Progress(None, shown=False)
         self._lock = threading.Lock()
         self._told = 0.0
@@ -292,8 +296,12 @@ class Reporter:
     def pause(self) -> None:
         """Nothing more has arrived for now: what was not worth a write of its own goes to the log."""
         if self._arrived:
-            lines, self._arrived = self._arrived, []
-            self._own_log.info(lines)
+            with self._pausing:  # several threads may come at once
+                lines = [self._arrived.popleft() for _ in range(len(self._arrived))]
+                if lines:
+                    self._own_log.info([logged for logged, _ in lines])
+                    if not self._at_once:
+                        self._say(*[said for _, said in lines])
 
     def to_standard_error(self) -> None:
         """Standard output is taken by content: results go elsewhere."""
@@ -318,6 +326,7 @@ class Reporter:
 
     def end(self) -> None:
         """Take the bar away."""
+        self.pause()
         self._progress.close()
 
     def _event(self, event: str, **fields: object) -> bool:
@@ -327,10 +336,10 @@ class Reporter:
                 self._result(json.dumps({"event": event, **fields}, ensure_ascii=True))
         return self._json
 
-    def _say(self, line: str) -> None:
+    def _say(self, *lines: str) -> None:
         if not self._quiet and not self._json:
             with self._lock:
-                self._progress.above(lambda: self._result(line))
+                self._progress.above(lambda: self._result(*lines))
 
     def note(self, line: str) -> None:
         """One line on standard error about the run, such as a new try."""
@@ -340,9 +349,11 @@ class Reporter:
 
     def started(self, name: str, path: str, size: int | None) -> None:
         """One file is announced."""
-        self._own_log.debug("started: %s as %s, %s bytes", name, path, size)
+        if self._is_verbose:
+            self._own_log.debug("started: %s as %s, %s bytes", name, path, size)
         self._progress.name(name)
-        self._event("started", name=name, path=path, size=size)
+        if self._json:
+            self._event("started", name=name, path=path, size=size)
 
     def checking(self, name: str, count: int) -> None:
         """`count` more bytes were read to compare them."""
@@ -371,8 +382,7 @@ class Reporter:
         """`count` more bytes of content were sent or received."""
         self.bytes_moved += count
         self._progress.advance(count)
-        now = time.monotonic()
-        if self._json and now - self._told >= _EVENT_SECONDS:
+        if self._json and (now := time.monotonic()) - self._told >= _EVENT_SECONDS:
             self._told = now
             self._event("progress", bytes=self.bytes_moved)
 
@@ -381,10 +391,13 @@ class Reporter:
         self.delivered_count += 1
         self.bytes_done += size
         digest = sha256.hex()
-        self._arrived.append(f"receipt ({outcome}): {path}, {size} bytes, SHA-256 {digest}")
+        logged = f"receipt ({outcome}): {path}, {size} bytes, SHA-256 {digest}"
+        word = "there already" if outcome == "already" else "delivered"
+        said = f"{word}: {path}  {size:,} bytes  SHA-256 {digest}"
+        self._arrived.append((logged, said))
         if len(self._arrived) >= _MOST_LINES:
             self.pause()
-        if self._quiet and not self._json and self._receipts is None:
+        if not self._at_once:
             return
         receipt = {"name": name, "path": path, "size": size, "sha256": digest, "time": _utc(time_ns)}
         if self._receipts is not None:
@@ -395,8 +408,7 @@ class Reporter:
                 self._receipts = None  # said once
                 self.failed("the receipts", SourceError(f"can't be written ({problem.strerror})", "Free some space"))
         if not self._event("delivered", outcome=outcome, **receipt):
-            word = "there already" if outcome == "already" else "delivered"
-            self._say(f"{word}: {path}  {size:,} bytes  SHA-256 {sha256.hex()}")
+            self._say(said)
 
     def skipped(self, name: str, why: str) -> None:
         """Left out on purpose: no failure."""
