@@ -204,6 +204,7 @@ class _Taking:
 
     def __init__(self, log: _Log) -> None:
         self._own_log = log
+        self._is_verbose = log.isEnabledFor(logging.DEBUG)
         self._stored: list[str] = []  # lines for the log; a group's are written together
 
     @property
@@ -217,7 +218,8 @@ class _Taking:
             self._own_log.info(lines)
 
     def taking(self, put: Put, size: int | None) -> None:
-        self._own_log.debug("taking %s, %s bytes", show_path(put.path), size)
+        if self._is_verbose:
+            self._own_log.debug("taking %s, %s bytes", show_path(put.path), size)
 
     def resumed(self, put: Put, offset: int) -> None:
         self._log.info("resumed %s from byte %d on", show_path(put.path), offset)

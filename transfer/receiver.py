@@ -74,6 +74,11 @@ class Events(Protocol):
 class _Arriving:
     """One announced file on its way in. `partial` is None once nothing of it is wanted: what still comes is dropped."""
 
+    __slots__ = (
+        *("asked", "body", "digest", "incoming", "kept", "last_seen", "partial", "put", "resumable", "size", "told"),
+        *("twin", "unasked"),
+    )
+
     def __init__(self, put: Put, body: bytes, incoming: Incoming | None) -> None:
         self.put, self.body, self.incoming = put, body, incoming
         self.partial: Partial | None = None
@@ -84,14 +89,8 @@ class _Arriving:
         self.size = 0
         self.last_seen = False
         self.told = False  # a receipt or a refusal was sent
-
-    @property
-    def resumable(self) -> bool:
-        return self.put.size is not None and self.put.size > UNASKED_LIMIT
-
-    @property
-    def unasked(self) -> bool:
-        return self.put.size is not None and self.put.size <= UNASKED_LIMIT
+        self.resumable = put.size is not None and put.size > UNASKED_LIMIT
+        self.unasked = put.size is not None and put.size <= UNASKED_LIMIT
 
 
 class Receiver:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 _WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
 _FILE_BITS = 0o666
+_ROOM = 256  # once the window is full: files that it has to have room for before more are announced
+_ANSWERS = (Receipt, Accept, Refuse, Check)
 
 Arrived = tuple[Message, memoryview] | None
 
@@ -90,6 +92,11 @@ class Events(Protocol):
 class _Outgoing:
     """One announced item, until it is settled (RECEIPT, REFUSE or withdrawn) and closed (END or CANCEL sent)."""
 
+    __slots__ = (
+        *("accepted", "asked", "begun", "body", "checked", "closed", "digest", "item", "put", "settled", "sha256"),
+        *("source", "unasked"),
+    )
+
     def __init__(self, item: Item, source: Source | None, put: Put) -> None:
         self.item, self.source, self.put, self.body = item, source, put, put.body()
         self.settled = False
@@ -100,10 +107,7 @@ class _Outgoing:
         self.digest: _Hash = new_digest()
         self.checked = 0  # the size of the last CHECK that was answered; `digest` has so many bytes of the source
         self.sha256: bytes | None = None
-
-    @property
-    def unasked(self) -> bool:
-        return self.source is None or (self.put.size is not None and self.put.size <= UNASKED_LIMIT)
+        self.unasked = source is None or (put.size is not None and put.size <= UNASKED_LIMIT)
 
 
 class Sender:
@@ -125,7 +129,9 @@ class Sender:
             events,
             pace,
         )
-        self._state = threading.Condition()
+        self._lock = threading.Lock()
+        self._state = threading.Condition(self._lock)
+        self._is_awaited = False  # by the thread that packs: what it needs may be here now
         self._open: dict[int, _Outgoing] = {}
         self._todo: deque[tuple[_Outgoing, Message | None]] = deque()
         self._waiting = 0
@@ -223,9 +229,11 @@ class Sender:
         with self._state:
             if not self._todo and wait:
                 self._channel.flush()
-                before = len(self._open)
-                while not self._todo and len(self._open) == before and not self._over:
+                enough = len(self._open) - (_ROOM if len(self._open) >= WINDOW else 1)
+                self._is_awaited = True
+                while not self._todo and len(self._open) > enough and not self._over:
                     self._state.wait()
+                self._is_awaited = False
             if not self._todo:
                 self._raise_problem()
                 self._channel.check()
@@ -335,20 +343,21 @@ class Sender:
 
     def _settle(self, outgoing: _Outgoing) -> bool:
         """Nothing more is expected from the receiver about this item; True the first time, to tell about it once."""
-        with self._state:
+        with self._lock:
             first, outgoing.settled = not outgoing.settled, True
             self._forget(outgoing)
             return first
 
     def _close(self, outgoing: _Outgoing) -> None:
-        with self._state:
+        with self._lock:
             outgoing.closed = True
             self._forget(outgoing)
 
     def _forget(self, outgoing: _Outgoing) -> None:
         if outgoing.settled and outgoing.closed:
             self._open.pop(outgoing.put.id, None)
-            self._state.notify_all()
+            if self._is_awaited:
+                self._state.notify_all()
 
     # --- the thread that takes the answers ---
 
@@ -359,6 +368,7 @@ class Sender:
                     self._answer(arrived[0])
                 else:
                     self._events.pause()
+            self._events.pause()
         except BaseException as problem:  # whatever it is, the sending thread raises it
             self._problem = problem
             self._channel.stop(problem)
@@ -367,7 +377,7 @@ class Sender:
             self._state.notify_all()
 
     def _answer(self, message: Message) -> None:
-        if not isinstance(message, Accept | Refuse | Receipt | Check):
+        if not isinstance(message, _ANSWERS):
             raise ProtocolViolation("a message that no receiver sends")
         if message.id > self._last_id:
             raise ProtocolViolation("an answer about nothing of ours")
