@@ -48,6 +48,8 @@ class disk_errors:
         pass
 
     def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        if problem is None:
+            return
         if isinstance(problem, OSError):
             raise refusal(problem) from problem
         if isinstance(problem, UsageError):

@@ -29,6 +29,8 @@ from errors import IntegrityError, ProtocolViolation, Refused, SourceError, Tran
 from report import show_path
 from wire.channel import Channel
 from wire.messages import (
+    DATA_HEADER_SIZE,
+    END_SIZE_LIMIT,
     FILE,
     FOLDER,
     Accept,
@@ -42,6 +44,7 @@ from wire.messages import (
     Refuse,
     encode_message,
     file_mac_input,
+    write_data_header,
 )
 from wire.pace import Pace
 from wire.protocol import DATA_SIZE, TRANSFER_ID_SIZE, UNASKED_LIMIT, WINDOW
@@ -200,29 +203,41 @@ class Sender:
         put = Put(self._last_id, item.transfer, item.target, kind, size, mtime, mode, item.policy)
         outgoing = self._open[put.id] = _Outgoing(item, source, put)
         self._events.started(item, size)
-        self._channel.send(encode_message(Kind.PUT, outgoing.body))
+        message = encode_message(Kind.PUT, outgoing.body)
+        if source is not None and outgoing.unasked:
+            outgoing.begun = True
+            self._send_unasked(outgoing, source, message, size or 0)
+            return
+        self._channel.send(message)
         if not outgoing.unasked:
             self._waiting += 1
-        elif source is not None:
-            outgoing.begun = True
-            self._send_unasked(outgoing, source, size or 0)
 
-    def _send_unasked(self, outgoing: _Outgoing, source: Source, size: int) -> None:
-        """The content of a small file, and END; or CANCEL, when it can't be read as it was."""
+    def _send_unasked(self, outgoing: _Outgoing, source: Source, message: bytes, size: int) -> None:
+        """A small file, in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was."""
+        start = len(message)
+        room = self._channel.room(start + DATA_HEADER_SIZE + size + END_SIZE_LIMIT)
+        room[:start] = message
         try:
+            end = start
             if size:
-                room = self._channel.content_room(size)
-                if source.read_into(room) < size:
+                end += DATA_HEADER_SIZE + size
+                content = room[start + DATA_HEADER_SIZE : end]
+                if source.read_into(content) < size:
                     raise changed(outgoing.item.name)
-                outgoing.digest.update(room)
-                self._channel.content_done(outgoing.put.id, 0, size)
-                self._events.progress(outgoing.item, size)
-                self._pace.spend(size)
+                outgoing.digest.update(content)
+                write_data_header(room[start:], outgoing.put.id, 0, size)
             source.check_unchanged()
         except SourceError as problem:
+            self._channel.done(start)
             self._withdraw(outgoing, source, problem)
-        else:
-            self._end(outgoing, source, size)
+            return
+        last = self._last_word(outgoing, source, size)
+        room[end : end + len(last)] = last
+        self._channel.done(end + len(last))
+        if size:
+            self._events.progress(outgoing.item, size)
+            self._pace.spend(size)
+        self._close(outgoing)
 
     def _serve(self, wait: bool) -> bool:
         """Do one thing that an answer asks for, if there is one. With `wait`, until something happens."""
@@ -312,14 +327,19 @@ class Sender:
         self._end(outgoing, source, size)
 
     def _end(self, outgoing: _Outgoing, source: Source, size: int) -> None:
+        last = self._last_word(outgoing, source, size)
+        if outgoing.sha256 is not None:
+            self._events.sealed(outgoing.item, size, outgoing.sha256)
+        self._channel.send(last)
+        self._close(outgoing)
+
+    def _last_word(self, outgoing: _Outgoing, source: Source, size: int) -> bytes:
+        """END for what was read to its end."""
         source.close()
         sha256 = outgoing.digest.digest()
         proof = self._mac.of(*file_mac_input(outgoing.body, size, sha256))
         outgoing.sha256 = outgoing.item.sha256 = sha256
-        if not outgoing.unasked:  # a small one's receipt is as good as here
-            self._events.sealed(outgoing.item, size, sha256)
-        self._channel.send(End(outgoing.put.id, size, sha256, proof).encode())
-        self._close(outgoing)
+        return End(outgoing.put.id, size, sha256, proof).encode()
 
     def _send_data(self, outgoing: _Outgoing, source: Source, offset: int) -> int | None:
         """The final size once the whole content is sent; None when the receiver has settled it meanwhile."""

@@ -29,8 +29,8 @@ from wire.messages import (
     PING_MESSAGE,
     Bye,
     Error,
+    Kind,
     Message,
-    Ping,
     decode_message,
     split_record,
     write_data_header,
@@ -45,6 +45,8 @@ from wire.protocol import (
     frame_header,
     frame_size,
 )
+
+_FIRST_OF_OURS = int(Kind.PING)  # PING, ERROR and BYE are the channel's own business
 
 # Implementation constants: the other end does not notice them.
 _INLINE = 32 * 1024  # a record up to this size is not worth a worker nor a large buffer
@@ -251,6 +253,14 @@ class Channel:
         self._room(len(message))[:] = message
         self._filled += len(message)
 
+    def room(self, size: int) -> memoryview:
+        """A view of `size` bytes to be filled with whole messages, back to back, then named by `done`."""
+        return self._room(size)
+
+    def done(self, size: int) -> None:
+        """The first `size` bytes of the room are messages."""
+        self._filled += size
+
     def content_room(self, size: int) -> memoryview:
         """A view of `size` bytes to be filled with content, then named by `content_done`."""
         return self._room(DATA_HEADER_SIZE + size)[DATA_HEADER_SIZE:]
@@ -427,16 +437,14 @@ class Channel:
                     if said_bye:
                         raise ProtocolViolation("a message behind BYE")
                     message = decode_message(kind, body)
-                    if isinstance(message, Ping):
-                        continue
-                    if isinstance(message, Error):
-                        raise PeerStopped(message.code)
-                    if isinstance(message, Bye):
-                        said_bye = True
-                    else:
+                    if kind < _FIRST_OF_OURS:
                         if self._answer_bytes > _UNREAD_BYTES:
                             self._wait_until_answers_left()
                         yield message, body
+                    elif isinstance(message, Error):
+                        raise PeerStopped(message.code)
+                    elif isinstance(message, Bye):
+                        said_bye = True
                 if said_bye:
                     return
             except BaseException as problem:

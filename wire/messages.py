@@ -43,6 +43,7 @@ _DATA_FIELDS = struct.Struct(">IQ")
 _DATA_HEADER = struct.Struct(">BIIQ")
 MESSAGE_HEADER_SIZE = _MESSAGE_HEADER.size
 DATA_HEADER_SIZE = _DATA_HEADER.size
+END_SIZE_LIMIT = 256  # no END is longer
 
 FILE, FOLDER = "file", "folder"
 POLICIES = ("fail", "rename", "replace", "skip")
