@@ -221,13 +221,12 @@ class UserFolder(Visible):
         return partial
 
     def _room(self, incoming: Incoming, resumable: bool) -> Partial:
-        is_small = not resumable and incoming.size is not None
-        with disk_errors():
-            if is_small and self.area.can_be_unnamed:
-                small = Small(self.area, incoming, self._held)
-                if self.allowance.is_limited:  # else it is here before it could be told that it has no room
+        if not resumable and incoming.size is not None and self.area.can_be_unnamed:
+            small = Small(self.area, incoming, self._held)
+            if self.allowance.is_limited:  # else it is here before it could be told that it has no room
+                with disk_errors():
                     self._reserve_small(small)
-                return small
+            return small
         return self.allowance.try_twice(lambda: self._begin(incoming, resumable))
 
     def _reserve_small(self, small: Small) -> None:
@@ -344,22 +343,28 @@ class UserFolder(Visible):
         return problems
 
     def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Published | Refused:
-        incoming = partial.incoming
         try:
-            with disk_errors(), partial.held() if partial.resumable else _NOTHING:
-                if partial.refusal is not None:
-                    return self._find(partial, partial.refusal)
-                publish = self._replace if incoming.policy == "replace" else self._link
-                published = publish(partial, folder_of(incoming.path[:-1]))
-                if partial.hold is not None and not published.skipped and not published.already:
-                    partial.hold.published(partial.size)
-                if partial.resumable:
+            with disk_errors():
+                if not partial.resumable:
+                    return self._publish_held(partial, folder_of)
+                with partial.held():
+                    published = self._publish_held(partial, folder_of)
                     partial.discard()  # its hidden name, before anybody can take it up
-            return published
+                    return published
         except Refused as problem:
             return problem
         finally:
             partial.discard()
+
+    def _publish_held(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Published:
+        incoming = partial.incoming
+        if partial.refusal is not None:
+            return self._find(partial, partial.refusal)
+        publish = self._replace if incoming.policy == "replace" else self._link
+        published = publish(partial, folder_of(incoming.path[:-1]))
+        if partial.hold is not None and not published.skipped and not published.already:
+            partial.hold.published(partial.size)
+        return published
 
     def _find(self, partial: Partial, refusal: Refused) -> Published:
         """For what has no room: whether it needs none. Raises `refusal` when it does."""
