@@ -10,10 +10,9 @@ from pathlib import Path
 
 from disk.durable import disk_errors
 from disk.folders import open_folder
+from disk.partials import LOCAL_PARTIAL_AREA
 from disk.storage import Rules, UserFolder, umask_of_process
 from errors import UsageError
-
-LOCAL_PARTIAL_AREA = ".secure-file-transfer-partial"
 
 
 def open_local(base: Path, rules: Rules) -> "UserFolder":

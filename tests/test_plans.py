@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from disk.local import LOCAL_PARTIAL_AREA
-from disk.partials import Incoming, Published
+from disk.partials import LOCAL_PARTIAL_AREA, Incoming, Published
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, no_log
 from transfer.plans import Fetching, Sending, is_regular, names_in_order, parts_of

@@ -10,17 +10,19 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from disk.folders import Twin
-from disk.local import LOCAL_PARTIAL_AREA
 from disk.names import judge_path
-from disk.partials import Incoming, Partial, Published
+from disk.partials import LOCAL_PARTIAL_AREA, Incoming, Partial, Published
 from disk.sources import FileSource, Found, PipeSource, Skipped, Source, walk
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, show_path
-from transfer.receiver import Folder
 from transfer.sender import Item
 from wire.messages import Put, Receipt
+
+if TYPE_CHECKING:  # who only sends need not wait for what receives
+    from disk.folders import Twin
+    from transfer.receiver import Folder
 
 PIPE = "-"
 _ALL_BITS = 0o777
@@ -221,7 +223,7 @@ class Fetching:
         mode = None if put.mode is None else put.mode & (self._mask if put.kind == "file" else _ALL_BITS)
         return Incoming(put.transfer, path, put.size, put.mtime, mode, self._policy)
 
-    def remembering(self, folder: Folder) -> Folder:
+    def remembering(self, folder: "Folder") -> "Folder":
         """`folder`, which needs no second look at what this run has fetched already."""
         return _Remembering(folder, self._done)
 
@@ -290,12 +292,12 @@ class Fetching:
 class _Remembering:
     """A folder that answers for what was fetched by an earlier connection of this run."""
 
-    def __init__(self, folder: Folder, done: dict[tuple[Parts, int | None, int | None], Published]) -> None:
+    def __init__(self, folder: "Folder", done: dict[tuple[Parts, int | None, int | None], Published]) -> None:
         self._folder, self._done = folder, done
         self.commit, self.finish_folders = folder.commit, folder.finish_folders
         self.begin_anyway, self.make_folder = folder.begin_anyway, folder.make_folder
 
-    def begin(self, incoming: Incoming, resumable: bool) -> Partial | Published | Twin:
+    def begin(self, incoming: Incoming, resumable: bool) -> "Partial | Published | Twin":
         known = self._done.get((incoming.path, incoming.size, incoming.mtime))
         return self._folder.begin(incoming, resumable) if known is None else known
 
