@@ -464,6 +464,9 @@ def _local_user() -> str:
 
 
 if __name__ == "__main__":
-    status = main()
+    try:
+        status = main()
+    except SystemExit as told:  # --help, or what can't be used
+        status = int(told.code or 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: now it would only be a traceback
     leave(status)

