@@ -42,7 +42,8 @@ def _is_plain(path: tuple[str, ...]) -> bool:
     """
     text = f"/{'/'.join(path)}/"
     return (
-        len(text) <= MAX_COMPONENT
+        len(path) <= MAX_DEPTH
+        and len(text) <= MAX_COMPONENT
         and text.isascii()
         and text.isprintable()
         and text.count("/") == len(path) + 1  # none within a component

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
 _FILE_BITS = 0o666
-_ROOM = 256  # once the window is full: files that it has to have room for before more are announced
+_ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _ANSWERS = (Receipt, Accept, Refuse, Check)
 
 Arrived = tuple[Message, memoryview] | None
@@ -244,7 +244,7 @@ class Sender:
         with self._state:
             if not self._todo and wait:
                 self._channel.flush()
-                enough = len(self._open) - (_ROOM if len(self._open) >= WINDOW else 1)
+                enough = len(self._open) - (max(1, WINDOW // _ROOM) if len(self._open) >= WINDOW else 1)
                 self._is_awaited = True
                 while not self._todo and len(self._open) > enough and not self._over:
                     self._state.wait()
