@@ -100,9 +100,7 @@ class Channel:
         self._filled = 0
         self._answers: deque[bytes] = deque()
         self._answer_bytes = 0
-        self._consumer = (
-            0  # the thread that is at a message: its answers may gather until it is through with the record
-        )
+        self._consumer = 0  # the thread that is at a message: its answers gather until it is through with the record
         self._sending: deque[_Record] = deque()
         self._next_sent = 0
         self._no_more = False
