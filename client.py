@@ -286,6 +286,8 @@ class _Run:
             channel.post(ListFolder(asked, path, self._listed).encode())
             page = next(messages, None)
             if isinstance(page, Refuse) and page.id == asked:
+                if page.code is Code.STOPPING:
+                    raise PeerStopped(page.code)
                 self._reporter.failed(name or "your folder", Refused(page.code))
                 break
             if not isinstance(page, Entries) or page.id != asked or (page.more and not page.entries):

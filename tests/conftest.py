@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -24,6 +25,9 @@ RunHere = Callable[..., Result]
 _MEMORY, _ENOUGH = "/dev/shm", 2 << 30
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ and os.path.isdir(_MEMORY) and shutil.disk_usage(_MEMORY).free > _ENOUGH:
     os.environ["PYTEST_DEBUG_TEMPROOT"] = _MEMORY
+
+# Started in the background of a script, we and all our programs would ignore what the tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _boxes = count(1)
 

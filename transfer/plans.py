@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from disk.names import judge_path
 from disk.partials import LOCAL_PARTIAL_AREA, Incoming, Partial, Published
 from disk.sources import FileSource, Found, PipeSource, Skipped, Source, walk
-from errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
+from errors import Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, show_path
 from transfer.sender import Item
 from wire.messages import Put, Receipt
@@ -280,6 +280,8 @@ class Fetching:
     def not_given(self, id: int, problem: Refused) -> None:
         if id > len(self.wanted):
             raise ProtocolViolation("a refusal of what was not asked for")
+        if problem.code is Code.STOPPING:  # it is there again soon, perhaps
+            raise PeerStopped(problem.code)
         self._answered.add(self.wanted[id - 1][-1:])
         self._reporter.failed(show_path(self.wanted[id - 1]) or "your folder", problem)
 

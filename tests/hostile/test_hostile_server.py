@@ -492,6 +492,23 @@ def test_listing_of_evil_names_leaves_a_terminal_as_it_is(tmp_path: Path) -> Non
     assert "pwned" in terminal.screen
 
 
+def stopping(session: Session) -> None:
+    """An honest one that is told to stop just when somebody has logged in."""
+    session.hear()
+    session.say(control("REFUSE", id=1, code="stopping"), message("BYE"))
+
+
+@pytest.mark.parametrize("job", ["send", "fetch", "list"])
+def test_server_that_stops_before_the_job_has_refused_nothing(tmp_path: Path, job: str) -> None:
+    """The job is not done, and worth another try: exit 4, not 1."""
+    source = tmp_path / "x"
+    source.write_bytes(CONTENT)
+    jobs = {"send": (source, "box/x"), "fetch": ("--get", "box", f"{tmp_path / 'here'}/"), "list": ("--list", "box")}
+    result = meet(served(stopping), tmp_path, *jobs[job])
+    assert (result.status, len(result.err.splitlines())) == (LOST, 1)
+    assert "shutting down" in result.err
+
+
 def page(name: object, kind: str = "file", times: int = 1, id: int = 1, more: bool = False) -> bytes:
     """An ENTRY that has one name so many times."""
     return control("ENTRY", id=id, entries=[{"name": name, "kind": kind, "size": 0, "mtime": 0}] * times, more=more)
