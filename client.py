@@ -6,11 +6,14 @@ growing pauses, by a process that has logged in before; a refused login never is
 everything that was named a receipt is here. Each error is one line.
 """
 
+import _thread
 import argparse
 import contextlib
+import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,6 +49,7 @@ _LOGIN_SECONDS = 30
 _MEMORY = 64 << 20
 _LONGEST_PAUSE = 30
 _BUSY_PAUSE = 2.0
+_MOMENT = 0.01
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
 
 _EXIT_CODES = """\
@@ -456,6 +460,14 @@ class _Run:
         return keys
 
 
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C while Python cleans up an object is lost there, with a traceback: let it come again, a moment later."""
+    if lost.exc_type is KeyboardInterrupt:
+        threading.Timer(_MOMENT, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def _local_user() -> str:
     import getpass
 
@@ -466,6 +478,10 @@ def _local_user() -> str:
 
 
 if __name__ == "__main__":
+    sys.unraisablehook = _interrupt_again
+    gc.set_threshold(
+        20_000, 20, 50
+    )  # some dozen small files make as many objects as it looks at by default, and no cycle
     try:
         status = main()
     except SystemExit as told:  # --help, or what can't be used

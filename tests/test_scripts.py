@@ -341,6 +341,30 @@ runpy.run_path({str(HOME / "client.py")!r}, run_name="__main__")
     assert "host " in done.stdout
 
 
+def test_interruption_while_an_object_is_cleaned_up_is_not_lost(tmp_path: Path) -> None:
+    """There Python can only say that it ignores it."""
+    script = f"""
+import os, runpy, signal, sys, threading
+import wire.link
+class Left:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+def connect(*_):
+    Left()
+    threading.Event().wait(20)
+wire.link.connect = connect
+sys.argv[1:] = ["--user=u", "--client-log={tmp_path / "log"}", "--list"]
+runpy.run_path({str(HOME / "client.py")!r}, run_name="__main__")
+"""
+    environment = {**clean_environment(), "SFT_PASSWORD": "x", "PYTHONPATH": str(HOME)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 # --- Receipts ---------------------------------------------------------------------------------------------------------
 
 
