@@ -479,9 +479,8 @@ def _local_user() -> str:
 
 if __name__ == "__main__":
     sys.unraisablehook = _interrupt_again
-    gc.set_threshold(
-        20_000, 20, 50
-    )  # some dozen small files make as many objects as it looks at by default, and no cycle
+    # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
+    gc.set_threshold(20_000, 20, 50)
     try:
         status = main()
     except SystemExit as told:  # --help, or what can't be used
