@@ -49,7 +49,7 @@ _LOGIN_SECONDS = 30
 _MEMORY = 64 << 20
 _LONGEST_PAUSE = 30
 _BUSY_PAUSE = 2.0
-_MOMENT = 0.01
+_MOMENT = 0.01  # seconds: Python has left the cleaning up by then
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
 
 _EXIT_CODES = """\

@@ -248,12 +248,7 @@ class Eax:
     def _last_of_chain(self, before: bytes, text: Buffer) -> bytes:
         """The last block of CBC, which gives out all of them: into the same memory again and again if they are many."""
         size = len(text)
-        room = bytearray(0 if size > _LARGE else size)
-        if size > _LARGE:
-            with contextlib.suppress(IndexError):
-                room = _rooms.pop()
-        if len(room) < size:
-            room = bytearray(size)
+        room = _room_of(size) if size > _LARGE else bytearray(size)
         AES.new(self._key, AES.MODE_CBC, iv=before).encrypt(text, output=memoryview(room)[:size])
         last = bytes(room[size - _BLOCK : size])
         if size > _LARGE:
@@ -271,6 +266,14 @@ class Eax:
     def tag(self, start: int, header: Buffer, ciphertext: memoryview) -> bytes:
         """The tag, 16 bytes."""
         return (start ^ self._omac(1, header) ^ self._omac(2, ciphertext)).to_bytes(_BLOCK, "big")
+
+
+def _room_of(size: int) -> bytearray:
+    """At least `size` bytes, which were used before if there are any."""
+    with contextlib.suppress(IndexError):
+        if len(room := _rooms.pop()) >= size:
+            return room
+    return bytearray(size)
 
 
 def _doubled(block: int) -> int:
