@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from crypto_utils import KEY_SIZE, STRETCHED_SIZE, Random, digest, equal, hkdf_expand, hkdf_extract, mac, random_bytes
 from errors import IntegrityError, LoginRefused
 
-from Crypto.PublicKey import ECC
 from Crypto.PublicKey.ECC import EccPoint  # type: ignore[attr-defined]  # documented there, not marked as exported
 
 # isort: on
@@ -31,7 +30,8 @@ POINT_SIZE = 65
 CONFIRM_SIZE = 32
 SCALAR_SIZE = 32
 
-# The order of P-256 (its cofactor h is 1).
+# P-256 (NIST SP 800-186): its field's prime, and the order of its points (the cofactor h is 1).
+_PRIME = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _SEC1_UNCOMPRESSED = 4
 
@@ -41,11 +41,16 @@ def decode_point(encoded: bytes) -> EccPoint:
 
     Raises IntegrityError for any other form, a point off the curve, coordinates of p or more, and the identity.
     """
-    # The library's import_key would also take compressed points, DER, PEM, and 65 bytes 04 00..00 as the identity.
+    # The library's import_key would also take compressed points, DER and PEM, and sets up its ten curves for that, which
+    # takes a process 20 ms. EccPoint looks whether a point is on the curve, but it reduces coordinates modulo the prime
+    # and takes two zeros for the identity.
     if len(encoded) != POINT_SIZE or encoded[0] != _SEC1_UNCOMPRESSED:
         raise IntegrityError("not an uncompressed P-256 point")
+    x, y = (int.from_bytes(encoded[at : at + SCALAR_SIZE], "big") for at in (1, 1 + SCALAR_SIZE))
+    if x >= _PRIME or y >= _PRIME:
+        raise IntegrityError("not a point of P-256")
     try:
-        point = ECC.import_key(encoded, curve_name="P-256").pointQ
+        point = EccPoint(x, y, "P-256")
     except ValueError:
         raise IntegrityError("not a point of P-256") from None
     if point.is_point_at_infinity():
@@ -59,7 +64,7 @@ def encode_point(point: EccPoint) -> bytes:
     return bytes([_SEC1_UNCOMPRESSED]) + x.to_bytes(SCALAR_SIZE, "big") + y.to_bytes(SCALAR_SIZE, "big")
 
 
-# RFC 9383, section 4: M and N for P-256. Decoding them at import also warms up the library (25 to 60 ms).
+# RFC 9383, section 4: M and N for P-256. Decoding them at import also sets up the library's curve.
 M = decode_point(
     bytes.fromhex(
         "04886e2f97ace46e55ba9dd7242579f2993b64e16ef3dcab95afd497333d8fa12f"
