@@ -11,18 +11,17 @@ Rules: a value out of its range is an error, never silently another one. A limit
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
 DEFAULT_PORT = 7380
-_SCRIPT_FOLDER = Path(__file__).resolve().parent
-_DEFAULT_FILE = Path("~/.config/secure-file-transfer.toml")
+_SCRIPT_FOLDER = os.path.dirname(os.path.realpath(__file__))
+_DEFAULT_FILE = "~/.config/secure-file-transfer.toml"
 _TYPES = "string, whole number or true/false"
 
 
@@ -32,7 +31,9 @@ def _text(value: object) -> str:
     return value
 
 
-def _path(value: object) -> Path:
+def _path(value: object) -> "Path":
+    from pathlib import Path  # 5 ms that --help need not pay
+
     if not _text(value):
         raise ValueError("is empty")
     return Path(os.path.expanduser(_text(value)))
@@ -98,43 +99,69 @@ def parse_size(value: object) -> int:
     return number * _UNITS[unit]
 
 
+class Setting(NamedTuple):
+    """One setting: its default as the file would have it (None: it has none), how it is read, and what help says."""
+
+    default: Any
+    parse: Callable[[object], Any]
+    words: str
+    value_name: str
+
+
 def _setting(default: Any, parse: Callable[[object], Any], words: str, name: str = "VALUE") -> Any:
-    return field(default=default, metadata={"parse": parse, "words": words, "name": name})
+    return Setting(default, parse, words, name)
+
+
+def _beside(name: str) -> str:
+    return os.path.join(_SCRIPT_FOLDER, name)
+
+
+class _Settings:
+    """Base of the two tables. An object holds the values, whose types the table declares; nobody changes one.
+
+    A dataclass would say the same, but to load what makes one takes 10 ms of every start.
+    """
+
+    def __init__(self, **values: object) -> None:
+        for name in settings_of(type(self)):
+            setattr(self, name, values[name])
+
+
+def settings_of(shape: type[_Settings]) -> dict[str, Setting]:
+    """The settings of one program by their names, in the order of the table."""
+    return {name: each for name, each in vars(shape).items() if isinstance(each, Setting)}
 
 
 _LOG_LEVELS = _one_of("debug", "info", "warning", "error")
 _POLICY = _one_of("fail", "rename", "replace", "skip")
 
 
-# Nobody changes one; to let Python hold that, and print it, would take 5 ms of every start.
-@dataclass(slots=True, repr=False, match_args=False)
-class ClientSettings:
+class ClientSettings(_Settings):
     """What `client.py` can be told."""
 
     # fmt: off
     host: str = _setting("localhost", _text, "the receiver: a name, an IPv4 or an IPv6 address", "HOST")
     port: int = _setting(DEFAULT_PORT, _whole(1, 65535), "its port", "PORT")
     user: str = _setting("", _text, "your username there (asked for when not given)", "NAME")
-    password_file: Path | None = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
+    password_file: "Path | None" = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
     if_exists: str = _setting("fail", _POLICY, "when the name is taken: fail, rename, replace or skip", "WHAT")
     retries: int = _setting(24, _whole(0, 1_000_000), "new connections in a row, without progress, after one broke (24: ten minutes)", "COUNT")
     limit: int | None = _setting(None, parse_size, "bytes per second at most, such as 5M", "RATE")
     connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
-    client_log: Path = _setting(_SCRIPT_FOLDER / "client.log", _path, "the client's log", "FILE")
+    client_log: "Path" = _setting(_beside("client.log"), _path, "the client's log", "FILE")
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
     # fmt: on
 
 
-@dataclass(slots=True, repr=False, match_args=False)
-class ServerSettings:
+class ServerSettings(_Settings):
     """What `server.py` can be told."""
 
     # fmt: off
     listen: str = _setting("", _text, "addresses to listen on, separated by commas (default: all, IPv4 and IPv6)", "ADDRESSES")
     port: int = _setting(DEFAULT_PORT, _whole(0, 65535), "port to listen on (0: any free one)", "PORT")
-    storage: Path = _setting(_SCRIPT_FOLDER / "received", _path, "files arrive below this folder, one folder for each user", "FOLDER")
-    accounts: Path = _setting(_SCRIPT_FOLDER / "accounts.txt", _path, "the accounts", "FILE")
-    server_log: Path = _setting(_SCRIPT_FOLDER / "server.log", _path, "the server's log", "FILE")
+    storage: "Path" = _setting(_beside("received"), _path, "files arrive below this folder, one folder for each user", "FOLDER")
+    accounts: "Path" = _setting(_beside("accounts.txt"), _path, "the accounts", "FILE")
+    server_log: "Path" = _setting(_beside("server.log"), _path, "the server's log", "FILE")
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
     max_connections: int = _setting(256, _whole(1, 10_000), "connections of logged-in users at once", "COUNT")
     max_logins: int = _setting(128, _whole(1, 10_000), "connections not logged in yet, at once", "COUNT")
@@ -153,12 +180,15 @@ class ServerSettings:
 Shape = TypeVar("Shape", ClientSettings, ServerSettings)
 
 
-@dataclass(frozen=True, slots=True)
 class Loaded(Generic[Shape]):
     """The settings that hold, and for each of them where it came from."""
 
     values: Shape
     origins: dict[str, str]
+
+    def __init__(self, values: Shape, origins: dict[str, str]) -> None:
+        self.values = values
+        self.origins = origins
 
     def lines(self) -> list[str]:
         """What --show-config prints: name, value and origin, one line each."""
@@ -185,8 +215,8 @@ def flag_of(name: str) -> str:
 
 def add_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup", shape: type[Shape]) -> None:
     """A flag for each setting; its value stays text until `load` judges it."""
-    for each in fields(shape):
-        parser.add_argument(flag_of(each.name), metavar=each.metadata["name"], help=each.metadata["words"])
+    for name, each in settings_of(shape).items():
+        parser.add_argument(flag_of(name), metavar=each.value_name, help=each.words)
 
 
 def add_file_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
@@ -204,34 +234,37 @@ def load(
 
     Raises UsageError for a value that can't be used, an unknown setting in the file, or a file that can't be read.
     """
+    from pathlib import Path
+
     from_file, place = _read_file(file, environment)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for each in fields(shape):
-        variable = "SFT_" + each.name.upper()
+    for name, each in settings_of(shape).items():
+        variable = "SFT_" + name.upper()
         given: object
-        if (flag := flags.get(each.name)) is not None:
-            given, origin = flag, flag_of(each.name)
+        if (flag := flags.get(name)) is not None:
+            given, origin = flag, flag_of(name)
         elif variable in environment:
             given, origin = environment[variable], variable
-        elif each.name in from_file:
-            given, origin = from_file[each.name], str(place)
+        elif name in from_file:
+            given, origin = from_file[name], str(place)
         else:
-            values[each.name], origins[each.name] = each.default, "default"
-            continue
+            given, origin = each.default, "default"
         try:
-            value = None if each.default is None and given == "" else each.metadata["parse"](given)
+            value = None if each.default is None and given in ("", None) else each.parse(given)
         except ValueError as problem:
-            raise UsageError(f"{each.name} from {origin} {problem}", f"It means: {each.metadata['words']}") from None
+            raise UsageError(f"{name} from {origin} {problem}", f"It means: {each.words}") from None
         if isinstance(value, Path) and str(value) != "-":
             base = place.parent if place and origin == str(place) else Path()
             value = Path(os.path.abspath(base / value))
-        values[each.name], origins[each.name] = value, origin
+        values[name], origins[name] = value, origin
     return Loaded(shape(**values), origins)
 
 
-def _read_file(file: str, environment: Mapping[str, str]) -> tuple[dict[str, object], Path | None]:
+def _read_file(file: str, environment: Mapping[str, str]) -> "tuple[dict[str, object], Path | None]":
     """The TOML file's settings and its place; nothing when there is none and nobody named one."""
+    from pathlib import Path
+
     named = file or environment.get("SFT_CONFIG", "")
     place = Path(os.path.abspath(os.path.expanduser(named or _DEFAULT_FILE)))
     try:
@@ -250,7 +283,7 @@ def _read_file(file: str, environment: Mapping[str, str]) -> tuple[dict[str, obj
         raise UsageError(f"{place} is no TOML ({problem})", "Mend that line") from None
     except (ValueError, RecursionError):  # what the library does not refuse as TOML
         raise UsageError(f"{place} has a number too long or brackets nested too deep", "Mend that line") from None
-    known = {each.name for shape in (ClientSettings, ServerSettings) for each in fields(shape)}
+    known = {*settings_of(ClientSettings), *settings_of(ServerSettings)}
     for name, value in found.items():
         if name not in known:
             raise UsageError(f"{place} has an unknown setting, {name}", "See --show-config for those that exist")

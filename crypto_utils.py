@@ -10,7 +10,8 @@
 
 Rules: this room knows no socket, no file and no clock. Randomness enters through `random_bytes` alone, which callers
 take as an argument, so that a test can fix it. `RecordCipher.open` decrypts nothing before its tag was found right.
-This room and `wire/pake.py` are the only ones that import pycryptodome.
+This room and `wire/pake.py` are the only ones that import pycryptodome; each part of it is loaded where it is used, for
+a client can say hello before most of them are there (`check_library` loads them all).
 """
 
 import contextlib
@@ -18,28 +19,34 @@ import hashlib
 import hmac as _stdlib_hmac
 from base64 import b64decode
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from errors import ConnectionTrouble, IntegrityError, UsageError
 
 _NEEDED = (4, 4)
 _INSTALL = "Run: python -m pip install -r requirements.txt"
 
-try:
+
+@contextlib.contextmanager
+def library_needed() -> Iterator[None]:
+    """Around an import of pycryptodome. Raises UsageError when that part of it is not there."""
+    try:
+        yield
+    except (ImportError, OSError) as missing:  # OSError: a native module of it that does not load
+        if isinstance(missing, ModuleNotFoundError) and missing.name == "Crypto":
+            raise UsageError("pycryptodome is not installed", _INSTALL) from None
+        raise UsageError("the installed pycryptodome is too old or incomplete (4.4 is needed)", _INSTALL) from None
+
+
+with library_needed():
     import Crypto
-    from Crypto.Cipher import AES
-    from Crypto.Hash import HMAC, SHA256
-    from Crypto.Protocol import HPKE
-    from Crypto.Protocol.KDF import scrypt
-    from Crypto.PublicKey import MLKEM
-    from Crypto.PublicKey.MLKEM import MLKEMKey
     from Crypto.Random import get_random_bytes
-except (ImportError, OSError) as missing:  # OSError: a native module of it that does not load
-    if isinstance(missing, ModuleNotFoundError) and missing.name == "Crypto":
-        raise UsageError("pycryptodome is not installed", _INSTALL) from None
-    raise UsageError("the installed pycryptodome is too old or incomplete (4.4 is needed)", _INSTALL) from None
 if tuple(Crypto.version_info[:2]) < _NEEDED:
     raise UsageError("the installed pycryptodome is too old (4.4 is needed)", _INSTALL)
+
+if TYPE_CHECKING:
+    from Crypto.Protocol.HPKE import HPKE_Cipher
 
 Random = Callable[[int], bytes]
 Buffer = bytes | bytearray | memoryview
@@ -59,7 +66,6 @@ RECORD_NUMBER_LIMIT = 1 << 48
 # A profile is one byte on the wire that names exact costs: N, r, p. No weak one has a number.
 SCRYPT_PROFILES: dict[int, tuple[int, int, int]] = {1: (1 << 15, 8, 3)}
 DEFAULT_PROFILE = 1
-_SCRYPT_THREADS = 2  # each takes 32 MiB; a third would not fit into the memory that a client may use
 
 _BLOCK = 16  # of AES
 _LARGE = 1 << 16
@@ -112,6 +118,8 @@ def new_digest() -> "hashlib._Hash":
 
 def mac(key: Buffer, *parts: Buffer) -> bytes:
     """HMAC-SHA256 of the parts, one after the other, 32 bytes."""
+    with library_needed():
+        from Crypto.Hash import HMAC, SHA256
     return HMAC.new(bytes(key), b"".join(parts), digestmod=SHA256).digest()
 
 
@@ -156,15 +164,25 @@ def hkdf_expand(prk: Buffer, info: bytes, size: int = KEY_SIZE) -> bytes:
     return out[:size]
 
 
+def load_hash() -> None:
+    """Load what `stretch` and `mac` need of the library. Raises UsageError when it is not there."""
+    with library_needed():
+        import Crypto.Hash.HMAC
+        import Crypto.Hash.SHA256
+        import Crypto.Protocol.KDF  # noqa: F401
+
+
 def stretch(password_input: bytes, salt: bytes, profile: int) -> bytes:
-    """scrypt at the costs that `profile` names; 80 bytes. Takes 0.1 to 0.3 s and 64 MiB.
+    """scrypt at the costs that `profile` names; 80 bytes. Takes 0.1 to 0.3 s and 96 MiB, a thread for each lane.
 
     Raises ConnectionTrouble for a profile that has no number here.
     """
+    with library_needed():
+        from Crypto.Protocol.KDF import scrypt
     if profile not in SCRYPT_PROFILES:
         raise ConnectionTrouble(f"the server asks for an unknown scrypt profile ({profile})", "Update this program")
     n, r, p = SCRYPT_PROFILES[profile]
-    stretched: bytes = scrypt(password_input, salt, STRETCHED_SIZE, n, r, p, threads=_SCRYPT_THREADS)
+    stretched: bytes = scrypt(password_input, salt, STRETCHED_SIZE, n, r, p, threads=p)
     return stretched
 
 
@@ -172,11 +190,15 @@ class KemKey:
     """An ML-KEM-768 key pair made from a 64-byte seed; `public` is what travels (1,184 bytes)."""
 
     def __init__(self, seed: bytes) -> None:
-        self._key: MLKEMKey = MLKEM.construct(param_set=MLKEM.ML_KEM_768, seed=seed)
+        with library_needed():
+            from Crypto.PublicKey import MLKEM
+        self._key = MLKEM.construct(param_set=MLKEM.ML_KEM_768, seed=seed)
         self.public = bytes(self._key.ek)
 
     def open(self, ciphertext: bytes) -> bytes:
         """ss_pq for a ciphertext of 1,088 bytes. A forged ciphertext gives another secret, not an error."""
+        with library_needed():
+            from Crypto.Protocol import HPKE
         return _export(HPKE.new(receiver_key=self._key, aead_id=HPKE.AEAD.EXPORT_ONLY, info=_KEM_INFO, enc=ciphertext))
 
 
@@ -185,6 +207,9 @@ def kem_encapsulate(public: bytes) -> tuple[bytes, bytes]:
 
     Raises IntegrityError when it is no ML-KEM-768 key (FIPS 203, section 7.2).
     """
+    with library_needed():
+        from Crypto.Protocol import HPKE
+        from Crypto.PublicKey import MLKEM
     try:
         key = MLKEM.construct(param_set=MLKEM.ML_KEM_768, ek=public)
     except ValueError:
@@ -193,15 +218,16 @@ def kem_encapsulate(public: bytes) -> tuple[bytes, bytes]:
     return context.enc, _export(context)
 
 
-def _export(context: HPKE.HPKE_Cipher) -> bytes:
+def _export(context: "HPKE_Cipher") -> bytes:
     return context.export(_KEM_EXPORT, KEY_SIZE)
 
 
 def check_library() -> None:
-    """Run the known-answer checks of the KEM and of the records' cipher, whose modules are loaded with that.
+    """Load what is needed of the library, and run the known-answer checks of the KEM and of the records' cipher.
 
-    Raises UsageError when the library computes something else.
+    Raises UsageError when a part is missing, or computes something else.
     """
+    load_hash()
     if KemKey(KEM_CHECK_SEED).open(KEM_CHECK_CIPHERTEXT).hex() != _KEM_CHECK_ANSWER:
         raise UsageError("this release of pycryptodome computes another key agreement", _INSTALL)
     mode, text = Eax(bytes(range(KEY_SIZE))), bytearray(40)
@@ -223,7 +249,9 @@ class Eax:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        with library_needed():
+            from Crypto.Cipher import AES
+        self._key, self._aes = key, AES
         self._block = AES.new(key, AES.MODE_ECB).encrypt
         self._whole = _doubled(self._one(0))  # for a last block that is whole (RFC 4493, section 2.3: K1)
         self._padded = _doubled(self._whole)  # for one that is not: K2
@@ -249,7 +277,7 @@ class Eax:
         """The last block of CBC, which gives out all of them: into the same memory again and again if they are many."""
         size = len(text)
         room = _room_of(size) if size > _LARGE else bytearray(size)
-        AES.new(self._key, AES.MODE_CBC, iv=before).encrypt(text, output=memoryview(room)[:size])
+        self._aes.new(self._key, self._aes.MODE_CBC, iv=before).encrypt(text, output=memoryview(room)[:size])
         last = bytes(room[size - _BLOCK : size])
         if size > _LARGE:
             _rooms.append(room)
@@ -261,7 +289,7 @@ class Eax:
 
     def apply(self, start: int, text: memoryview) -> None:
         """Encrypt or decrypt `text` in place."""
-        AES.new(self._key, AES.MODE_CTR, nonce=b"", initial_value=start).encrypt(text, output=text)
+        self._aes.new(self._key, self._aes.MODE_CTR, nonce=b"", initial_value=start).encrypt(text, output=text)
 
     def tag(self, start: int, header: Buffer, ciphertext: memoryview) -> bytes:
         """The tag, 16 bytes."""

@@ -1,40 +1,33 @@
-"""All that a person or a script reads: escaping, log lines, the result on the screen, progress.
+"""All that a person or a script reads at once: escaping, the result on the screen, progress, JSON events.
 
-Rules: whatever came from outside passes `escape` before it reaches a terminal or a log, so that one event is one line
-and no name can move a cursor. Results go to standard output; questions, progress, warnings and errors to standard
-error. No password, key or content is ever handed to this room.
+Rules: whatever came from outside passes `escape` before it reaches a terminal or a log (`logs.py`), so that one event
+is one line and no name can move a cursor. Results go to standard output; questions, progress, warnings and errors to
+standard error. No password, key or content is ever handed to this room. It loads what --help can do without when that
+is needed.
 """
 
 import contextlib
-import json
-import logging
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from disk.private import open_private
 from errors import Refused, SourceError, TransferError, UsageError
 
 if TYPE_CHECKING:
-    from logging.handlers import RotatingFileHandler
+    import logging
+    from pathlib import Path
 
 INTERRUPTED = 130  # the exit status
 
-_LOG_BYTES = 5_000_000
-_LOG_KEPT = 3
 _LONGEST_PATH = 4096  # of what may land; `disk/names.py` judges
 _SHOWN_OF_LONGER = 200
 _EVENT_SECONDS = 0.5
 _MOST_LINES = 256
-
-# What no line of ours says need not be found out for each line: logging's own advice for programs in a hurry.
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-logging._srcfile = None
+_DEBUG = 10  # the level of the standard library, which who only asks for --help need not load
 
 
 def escape(text: str) -> str:
@@ -62,85 +55,6 @@ def amount(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-# --- Logs -------------------------------------------------------------------------------------------------------------
-
-
-class _OneLine(logging.Formatter):
-    """One event, one line, in UTC: `2026-01-31T12:00:00.123Z INFO text`. A list of events is as many lines."""
-
-    _second, _shown = -1, ""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        second = int(record.created)
-        if second != self._second:  # many lines fall into one second, and strftime is half of what a line costs
-            self._second, self._shown = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._shown}.{int(record.msecs):03d}Z"
-
-    def format(self, record: logging.LogRecord) -> str:
-        if isinstance(record.msg, list):
-            head = f"{self.formatTime(record)} {record.levelname} "
-            return "\n".join([escape(head + event) for event in record.msg])
-        return escape(super().format(record))
-
-
-def _rotating(path: Path) -> "RotatingFileHandler":
-    from logging.handlers import RotatingFileHandler  # 10 ms that --help need not pay
-
-    class PrivateFile(RotatingFileHandler):
-        """Opens its file privately, and says once, in one line, when it can't be written."""
-
-        complained = False
-        stream: Any
-
-        def _open(self) -> Any:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-            return os.fdopen(open_private(path, flags, f"the log {path}"), "ab", buffering=0)
-
-        def emit(self, record: logging.LogRecord) -> None:
-            """As in the library, but each line is made once and reaches the file in one write."""
-            try:
-                if self.stream is None:  # the last rotation has failed
-                    self.stream = self._open()
-                line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
-                if os.fstat(self.stream.fileno()).st_size + len(line) > _LOG_BYTES:
-                    self.doRollover()
-                self.stream.write(line)
-            except Exception:
-                self.handleError(record)
-
-        def handleError(self, record: logging.LogRecord) -> None:
-            if not self.complained:
-                self.complained = True
-                warn(f"can't write to {path}: {sys.exc_info()[1]}")
-
-    return PrivateFile(path, backupCount=_LOG_KEPT)
-
-
-def open_log(name: str, path: Path, level: str) -> logging.Logger:
-    """The log of one program, rotated at 5 MB. Raises UsageError when its file can't be used."""
-    log = logging.getLogger(name)
-    log.setLevel(level.upper())
-    log.propagate = False
-    try:
-        handler = _rotating(path)
-    except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise UsageError(f"can't write the log {path} ({reason})", "Name another file, or mend its folder") from None
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    for old in log.handlers[:]:
-        log.removeHandler(old)
-    log.addHandler(handler)
-    return log
-
-
-def no_log(name: str) -> logging.Logger:
-    """A log that keeps nothing, for when its file can't be used and the work goes on."""
-    log = logging.getLogger(name)
-    log.propagate = False
-    log.addHandler(logging.NullHandler())
-    return log
-
-
 # --- The screen -------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +72,13 @@ def _write(stream: TextIO | None, *lines: str) -> None:
 def say(*lines: str) -> None:
     """Lines of result, on standard output."""
     _write(sys.stdout, *lines)
+
+
+def output_descriptor() -> int:
+    """Where content can be written as a result. Raises UsageError."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed", "Name a file as TARGET")
+    return sys.stdout.fileno()
 
 
 def warn(line: str) -> None:
@@ -192,7 +113,6 @@ def leave(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # its reader has left, or it was never there
             stream.flush()
-    logging.shutdown()
     os._exit(status)
 
 
@@ -244,7 +164,7 @@ class Progress:
             self._bar.refresh()
 
 
-def open_receipts(path: Path) -> TextIO:
+def open_receipts(path: "Path") -> TextIO:
     """The file of kept receipts, to append lines to. Raises UsageError."""
     try:
         file = path.open("a", encoding="utf-8")
@@ -255,7 +175,7 @@ def open_receipts(path: Path) -> TextIO:
     return file
 
 
-def _is_torn(path: Path) -> bool:
+def _is_torn(path: "Path") -> bool:
     """Whether the last line of a regular file has no end."""
     with contextlib.suppress(OSError):
         if path.is_file() and path.stat().st_size:
@@ -272,13 +192,13 @@ class Reporter:
     output is one event; README has their fields.
     """
 
-    def __init__(self, log: logging.Logger, quiet: bool, as_json: bool, receipts: TextIO | None) -> None:
+    def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool, receipts: TextIO | None) -> None:
         self._own_log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
         self._at_once = as_json or receipts is not None  # somebody's program waits for each
         self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
         self._pausing = threading.Lock()
-        self._is_verbose = log.isEnabledFor(logging.DEBUG)
-        self._progress = Progress(None, shown=False)
+        self._is_verbose = log.isEnabledFor(_DEBUG)
+        self._progress, self._has_begun = Progress(None, shown=False), False
         self._lock = threading.Lock()
         self._told = 0.0
         self._furthest = 0
@@ -289,7 +209,7 @@ class Reporter:
         self.status = 0
 
     @property
-    def _log(self) -> logging.Logger:
+    def _log(self) -> "logging.Logger":
         self.pause()  # lines stay in the order of what happened
         return self._own_log
 
@@ -321,8 +241,10 @@ class Reporter:
         self._log.info("read and sealed %s, %d bytes, SHA-256 %s; sending its HMAC", name, size, sha256.hex())
 
     def begin(self, total: int | None) -> None:
-        """Show the bar from now on."""
-        self._progress = Progress(total, shown=not self._quiet and not self._json)
+        """Show the bar from now on, unless it is there already."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._progress = Progress(total, shown=not self._quiet and not self._json)
 
     def end(self) -> None:
         """Take the bar away."""
@@ -333,7 +255,7 @@ class Reporter:
         """One JSON line; whether JSON is what is wanted."""
         if self._json:
             with self._lock:
-                self._result(json.dumps({"event": event, **fields}, ensure_ascii=True))
+                self._result(_as_json({"event": event, **fields}))
         return self._json
 
     def _say(self, *lines: str) -> None:
@@ -399,10 +321,10 @@ class Reporter:
             self.pause()
         if not self._at_once:
             return
-        receipt = {"name": name, "path": path, "size": size, "sha256": digest, "time": _utc(time_ns)}
+        receipt: dict[str, object] = {"name": name, "path": path, "size": size, "sha256": digest, "time": _utc(time_ns)}
         if self._receipts is not None:
             try:
-                self._receipts.write(json.dumps(receipt, ensure_ascii=True) + "\n")
+                self._receipts.write(_as_json(receipt) + "\n")
                 self._receipts.flush()
             except OSError as problem:
                 self._receipts = None  # said once
@@ -439,6 +361,12 @@ class Reporter:
         files = "1 file" if self.delivered_count == 1 else f"{self.delivered_count} files"
         done = f"{amount(self.bytes_done)} in {seconds:.2f} s, {amount(rate)}/s"
         self._say(f"{files} {where}{others}: {done}")
+
+
+def _as_json(fields: dict[str, object]) -> str:
+    import json
+
+    return json.dumps(fields, ensure_ascii=True)
 
 
 def _utc(time_ns: int) -> str:

@@ -24,7 +24,7 @@ from errors import (
     Refused,
     UsageError,
 )
-from report import ended, fail, note, open_log, say
+from report import ended, fail, note, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
     from crypto_utils import check_library
@@ -42,6 +42,7 @@ from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_fla
 from disk.folders import allow_descriptors
 from disk.private import check_area
 from disk.storage import PARTIAL_AREA, Rules, Storage
+from logs import open_log
 from transfer.connection import Connection
 from wire.engine import Engine
 from wire.handshake import busy_frame

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from disk.durable import disk_errors
 from disk.folders import open_folder
-from disk.partials import LOCAL_PARTIAL_AREA
+from disk.names import LOCAL_PARTIAL_AREA
 from disk.storage import Rules, UserFolder, umask_of_process
 from errors import UsageError
 

@@ -9,6 +9,7 @@ import re
 
 from errors import Code, Refused
 
+LOCAL_PARTIAL_AREA = ".secure-file-transfer-partial"  # beside what is fetched; never sent
 MAX_COMPONENT = 255
 MAX_DEPTH = 255
 MAX_PATH = 4096

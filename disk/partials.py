@@ -34,7 +34,6 @@ try:
 except ImportError:  # Windows, where only sending works; `disk/storage.py` says so
     fcntl = None  # type: ignore[assignment]
 
-LOCAL_PARTIAL_AREA = ".secure-file-transfer-partial"  # beside what is fetched; never sent
 HAS_LOCKS = fcntl is not None
 _DURABLE_EVERY = 128 << 20
 _READ_SIZE = 1 << 20

@@ -8,10 +8,9 @@ afterwards, the transfer of that file fails instead of mixing two states. Standa
 import os
 import stat
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from errors import SourceError
-from values import value
 
 PERMISSIONS = 0o777
 _OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
@@ -159,8 +158,7 @@ def unreadable(name: str, problem: OSError) -> SourceError:
 # --- finding what is to be sent ---------------------------------------------------------------------------------------
 
 
-@value
-class Found:
+class Found(NamedTuple):
     """A file or folder below a named source; `parts` is its path below that source, empty for the source itself.
 
     `identity`: its device and inode.
@@ -175,8 +173,7 @@ class Found:
     identity: tuple[int, int]
 
 
-@value
-class Skipped:
+class Skipped(NamedTuple):
     """Something that is not sent, and why; it counts as no failure."""
 
     path: str

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
-from transfer.sender import Item
+from transfer.items import Item
 from wire.channel import Channel
 from wire.engine import Engine
 from wire.messages import End, Message, Put, decode_message, file_mac_input, split_record, write_data_header

@@ -448,13 +448,15 @@ _IMPORT = """
 import errors
 try:
     import {}
+    from crypto_utils import check_library
+    check_library()
 except errors.UsageError as error:
     print(error)
 """
 
 
 def told_at_import(room: str, before: str, *path: Path) -> str:
-    """What a person reads who imports `room` after the statement `before`, with `path` in front of all others."""
+    """What a person reads who imports `room` and checks the library after the statement `before`, `path` in front."""
     return run_python(before + _IMPORT.format(room), path=path)
 
 

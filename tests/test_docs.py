@@ -6,13 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from test_house import HOUSE, LEVELS, on_disk
 
-from config import ClientSettings, ServerSettings, flag_of
+from config import ClientSettings, ServerSettings, flag_of, settings_of
 
 README = HOUSE / "README.md"
 SECURITY = HOUSE / "docs" / "SECURITY.md"
@@ -23,9 +22,9 @@ HELPS = [
     *(("server.py", command) for command in ("adduser", "limits", "passwd", "deluser", "users", "recount")),
 ]
 SETTINGS = [
-    (program, each.name)
+    (program, name)
     for program, shape in (("client.py", ClientSettings), ("server.py", ServerSettings))
-    for each in fields(shape)
+    for name in settings_of(shape)
 ]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 NAMED_TEST = re.compile(r"`(tests/(?:hostile/)?test_\w+\.py)::(\w+)`( \*long\*)?")

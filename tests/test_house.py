@@ -23,6 +23,7 @@ LEVELS = {
     "wire.pace": 1,
     "wire.canonical": 2,
     "report": 1,
+    "logs": 2,
     "disk.names": 1,
     "disk.folders": 1,
     "disk.journal": 1,
@@ -50,7 +51,10 @@ LEVELS = {
     "transfer.sender": 5,
     "transfer.receiver": 5,
     "transfer.requests": 6,
+    "transfer.items": 3,
     "transfer.plans": 6,
+    "transfer.dialing": 6,
+    "transfer.commands": 7,
     "transfer.connection": 7,
     "server": 8,
     "client": 8,
@@ -80,7 +84,7 @@ OPENERS = {
     "disk.stream",
     "accounts.users",
 }
-OWN_FILES = {"config", "report", "accounts.passwords"}  # files of our own, which no peer names
+OWN_FILES = {"config", "logs", "report", "accounts.passwords"}  # files of our own, which no peer names
 OPEN_NO_FILE = (
     *("Accounts.open", "KemKey(", "self._kem.open", "self._opener.open"),  # they open other things
     *("FileSource.open", "item.open"),  # they let `disk.sources` open it
@@ -316,8 +320,8 @@ for refused in (disk.storage.Storage, disk.local.open_local):
         print(problem)
 source = disk.sources.FileSource.open(Path(client.__file__))
 source.close()
-import report
-report.open_log("x", Path(sys.argv[1]) / "log", "info").info("hello")
+import logs
+logs.open_log("x", Path(sys.argv[1]) / "log", "info").info("hello")
 print(sorted(os.listdir(sys.argv[1])))
 """
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from disk.partials import LOCAL_PARTIAL_AREA, Incoming, Published
+from disk.names import LOCAL_PARTIAL_AREA
+from disk.partials import Incoming, Published
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
-from report import Reporter, no_log
+from logs import no_log
+from report import Reporter
+from transfer.items import Item
 from transfer.plans import Fetching, Sending, is_regular, names_in_order, parts_of
-from transfer.sender import Item
 from wire.messages import Put, Receipt
 
 

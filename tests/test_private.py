@@ -22,7 +22,7 @@ from disk.private import check_area
 from disk.receipts import RECEIPTS, Receipts
 from disk.storage import Rules, Storage
 from errors import Code, Refused, UsageError
-from report import open_log
+from logs import open_log
 from wire.pake import Registration
 
 AREA = Path("received/.partial")

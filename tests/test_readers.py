@@ -6,7 +6,6 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from accounts.origin import origin_of
 from accounts.passwords import LONGEST, check_strength, read_password_file, read_password_variable
 from accounts.throttle import Charge, Throttle
 from accounts.users import RIGHTS, Account, Accounts, check_username
-from config import ClientSettings, ServerSettings, load, parse_size
+from config import ClientSettings, ServerSettings, load, parse_size, settings_of
 from disk.partials import Incoming, PartialArea
 from disk.receipts import RECEIPTS, Receipts
 from errors import ConnectionTrouble, TransferError, UsageError
@@ -184,7 +183,7 @@ def test_arbitrary_receipts_are_read_or_as_if_they_were_not_there(place: Path, l
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
-names_of_settings = st.sampled_from(sorted({each.name for shape in SHAPES for each in fields(shape)}))
+names_of_settings = st.sampled_from(sorted({name for shape in SHAPES for name in settings_of(shape)}))
 toml_values = st.one_of(
     st.integers().map(str),
     st.booleans().map(lambda value: str(value).lower()),

@@ -16,10 +16,11 @@ from typing import TextIO
 
 import pytest
 
-import report
+import logs
 from disk.private import open_private
 from errors import Code, Refused, SourceError, UsageError
-from report import Progress, Reporter, amount, escape, fail, no_log, note, open_log, say, show_path, warn
+from logs import no_log, open_log
+from report import Progress, Reporter, amount, escape, fail, note, say, show_path, warn
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 
@@ -158,7 +159,7 @@ def test_level_of_the_log(tmp_path: Path) -> None:
 
 
 def test_log_is_rotated_and_stays_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_LOG_BYTES", 1000)
+    monkeypatch.setattr(logs, "_LOG_BYTES", 1000)
     with log_at(tmp_path / "log") as log:
         for number in range(200):
             log.info("line %d", number)
@@ -171,19 +172,19 @@ def test_log_is_rotated_and_stays_private(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_log_goes_on_after_a_rotation_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_LOG_BYTES", 200)
-    rename = os.rename
+    monkeypatch.setattr(logs, "_LOG_BYTES", 200)
+    replace = os.replace
 
     def fail(*names: object) -> None:
-        monkeypatch.setattr(os, "rename", rename)
+        monkeypatch.setattr(os, "replace", replace)
         raise PermissionError(errno.EACCES, "no")
 
     with log_at(tmp_path / "log") as log:
         log.info("x" * 150)
-        monkeypatch.setattr(os, "rename", fail)
+        monkeypatch.setattr(os, "replace", fail)
         log.info("y" * 150)
         log.info("it goes on")
-    assert os.rename is rename
+    assert os.replace is replace
     assert "it goes on" in (tmp_path / "log").read_text()
 
 

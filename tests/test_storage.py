@@ -24,7 +24,8 @@ from processes import run_python, run_python_on_small_disk
 from disk.durable import refusal
 from disk.folders import Seen, Twin
 from disk.local import close_local, open_local
-from disk.partials import LOCAL_PARTIAL_AREA, Incoming, Partial, Published
+from disk.names import LOCAL_PARTIAL_AREA
+from disk.partials import Incoming, Partial, Published
 from disk.receipts import RECEIPTS
 from disk.sources import FileSource
 from disk.storage import (

@@ -39,11 +39,13 @@ from errors import (
     SourceError,
     TransferError,
 )
-from report import Reporter, no_log, show_path
+from logs import no_log
+from report import Reporter, show_path
+from transfer.items import Item
 from transfer.plans import Fetching
 from transfer.receiver import Receiver
 from transfer.requests import Requests
-from transfer.sender import Item, Sender
+from transfer.sender import Sender
 from wire.channel import Channel
 from wire.engine import Engine
 from wire.handshake import SessionKeys

@@ -171,7 +171,7 @@ def test_reject_second_account_of_a_name(three: Path) -> None:
         replace(account("dave"), quota=-1),
         replace(account("dave"), quota=10**18),
         replace(account("dave"), rate=0),
-        replace(account("dave"), registration=replace(REGISTRATION, w0=OTHER.w0)),
+        replace(account("dave"), registration=REGISTRATION._replace(w0=OTHER.w0)),
     ],
 )
 def test_reject_account_that_could_not_be_read_back(three: Path, bad: Account) -> None:

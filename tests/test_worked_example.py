@@ -31,8 +31,9 @@ from disk.storage import Rules, Storage
 from errors import Code, Refused, TransferError
 from tools import worked_example
 from tools.worked_example import DOCUMENT, read_blocks
+from transfer.items import Item
 from transfer.requests import Requests
-from transfer.sender import Item, Sender
+from transfer.sender import Sender
 from wire.channel import Channel
 from wire.engine import Engine
 from wire.handshake import ClientHandshake, SessionKeys

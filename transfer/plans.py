@@ -12,21 +12,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from disk.names import judge_path
-from disk.partials import LOCAL_PARTIAL_AREA, Incoming, Partial, Published
+from disk.names import LOCAL_PARTIAL_AREA, judge_path
 from disk.sources import FileSource, Found, PipeSource, Skipped, Source, walk
 from errors import Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, show_path
-from transfer.sender import Item
-from wire.messages import Put, Receipt
+from transfer.items import ALL_BITS, FILE_BITS, Item
 
-if TYPE_CHECKING:  # who only sends need not wait for what receives
+if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody for what is needed after the login
     from disk.folders import Twin
+    from disk.partials import Incoming, Partial, Published
     from transfer.receiver import Folder
+    from wire.messages import Put, Receipt
 
 PIPE = "-"
-_ALL_BITS = 0o777
-_FILE_BITS = 0o666
 
 Parts = tuple[str, ...]
 
@@ -60,7 +58,7 @@ class Sending:
     ) -> None:
         """`logs`: device and inode of each of our own logs, which are never sent."""
         self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs
-        self._mask = _ALL_BITS if preserve_mode else _FILE_BITS
+        self._mask = ALL_BITS if preserve_mode else FILE_BITS
         self._checked: dict[Item, int] = {}
         self.left: dict[Item, None] = {}
         self.busy: dict[Item, Refused] = {}
@@ -157,7 +155,7 @@ class Sending:
     def sealed(self, item: Item, size: int, sha256: bytes) -> None:
         self._reporter.sealed(item.name, size, sha256)
 
-    def delivered(self, item: Item, receipt: Receipt) -> None:
+    def delivered(self, item: Item, receipt: "Receipt") -> None:
         self.left.pop(item, None)
         path = show_path(receipt.path)
         if receipt.outcome == "skipped":
@@ -189,7 +187,7 @@ class Fetching:
     def __init__(self, reporter: Reporter, policy: str, preserve_mode: bool, names: list[str], target: str) -> None:
         """Raises UsageError."""
         self._reporter, self._policy = reporter, policy
-        self._mask = _ALL_BITS if preserve_mode else _FILE_BITS
+        self._mask = ALL_BITS if preserve_mode else FILE_BITS
         self.wanted = [parts_of(name) for name in names]
         self.to_pipe = target == PIPE
         if self.to_pipe and (len(names) > 1 or not all(self.wanted)):
@@ -207,8 +205,10 @@ class Fetching:
         self._answered: set[Parts] = {()}  # an empty folder is an answer of its own
         self._done: dict[tuple[Parts, int | None, int | None], Published] = {}
 
-    def place(self, put: Put) -> Incoming:
+    def place(self, put: "Put") -> "Incoming":
         """Where a PUT of the server lands. Raises Refused for what nobody asked for."""
+        from disk.partials import Incoming
+
         judge_path(put.path)
         path = put.path
         self._answered.add(path[:1])
@@ -220,7 +220,7 @@ class Fetching:
             raise Refused(Code.UNSUPPORTED)
         if self._new_name is not None:
             path = (self._new_name, *(path if self.wanted == [()] else path[1:]))
-        mode = None if put.mode is None else put.mode & (self._mask if put.kind == "file" else _ALL_BITS)
+        mode = None if put.mode is None else put.mode & (self._mask if put.kind == "file" else ALL_BITS)
         return Incoming(put.transfer, path, put.size, put.mtime, mode, self._policy)
 
     def remembering(self, folder: "Folder") -> "Folder":
@@ -229,19 +229,21 @@ class Fetching:
 
     # --- what the receiver tells; see transfer.receiver.Events ---
 
-    def taking(self, put: Put, size: int | None) -> None:
+    def taking(self, put: "Put", size: int | None) -> None:
         path = show_path(self.place(put).path)
         self._reporter.expect(size or 0)
         self._reporter.started(show_path(put.path), path, size)
 
-    def resumed(self, put: Put, offset: int) -> None:
+    def resumed(self, put: "Put", offset: int) -> None:
         self._reporter.checking(show_path(put.path), offset)
         self._reporter.resumed(show_path(put.path), offset)
 
-    def arrived(self, put: Put, count: int) -> None:
+    def arrived(self, put: "Put", count: int) -> None:
         self._reporter.moved(count)
 
-    def stored(self, put: Put, receipt: Receipt) -> None:
+    def stored(self, put: "Put", receipt: "Receipt") -> None:
+        from disk.partials import Published
+
         path = str(self.base.joinpath(*receipt.path)) if not self.to_pipe else "standard output"
         key = (self.place(put).path, put.size, put.mtime)
         if receipt.outcome == "folder" or key in self._done:
@@ -253,7 +255,7 @@ class Fetching:
         self._done[key] = Published(receipt.path, skipped=True)
         self._reporter.delivered(show_path(put.path), path, receipt.size, sha256, receipt.time, receipt.outcome)
 
-    def refused(self, put: Put, problem: Refused) -> None:
+    def refused(self, put: "Put", problem: Refused) -> None:
         told: TransferError = problem
         if self.to_pipe and len(put.path) > 1:
             return  # what lies in a folder, which was refused itself
@@ -267,11 +269,11 @@ class Fetching:
             told = SourceError(f"it can't be written here ({problem.why})", "Check where it is to go")
         self._reporter.failed(show_path(put.path), told)
 
-    def withdrawn(self, put: Put) -> None:
+    def withdrawn(self, put: "Put") -> None:
         problem = SourceError("it changed on the receiver while it was read", "Fetch it again when nobody writes to it")
         self._reporter.failed(show_path(put.path), problem)
 
-    def cut_off(self, put: Put, size: int, kept: bool) -> None:
+    def cut_off(self, put: "Put", size: int, kept: bool) -> None:
         pass
 
     def pause(self) -> None:
@@ -294,12 +296,12 @@ class Fetching:
 class _Remembering:
     """A folder that answers for what was fetched by an earlier connection of this run."""
 
-    def __init__(self, folder: "Folder", done: dict[tuple[Parts, int | None, int | None], Published]) -> None:
+    def __init__(self, folder: "Folder", done: dict[tuple[Parts, int | None, int | None], "Published"]) -> None:
         self._folder, self._done = folder, done
         self.commit, self.finish_folders = folder.commit, folder.finish_folders
         self.begin_anyway, self.make_folder = folder.begin_anyway, folder.make_folder
 
-    def begin(self, incoming: Incoming, resumable: bool) -> "Partial | Published | Twin":
+    def begin(self, incoming: "Incoming", resumable: bool) -> "Partial | Published | Twin":
         known = self._done.get((incoming.path, incoming.size, incoming.mtime))
         return self._folder.begin(incoming, resumable) if known is None else known
 

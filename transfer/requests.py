@@ -16,8 +16,9 @@ from disk.storage import UserFolder
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError
 from report import show_path
 from transfer import receiver
+from transfer.items import Item
 from transfer.receiver import Arrived, Receiver
-from transfer.sender import Item, Sender
+from transfer.sender import Sender
 from wire.channel import Channel
 from wire.handshake import SessionKeys
 from wire.messages import BYE_MESSAGE, FILE, FOLDER, Entries, Entry, Get, ListFolder, Put, Receipt, Refuse

@@ -18,15 +18,15 @@ room knows no socket, no address and no account.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from crypto_utils import Mac, new_digest, random_bytes
+from crypto_utils import Mac, new_digest
 from disk.names import judge_path
 from disk.sources import Source, changed
 from errors import IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
 from report import show_path
+from transfer.items import Item
 from wire.channel import Channel
 from wire.messages import (
     DATA_HEADER_SIZE,
@@ -47,35 +47,16 @@ from wire.messages import (
     write_data_header,
 )
 from wire.pace import Pace
-from wire.protocol import DATA_SIZE, TRANSFER_ID_SIZE, UNASKED_LIMIT, WINDOW
+from wire.protocol import DATA_SIZE, UNASKED_LIMIT, WINDOW
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 _WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
-_FILE_BITS = 0o666
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _ANSWERS = (Receipt, Accept, Refuse, Check)
 
 Arrived = tuple[Message, memoryview] | None
-
-
-@dataclass(eq=False, slots=True)
-class Item:
-    """One file or folder to send, for one run of the program: what it is here, and what it shall be there.
-
-    `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
-    """
-
-    name: str
-    target: tuple[str, ...]
-    policy: str
-    open: Callable[[], Source] | None
-    mtime: int | None = None
-    mode: int | None = None
-    mode_mask: int = _FILE_BITS
-    transfer: bytes = field(default_factory=lambda: random_bytes(TRANSFER_ID_SIZE))
-    sha256: bytes | None = None
 
 
 class Events(Protocol):

@@ -15,7 +15,7 @@ and no clock; who is known, and who may try, it asks the two functions it is giv
 
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from crypto_utils import (
     DEFAULT_PROFILE,
@@ -40,8 +40,7 @@ _CONTEXT_LABEL = b"secure-file-transfer v1 login"
 ScalarsOf = Callable[[bytes, int], tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKeys:
+class SessionKeys(NamedTuple):
     """The four secrets of a connection, 32 bytes each: records and file HMACs, each way."""
 
     c2s: bytes
@@ -53,8 +52,7 @@ class SessionKeys:
         return "SessionKeys(...)"
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What the server's accounts say of a username: the salt it is told, and the registration it is tried against."""
 
     known: bool

@@ -15,16 +15,25 @@ Verifier branches on w0, L, Z or V: a share of w0'*M makes Z the identity exactl
 This room knows no socket, no file, no clock and no password: only w0 and w1.
 """
 
-from dataclasses import dataclass, field
+import functools
+from typing import TYPE_CHECKING, NamedTuple
 
-# crypto_utils comes first: it is the one that says in words when the library is missing.
-# isort: off
-from crypto_utils import KEY_SIZE, STRETCHED_SIZE, Random, digest, equal, hkdf_expand, hkdf_extract, mac, random_bytes
+from crypto_utils import (
+    KEY_SIZE,
+    STRETCHED_SIZE,
+    Random,
+    digest,
+    equal,
+    hkdf_expand,
+    hkdf_extract,
+    library_needed,
+    mac,
+    random_bytes,
+)
 from errors import IntegrityError, LoginRefused
 
-from Crypto.PublicKey.ECC import EccPoint  # type: ignore[attr-defined]  # documented there, not marked as exported
-
-# isort: on
+if TYPE_CHECKING:
+    from Crypto.PublicKey.ECC import EccPoint  # type: ignore[attr-defined]  # documented there, not marked as exported
 
 POINT_SIZE = 65
 CONFIRM_SIZE = 32
@@ -36,19 +45,21 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _SEC1_UNCOMPRESSED = 4
 
 
-def decode_point(encoded: bytes) -> EccPoint:
+def decode_point(encoded: bytes) -> "EccPoint":
     """The point of an uncompressed SEC1 encoding, 65 bytes.
 
     Raises IntegrityError for any other form, a point off the curve, coordinates of p or more, and the identity.
     """
-    # The library's import_key would also take compressed points, DER and PEM, and sets up its ten curves for that, which
-    # takes a process 20 ms. EccPoint looks whether a point is on the curve, but it reduces coordinates modulo the prime
-    # and takes two zeros for the identity.
+    # The library's import_key would also take compressed points, DER and PEM, and sets up ten curves for that: 20 ms.
+    # EccPoint looks whether a point is on the curve, but it reduces coordinates modulo the prime, and takes two zeros
+    # for the identity.
     if len(encoded) != POINT_SIZE or encoded[0] != _SEC1_UNCOMPRESSED:
         raise IntegrityError("not an uncompressed P-256 point")
     x, y = (int.from_bytes(encoded[at : at + SCALAR_SIZE], "big") for at in (1, 1 + SCALAR_SIZE))
     if x >= _PRIME or y >= _PRIME:
         raise IntegrityError("not a point of P-256")
+    with library_needed():
+        from Crypto.PublicKey.ECC import EccPoint  # type: ignore[attr-defined]
     try:
         point = EccPoint(x, y, "P-256")
     except ValueError:
@@ -58,31 +69,50 @@ def decode_point(encoded: bytes) -> EccPoint:
     return point
 
 
-def encode_point(point: EccPoint) -> bytes:
+def encode_point(point: "EccPoint") -> bytes:
     """Uncompressed SEC1, 65 bytes; the identity, which only a forged share can lead to, becomes 04 and zeros."""
     x, y = point.xy
     return bytes([_SEC1_UNCOMPRESSED]) + x.to_bytes(SCALAR_SIZE, "big") + y.to_bytes(SCALAR_SIZE, "big")
 
 
-# RFC 9383, section 4: M and N for P-256. Decoding them at import also sets up the library's curve.
-M = decode_point(
-    bytes.fromhex(
-        "04886e2f97ace46e55ba9dd7242579f2993b64e16ef3dcab95afd497333d8fa12f"
-        "5ff355163e43ce224e0b0e65ff02ac8e5c7be09419c785e0ca547d55a12e2d20"
-    )
+# RFC 9383, section 4: M and N for P-256; then its generator.
+M_ENCODED = bytes.fromhex(
+    "04886e2f97ace46e55ba9dd7242579f2993b64e16ef3dcab95afd497333d8fa12f"
+    "5ff355163e43ce224e0b0e65ff02ac8e5c7be09419c785e0ca547d55a12e2d20"
 )
-N = decode_point(
-    bytes.fromhex(
-        "04d8bbd6c639c62937b04d997f38c3770719c629d7014d49a24b4f98baa1292b49"
-        "07d60aa6bfade45008a636337f5168c64d9bd36034808cd564490b1e656edbe7"
-    )
+N_ENCODED = bytes.fromhex(
+    "04d8bbd6c639c62937b04d997f38c3770719c629d7014d49a24b4f98baa1292b49"
+    "07d60aa6bfade45008a636337f5168c64d9bd36034808cd564490b1e656edbe7"
 )
-P = decode_point(
-    bytes.fromhex(
-        "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
-        "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
-    )
+P_ENCODED = bytes.fromhex(
+    "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+    "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
 )
+
+
+@functools.cache
+def M() -> "EccPoint":
+    """What blinds the Prover's share."""
+    return decode_point(M_ENCODED)
+
+
+@functools.cache
+def N() -> "EccPoint":
+    """What blinds the Verifier's share."""
+    return decode_point(N_ENCODED)
+
+
+@functools.cache
+def P() -> "EccPoint":
+    """The generator of P-256."""
+    return decode_point(P_ENCODED)
+
+
+def load_points() -> None:
+    """Load the library's curve, and the points that every login needs. Raises UsageError when it is not there."""
+    M()
+    N()
+    P()
 
 
 def password_scalars(stretched: bytes) -> tuple[int, int]:
@@ -106,19 +136,23 @@ def _with_length(part: bytes) -> bytes:
     return len(part).to_bytes(8, "little") + part
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(NamedTuple):
     """What a server keeps of a password: w0 (32 bytes) and the points L, w0*M, w0*N (65 bytes each)."""
 
-    w0: bytes = field(repr=False)
-    L: bytes = field(repr=False)
-    w0M: bytes = field(repr=False)
-    w0N: bytes = field(repr=False)
+    w0: bytes
+    L: bytes
+    w0M: bytes
+    w0N: bytes
+
+    def __repr__(self) -> str:
+        return "Registration(...)"
 
     @classmethod
     def of(cls, w0: int, w1: int) -> "Registration":
         """Register (RFC 9383, section 3.2); w0*M and w0*N are kept to save two multiplications at each login."""
-        return cls(w0.to_bytes(SCALAR_SIZE, "big"), encode_point(P * w1), encode_point(M * w0), encode_point(N * w0))
+        return cls(
+            w0.to_bytes(SCALAR_SIZE, "big"), encode_point(P() * w1), encode_point(M() * w0), encode_point(N() * w0)
+        )
 
     def check(self) -> None:
         """Raises IntegrityError when a field is damaged: w0 of 0 or too large, a point off the curve, or no match."""
@@ -126,12 +160,11 @@ class Registration:
         if len(self.w0) != SCALAR_SIZE or not 0 < w0 < ORDER:
             raise IntegrityError("w0 is out of range")
         decode_point(self.L)
-        if self.w0M != encode_point(M * w0) or self.w0N != encode_point(N * w0):
+        if self.w0M != encode_point(M() * w0) or self.w0N != encode_point(N() * w0):
             raise IntegrityError("w0*M or w0*N does not match w0")
 
 
-@dataclass(frozen=True, slots=True)
-class Identities:
+class Identities(NamedTuple):
     """What both ends must agree on before they start; all of it goes into the transcript TT."""
 
     context: bytes
@@ -139,14 +172,16 @@ class Identities:
     verifier: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class KeySchedule:
+class KeySchedule(NamedTuple):
     """K_main and what follows from it (RFC 9383, sections 3.3 and 3.4); all 32 bytes."""
 
-    K_main: bytes = field(repr=False)
-    K_confirmP: bytes = field(repr=False)
-    K_confirmV: bytes = field(repr=False)
-    K_shared: bytes = field(repr=False)
+    K_main: bytes
+    K_confirmP: bytes
+    K_confirmV: bytes
+    K_shared: bytes
+
+    def __repr__(self) -> str:
+        return "KeySchedule(...)"
 
     @classmethod
     def of(cls, TT: bytes) -> "KeySchedule":
@@ -162,8 +197,8 @@ def transcript(identities: Identities, shareP: bytes, shareV: bytes, Z: bytes, V
         identities.context,
         identities.prover,
         identities.verifier,
-        encode_point(M),
-        encode_point(N),
+        M_ENCODED,
+        N_ENCODED,
         shareP,
         shareV,
         Z,
@@ -208,14 +243,14 @@ class Prover:
     def share(self) -> bytes:
         """shareP, 65 bytes: X = x*P + w0*M."""
         self._steps.enter("share")
-        self._shareP = encode_point(P * self._x + M * self._w0)
+        self._shareP = encode_point(P() * self._x + M() * self._w0)
         self._steps.done()
         return self._shareP
 
     def finish(self, shareV: bytes, confirmV: bytes) -> tuple[bytes, bytes]:
         """(confirmP, K_shared), 32 bytes each. Raises IntegrityError (bad point), LoginRefused (wrong confirmV)."""
         self._steps.enter("finish")
-        unblinded = decode_point(shareV) + -(N * self._w0)  # Y - w0*N
+        unblinded = decode_point(shareV) + -(N() * self._w0)  # Y - w0*N
         Z, V = unblinded * self._x, unblinded * self._w1
         TT = transcript(
             self._identities,
@@ -240,11 +275,11 @@ class Verifier:
         self._y = _scalar(random)
         self._steps = _Steps("respond", "finish")
 
-    def respond(self, shareP: bytes, X: EccPoint) -> tuple[bytes, bytes]:
+    def respond(self, shareP: bytes, X: "EccPoint") -> tuple[bytes, bytes]:
         """(shareV, confirmV), 65 and 32 bytes, for a shareP that `decode_point` has turned into X."""
         self._steps.enter("respond")
         kept = self._registration
-        shareV = encode_point(P * self._y + decode_point(kept.w0N))
+        shareV = encode_point(P() * self._y + decode_point(kept.w0N))
         Z = (X + -decode_point(kept.w0M)) * self._y
         V = decode_point(kept.L) * self._y
         TT = transcript(self._identities, shareP, shareV, encode_point(Z), encode_point(V), kept.w0)

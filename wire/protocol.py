@@ -6,8 +6,8 @@ read or made. This room knows no socket, no file, no clock and no key.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from crypto_utils import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_SIZE, SALT_SIZE, TAG_SIZE
 from errors import ProtocolViolation
@@ -87,8 +87,7 @@ class _Reader:
             raise ProtocolViolation("a message has bytes left over")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHello:
+class ClientHello(NamedTuple):
     """magic ‖ count ‖ versions ‖ length ‖ username ‖ ML-KEM-768 encapsulation key. Up to the versions: for ever."""
 
     versions: bytes
@@ -138,8 +137,7 @@ class Status(IntEnum):
     BUSY = 2
 
 
-@dataclass(frozen=True, slots=True)
-class ServerHello:
+class ServerHello(NamedTuple):
     """status ‖ version ‖ scrypt profile ‖ salt ‖ ML-KEM ciphertext; or status 1 ‖ count ‖ versions; or status 2."""
 
     status: Status

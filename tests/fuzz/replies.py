@@ -18,7 +18,8 @@ from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, tcp_pair
 from disk.sources import FileSource
 from errors import Code, TransferError
 from fuzz.requests import MOST_STEPS, SIZES, Heard, InThread, check_nothing_is_left, content_of, open_now, the_place
-from transfer.sender import Item, Sender
+from transfer.items import Item
+from transfer.sender import Sender
 from wire.channel import Channel
 from wire.engine import Engine
 from wire.messages import (

@@ -25,7 +25,7 @@ from crypto_utils import TAG_SIZE
 from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
 from errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
 from fuzz import memory
-from report import no_log
+from logs import no_log
 from transfer.connection import _Prefixed, _Taking
 from transfer.requests import Requests
 from wire.channel import Channel

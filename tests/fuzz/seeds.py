@@ -18,7 +18,8 @@ from crypto_utils import TAG_SIZE, RecordCipher
 from disk.storage import Rules, Storage
 from fuzz import CORPUS, HARNESSES, login
 from fuzz.requests import PATHS, Step
-from transfer.sender import Item, Sender
+from transfer.items import Item
+from transfer.sender import Sender
 from wire.channel import Channel
 from wire.engine import Engine
 from wire.handshake import busy_frame

@@ -1,0 +1,371 @@
+"""The client's three jobs: sending, fetching and listing, each over as many connections as it takes.
+
+Rules: everything that can be asked or refused without the network is, first, and before that nothing is loaded that
+only the network needs. A connection that breaks is made again, with growing pauses, by a process that has logged in
+before; a refused login never is. A job is done when for everything that was named a receipt is here. Passwords come
+from where `accounts/passwords.py` says. It knows no socket and opens no file but the log.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from errors import (
+    Code,
+    ConnectionTrouble,
+    IntegrityError,
+    NoThread,
+    PeerStopped,
+    ProtocolViolation,
+    Refused,
+    TransferError,
+    UsageError,
+)
+from logs import no_log, open_log
+from report import INTERRUPTED, Reporter, note, open_receipts, output_descriptor, say, warn
+
+if TYPE_CHECKING:
+    import argparse
+    import logging
+
+    from transfer.dialing import Account
+    from transfer.plans import Fetching, Sending
+    from transfer.receiver import Folder
+    from wire.channel import Channel
+    from wire.handshake import SessionKeys
+    from wire.pace import Pace
+
+_MEMORY = 64 << 20
+_LONGEST_PAUSE = 30
+_BUSY_PAUSE = 2.0
+_BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
+
+
+class Settings(Protocol):
+    """What a client can be told; the table is in `config.py`."""
+
+    host: str
+    port: int
+    user: str
+    password_file: Path | None
+    if_exists: str
+    retries: int
+    limit: int | None
+    connect_timeout: int
+    client_log: Path
+    log_level: str
+
+
+class Run:
+    """One run of the client: its one job, over as many connections as it takes."""
+
+    def __init__(self, settings: Settings, options: "argparse.Namespace") -> None:
+        """`options` are those of the command line that are no settings; see `client.py`. Raises UsageError."""
+        self._settings, self._options = settings, options
+        self._log = self._open_log()
+        receipts = None if options.receipts is None else open_receipts(Path(options.receipts))
+        self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
+        self._logged_in = False
+
+    def _open_log(self) -> "logging.Logger":
+        try:
+            return open_log("sft.client", self._settings.client_log, self._settings.log_level)
+        except UsageError as problem:
+            warn(f"{problem.cause}; going on without a log")
+            return no_log("sft.client")
+
+    def run(self, names: list[str]) -> int:
+        """Do what was asked for; the exit status."""
+        try:
+            if self._options.list:
+                self._list(names[0] if names else "")
+            elif self._options.get:
+                self._get(names[:-1], names[-1])
+            else:
+                self._put(names[:-1], names[-1])
+        except TransferError as problem:
+            self._reporter.end()
+            self._log.error("%s", problem)
+            raise
+        except KeyboardInterrupt:
+            self._reporter.end()
+            self._log.error("interrupted")
+            if not self._logged_in:
+                raise
+            note("interrupted; the same command goes on where it was")
+            return INTERRUPTED
+        return self._reporter.status
+
+    # --- the three jobs ---
+
+    def _put(self, sources: list[str], target: str) -> None:
+        from transfer.plans import Sending, is_regular, names_in_order
+
+        follow, bits = self._options.follow, self._options.preserve_mode
+        place = self._settings.client_log
+        ours = (is_regular(path) for path in (place, *place.parent.glob(place.name + ".*")))
+        logs = {identity for identity in ours if identity is not None}
+        sending = Sending(self._reporter, self._settings.if_exists, follow, bits, logs)
+        sending.plan(sources, target)
+        if self._options.dry_run:
+            for item in sending.left:
+                say(f"would send: {item.name} as {'/'.join(item.target)}{'' if item.open else '/'}")
+            return
+        if not sending.left:
+            return
+        account, started = self._ask(), time.monotonic()
+
+        def load() -> None:
+            import transfer.sender  # noqa: F401
+
+            self._reporter.begin(sending.total)
+
+        def send() -> None:
+            self._again_and_again(
+                account, load, lambda channel, keys, pace: self._send_left(sending, channel, keys, pace)
+            )
+
+        try:
+            send()
+            self._send_busy(sending, send)
+        except (TransferError, KeyboardInterrupt):
+            self._reporter.end()
+            self._tell_left(list(names_in_order(sending.left)))
+            raise
+        self._done(f"delivered to {account.user}@{account.host}", started)
+
+    def _send_left(self, sending: "Sending", channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+        from transfer.sender import Sender
+
+        sending.busy.clear()
+        sending.stopping = None
+        try:
+            Sender(channel, channel.messages(), keys.file_c2s, sending, pace).run(list(sending.left))
+            if sending.stopping is not None:
+                raise ConnectionTrouble(sending.stopping.cause, sending.stopping.remedy)
+        except ConnectionTrouble as problem:
+            if sending.pipe is not None and sending.pipe.begun:  # what was read of it is gone
+                said_all = any(item.sha256 is not None for item in sending.left)
+                visible = "it may be there, whole" if said_all else "nothing became visible"
+                remedy = f"Start the whole command again; {visible}"
+                raise ConnectionTrouble(problem.cause, remedy, final=True) from None
+            raise
+
+    def _send_busy(self, sending: "Sending", send: Callable[[], None]) -> None:
+        """Another transfer to a name may be an earlier one of ours, not missed by the server yet: wait for its end."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while sending.busy and time.monotonic() < deadline:
+            self._reporter.note("another transfer to that name is under way: trying again")
+            time.sleep(_BUSY_PAUSE)
+            send()
+        for item, problem in sending.busy.items():
+            sending.left.pop(item, None)
+            self._reporter.failed(item.name, problem)
+
+    def _get(self, names: list[str], target: str) -> None:
+        from disk.folders import allow_descriptors
+        from disk.local import close_local, open_local
+        from disk.storage import Rules
+        from disk.stream import Stream
+        from transfer.plans import Fetching
+
+        if sys.platform == "win32":
+            raise UsageError("this system can only send", "Fetch on Linux or macOS")
+        fetching = Fetching(self._reporter, self._settings.if_exists, self._options.preserve_mode, names, target)
+
+        def load() -> None:
+            import transfer.receiver  # noqa: F401
+
+            self._reporter.begin(0)
+
+        if fetching.to_pipe:
+            self._reporter.to_standard_error()
+            stream = Stream(output_descriptor())
+            account, started = self._ask(), time.monotonic()
+            try:
+                self._again_and_again(
+                    account,
+                    load,
+                    lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys, pace),
+                    once=lambda: stream.begun,
+                )
+            except (ConnectionTrouble, IntegrityError) as problem:
+                if stream.begun:
+                    raise IntegrityError(
+                        f"what was written to standard output is not whole ({problem.cause})",
+                        "Throw it away, try again",
+                    ) from None
+                raise
+            if stream.begun and not stream.whole and not self._reporter.status:
+                raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
+            return self._done("fetched", started)
+        allow_descriptors()
+        folder = open_local(fetching.base, Rules())
+        try:
+            account, started = self._ask(), time.monotonic()
+            self._again_and_again(
+                account,
+                load,
+                lambda channel, keys, pace: self._fetch(fetching, fetching.remembering(folder), channel, keys, pace),
+            )
+        finally:
+            close_local(folder)
+        self._done(f"fetched from {account.user}@{account.host}", started)
+
+    def _fetch(
+        self, fetching: "Fetching", folder: "Folder", channel: "Channel", keys: "SessionKeys", pace: "Pace"
+    ) -> None:
+        from transfer.receiver import Receiver
+        from wire.messages import Get
+
+        for id, path in enumerate(fetching.wanted, 1):
+            channel.post(Get(id, path, id < len(fetching.wanted)).encode())
+        Receiver(
+            channel,
+            channel.messages(),
+            keys.file_s2c,
+            folder,
+            fetching.place,
+            fetching,
+            pace,
+        ).run()
+        fetching.check_answered()
+
+    def _list(self, name: str) -> None:
+        self._listed: str | None = None
+        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, pace: self._list_on(name, channel))
+
+    def _list_on(self, name: str, channel: "Channel") -> None:
+        """List what comes behind the last name that was listed, over an earlier connection perhaps."""
+        from transfer.plans import parts_of
+        from wire.messages import Entries, ListFolder, Refuse
+
+        path = parts_of(name)
+        messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
+        asked = 0
+        while True:
+            asked += 1
+            channel.post(ListFolder(asked, path, self._listed).encode())
+            page = next(messages, None)
+            if isinstance(page, Refuse) and page.id == asked:
+                if page.code is Code.STOPPING:
+                    raise PeerStopped(page.code)
+                self._reporter.failed(name or "your folder", Refused(page.code))
+                break
+            if not isinstance(page, Entries) or page.id != asked or (page.more and not page.entries):
+                raise ProtocolViolation("no answer to LIST")
+            for entry in page.entries:
+                if self._listed is not None and entry.name.encode() <= self._listed.encode():
+                    raise ProtocolViolation("a listing that is out of its order")
+                self._listed = entry.name
+                self._reporter.listed(entry.name, entry.kind, entry.size, entry.mtime)
+            if not page.more:
+                break
+        channel.say_bye()
+        if next(messages, None) is not None:
+            raise ProtocolViolation("a message behind a listing")
+
+    # --- before and after ---
+
+    def _done(self, where: str, started: float) -> None:
+        self._reporter.end()
+        self._reporter.summary(where, time.monotonic() - started)
+
+    def _tell_left(self, names: list[str]) -> None:
+        """After the end of a connection: what has no receipt."""
+        if len(names) + self._reporter.delivered_count > 1:
+            for name in names[:20]:
+                note(f"not delivered: {name}")
+            if len(names) > 20:
+                note(f"not delivered: {len(names) - 20} more")
+
+    def _ask(self) -> "Account":
+        """Username and password. They are asked for before connecting, because the login has a deadline."""
+        from accounts.passwords import (
+            ask_password,
+            ask_username,
+            read_password_fd,
+            read_password_file,
+            read_password_variable,
+        )
+        from transfer.dialing import Account
+        from wire.handshake import check_username
+
+        user = self._settings.user or ask_username(_local_user())
+        check_username(user)
+        if self._options.password_fd is not None:
+            if not self._options.password_fd.isdecimal():
+                raise UsageError("--password-fd takes the number of an open descriptor", "Such as 3, with 3<FILE")
+            password = read_password_fd(int(self._options.password_fd))
+        elif self._settings.password_file is not None:
+            if str(self._settings.password_file) == "-" and "-" in self._options.names[:-1]:
+                raise UsageError("standard input can't be both the password and what is sent", "Use --password-fd")
+            password = read_password_file(self._settings.password_file)
+        else:
+            password = read_password_variable(os.environ) or ask_password(
+                f"Password of {user} on {self._settings.host}: "
+            )
+        return Account(self._settings.host, self._settings.port, user, password)
+
+    # --- connections ---
+
+    def _again_and_again(
+        self,
+        account: "Account",
+        load: Callable[[], None],
+        job: "Callable[[Channel, SessionKeys, Pace], None]",
+        once: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Do `job` over a connection, and over a new one when that breaks, unless `once` says that it is too late.
+
+        `load` loads what it needs, while answers are waited for.
+        """
+        from transfer.dialing import dialed
+        from wire.engine import Engine
+        from wire.pace import Pace
+
+        engine, pace = Engine(_MEMORY), Pace(self._settings.limit)
+        tries = 0
+        try:
+            while True:
+                before = self._reporter.progress_mark()
+                try:
+                    seconds = self._settings.connect_timeout
+                    with dialed(account, seconds, engine, self._log, load) as (channel, keys):
+                        self._logged_in = True
+                        job(channel, keys, pace.turn(lambda: channel.ended))  # only used in `job`
+                    return
+                except RuntimeError as problem:
+                    if NoThread.is_why(problem):
+                        raise NoThread from None
+                    raise
+                except ConnectionTrouble as problem:
+                    if self._reporter.progress_mark() > before:
+                        tries = 0
+                    tries += 1
+                    if not self._worth_another(problem, tries) or once():
+                        raise
+                    pause = min(2 ** (tries - 1), _LONGEST_PAUSE)
+                    self._reporter.note(
+                        f"{problem.cause}: trying again in {pause} s ({tries} of {self._settings.retries})"
+                    )
+                    time.sleep(pause)
+        finally:
+            engine.close()
+
+    def _worth_another(self, problem: ConnectionTrouble, tries: int) -> bool:
+        if isinstance(problem, PeerStopped) and problem.code not in (Code.STOPPING, Code.FULL):
+            return False
+        return self._logged_in and tries <= self._settings.retries and not problem.final
+
+
+def _local_user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

@@ -1,0 +1,39 @@
+"""One thing to send: what it is here, and what it shall be there.
+
+Rules: an item lives for one run of the program, over as many connections as that takes; what one of them has found out
+about it is written down here. It knows no channel, no message and no folder.
+"""
+
+from collections.abc import Callable
+
+from crypto_utils import random_bytes
+from disk.sources import Source
+from wire.protocol import TRANSFER_ID_SIZE
+
+FILE_BITS = 0o666
+ALL_BITS = 0o777
+
+
+class Item:
+    """One file or folder to send.
+
+    `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
+    """
+
+    __slots__ = ("mode", "mode_mask", "mtime", "name", "open", "policy", "sha256", "target", "transfer")
+
+    def __init__(
+        self,
+        name: str,
+        target: tuple[str, ...],
+        policy: str,
+        open: Callable[[], Source] | None,
+        mtime: int | None = None,
+        mode: int | None = None,
+        mode_mask: int = FILE_BITS,
+        transfer: bytes | None = None,
+    ) -> None:
+        self.name, self.target, self.policy, self.open = name, target, policy, open
+        self.mtime, self.mode, self.mode_mask = mtime, mode, mode_mask
+        self.transfer = random_bytes(TRANSFER_ID_SIZE) if transfer is None else transfer
+        self.sha256: bytes | None = None
