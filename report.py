@@ -121,9 +121,11 @@ class Progress:
 
     def __init__(self, total: int | None, shown: bool) -> None:
         self._bar: Any = None
+        self.is_shown = False
         if shown and sys.stderr.isatty():
             from tqdm import tqdm  # 40 ms that a pipe need not pay
 
+            self.is_shown = True
             self._bar = tqdm(
                 total=total,
                 unit="B",
@@ -199,6 +201,7 @@ class Reporter:
         self._pausing = threading.Lock()
         self._is_verbose = log.isEnabledFor(_DEBUG)
         self._progress, self._has_begun = Progress(None, shown=False), False
+        self.tells_starts = self._is_verbose or as_json  # else nobody hears of one
         self._lock = threading.Lock()
         self._told = 0.0
         self._furthest = 0
@@ -240,11 +243,20 @@ class Reporter:
         """The whole of a large file was read and sealed; its HMAC is on its way."""
         self._log.info("read and sealed %s, %d bytes, SHA-256 %s; sending its HMAC", name, size, sha256.hex())
 
+    def prepare(self) -> None:
+        """Load what the bar needs, if there is going to be one."""
+        if self._shows_bar():
+            import tqdm  # noqa: F401
+
+    def _shows_bar(self) -> bool:
+        return not self._quiet and not self._json and sys.stderr is not None and sys.stderr.isatty()
+
     def begin(self, total: int | None) -> None:
         """Show the bar from now on, unless it is there already."""
         if not self._has_begun:
             self._has_begun = True
-            self._progress = Progress(total, shown=not self._quiet and not self._json)
+            self._progress = Progress(total, self._shows_bar())
+            self.tells_starts = self.tells_starts or self._progress.is_shown
 
     def end(self) -> None:
         """Take the bar away."""
@@ -269,13 +281,13 @@ class Reporter:
         with self._lock:
             self._progress.above(lambda: note(line))
 
-    def started(self, name: str, path: str, size: int | None) -> None:
+    def started(self, name: str, path: tuple[str, ...], size: int | None) -> None:
         """One file is announced."""
         if self._is_verbose:
-            self._own_log.debug("started: %s as %s, %s bytes", name, path, size)
+            self._own_log.debug("started: %s as %s, %s bytes", name, show_path(path), size)
         self._progress.name(name)
         if self._json:
-            self._event("started", name=name, path=path, size=size)
+            self._event("started", name=name, path=show_path(path), size=size)
 
     def checking(self, name: str, count: int) -> None:
         """`count` more bytes were read to compare them."""
@@ -303,7 +315,8 @@ class Reporter:
     def moved(self, count: int) -> None:
         """`count` more bytes of content were sent or received."""
         self.bytes_moved += count
-        self._progress.advance(count)
+        if self._progress.is_shown:
+            self._progress.advance(count)
         if self._json and (now := time.monotonic()) - self._told >= _EVENT_SECONDS:
             self._told = now
             self._event("progress", bytes=self.bytes_moved)

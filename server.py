@@ -8,6 +8,7 @@ the server lives on.
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import selectors
@@ -86,6 +87,9 @@ def _main(options: argparse.Namespace) -> int:
         return 0
     check_library()
     if options.command is None:
+        # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
+        gc.freeze()
+        gc.set_threshold(10_000, 10, 10)
         return _serve(loaded)
     commands.run(options.command, loaded.values.accounts, loaded.values.storage, options)
     return 0

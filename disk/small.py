@@ -14,6 +14,7 @@ from disk.partials import Incoming, Partial, PartialArea, link_unnamed, lock
 from errors import Refused
 
 _MOST_HELD = 2 << 20
+_PRIVATE = 0o600
 
 
 class Held:
@@ -57,9 +58,9 @@ class Small(Partial):
             self._to_disk()
             _write_all(self._descriptor, content)
 
-    def _to_disk(self) -> None:
+    def _to_disk(self, mode: int = _PRIVATE) -> None:
         if self._descriptor < 0:
-            self._descriptor = self._area.open_unnamed()
+            self._descriptor = self._area.open_unnamed(mode)
         content, self._content = self._content, b""
         self._held.count -= len(content)
         if content:
@@ -69,14 +70,17 @@ class Small(Partial):
         """Put it on the disk, with mode and time; its descriptor, to be flushed. Raises Refused."""
         mtime = self.incoming.mtime
         with disk_errors():
-            self._to_disk()
-            os.fchmod(self._descriptor, mode)
+            is_new = self._descriptor < 0 and not mode & self._area.umask
+            self._to_disk(mode if is_new else _PRIVATE)
+            descriptor = self._descriptor
+            if not is_new:
+                os.fchmod(descriptor, mode)
             try:
                 if mtime is not None:
-                    os.utime(self._descriptor, ns=(mtime, mtime))
+                    os.utime(descriptor, ns=(mtime, mtime))
             except OverflowError:
                 pass  # a time that this file system can't hold
-        return self._descriptor
+        return descriptor
 
     def link(self, name: str, folder: int) -> None:
         """Make it visible as `name` in `folder`, which never replaces. Raises FileExistsError and other OSError."""

@@ -13,6 +13,7 @@ HOUSE = Path(__file__).resolve().parent.parent
 LEVELS = {
     "errors": -1,
     "values": -1,
+    "aside": 0,
     "crypto_utils": 0,
     "config": 0,
     "disk.durable": 0,
@@ -22,6 +23,7 @@ LEVELS = {
     "wire.protocol": 1,
     "wire.pace": 1,
     "wire.canonical": 2,
+    "wire.strict_json": 1,
     "report": 1,
     "logs": 2,
     "disk.names": 1,
@@ -33,6 +35,7 @@ LEVELS = {
     "disk.receipts": 1,
     "accounts.origin": 1,
     "wire.messages": 3,
+    "wire.records": 4,
     "wire.engine": 2,
     "wire.link": 2,
     "wire.handshake": 2,
@@ -46,18 +49,18 @@ LEVELS = {
     "accounts.throttle": 2,
     "accounts.admission": 2,
     "accounts.passwords": 2,
-    "wire.channel": 4,
+    "wire.channel": 5,
     "accounts.commands": 5,
-    "transfer.sender": 5,
-    "transfer.receiver": 5,
-    "transfer.requests": 6,
+    "transfer.sender": 6,
+    "transfer.receiver": 6,
+    "transfer.requests": 7,
     "transfer.items": 3,
-    "transfer.plans": 6,
+    "transfer.plans": 7,
     "transfer.dialing": 6,
-    "transfer.commands": 7,
-    "transfer.connection": 7,
-    "server": 8,
-    "client": 8,
+    "transfer.commands": 8,
+    "transfer.connection": 8,
+    "server": 9,
+    "client": 9,
 }
 WINGS = ("wire", "disk", "accounts", "transfer")
 PROGRAMS = {"server", "client"}
@@ -92,7 +95,8 @@ OPEN_NO_FILE = (
 CLIENTS_OWN = {"fetching.base.rmdir"}  # the folder that it has just made
 CRYPTO = {"crypto_utils", "wire.pake"}
 PRINTERS = {"report", *PROGRAMS}
-PURE = {"wire.pake", "wire.protocol", "wire.canonical", "wire.messages", "crypto_utils"}
+PURE = {"wire.pake", "wire.protocol", "wire.canonical", "wire.strict_json", "wire.messages", "wire.records"}
+PURE |= {"crypto_utils"}
 OUTSIDE_WORLD = {"socket", "select", "selectors", "ssl", "os", "io", "pathlib", "shutil", "tempfile", "subprocess"}
 OUTSIDE_WORLD |= {"time", "datetime", "threading", "multiprocessing", "concurrent", "asyncio", "signal"}
 

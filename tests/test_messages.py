@@ -38,14 +38,14 @@ from wire.messages import (
     Receipt,
     Refuse,
     _fields_of,
-    _read_json,
     decode_message,
     encode_message,
     file_mac_input,
-    split_record,
     write_data_header,
 )
 from wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE
+from wire.records import split_record
+from wire.strict_json import read_json
 
 TRANSFER = bytes(range(16))
 SHA256 = bytes(range(32))
@@ -550,7 +550,7 @@ STORED = Receipt(3, ("a", ",", "\x7f"), 7, SHA256, 1700000000000000000, "already
 def slowly(kind: Kind, body: bytes) -> Control | None:
     """What the strict reader makes of a body; None when it refuses it."""
     with suppress(ProtocolViolation):
-        found: Control = _fields_of(QUICK[kind][0], _read_json(memoryview(body)))
+        found: Control = _fields_of(QUICK[kind][0], read_json(memoryview(body)))
         found.check()
         return found
     return None

@@ -54,12 +54,36 @@ def planned(
     noted = Noted()
     sending = Sending(noted, "fail", follow, False, logs or set())
     sending.plan(sources, target)
+    sending.look_below()
     return sending, noted
 
 
 def targets(sending: Sending) -> list[str]:
     """What each item shall be there; a folder with a slash behind it."""
     return ["/".join(item.target) + ("" if item.open else "/") for item in sending.left]
+
+
+def test_what_is_wrong_with_a_source_is_told_before_its_folders_are_looked_into(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(path: str) -> list[str]:
+        raise AssertionError("a folder was read")
+
+    monkeypatch.setattr(os, "listdir", never)
+    noted = Noted()
+    sending = Sending(noted, "fail", False, False, set())
+    sending.plan(["d", "missing", "a"], "box")
+    assert [name for name, _ in noted.problems] == ["missing"]
+    assert sending.is_deep and not sending.left
+
+
+@pytest.mark.usefixtures("here")
+def test_search_ends_when_nothing_more_is_wanted() -> None:
+    sending = Sending(Noted(), "fail", False, False, set())
+    sending.plan(["d", "a"], "box")
+    sending.is_over = True
+    sending.look_below()
+    assert not sending.left
 
 
 # --- where a source goes ----------------------------------------------------------------------------------------------
@@ -259,6 +283,7 @@ def test_permission_bits_are_masked(preserve: bool, mode: int) -> None:
 def test_every_item_has_the_policy_and_a_transfer_of_its_own(policy: str) -> None:
     sending = Sending(Noted(), policy, False, False, set())
     sending.plan(["a", "b", "d"], "box")
+    sending.look_below()
     assert {item.policy for item in sending.left if item.open} == {policy}
     assert len({item.transfer for item in sending.left}) == len(sending.left)
 

@@ -363,7 +363,7 @@ AT = 1_700_000_000_123_456_789  # 2023-11-14T22:13:20.123456Z
 def everything(reporter: Reporter) -> None:
     """Each event once, about a name that would like to do harm."""
     reporter.begin(10)
-    reporter.started(EVIL, "inbox/" + EVIL, 10)
+    reporter.started(EVIL, ("inbox", EVIL), 10)
     reporter.checking(EVIL, 4)
     reporter.resumed(EVIL, 4)
     reporter.restarted(EVIL, 4)

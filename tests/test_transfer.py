@@ -1670,7 +1670,7 @@ def test_lost_receipt_is_repeated_and_not_the_file(
         written(home / "a", b"an older one")
     one = item(written(here / "a", content), policy=policy)
     lost, told = Receiving(storage, engine), Told()
-    lost.channel.post = lambda message: None  # type: ignore[method-assign]  # nothing that it says arrives
+    lost.channel.post = lambda *messages: None  # type: ignore[method-assign]  # nothing that it says arrives
     raw = Raw(lost.near, C2S, S2C)
     announced = Put(1, one.transfer, ("a",), "file", size, path_of(one).stat().st_mtime_ns, 0o644, policy)
     raw.say(announced.encode(), data(1, 0, content), end(announced, content).encode(), BYE_MESSAGE)

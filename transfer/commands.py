@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from aside import Aside
 from errors import (
     Code,
     ConnectionTrouble,
@@ -111,29 +112,35 @@ class Run:
         sending = Sending(self._reporter, self._settings.if_exists, follow, bits, logs)
         sending.plan(sources, target)
         if self._options.dry_run:
+            sending.look_below()
             for item in sending.left:
                 say(f"would send: {item.name} as {'/'.join(item.target)}{'' if item.open else '/'}")
             return
-        if not sending.left:
+        if not sending.left and not sending.is_deep:
             return
         account, started = self._ask(), time.monotonic()
+        looking = Aside("looking", sending.look_below)  # a folder may hold a million names
 
         def load() -> None:
             import transfer.sender  # noqa: F401
 
+            self._reporter.prepare()
+
+        def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+            looking.wait()
             self._reporter.begin(sending.total)
+            self._send_left(sending, channel, keys, pace)
 
         def send() -> None:
-            self._again_and_again(
-                account, load, lambda channel, keys, pace: self._send_left(sending, channel, keys, pace)
-            )
+            self._again_and_again(account, load, job)
 
         try:
             send()
             self._send_busy(sending, send)
         except (TransferError, KeyboardInterrupt):
+            sending.is_over = True
             self._reporter.end()
-            self._tell_left(list(names_in_order(sending.left)))
+            self._tell_left(list(names_in_order(list(sending.left))))
             raise
         self._done(f"delivered to {account.user}@{account.host}", started)
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from aside import Aside
 from errors import Code, ConnectionTrouble, IntegrityError, LoginRefused, ProtocolViolation
 from wire.handshake import ClientHandshake, check_username, password_scalars
 from wire.link import Link, Socket, connect, lost
@@ -164,14 +165,13 @@ class _Preparations:
     def __init__(self, load: Callable[[], None]) -> None:
         self._load = load
         self._can_hash = threading.Event()
-        self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=self._prepare, name="preparations", daemon=True)
+        self._under_way: Aside | None = None
 
     def start(self) -> None:
         """Begin."""
         self._switch = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._thread.start()
+        self._under_way = Aside("preparations", self._prepare)
 
     def _prepare(self) -> None:
         # In this order, and one thread at a time: two that import each other's half would see unfinished modules.
@@ -186,8 +186,6 @@ class _Preparations:
             import wire.channel  # noqa: F401
 
             self._load()
-        except BaseException as problem:
-            self._problem = problem
         finally:
             self._can_hash.set()
             sys.setswitchinterval(self._switch)
@@ -198,6 +196,5 @@ class _Preparations:
 
     def wait(self) -> None:
         """Return when all is ready. Raises UsageError when the library is not what it should be."""
-        self._thread.join()
-        if self._problem is not None:
-            raise self._problem
+        if self._under_way is not None:
+            self._under_way.wait()

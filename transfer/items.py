@@ -7,6 +7,7 @@ about it is written down here. It knows no channel, no message and no folder.
 from collections.abc import Callable
 
 from crypto_utils import random_bytes
+from disk.names import judge_path
 from disk.sources import Source
 from wire.protocol import TRANSFER_ID_SIZE
 
@@ -20,7 +21,7 @@ class Item:
     `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
     """
 
-    __slots__ = ("mode", "mode_mask", "mtime", "name", "open", "policy", "sha256", "target", "transfer")
+    __slots__ = ("_is_fair", "mode", "mode_mask", "mtime", "name", "open", "policy", "sha256", "target", "transfer")
 
     def __init__(
         self,
@@ -37,3 +38,10 @@ class Item:
         self.mtime, self.mode, self.mode_mask = mtime, mode, mode_mask
         self.transfer = random_bytes(TRANSFER_ID_SIZE) if transfer is None else transfer
         self.sha256: bytes | None = None
+        self._is_fair = False
+
+    def judge(self) -> None:
+        """Raises Refused for a target that is not allowed. It is looked at once."""
+        if not self._is_fair:
+            judge_path(self.target)
+            self._is_fair = True

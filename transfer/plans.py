@@ -6,9 +6,11 @@ one target are refused before anything is sent. What can be refused without the 
 but below what the user named.
 """
 
+import itertools
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,9 +67,15 @@ class Sending:
         self.stopping: Refused | None = None
         self.total: int | None = 0
         self.pipe: PipeSource | None = None
+        self.is_over = False  # nothing more of it is wanted
+        self.is_deep = False  # a source is a folder: there may be more than was found yet
+        self._found: deque[tuple[Found, Iterator[Found | Skipped | SourceError], Parts]] = deque()
 
     def plan(self, sources: list[str], target: str) -> None:
-        """Find everything that is to be sent. Raises UsageError; what is wrong with one source is reported."""
+        """Find what is to be sent; when a source is a folder, `look_below` does, which may take its time.
+
+        Raises UsageError. What is wrong with one source is reported.
+        """
         into, folder = _goes_into(target, len(sources)), parts_of(target)
         placed: list[tuple[str, Parts]] = []
         taken: dict[Parts, str] = {}
@@ -81,11 +89,27 @@ class Sending:
         for source, place in placed:
             if source == PIPE:
                 self.pipe = PipeSource(0)
-                self._add(Item("standard input", place, self._policy, self._open_pipe))
+                self._add("standard input", place, self._open_pipe)
                 self.total = None
             else:
-                for found in walk(str(Path(source)), self._follow):
-                    self._take(found, place)
+                found = walk(str(Path(source)), self._follow)
+                first = next(found)
+                if isinstance(first, Found):
+                    self._found.append((first, found, place))
+                    self.is_deep = self.is_deep or first.is_folder
+                else:
+                    self._take(first, place)
+        if not self.is_deep:
+            self.look_below()
+
+    def look_below(self) -> None:
+        """Find everything, in order, from any thread; what is wrong with something in a folder is reported."""
+        while self._found:
+            first, below, place = self._found.popleft()
+            for each in itertools.chain([first], below):
+                if self.is_over:
+                    return
+                self._take(each, place)
 
     def _take(self, found: Found | Skipped | SourceError, place: Parts) -> None:
         if isinstance(found, Skipped) and found.is_source:
@@ -100,12 +124,10 @@ class Sending:
         elif not found.is_folder and found.parts and found.identity in self._logs:
             self._reporter.skipped(found.path, "this program's own log")
         elif not found.is_folder:
-            target = (*place, *found.parts)
-            item = Item(found.path, target, self._policy, self._opener(found.path), mode_mask=self._mask)
-            if self._add(item) and self.total is not None:
+            if self._add(found.path, (*place, *found.parts), self._opener(found.path)) and self.total is not None:
                 self.total += found.size
         elif target := (*place, *found.parts):
-            self._add(Item(found.path, target, self._policy, None, found.mtime, found.mode))
+            self._add(found.path, target, None, found.mtime, found.mode)
 
     def _open_pipe(self) -> Source:
         """Once only: what was read of it can't be read again."""
@@ -123,11 +145,19 @@ class Sending:
 
         return open_it
 
-    def _add(self, item: Item) -> bool:
+    def _add(
+        self,
+        name: str,
+        target: Parts,
+        open: Callable[[], Source] | None,
+        mtime: int | None = None,
+        mode: int | None = None,
+    ) -> bool:
+        item = Item(name, target, self._policy, open, mtime, mode, self._mask)
         try:
-            judge_path(item.target)
+            item.judge()
         except Refused as problem:
-            self._reporter.failed(item.name, problem)
+            self._reporter.failed(name, problem)
             return False
         self.left[item] = None
         return True
@@ -135,8 +165,8 @@ class Sending:
     # --- what the sender tells; see transfer.sender.Events ---
 
     def started(self, item: Item, size: int | None) -> None:
-        if item.open is not None:
-            self._reporter.started(item.name, show_path(item.target), size)
+        if item.open is not None and self._reporter.tells_starts:
+            self._reporter.started(item.name, item.target, size)
 
     def checking(self, item: Item, count: int) -> None:
         self._checked[item] = self._checked.get(item, 0) + count
@@ -230,9 +260,8 @@ class Fetching:
     # --- what the receiver tells; see transfer.receiver.Events ---
 
     def taking(self, put: "Put", size: int | None) -> None:
-        path = show_path(self.place(put).path)
         self._reporter.expect(size or 0)
-        self._reporter.started(show_path(put.path), path, size)
+        self._reporter.started(show_path(put.path), self.place(put).path, size)
 
     def resumed(self, put: "Put", offset: int) -> None:
         self._reporter.checking(show_path(put.path), offset)
@@ -306,7 +335,7 @@ class _Remembering:
         return self._folder.begin(incoming, resumable) if known is None else known
 
 
-def names_in_order(items: dict[Item, None]) -> Iterator[str]:
+def names_in_order(items: Iterable[Item]) -> Iterator[str]:
     """What has not arrived, for people: folders say nothing that their files do not."""
     return (item.name for item in items if item.open is not None)
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from crypto_utils import Mac, equal, new_digest
+from crypto_utils import Mac, digest, equal, new_digest
 from disk.folders import Twin
 from disk.partials import Incoming, Partial, PathParts, Published
 from errors import Code, ProtocolViolation, Refused
@@ -36,6 +36,7 @@ from wire.messages import (
 )
 from wire.pace import Pace
 from wire.protocol import DATA_SIZE, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
+from wire.records import Whole
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _GROUP_FILES = 256
 _GROUP_BYTES = 8 << 20
 
-Arrived = tuple[Message, memoryview] | None
+Arrived = tuple[Message | Whole, memoryview] | None
 
 
 class Folder(Protocol):
@@ -79,13 +80,15 @@ class _Arriving:
         *("twin", "unasked"),
     )
 
-    def __init__(self, put: Put, body: bytes, incoming: Incoming | None) -> None:
-        self.put, self.body, self.incoming = put, body, incoming
+    digest: "_Hash"  # of a file that comes in several messages, from its first byte on
+
+    def __init__(self, put: Put, body: bytes) -> None:
+        self.put, self.body = put, body
+        self.incoming: Incoming | None = None
         self.partial: Partial | None = None
         self.twin: Future[bytes] | None = None
         self.kept: Future[_Hash] | None = None
         self.asked = 0  # the size of the CHECK that is not answered yet
-        self.digest: _Hash = new_digest()
         self.size = 0
         self.last_seen = False
         self.told = False  # a receipt or a refusal was sent
@@ -147,8 +150,10 @@ class Receiver:
     def _keep(self, arriving: _Arriving, partial: Partial) -> None:
         self._events.cut_off(arriving.put, arriving.size, partial.keep())
 
-    def _take(self, message: Message, body: memoryview) -> None:
-        if isinstance(message, Data):
+    def _take(self, message: Message | Whole, body: memoryview) -> None:
+        if isinstance(message, Whole):
+            self._whole(message)
+        elif isinstance(message, Data):
             self._data(message)
         elif isinstance(message, Put):
             self._put(message, bytes(body))
@@ -171,7 +176,8 @@ class Receiver:
 
     # --- PUT and what is there already ---
 
-    def _put(self, put: Put, body: bytes) -> None:
+    def _announced(self, put: Put, body: bytes) -> _Arriving:
+        """Something that may be announced now. Raises ProtocolViolation."""
         if put.id <= self._last_id:
             raise ProtocolViolation("an id that is not higher than the last")
         self._last_id = put.id
@@ -179,7 +185,11 @@ class Receiver:
             raise ProtocolViolation("more files under way than the window holds")
         if len(self._open) >= OPEN_LIMIT:
             raise ProtocolViolation("more files begun and not ended than may be")
-        arriving = _Arriving(put, body, None)
+        return _Arriving(put, body)
+
+    def _put(self, put: Put, body: bytes) -> None:
+        arriving = self._announced(put, body)
+        arriving.digest = new_digest()
         if put.kind != FOLDER:
             self._open[put.id] = arriving
         try:
@@ -192,6 +202,34 @@ class Receiver:
             self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
         except Refused as problem:
             self._refuse(arriving, problem)
+
+    def _whole(self, whole: Whole) -> None:
+        """A small file that is all here: what its PUT, its content and its END would do one after the other."""
+        put, content, size = whole.put, whole.content, len(whole.content)
+        arriving = self._announced(put, bytes(whole.body))
+        self._open[put.id] = arriving
+        try:
+            incoming = arriving.incoming = self._place(put)
+            self._events.taking(put, size)
+            begun = self._folder.begin(incoming, arriving.resumable)
+            if not isinstance(begun, Partial):
+                arriving.digest = new_digest()
+                self._begun(arriving, begun)
+                self._data(Data(put.id, 0, content))
+                self._end(whole.end)
+                return
+            arriving.partial = begun
+            begun.write(content)
+        except Refused as problem:
+            self._refuse(arriving, problem)
+            self._open.pop(put.id, None)
+            self._pace.spend(size)
+            return
+        arriving.size = size
+        self._events.arrived(put, size)
+        self._pace.spend(size)
+        del self._open[put.id]
+        self._verify(arriving, begun, whole.end, digest(content))
 
     def _begun(self, arriving: _Arriving, begun: Partial | Published | Twin) -> None:
         """Go on with what the folder has said."""
@@ -314,12 +352,16 @@ class Receiver:
         partial = arriving.partial
         if partial is None:
             return
-        partial.sha256 = sha256 = arriving.digest.digest()
+        self._verify(arriving, partial, end, arriving.digest.digest())
+
+    def _verify(self, arriving: _Arriving, partial: Partial, end: End, sha256: bytes) -> None:
+        """All of it is written: publish it with its group, if it is what was sent."""
+        partial.sha256 = sha256
         proof = self._mac.of(*file_mac_input(arriving.body, arriving.size, sha256))
         try:
             if end.size != arriving.size or arriving.put.size not in (None, end.size):
                 raise Refused(Code.SIZE, why="not what was announced")
-            if not equal(end.sha256, sha256) or not equal(end.mac, proof):
+            if not equal(end.sha256 + end.mac, sha256 + proof):
                 raise Refused(Code.INTEGRITY)
         except Refused as problem:
             self._refuse(arriving, problem)
@@ -347,23 +389,31 @@ class Receiver:
         self._channel.hurry()  # the disk may take a while
         outcomes = self._folder.commit([partial for _, partial in self._group])
         group, self._group, self._group_bytes = self._group, [], 0  # not before: a surprise may leave some of it open
+        answers: list[bytes] = []
         for (arriving, _), outcome in zip(group, outcomes, strict=True):
             arriving.partial = None
             if isinstance(outcome, Refused):
+                self._channel.post(*answers)
+                answers.clear()
                 self._refuse(arriving, outcome)
             else:
                 word = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
-                self._receipt(arriving, outcome, word)
+                answers.append(self._receipt_for(arriving, outcome, word))
+        self._channel.post(*answers)
         self._events.pause()
         self._channel.hurry()
 
     def _receipt(self, arriving: _Arriving, published: Published, outcome: str) -> None:
+        self._channel.post(self._receipt_for(arriving, published, outcome))
+
+    def _receipt_for(self, arriving: _Arriving, published: Published, outcome: str) -> bytes:
+        """The message; the file is told of as stored."""
         put, incoming, arriving.told = arriving.put, arriving.incoming, True
         receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)
         self._events.stored(put, receipt)
         if incoming is not None and incoming.path != put.path:
             receipt = replace(receipt, path=put.path)  # what it is called at this end is nobody else's business
-        self._channel.post(receipt.encode())
+        return receipt.encode()
 
     def _refuse(self, arriving: _Arriving, problem: Refused) -> None:
         """Say no to this one, now or in the middle of it, and keep nothing of it."""

@@ -24,6 +24,7 @@ from wire.handshake import SessionKeys
 from wire.messages import BYE_MESSAGE, FILE, FOLDER, Entries, Entry, Get, ListFolder, Put, Receipt, Refuse
 from wire.pace import Pace
 from wire.protocol import WINDOW
+from wire.records import Whole
 
 _PAGE_ENTRIES = 500
 _PAGE_BYTES = 48 * 1024
@@ -54,7 +55,7 @@ class Requests:
         first = next((arrived for arrived in self._messages if arrived is not None), None)
         if first is None:
             self._channel.post(BYE_MESSAGE)
-        elif isinstance(first[0], Put):
+        elif isinstance(first[0], Put | Whole):
             self._receive(first, taking)
         elif isinstance(first[0], Get):
             self._give(first[0])
@@ -108,20 +109,10 @@ class Requests:
         try:
             self._admit("get")
             for seen in self._folder.walk(get.path, lambda path: self._not_whole(get)):
-                if self._can_travel(get, seen, seen.path[above:]):
-                    yield self._item(get, seen, seen.path[above:])
+                if (item := self._item(get, seen, seen.path[above:])) is not None:
+                    yield item
         except Refused as problem:
             self._not_given(get, problem)
-
-    def _can_travel(self, get: Get, seen: Seen, target: tuple[str, ...]) -> bool:
-        """Whether the name is one that the wire allows; not each that was put here by other means is."""
-        try:
-            judge_path(target)
-            return True
-        except Refused as problem:
-            self._log("not given: %s: %s", show_path(seen.path), problem.cause)
-            self._not_whole(get)
-            return False
 
     def _not_whole(self, get: Get) -> None:
         """Say once that something below the path can't be read: the client has no other way to know."""
@@ -129,10 +120,9 @@ class Requests:
             self._refused.add(get.id)
             self._channel.post(Refuse(get.id, Code.UNREADABLE).encode())
 
-    def _item(self, get: Get, seen: Seen, target: tuple[str, ...]) -> Item:
+    def _item(self, get: Get, seen: Seen, target: tuple[str, ...]) -> Item | None:
+        """None for a name that the wire does not allow; not each that was put here by other means is one."""
         name = show_path(seen.path)
-        if seen.is_folder:
-            return Item(name, target, _POLICY, None, seen.mtime, seen.mode)
 
         def open_it() -> Source:
             try:
@@ -141,7 +131,17 @@ class Requests:
                 self._not_whole(get)
                 raise SourceError(problem.cause) from None
 
-        return Item(name, target, _POLICY, open_it, mode_mask=_ALL_BITS)
+        if seen.is_folder:
+            item = Item(name, target, _POLICY, None, seen.mtime, seen.mode)
+        else:
+            item = Item(name, target, _POLICY, open_it, mode_mask=_ALL_BITS)
+        try:
+            item.judge()
+        except Refused as problem:
+            self._log("not given: %s: %s", name, problem.cause)
+            self._not_whole(get)
+            return None
+        return item
 
     # --- LIST ---
 

@@ -21,12 +21,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from crypto_utils import Mac, new_digest
-from disk.names import judge_path
+from crypto_utils import Mac, digest, new_digest
 from disk.sources import Source, changed
 from errors import IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
 from report import show_path
 from transfer.items import Item
+from wire.canonical import write_end, write_put
 from wire.channel import Channel
 from wire.messages import (
     DATA_HEADER_SIZE,
@@ -36,10 +36,8 @@ from wire.messages import (
     Accept,
     Cancel,
     Check,
-    End,
     Kind,
     Message,
-    Put,
     Receipt,
     Refuse,
     encode_message,
@@ -48,6 +46,7 @@ from wire.messages import (
 )
 from wire.pace import Pace
 from wire.protocol import DATA_SIZE, UNASKED_LIMIT, WINDOW
+from wire.records import Whole
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -56,7 +55,7 @@ _WAITING_LARGE = 32  # large files announced ahead of their content, each with a
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _ANSWERS = (Receipt, Accept, Refuse, Check)
 
-Arrived = tuple[Message, memoryview] | None
+Arrived = tuple[Message | Whole, memoryview] | None
 
 
 class Events(Protocol):
@@ -77,21 +76,23 @@ class _Outgoing:
     """One announced item, until it is settled (RECEIPT, REFUSE or withdrawn) and closed (END or CANCEL sent)."""
 
     __slots__ = (
-        *("accepted", "asked", "begun", "body", "checked", "closed", "digest", "item", "put", "settled", "sha256"),
-        *("source", "unasked"),
+        *("accepted", "asked", "begun", "body", "checked", "closed", "digest", "id", "item", "settled", "sha256"),
+        *("size", "source", "unasked"),
     )
 
-    def __init__(self, item: Item, source: Source | None, put: Put) -> None:
-        self.item, self.source, self.put, self.body = item, source, put, put.body()
+    digest: "_Hash"  # of what is asked for first, from its first byte on
+
+    def __init__(self, item: Item, source: Source | None, id: int, size: int | None, body: bytes) -> None:
+        """`body`: that of the PUT, whose `id` and `size` they are."""
+        self.item, self.source, self.id, self.size, self.body = item, source, id, size, body
         self.settled = False
         self.closed = source is None  # a folder is all said with its PUT
         self.begun = False
         self.asked = False  # a CHECK is here and not answered yet
         self.accepted = False  # an ACCEPT is here that was waited for
-        self.digest: _Hash = new_digest()
         self.checked = 0  # the size of the last CHECK that was answered; `digest` has so many bytes of the source
         self.sha256: bytes | None = None
-        self.unasked = source is None or (put.size is not None and put.size <= UNASKED_LIMIT)
+        self.unasked = source is None or (size is not None and size <= UNASKED_LIMIT)
 
 
 class Sender:
@@ -170,7 +171,7 @@ class Sender:
         while len(self._open) >= WINDOW or self._waiting >= _WAITING_LARGE:
             self._serve(wait=True)
         try:
-            judge_path(item.target)
+            item.judge()
             source = item.open() if item.open is not None else None
         except (Refused, SourceError) as problem:
             self._events.failed(item, problem)
@@ -181,38 +182,38 @@ class Sender:
         else:
             kind, size, mtime = FILE, source.size, source.mtime
             mode = None if source.mode is None else source.mode & item.mode_mask
-        put = Put(self._last_id, item.transfer, item.target, kind, size, mtime, mode, item.policy)
-        outgoing = self._open[put.id] = _Outgoing(item, source, put)
+        id = self._last_id
+        body = write_put(id, item.transfer, item.target, kind, size, mtime, mode, item.policy).encode()
+        message = encode_message(Kind.PUT, body)
+        outgoing = self._open[id] = _Outgoing(item, source, id, size, body)
         self._events.started(item, size)
-        message = encode_message(Kind.PUT, outgoing.body)
         if source is not None and outgoing.unasked:
             outgoing.begun = True
             self._send_unasked(outgoing, source, message, size or 0)
             return
         self._channel.send(message)
         if not outgoing.unasked:
+            outgoing.digest = new_digest()
             self._waiting += 1
 
     def _send_unasked(self, outgoing: _Outgoing, source: Source, message: bytes, size: int) -> None:
         """A small file, in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was."""
         start = len(message)
-        room = self._channel.room(start + DATA_HEADER_SIZE + size + END_SIZE_LIMIT)
+        content_at = start + DATA_HEADER_SIZE
+        room = self._channel.room(content_at + size + END_SIZE_LIMIT)
         room[:start] = message
+        content = room[content_at : content_at + size]
         try:
-            end = start
-            if size:
-                end += DATA_HEADER_SIZE + size
-                content = room[start + DATA_HEADER_SIZE : end]
-                if source.read_into(content) < size:
-                    raise changed(outgoing.item.name)
-                outgoing.digest.update(content)
-                write_data_header(room[start:], outgoing.put.id, 0, size)
-            source.check_unchanged()
+            source.read_whole(content)
         except SourceError as problem:
             self._channel.done(start)
             self._withdraw(outgoing, source, problem)
             return
-        last = self._last_word(outgoing, source, size)
+        end = start
+        if size:
+            write_data_header(room[start:], outgoing.id, 0, size)
+            end = content_at + size
+        last = self._last_word(outgoing, size, digest(content))
         room[end : end + len(last)] = last
         self._channel.done(end + len(last))
         if size:
@@ -273,14 +274,14 @@ class Sender:
             return
         with self._state:
             outgoing.digest, outgoing.checked, outgoing.asked = digest, done, False
-        self._channel.send(Check(outgoing.put.id, done, digest.digest()).encode())
+        self._channel.send(Check(outgoing.id, done, digest.digest()).encode())
         self._channel.flush()
 
     def _withdraw(self, outgoing: _Outgoing, source: Source, problem: SourceError | None) -> None:
         if problem is not None and self._settle(outgoing):
             self._events.failed(outgoing.item, problem)
         source.close()
-        self._channel.send(Cancel(outgoing.put.id).encode())
+        self._channel.send(Cancel(outgoing.id).encode())
         self._close(outgoing)
 
     def _send_content(self, outgoing: _Outgoing, source: Source, offset: int) -> None:
@@ -292,7 +293,7 @@ class Sender:
             if offset:
                 self._events.resumed(outgoing.item, offset)
             elif outgoing.checked:
-                if outgoing.checked != outgoing.put.size:  # what was kept is of another file, or of an older state
+                if outgoing.checked != outgoing.size:  # what was kept is of another file, or of an older state
                     self._events.restarted(outgoing.item)
                 with self._state:
                     outgoing.digest, outgoing.checked = new_digest(), 0
@@ -308,23 +309,22 @@ class Sender:
         self._end(outgoing, source, size)
 
     def _end(self, outgoing: _Outgoing, source: Source, size: int) -> None:
-        last = self._last_word(outgoing, source, size)
-        if outgoing.sha256 is not None:
-            self._events.sealed(outgoing.item, size, outgoing.sha256)
+        source.close()
+        sha256 = outgoing.digest.digest()
+        last = self._last_word(outgoing, size, sha256)
+        self._events.sealed(outgoing.item, size, sha256)
         self._channel.send(last)
         self._close(outgoing)
 
-    def _last_word(self, outgoing: _Outgoing, source: Source, size: int) -> bytes:
+    def _last_word(self, outgoing: _Outgoing, size: int, sha256: bytes) -> bytes:
         """END for what was read to its end."""
-        source.close()
-        sha256 = outgoing.digest.digest()
-        proof = self._mac.of(*file_mac_input(outgoing.body, size, sha256))
         outgoing.sha256 = outgoing.item.sha256 = sha256
-        return End(outgoing.put.id, size, sha256, proof).encode()
+        proof = self._mac.of(*file_mac_input(outgoing.body, size, sha256))
+        return encode_message(Kind.END, write_end(outgoing.id, size, sha256, proof).encode())
 
     def _send_data(self, outgoing: _Outgoing, source: Source, offset: int) -> int | None:
         """The final size once the whole content is sent; None when the receiver has settled it meanwhile."""
-        announced = outgoing.put.size
+        announced = outgoing.size
         while announced is None or offset < announced:
             if outgoing.settled:
                 return None
@@ -334,7 +334,7 @@ class Sender:
                 raise changed(outgoing.item.name)
             if count:
                 outgoing.digest.update(room[:count])
-                self._channel.content_done(outgoing.put.id, offset, count)
+                self._channel.content_done(outgoing.id, offset, count)
                 offset += count
                 self._events.progress(outgoing.item, count)
                 self._pace.spend(count)
@@ -356,7 +356,7 @@ class Sender:
 
     def _forget(self, outgoing: _Outgoing) -> None:
         if outgoing.settled and outgoing.closed:
-            self._open.pop(outgoing.put.id, None)
+            self._open.pop(outgoing.id, None)
             if self._is_awaited:
                 self._state.notify_all()
 
@@ -377,7 +377,7 @@ class Sender:
             self._over = True
             self._state.notify_all()
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: Message | Whole) -> None:
         if not isinstance(message, _ANSWERS):
             raise ProtocolViolation("a message that no receiver sends")
         if message.id > self._last_id:
@@ -406,7 +406,7 @@ class Sender:
         if isinstance(message, Accept):
             fair = message.offset in (0, outgoing.checked)
         else:
-            fair = not outgoing.unasked and 0 < message.size <= (outgoing.put.size or 0) and message.sha256 is None
+            fair = not outgoing.unasked and 0 < message.size <= (outgoing.size or 0) and message.sha256 is None
         if not fair or outgoing.asked or outgoing.accepted:
             raise ProtocolViolation("content wanted from where none was offered")
         outgoing.asked = isinstance(message, Check)
@@ -419,6 +419,9 @@ class Sender:
         The receiver may choose another last name (`rename`, and always for accounts that may not look).
         """
         item = outgoing.item
+        stored = receipt.outcome == "stored" and receipt.path == item.target
+        if stored and receipt.size == outgoing.size and receipt.sha256 == outgoing.sha256 is not None:
+            return  # nearly each is like this
         fair = len(receipt.path) == len(item.target) and receipt.path[:-1] == item.target[:-1]
         if receipt.outcome in ("folder", "skipped") or item.policy == "replace":
             fair = fair and receipt.path == item.target
@@ -427,9 +430,9 @@ class Sender:
         elif receipt.outcome == "skipped":
             fair = fair and outgoing.source is not None and item.policy == "skip"
         else:
-            whole = outgoing.digest.digest() if outgoing.checked == outgoing.put.size else None
+            whole = outgoing.digest.digest() if outgoing.checked and outgoing.checked == outgoing.size else None
             known = [digest for digest in (outgoing.sha256, item.sha256, whole) if digest is not None]
             fair = fair and receipt.sha256 in known
-            fair = fair and (outgoing.put.size is None or receipt.size == outgoing.put.size)
+            fair = fair and (outgoing.size is None or receipt.size == outgoing.size)
         if not fair:
             raise IntegrityError(f"the receipt for {item.name} does not match what was sent")

@@ -31,8 +31,6 @@ from wire.messages import (
     Error,
     Kind,
     Message,
-    decode_message,
-    split_record,
     write_data_header,
 )
 from wire.protocol import (
@@ -45,6 +43,7 @@ from wire.protocol import (
     frame_header,
     frame_size,
 )
+from wire.records import Whole, messages_of
 
 _FIRST_OF_OURS = int(Kind.PING)  # PING, ERROR and BYE are the channel's own business
 
@@ -121,17 +120,17 @@ class Channel:
 
     # --- for everybody ---
 
-    def post(self, message: bytes) -> None:
-        """Send a small message soon, without waiting. The protocol's window bounds the queue of an honest peer.
+    def post(self, *messages: bytes) -> None:
+        """Send small messages soon, without waiting. The protocol's window bounds the queue of an honest peer.
 
         What the consumer posts at a record leaves when it is through with that, or calls `hurry`: one record for many
         answers. Raises what ended the channel, when more than the window is due.
         """
         with self._lock:
-            self._answer_bytes += len(message)
+            self._answer_bytes += sum(map(len, messages))
             full = len(self._answers) > _MOST_ANSWERS or self._answer_bytes > _MOST_ANSWER_BYTES
             if not full:
-                self._answers.append(message)
+                self._answers.extend(messages)
                 if self._consumer != threading.get_ident():
                     self._to_write.notify()
         if full:
@@ -248,12 +247,8 @@ class Channel:
 
     def send(self, message: bytes) -> None:
         """Send a message in order with the content. Raises what ended the channel."""
-        self._room(len(message))[:] = message
+        self.room(len(message))[:] = message
         self._filled += len(message)
-
-    def room(self, size: int) -> memoryview:
-        """A view of `size` bytes to be filled with whole messages, back to back, then named by `done`."""
-        return self._room(size)
 
     def done(self, size: int) -> None:
         """The first `size` bytes of the room are messages."""
@@ -261,11 +256,11 @@ class Channel:
 
     def content_room(self, size: int) -> memoryview:
         """A view of `size` bytes to be filled with content, then named by `content_done`."""
-        return self._room(DATA_HEADER_SIZE + size)[DATA_HEADER_SIZE:]
+        return self.room(DATA_HEADER_SIZE + size)[DATA_HEADER_SIZE:]
 
     def content_done(self, id: int, offset: int, size: int) -> None:
         """The first `size` bytes of the room are content of `id` at `offset`."""
-        write_data_header(self._room(DATA_HEADER_SIZE), id, offset, size)
+        write_data_header(self.room(DATA_HEADER_SIZE), id, offset, size)
         self._filled += DATA_HEADER_SIZE + size
 
     def flush(self) -> None:
@@ -276,9 +271,13 @@ class Channel:
             self._seal_later(self._current, self._filled, leased=True)
             self._current, self._filled = None, 0
 
-    def _room(self, size: int) -> memoryview:
-        """`size` bytes behind what the current record holds, or at the front of a fresh one."""
-        self.check()
+    def room(self, size: int) -> memoryview:
+        """A view of `size` bytes to be filled with whole messages, back to back, then named by `done`.
+
+        They are behind what the current record holds, or at the front of a fresh one.
+        """
+        if self._error is not None:
+            raise self._error
         if self._filled + size > RECORD_TEXT_LIMIT:
             self.flush()
         if self._current is None:
@@ -414,7 +413,7 @@ class Channel:
 
     # --- for the consumer ---
 
-    def messages(self) -> Iterator[tuple[Message, memoryview] | None]:
+    def messages(self) -> Iterator[tuple[Message | Whole, memoryview] | None]:
         """Each message with its raw body, good until the next is asked for; None when no complete record waits.
 
         Ends with the other end's BYE. Raises ConnectionTrouble for an end without one, PeerStopped for its ERROR,
@@ -431,10 +430,9 @@ class Channel:
             try:
                 self._have_done(self._open, record)
                 said_bye = False
-                for kind, body in split_record(record.text()):
+                for kind, message, body in messages_of(record.text()):
                     if said_bye:
                         raise ProtocolViolation("a message behind BYE")
-                    message = decode_message(kind, body)
                     if kind < _FIRST_OF_OURS:
                         if self._answer_bytes > _UNREAD_BYTES:
                             self._wait_until_answers_left()

@@ -5,17 +5,17 @@ accept it refuses with ProtocolViolation. Every announced length meets its ceili
 made. This room knows no socket, no file, no clock and no key.
 """
 
-import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from crypto_utils import DIGEST_SIZE
 from errors import Code, ProtocolViolation
 from values import value
 from wire.canonical import Reader, read_end, read_put, read_receipt, write_end, write_put, write_receipt
 from wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
+from wire.strict_json import read_json, write_fields
 
 
 class Kind(IntEnum):
@@ -38,11 +38,11 @@ class Kind(IntEnum):
 
 
 _DATA = int(Kind.DATA)
-_MESSAGE_HEADER = struct.Struct(">BI")
+MESSAGE_HEADER = struct.Struct(">BI")
 _DATA_FIELDS = struct.Struct(">IQ")
-_DATA_HEADER = struct.Struct(">BIIQ")
-MESSAGE_HEADER_SIZE = _MESSAGE_HEADER.size
-DATA_HEADER_SIZE = _DATA_HEADER.size
+DATA_HEADER = struct.Struct(">BIIQ")
+MESSAGE_HEADER_SIZE = MESSAGE_HEADER.size
+DATA_HEADER_SIZE = DATA_HEADER.size
 END_SIZE_LIMIT = 256  # no END is longer
 
 FILE, FOLDER = "file", "folder"
@@ -51,62 +51,6 @@ OUTCOMES = ("stored", "already", "skipped", "folder")
 
 FieldCheck = Callable[[Any], Any]
 _Shape = TypeVar("_Shape")
-
-
-def _refuse(*_: Any) -> NoReturn:
-    raise ProtocolViolation("a number that is no integer")
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ProtocolViolation("a duplicate field")
-    return found
-
-
-# An integer of over 4,300 digits is a ValueError of Python's own; what is shorter meets the range of its field.
-_JSON = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_float=_refuse, parse_constant=_refuse)
-
-
-def _read_json(body: memoryview) -> Any:
-    try:
-        text = str(body, "utf-8")
-        value, end = _JSON.raw_decode(text)
-    except ProtocolViolation:
-        raise
-    except (ValueError, RecursionError):  # the first covers bad UTF-8 and bad JSON, the second too deep a nesting
-        raise ProtocolViolation("a body that is no JSON") from None
-    if end != len(text):
-        raise ProtocolViolation("a body with bytes left over")
-    return value
-
-
-_quote = json.encoder.encode_basestring
-
-
-def _write_json(value: Any) -> str:
-    """What `json.dumps` makes of a field, without blanks; each kind that a field has, and no other."""
-    kind = type(value)
-    if kind is int:
-        return str(value)
-    if kind is str:
-        return _quote(value)
-    if kind is bytes:
-        return f'"{value.hex()}"'
-    if value is None:
-        return "null"
-    if kind is tuple:
-        return f"[{','.join(map(_write_json, value))}]"
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is Code:
-        return _quote(value.value)
-    return _write_fields(value)
-
-
-def _write_fields(value: Any) -> str:
-    fields = ",".join([f'"{name}":{_write_json(getattr(value, name))}' for name in value.CHECKS])
-    return f"{{{fields}}}"
 
 
 def _range(least: int, most: int) -> FieldCheck:
@@ -198,7 +142,7 @@ class Control:
 
     def text(self) -> str:
         """The JSON body as text."""
-        return _write_fields(self)
+        return write_fields(self)
 
     def body(self) -> bytes:
         """The JSON body alone."""
@@ -255,8 +199,8 @@ class End(Control):
     sha256: bytes
     mac: bytes
 
-    def text(self) -> str:
-        return write_end(self.id, self.size, self.sha256, self.mac)
+    def body(self) -> bytes:
+        return write_end(self.id, self.size, self.sha256, self.mac).encode()
 
 
 @value
@@ -426,7 +370,7 @@ def encode_message(kind: Kind, body: bytes) -> bytes:
     """type ‖ length ‖ body. Raises ProtocolViolation when the body is over the ceiling of control messages."""
     if len(body) > CONTROL_LIMIT:
         raise ProtocolViolation("a control message over its ceiling")
-    return _MESSAGE_HEADER.pack(kind, len(body)) + body
+    return MESSAGE_HEADER.pack(kind, len(body)) + body
 
 
 PING_MESSAGE = encode_message(Kind.PING, b"")
@@ -435,28 +379,7 @@ BYE_MESSAGE = encode_message(Kind.BYE, b"")
 
 def write_data_header(into: memoryview, id: int, offset: int, size: int) -> None:
     """Write the 17 bytes that stand before `size` bytes of content into the front of `into`."""
-    _DATA_HEADER.pack_into(into, 0, _DATA, _DATA_FIELDS.size + size, id, offset)
-
-
-def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """(type, body) of each message in a record's plaintext, back to back to its exact end.
-
-    Raises ProtocolViolation for an empty record, a length past its end or over the ceiling of its type.
-    """
-    if not text:
-        raise ProtocolViolation("an empty record")
-    at, end = 0, len(text)
-    while at < end:
-        if end - at < MESSAGE_HEADER_SIZE:
-            raise ProtocolViolation("a record that ends inside a message")
-        kind, size = _MESSAGE_HEADER.unpack_from(text, at)
-        at += MESSAGE_HEADER_SIZE
-        if size > end - at:
-            raise ProtocolViolation("a message longer than its record")
-        if kind != _DATA and size > CONTROL_LIMIT:
-            raise ProtocolViolation("a control message over its ceiling")
-        yield kind, text[at : at + size]
-        at += size
+    DATA_HEADER.pack_into(into, 0, _DATA, _DATA_FIELDS.size + size, id, offset)
 
 
 def decode_message(kind: int, body: memoryview) -> Message:
@@ -474,7 +397,7 @@ def decode_message(kind: int, body: memoryview) -> Message:
         return quick[0](*fields)  # type: ignore[return-value]
     shape = _CONTROLS.get(kind)
     if shape is not None:
-        message = _fields_of(shape, _read_json(body))
+        message = _fields_of(shape, read_json(body))
         message.check()
         return message  # type: ignore[return-value]
     empty = _EMPTY.get(kind)

@@ -11,10 +11,10 @@ from wire.messages import (
     Message,
     Ping,
     decode_message,
-    split_record,
     write_data_header,
 )
 from wire.protocol import CONTROL_LIMIT
+from wire.records import split_record
 
 _NAMES = sorted({name for shape in Control.__subclasses__() for name in shape.CHECKS})
 _VALUES = (

@@ -1,0 +1,52 @@
+"""Work beside the caller: what becomes of it is told to who waits, and to nobody else."""
+
+import threading
+
+import pytest
+
+from aside import Aside
+from errors import NoThread, SourceError
+
+
+def test_work_is_done_beside_the_caller() -> None:
+    may_end, threads = threading.Event(), []
+
+    def work() -> None:
+        assert may_end.wait(10)
+        threads.append(threading.current_thread().name)
+
+    aside = Aside("work", work)
+    may_end.set()
+    aside.wait()
+    aside.wait()
+    assert threads == ["work"]
+
+
+@pytest.mark.parametrize("problem", [SourceError("no"), KeyError("a bug"), SystemExit(3)], ids=repr)
+def test_what_it_raises_is_raised_where_it_is_waited_for(problem: BaseException) -> None:
+    def work() -> None:
+        raise problem
+
+    aside = Aside("work", work)
+    for _ in range(2):
+        with pytest.raises(type(problem)) as caught:
+            aside.wait()
+        assert caught.value is problem
+
+
+def test_system_without_more_threads_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(NoThread):
+        Aside("work", lambda: None)
+
+
+def test_another_error_at_the_start_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("threads can only be started once")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="once"):
+        Aside("work", lambda: None)
