@@ -41,19 +41,20 @@ def refusal(problem: OSError) -> Refused:
     return Refused(code, why=os.strerror(problem.errno) if problem.errno else str(problem))
 
 
+def refusal_of(problem: OSError | UsageError) -> Refused:
+    """The disk's errors as refusals, and files of ours that somebody else has a hand in."""
+    return refusal(problem) if isinstance(problem, OSError) else Refused(Code.STORAGE, why=str(problem))
+
+
 class disk_errors:
-    """Turns the disk's errors into refusals, and files of ours that somebody else has a hand in."""
+    """Raises as refusals what `refusal_of` makes them of."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
-        if problem is None:
-            return
-        if isinstance(problem, OSError):
-            raise refusal(problem) from problem
-        if isinstance(problem, UsageError):
-            raise Refused(Code.STORAGE, why=str(problem)) from problem
+        if problem is not None and isinstance(problem, OSError | UsageError):
+            raise refusal_of(problem) from problem
 
 
 def flush(descriptor: int) -> None:

@@ -119,9 +119,10 @@ class PartialArea(Leftovers):
 
     def open_unnamed(self, mode: int = _PRIVATE) -> int:
         """A new file without a name, gone with its descriptor; -1 where that can't be. Raises OSError."""
-        return self._make_unnamed(mode) if self.can_be_unnamed else -1
+        return self.make_unnamed(mode) if self.can_be_unnamed else -1
 
-    def _make_unnamed(self, mode: int) -> int:
+    def make_unnamed(self, mode: int) -> int:
+        """The same, where it is known that it can be."""
         return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, mode, dir_fd=self.folder)
 
     @property
@@ -134,7 +135,7 @@ class PartialArea(Leftovers):
     def _try_unnamed(self) -> bool:
         name = TRIAL + random_bytes(8).hex()
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-            descriptor = self._make_unnamed(_PRIVATE)
+            descriptor = self.make_unnamed(_PRIVATE)
             opened.callback(os.close, descriptor)
             link_unnamed(descriptor, name, self.folder)
             os.unlink(name, dir_fd=self.folder)

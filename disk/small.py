@@ -9,8 +9,8 @@ import contextlib
 import os
 
 from crypto_utils import random_bytes
-from disk.durable import disk_errors
-from disk.partials import Incoming, Partial, PartialArea, link_unnamed, lock
+from disk.durable import disk_errors, refusal
+from disk.partials import Hold, Incoming, Partial, PartialArea, link_unnamed, lock
 from errors import Refused
 
 _MOST_HELD = 2 << 20
@@ -34,7 +34,9 @@ class Small(Partial):
     kept: list[int] = []
     resumable = compared = has_name = is_shared = False
     refusal: Refused | None = None
-    hold = before = found = None
+    hold: Hold | None = None
+    before: Hold | None = None
+    found: int | None = None
     _journal_descriptor = -1
     _temporary = ""
 
@@ -60,7 +62,7 @@ class Small(Partial):
 
     def _to_disk(self, mode: int = _PRIVATE) -> None:
         if self._descriptor < 0:
-            self._descriptor = self._area.open_unnamed(mode)
+            self._descriptor = self._area.make_unnamed(mode)
         content, self._content = self._content, b""
         self._held.count -= len(content)
         if content:
@@ -68,18 +70,18 @@ class Small(Partial):
 
     def finish(self, mode: int) -> int:
         """Put it on the disk, with mode and time; its descriptor, to be flushed. Raises Refused."""
-        mtime = self.incoming.mtime
-        with disk_errors():
-            is_new = self._descriptor < 0 and not mode & self._area.umask
+        mtime, is_new = self.incoming.mtime, self._descriptor < 0 and not mode & self._area.umask
+        try:
             self._to_disk(mode if is_new else _PRIVATE)
             descriptor = self._descriptor
             if not is_new:
                 os.fchmod(descriptor, mode)
-            try:
-                if mtime is not None:
-                    os.utime(descriptor, ns=(mtime, mtime))
-            except OverflowError:
-                pass  # a time that this file system can't hold
+            if mtime is not None:
+                os.utime(descriptor, ns=(mtime, mtime))
+        except OverflowError:
+            pass  # a time that this file system can't hold
+        except OSError as problem:
+            raise refusal(problem) from problem
         return descriptor
 
     def link(self, name: str, folder: int) -> None:
@@ -102,6 +104,12 @@ class Small(Partial):
     def discard(self) -> None:
         """Give back what it holds; a published file stays visible. It may be called again."""
         self.close()
+
+    def close(self) -> None:
+        if self.hold is not None:
+            super().close()
+        else:
+            self._close()
 
     def _close(self) -> None:
         self._held.count -= len(self._content)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disk.allowance import NOT_PARTIAL, Allowance, Ledgers
-from disk.durable import disk_errors, flush, flush_all, refusal
+from disk.durable import disk_errors, flush, flush_all, refusal, refusal_of
 from disk.folders import Twin, open_folder, state_of
 from disk.ledger import NO_QUOTA, Ledger, Quota, forget
 from disk.names import judge_path, numbered
@@ -345,15 +345,16 @@ class UserFolder(Visible):
 
     def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Published | Refused:
         try:
-            with disk_errors():
-                if not partial.resumable:
-                    return self._publish_held(partial, folder_of)
-                with partial.held():
-                    published = self._publish_held(partial, folder_of)
-                    partial.discard()  # its hidden name, before anybody can take it up
-                    return published
+            if not partial.resumable:
+                return self._publish_held(partial, folder_of)
+            with partial.held():
+                published = self._publish_held(partial, folder_of)
+                partial.discard()  # its hidden name, before anybody can take it up
+                return published
         except Refused as problem:
             return problem
+        except (OSError, UsageError) as problem:
+            return refusal_of(problem)
         finally:
             partial.discard()
 
