@@ -99,7 +99,6 @@ class PartialArea(Leftovers):
     # Which transfer holds a key, for file systems whose locks belong to the process: by the folder's device and inode.
     _holders: "dict[tuple[int, int, str], Partial]" = {}
     _holders_lock = threading.Lock()
-    umask = 0o777  # of this process, where it is known
 
     def __init__(self, folder: int) -> None:
         super().__init__(folder)
@@ -117,13 +116,13 @@ class PartialArea(Leftovers):
             partial.take_up()
         return partial
 
-    def open_unnamed(self, mode: int = _PRIVATE) -> int:
-        """A new file without a name, gone with its descriptor; -1 where that can't be. Raises OSError."""
-        return self.make_unnamed(mode) if self.can_be_unnamed else -1
+    def open_unnamed(self) -> int:
+        """A new file without a name, which is gone with its descriptor; -1 where that can't be. Raises OSError."""
+        return self.make_unnamed() if self.can_be_unnamed else -1
 
-    def make_unnamed(self, mode: int) -> int:
+    def make_unnamed(self) -> int:
         """The same, where it is known that it can be."""
-        return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, mode, dir_fd=self.folder)
+        return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, _PRIVATE, dir_fd=self.folder)
 
     @property
     def can_be_unnamed(self) -> bool:
@@ -135,7 +134,7 @@ class PartialArea(Leftovers):
     def _try_unnamed(self) -> bool:
         name = TRIAL + random_bytes(8).hex()
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-            descriptor = self.make_unnamed(_PRIVATE)
+            descriptor = self.make_unnamed()
             opened.callback(os.close, descriptor)
             link_unnamed(descriptor, name, self.folder)
             os.unlink(name, dir_fd=self.folder)

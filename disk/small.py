@@ -14,7 +14,6 @@ from disk.partials import Hold, Incoming, Partial, PartialArea, link_unnamed, lo
 from errors import Refused
 
 _MOST_HELD = 2 << 20
-_PRIVATE = 0o600
 
 
 class Held:
@@ -60,9 +59,9 @@ class Small(Partial):
             self._to_disk()
             _write_all(self._descriptor, content)
 
-    def _to_disk(self, mode: int = _PRIVATE) -> None:
+    def _to_disk(self) -> None:
         if self._descriptor < 0:
-            self._descriptor = self._area.make_unnamed(mode)
+            self._descriptor = self._area.make_unnamed()
         content, self._content = self._content, b""
         self._held.count -= len(content)
         if content:
@@ -70,12 +69,11 @@ class Small(Partial):
 
     def finish(self, mode: int) -> int:
         """Put it on the disk, with mode and time; its descriptor, to be flushed. Raises Refused."""
-        mtime, is_new = self.incoming.mtime, self._descriptor < 0 and not mode & self._area.umask
+        mtime = self.incoming.mtime
         try:
-            self._to_disk(mode if is_new else _PRIVATE)
+            self._to_disk()
             descriptor = self._descriptor
-            if not is_new:
-                os.fchmod(descriptor, mode)
+            os.fchmod(descriptor, mode)
             if mtime is not None:
                 os.utime(descriptor, ns=(mtime, mtime))
         except OverflowError:

@@ -162,7 +162,6 @@ class UserFolder(Visible):
         super().__init__(visible)
         self._rules, self._umask, self._above = rules, umask, above
         self.area = PartialArea(partials)
-        self.area.umask = umask
         self._held = Held()
         self._receipts = Receipts(partials)
         self._folder_states: dict[PathParts, tuple[int | None, int | None]] = {}

@@ -288,8 +288,6 @@ def test_full_disk_refuses_that_one_and_leaves_nothing(
         calls.append(1)
         return len(calls) == 1
 
-    if step == "fchmod":
-        folder.area.umask = 0o777  # no mode can be had by opening alone
     failing(monkeypatch, step, errno.ENOSPC, first)
     assert words(folder, one, two) == ["no-space", "two"]
     assert (left(), os.listdir(home)) == ([], ["two"])

@@ -69,7 +69,7 @@ class Run:
         self._log = self._open_log()
         receipts = None if options.receipts is None else open_receipts(Path(options.receipts))
         self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
-        self._logged_in = False
+        self._account: Account | None = None
 
     def _open_log(self) -> "logging.Logger":
         try:
@@ -94,7 +94,7 @@ class Run:
         except KeyboardInterrupt:
             self._reporter.end()
             self._log.error("interrupted")
-            if not self._logged_in:
+            if self._account is None or not self._account.is_proven:
                 raise
             note("interrupted; the same command goes on where it was")
             return INTERRUPTED
@@ -137,8 +137,11 @@ class Run:
         try:
             send()
             self._send_busy(sending, send)
-        except (TransferError, KeyboardInterrupt):
-            sending.is_over = True
+        except (TransferError, KeyboardInterrupt) as problem:
+            if isinstance(problem, KeyboardInterrupt):
+                sending.is_over = True
+            else:
+                looking.wait()  # else only some of what has not arrived would be told
             self._reporter.end()
             self._tell_left(list(names_in_order(list(sending.left))))
             raise
@@ -315,7 +318,8 @@ class Run:
             password = read_password_variable(os.environ) or ask_password(
                 f"Password of {user} on {self._settings.host}: "
             )
-        return Account(self._settings.host, self._settings.port, user, password)
+        self._account = Account(self._settings.host, self._settings.port, user, password)
+        return self._account
 
     # --- connections ---
 
@@ -342,7 +346,6 @@ class Run:
                 try:
                     seconds = self._settings.connect_timeout
                     with dialed(account, seconds, engine, self._log, load) as (channel, keys):
-                        self._logged_in = True
                         job(channel, keys, pace.turn(lambda: channel.ended))  # only used in `job`
                     return
                 except RuntimeError as problem:
@@ -353,7 +356,7 @@ class Run:
                     if self._reporter.progress_mark() > before:
                         tries = 0
                     tries += 1
-                    if not self._worth_another(problem, tries) or once():
+                    if not account.is_proven or not self._worth_another(problem, tries) or once():
                         raise
                     pause = min(2 ** (tries - 1), _LONGEST_PAUSE)
                     self._reporter.note(
@@ -366,7 +369,7 @@ class Run:
     def _worth_another(self, problem: ConnectionTrouble, tries: int) -> bool:
         if isinstance(problem, PeerStopped) and problem.code not in (Code.STOPPING, Code.FULL):
             return False
-        return self._logged_in and tries <= self._settings.retries and not problem.final
+        return tries <= self._settings.retries and not problem.final
 
 
 def _local_user() -> str:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from wire.handshake import SessionKeys
 
 _LOGIN_SECONDS = 30
-_SWITCH_SECONDS = 0.0005  # who answers need not wait ten times as long for a thread that loads something
+# While something is loaded: the thread that has an answer to deal with is not to wait ten times as long for its turn.
+_SWITCH_SECONDS, _USUAL_SECONDS = 0.0005, sys.getswitchinterval()
 
 
 class Account:
@@ -41,6 +42,7 @@ class Account:
         """Raises UsageError for a username that no account can have."""
         self.host, self.port, self.user, self._password = host, port, user, password
         self._name = check_username(user)
+        self.is_proven = False  # a login has succeeded
         self._scalars: dict[tuple[bytes, int], tuple[int, int]] = {}
 
     def scalars(self, salt: bytes, profile: int) -> tuple[int, int]:
@@ -74,6 +76,7 @@ def dialed(
             log.info("connected to %s port %d", *sock.getpeername()[:2])
             keys = _log_in(sock, handshake, account, preparations.start, log)
             log.info("authenticated as %s", account.user)
+            account.is_proven = True
             from wire.channel import Channel
 
             channel = Channel(sock, keys.c2s, keys.s2c, engine)
@@ -120,18 +123,16 @@ def _log_in(
 
 
 class _Call:
-    """A connection that is being made in a thread of its own; closed at the end, whenever it comes."""
+    """A connection that is made while the caller does something else; closed at the end, whenever it comes."""
 
     def __init__(self, host: str, port: int, seconds: float) -> None:
         self._where = host, port, seconds
         self._sock: Socket | None = None
-        self._problem: BaseException | None = None
         self._lock = threading.Lock()
         self._is_over = False
-        self._thread = threading.Thread(target=self._connect, name="call", daemon=True)
 
     def __enter__(self) -> "_Call":
-        self._thread.start()
+        self._connecting = Aside("call", self._connect)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,11 +142,7 @@ class _Call:
                 self._sock.close()
 
     def _connect(self) -> None:
-        try:
-            sock = connect(*self._where)
-        except BaseException as problem:
-            self._problem = problem
-            return
+        sock = connect(*self._where)
         with self._lock:
             self._sock = sock
             if self._is_over:
@@ -153,9 +150,9 @@ class _Call:
 
     def answer(self) -> Socket:
         """The socket, once it is connected. Raises what `connect` does."""
-        self._thread.join()
+        self._connecting.wait()
         if self._sock is None:
-            raise self._problem or lost()
+            raise lost()
         return self._sock
 
 
@@ -169,7 +166,6 @@ class _Preparations:
 
     def start(self) -> None:
         """Begin."""
-        self._switch = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._under_way = Aside("preparations", self._prepare)
 
@@ -188,7 +184,7 @@ class _Preparations:
             self._load()
         finally:
             self._can_hash.set()
-            sys.setswitchinterval(self._switch)
+            sys.setswitchinterval(_USUAL_SECONDS)
 
     def wait_for_hash(self) -> None:
         """Return when the password can be hashed, which needs nothing else."""

@@ -191,10 +191,10 @@ class Sender:
             outgoing.begun = True
             self._send_unasked(outgoing, source, message, size or 0)
             return
-        self._channel.send(message)
         if not outgoing.unasked:
             outgoing.digest = new_digest()
             self._waiting += 1
+        self._channel.send(message)
 
     def _send_unasked(self, outgoing: _Outgoing, source: Source, message: bytes, size: int) -> None:
         """A small file, in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was."""
