@@ -1,17 +1,17 @@
 """A record is read in one go where it can be, and always as if message by message."""
 
 import contextlib
-from collections.abc import Iterator
 
 import pytest
+from fuzz.messages import in_one_go, one_by_one
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_utils import digest
 from errors import ProtocolViolation
-from wire.messages import BYE_MESSAGE, PING_MESSAGE, Cancel, Data, End, Message, Put, decode_message, write_data_header
+from wire.messages import BYE_MESSAGE, PING_MESSAGE, Cancel, End, Put, write_data_header
 from wire.protocol import DATA_SIZE, UNASKED_LIMIT
-from wire.records import Whole, messages_of, split_record
+from wire.records import Whole, messages_of
 
 TRANSFER = bytes(range(16))
 
@@ -33,39 +33,6 @@ def end(id: int, content: bytes) -> bytes:
 
 def small(id: int, content: bytes) -> bytes:
     return put(id, len(content)) + data(id, 0, content) + end(id, content)
-
-
-def said(message: Message | Whole) -> Iterator[object]:
-    """What it says, content copied: message by message."""
-    if isinstance(message, Whole):
-        yield message.put
-        yield (message.put.id, 0, bytes(message.content))
-        yield message.end
-    elif isinstance(message, Data):
-        yield (message.id, message.offset, bytes(message.content))
-    else:
-        yield message
-
-
-def one_by_one(text: bytes) -> list[object]:
-    """What the record says, to its end or to where it breaks the rules, which is an item of its own."""
-    found: list[object] = []
-    try:
-        for kind, body in split_record(memoryview(text)):
-            found += said(decode_message(kind, body))
-    except ProtocolViolation:
-        found.append(ProtocolViolation)
-    return found
-
-
-def in_one_go(text: bytes) -> list[object]:
-    found: list[object] = []
-    try:
-        for _, message, _ in messages_of(memoryview(text)):
-            found += said(message)
-    except ProtocolViolation:
-        found.append(ProtocolViolation)
-    return found
 
 
 def kinds(text: bytes) -> list[type]:
