@@ -7,7 +7,7 @@ the thread is a daemon. It knows nothing of the work.
 import threading
 from collections.abc import Callable
 
-from errors import NoThread
+from errors import threads_needed
 
 
 class Aside:
@@ -18,12 +18,8 @@ class Aside:
         self._work = work
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        try:
+        with threads_needed():
             self._thread.start()
-        except RuntimeError as problem:
-            if NoThread.is_why(problem):
-                raise NoThread from None
-            raise
 
     def _run(self) -> None:
         try:
@@ -31,8 +27,9 @@ class Aside:
         except BaseException as problem:
             self._problem = problem
 
-    def wait(self) -> None:
-        """Return when it is done. Raises what it raised."""
-        self._thread.join()
+    def wait(self, seconds: float | None = None) -> bool:
+        """Return when it is done, or False after so many seconds. Raises what it raised."""
+        self._thread.join(seconds)
         if self._problem is not None:
             raise self._problem
+        return not self._thread.is_alive()

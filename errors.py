@@ -16,6 +16,8 @@ Rules: an error carries no secret and no bytes of a peer. What a user reads abou
 code; no text travels on the wire. Any other exception that leaves a room is a bug of ours.
 """
 
+import contextlib
+from collections.abc import Iterator
 from enum import StrEnum
 
 
@@ -57,6 +59,17 @@ class NoThread(TransferError):
     def is_why(problem: BaseException) -> bool:
         """Whether that is what `problem` says: Python has no error of its own for it."""
         return isinstance(problem, RuntimeError) and "start new thread" in str(problem)
+
+
+@contextlib.contextmanager
+def threads_needed() -> Iterator[None]:
+    """Around what starts threads. Raises NoThread when the system refuses one."""
+    try:
+        yield
+    except RuntimeError as problem:
+        if NoThread.is_why(problem):
+            raise NoThread from None
+        raise
 
 
 class LoginRefused(TransferError):

@@ -116,13 +116,18 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def _is_terminal() -> bool:
+    """Whether somebody looks at what is written to standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 class Progress:
     """A bar with bytes, rate and time left, on a terminal; nothing in a pipe or when quiet."""
 
     def __init__(self, total: int | None, shown: bool) -> None:
         self._bar: Any = None
         self.is_shown = False
-        if shown and sys.stderr.isatty():
+        if shown and _is_terminal():
             from tqdm import tqdm  # 40 ms that a pipe need not pay
 
             self.is_shown = True
@@ -200,6 +205,7 @@ class Reporter:
         self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
         self._pausing = threading.Lock()
         self._is_verbose = log.isEnabledFor(_DEBUG)
+        self._wants_bar = not quiet and not as_json
         self._progress, self._has_begun = Progress(None, shown=False), False
         self.tells_starts = self._is_verbose or as_json  # else nobody hears of one
         self._lock = threading.Lock()
@@ -245,17 +251,14 @@ class Reporter:
 
     def prepare(self) -> None:
         """Load what the bar needs, if there is going to be one."""
-        if self._shows_bar():
+        if self._wants_bar and _is_terminal():
             import tqdm  # noqa: F401
-
-    def _shows_bar(self) -> bool:
-        return not self._quiet and not self._json and sys.stderr is not None and sys.stderr.isatty()
 
     def begin(self, total: int | None) -> None:
         """Show the bar from now on, unless it is there already."""
         if not self._has_begun:
             self._has_begun = True
-            self._progress = Progress(total, self._shows_bar())
+            self._progress = Progress(total, self._wants_bar)
             self.tells_starts = self.tells_starts or self._progress.is_shown
 
     def end(self) -> None:

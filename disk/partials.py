@@ -118,10 +118,9 @@ class PartialArea(Leftovers):
 
     def open_unnamed(self) -> int:
         """A new file without a name, which is gone with its descriptor; -1 where that can't be. Raises OSError."""
-        return self.make_unnamed() if self.can_be_unnamed else -1
+        return self._make_unnamed() if self.can_be_unnamed else -1
 
-    def make_unnamed(self) -> int:
-        """The same, where it is known that it can be."""
+    def _make_unnamed(self) -> int:
         return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, _PRIVATE, dir_fd=self.folder)
 
     @property
@@ -134,7 +133,7 @@ class PartialArea(Leftovers):
     def _try_unnamed(self) -> bool:
         name = TRIAL + random_bytes(8).hex()
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-            descriptor = self.make_unnamed()
+            descriptor = self._make_unnamed()
             opened.callback(os.close, descriptor)
             link_unnamed(descriptor, name, self.folder)
             os.unlink(name, dir_fd=self.folder)

@@ -10,7 +10,7 @@ import os
 
 from crypto_utils import random_bytes
 from disk.durable import disk_errors, refusal
-from disk.partials import Hold, Incoming, Partial, PartialArea, link_unnamed, lock
+from disk.partials import Incoming, Partial, PartialArea, link_unnamed, lock
 from errors import Refused
 
 _MOST_HELD = 2 << 20
@@ -33,9 +33,7 @@ class Small(Partial):
     kept: list[int] = []
     resumable = compared = has_name = is_shared = False
     refusal: Refused | None = None
-    hold: Hold | None = None
-    before: Hold | None = None
-    found: int | None = None
+    hold = before = found = None
     _journal_descriptor = -1
     _temporary = ""
 
@@ -61,7 +59,7 @@ class Small(Partial):
 
     def _to_disk(self) -> None:
         if self._descriptor < 0:
-            self._descriptor = self._area.make_unnamed()
+            self._descriptor = self._area.open_unnamed()
         content, self._content = self._content, b""
         self._held.count -= len(content)
         if content:
@@ -102,12 +100,6 @@ class Small(Partial):
     def discard(self) -> None:
         """Give back what it holds; a published file stays visible. It may be called again."""
         self.close()
-
-    def close(self) -> None:
-        if self.hold is not None:
-            super().close()
-        else:
-            self._close()
 
     def _close(self) -> None:
         self._held.count -= len(self._content)

@@ -26,9 +26,6 @@ class Source(Protocol):
     def read_into(self, view: memoryview) -> int:
         """Fill as much of `view` as there still is; less than its size only at the end. Raises SourceError."""
 
-    def read_whole(self, view: memoryview) -> None:
-        """Fill `view`, which is of its size, and close it. Raises SourceError, also when it is not as it was."""
-
     def go_to(self, offset: int) -> None:
         """Go on at `offset`."""
 
@@ -71,21 +68,6 @@ class FileSource:
         except OSError as problem:
             raise unreadable(self._name, problem) from None
 
-    def read_whole(self, view: memoryview) -> None:
-        descriptor, size = self._descriptor, len(view)
-        try:
-            got = _read_some(descriptor, view) if size else 0  # nearly always all of it
-            if got < size and got + read_fully(descriptor, view[got:]) < size:
-                raise changed(self._name)
-            state = os.fstat(descriptor)
-            if state.st_size != size or state.st_mtime_ns != self.mtime:
-                raise changed(self._name)
-        except OSError as problem:
-            raise unreadable(self._name, problem) from None
-        finally:
-            self._descriptor = -1
-            os.close(descriptor)
-
     def go_to(self, offset: int) -> None:
         os.lseek(self._descriptor, offset, os.SEEK_SET)
 
@@ -124,9 +106,6 @@ class PipeSource:
             return read_fully(self._descriptor, view)
         except OSError as problem:
             raise unreadable("standard input", problem) from None
-
-    def read_whole(self, view: memoryview) -> None:
-        raise RuntimeError("nobody knows its size")
 
     def go_to(self, offset: int) -> None:
         if offset or self.begun:

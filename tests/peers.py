@@ -15,9 +15,8 @@ from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
 from transfer.items import Item
 from wire.channel import Channel
 from wire.engine import Engine
-from wire.messages import End, Message, Put, decode_message, file_mac_input, write_data_header
+from wire.messages import End, Message, Put, decode_message, file_mac_input, split_record, write_data_header
 from wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT, frame_header, frame_size
-from wire.records import split_record
 
 C2S, S2C, FILE_SECRET = b"c" * 32, b"s" * 32, b"f" * 32
 MEMORY = 64 << 20

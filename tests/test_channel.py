@@ -34,7 +34,6 @@ from wire.messages import (
     encode_message,
 )
 from wire.protocol import CONTROL_LIMIT, DATA_SIZE, LOGIN_FRAME_LIMIT, RECORD_FRAME_LIMIT, frame, frame_header
-from wire.records import Whole
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +58,9 @@ class Against:
         self.channel = Channel(near, C2S, S2C, engine)
         self.raw = Raw(far, S2C, C2S)
 
-    def collect(self) -> tuple[list[Message | Whole | bytes], TransferError | None]:
+    def collect(self) -> tuple[list[Message | bytes], TransferError | None]:
         """What the channel delivers (content as bytes), and what ended it."""
-        got: list[Message | Whole | bytes] = []
+        got: list[Message | bytes] = []
         try:
             for arrived in self.channel.messages():
                 if arrived is not None:
@@ -93,8 +92,8 @@ def pair(engine: Engine) -> Iterator[tuple[Channel, Channel]]:
     check_nothing_is_left(engine, one, two)
 
 
-def delivered(channel: Channel) -> list[Message | Whole | bytes]:
-    got: list[Message | Whole | bytes] = []
+def delivered(channel: Channel) -> list[Message | bytes]:
+    got: list[Message | bytes] = []
     for arrived in channel.messages():
         if arrived is not None:
             message = arrived[0]
@@ -132,7 +131,7 @@ def test_messages_pass_both_ways_in_order(pair: tuple[Channel, Channel]) -> None
 
 def test_content_arrives_as_it_was_sent_both_ways_at_once(pair: tuple[Channel, Channel]) -> None:
     contents = [os.urandom(5 * DATA_SIZE + 12_345), os.urandom(7 * DATA_SIZE + 1)]
-    got: dict[int, list[Message | Whole | bytes]] = {}
+    got: dict[int, list[Message | bytes]] = {}
 
     def produce(channel: Channel, content: bytes) -> None:
         send_content(channel, content)
@@ -212,7 +211,7 @@ def wakes(channel: Channel, waiting: int, monkeypatch: pytest.MonkeyPatch) -> li
     return count
 
 
-def arriving(channel: Channel) -> Iterator[tuple[Message | Whole, memoryview]]:
+def arriving(channel: Channel) -> Iterator[tuple[Message, memoryview]]:
     """Its messages, without the pauses between them."""
     return (arrived for arrived in channel.messages() if arrived is not None)
 

@@ -23,7 +23,6 @@ import transfer.sender
 import wire.messages
 import wire.pake
 import wire.protocol
-import wire.records
 from wire.messages import PING_MESSAGE
 from wire.protocol import LOGIN_FRAME_LIMIT
 
@@ -124,13 +123,6 @@ def test_harness_of_frames_notices_bytes_left_over(monkeypatch: pytest.MonkeyPat
 def test_harness_of_messages_notices_a_reader_that_changes_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(wire.messages.Cancel.CHECKS, "id", lambda value: value + 1)
     notices("messages", wire.messages.Cancel(1).encode())
-
-
-def test_harness_of_messages_notices_a_file_in_one_go_that_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    put = wire.messages.Put(1, bytes(16), ("a",), "file", 1, 1, 0, "fail").encode()
-    data = b"\2" + (13).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes(8) + b"x"
-    monkeypatch.setattr(wire.records, "read_end", lambda body: (1, 2, bytes(32), bytes(32)))
-    notices("messages", put + data + wire.messages.End(1, 1, bytes(32), bytes(32)).encode())
 
 
 def test_harness_of_messages_notices_an_error_that_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:

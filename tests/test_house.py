@@ -35,7 +35,6 @@ LEVELS = {
     "disk.receipts": 1,
     "accounts.origin": 1,
     "wire.messages": 3,
-    "wire.records": 4,
     "wire.engine": 2,
     "wire.link": 2,
     "wire.handshake": 2,
@@ -49,18 +48,18 @@ LEVELS = {
     "accounts.throttle": 2,
     "accounts.admission": 2,
     "accounts.passwords": 2,
-    "wire.channel": 5,
+    "wire.channel": 4,
     "accounts.commands": 5,
-    "transfer.sender": 6,
-    "transfer.receiver": 6,
-    "transfer.requests": 7,
+    "transfer.sender": 5,
+    "transfer.receiver": 5,
+    "transfer.requests": 6,
     "transfer.items": 3,
-    "transfer.plans": 7,
-    "transfer.dialing": 6,
-    "transfer.commands": 8,
-    "transfer.connection": 8,
-    "server": 9,
-    "client": 9,
+    "transfer.plans": 6,
+    "transfer.dialing": 5,
+    "transfer.commands": 7,
+    "transfer.connection": 7,
+    "server": 8,
+    "client": 8,
 }
 WINGS = ("wire", "disk", "accounts", "transfer")
 PROGRAMS = {"server", "client"}
@@ -95,8 +94,7 @@ OPEN_NO_FILE = (
 CLIENTS_OWN = {"fetching.base.rmdir"}  # the folder that it has just made
 CRYPTO = {"crypto_utils", "wire.pake"}
 PRINTERS = {"report", *PROGRAMS}
-PURE = {"wire.pake", "wire.protocol", "wire.canonical", "wire.strict_json", "wire.messages", "wire.records"}
-PURE |= {"crypto_utils"}
+PURE = {"wire.pake", "wire.protocol", "wire.canonical", "wire.strict_json", "wire.messages", "crypto_utils"}
 OUTSIDE_WORLD = {"socket", "select", "selectors", "ssl", "os", "io", "pathlib", "shutil", "tempfile", "subprocess"}
 OUTSIDE_WORLD |= {"time", "datetime", "threading", "multiprocessing", "concurrent", "asyncio", "signal"}
 

@@ -41,10 +41,10 @@ from wire.messages import (
     decode_message,
     encode_message,
     file_mac_input,
+    split_record,
     write_data_header,
 )
 from wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE
-from wire.records import split_record
 from wire.strict_json import read_json
 
 TRANSFER = bytes(range(16))

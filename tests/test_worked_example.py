@@ -47,9 +47,9 @@ from wire.messages import (
     Receipt,
     decode_message,
     encode_message,
+    split_record,
 )
 from wire.pace import Pace
-from wire.records import split_record
 
 TEXT = DOCUMENT.read_text("utf-8")
 TOLD = read_blocks(TEXT)

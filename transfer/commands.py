@@ -18,12 +18,12 @@ from errors import (
     Code,
     ConnectionTrouble,
     IntegrityError,
-    NoThread,
     PeerStopped,
     ProtocolViolation,
     Refused,
     TransferError,
     UsageError,
+    threads_needed,
 )
 from logs import no_log, open_log
 from report import INTERRUPTED, Reporter, note, open_receipts, output_descriptor, say, warn
@@ -345,13 +345,9 @@ class Run:
                 before = self._reporter.progress_mark()
                 try:
                     seconds = self._settings.connect_timeout
-                    with dialed(account, seconds, engine, self._log, load) as (channel, keys):
+                    with threads_needed(), dialed(account, seconds, engine, self._log, load) as (channel, keys):
                         job(channel, keys, pace.turn(lambda: channel.ended))  # only used in `job`
                     return
-                except RuntimeError as problem:
-                    if NoThread.is_why(problem):
-                        raise NoThread from None
-                    raise
                 except ConnectionTrouble as problem:
                     if self._reporter.progress_mark() > before:
                         tries = 0

@@ -12,7 +12,6 @@ asks nobody for a password, prints nothing and tries once.
 """
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from wire.handshake import SessionKeys
 
 _LOGIN_SECONDS = 30
-# While something is loaded: the thread that has an answer to deal with is not to wait ten times as long for its turn.
-_SWITCH_SECONDS, _USUAL_SECONDS = 0.0005, sys.getswitchinterval()
 
 
 class Account:
@@ -166,7 +163,6 @@ class _Preparations:
 
     def start(self) -> None:
         """Begin."""
-        sys.setswitchinterval(_SWITCH_SECONDS)
         self._under_way = Aside("preparations", self._prepare)
 
     def _prepare(self) -> None:
@@ -184,7 +180,6 @@ class _Preparations:
             self._load()
         finally:
             self._can_hash.set()
-            sys.setswitchinterval(_USUAL_SECONDS)
 
     def wait_for_hash(self) -> None:
         """Return when the password can be hashed, which needs nothing else."""

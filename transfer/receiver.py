@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from crypto_utils import Mac, digest, equal, new_digest
+from crypto_utils import Mac, equal, new_digest
 from disk.folders import Twin
 from disk.partials import Incoming, Partial, PathParts, Published
 from errors import Code, ProtocolViolation, Refused
@@ -36,7 +36,6 @@ from wire.messages import (
 )
 from wire.pace import Pace
 from wire.protocol import DATA_SIZE, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
-from wire.records import Whole
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 _GROUP_FILES = 256
 _GROUP_BYTES = 8 << 20
 
-Arrived = tuple[Message | Whole, memoryview] | None
+Arrived = tuple[Message, memoryview] | None
 
 
 class Folder(Protocol):
@@ -80,8 +79,6 @@ class _Arriving:
         *("twin", "unasked"),
     )
 
-    digest: "_Hash"  # of a file that comes in several messages, from its first byte on
-
     def __init__(self, put: Put, body: bytes) -> None:
         self.put, self.body = put, body
         self.incoming: Incoming | None = None
@@ -89,6 +86,7 @@ class _Arriving:
         self.twin: Future[bytes] | None = None
         self.kept: Future[_Hash] | None = None
         self.asked = 0  # the size of the CHECK that is not answered yet
+        self.digest: _Hash = new_digest()
         self.size = 0
         self.last_seen = False
         self.told = False  # a receipt or a refusal was sent
@@ -150,10 +148,8 @@ class Receiver:
     def _keep(self, arriving: _Arriving, partial: Partial) -> None:
         self._events.cut_off(arriving.put, arriving.size, partial.keep())
 
-    def _take(self, message: Message | Whole, body: memoryview) -> None:
-        if isinstance(message, Whole):
-            self._whole(message)
-        elif isinstance(message, Data):
+    def _take(self, message: Message, body: memoryview) -> None:
+        if isinstance(message, Data):
             self._data(message)
         elif isinstance(message, Put):
             self._put(message, bytes(body))
@@ -176,8 +172,7 @@ class Receiver:
 
     # --- PUT and what is there already ---
 
-    def _announced(self, put: Put, body: bytes) -> _Arriving:
-        """Something that may be announced now. Raises ProtocolViolation."""
+    def _put(self, put: Put, body: bytes) -> None:
         if put.id <= self._last_id:
             raise ProtocolViolation("an id that is not higher than the last")
         self._last_id = put.id
@@ -185,11 +180,7 @@ class Receiver:
             raise ProtocolViolation("more files under way than the window holds")
         if len(self._open) >= OPEN_LIMIT:
             raise ProtocolViolation("more files begun and not ended than may be")
-        return _Arriving(put, body)
-
-    def _put(self, put: Put, body: bytes) -> None:
-        arriving = self._announced(put, body)
-        arriving.digest = new_digest()
+        arriving = _Arriving(put, body)
         if put.kind != FOLDER:
             self._open[put.id] = arriving
         try:
@@ -202,34 +193,6 @@ class Receiver:
             self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
         except Refused as problem:
             self._refuse(arriving, problem)
-
-    def _whole(self, whole: Whole) -> None:
-        """A small file that is all here: what its PUT, its content and its END would do one after the other."""
-        put, content, size = whole.put, whole.content, len(whole.content)
-        arriving = self._announced(put, bytes(whole.body))
-        self._open[put.id] = arriving
-        try:
-            incoming = arriving.incoming = self._place(put)
-            self._events.taking(put, size)
-            begun = self._folder.begin(incoming, arriving.resumable)
-            if not isinstance(begun, Partial):
-                arriving.digest = new_digest()
-                self._begun(arriving, begun)
-                self._data(Data(put.id, 0, content))
-                self._end(whole.end)
-                return
-            arriving.partial = begun
-            begun.write(content)
-        except Refused as problem:
-            self._refuse(arriving, problem)
-            self._open.pop(put.id, None)
-            self._pace.spend(size)
-            return
-        arriving.size = size
-        self._events.arrived(put, size)
-        self._pace.spend(size)
-        del self._open[put.id]
-        self._verify(arriving, begun, whole.end, digest(content))
 
     def _begun(self, arriving: _Arriving, begun: Partial | Published | Twin) -> None:
         """Go on with what the folder has said."""
@@ -352,11 +315,7 @@ class Receiver:
         partial = arriving.partial
         if partial is None:
             return
-        self._verify(arriving, partial, end, arriving.digest.digest())
-
-    def _verify(self, arriving: _Arriving, partial: Partial, end: End, sha256: bytes) -> None:
-        """All of it is written: publish it with its group, if it is what was sent."""
-        partial.sha256 = sha256
+        partial.sha256 = sha256 = arriving.digest.digest()
         proof = self._mac.of(*file_mac_input(arriving.body, arriving.size, sha256))
         try:
             if end.size != arriving.size or arriving.put.size not in (None, end.size):

@@ -16,7 +16,7 @@ from disk.storage import UserFolder
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError
 from report import show_path
 from transfer import receiver
-from transfer.items import Item
+from transfer.items import ALL_BITS, Item
 from transfer.receiver import Arrived, Receiver
 from transfer.sender import Sender
 from wire.channel import Channel
@@ -24,11 +24,9 @@ from wire.handshake import SessionKeys
 from wire.messages import BYE_MESSAGE, FILE, FOLDER, Entries, Entry, Get, ListFolder, Put, Receipt, Refuse
 from wire.pace import Pace
 from wire.protocol import WINDOW
-from wire.records import Whole
 
 _PAGE_ENTRIES = 500
 _PAGE_BYTES = 48 * 1024
-_ALL_BITS = 0o777
 _POLICY = "skip"  # whether it takes a file is the client's business
 
 
@@ -55,7 +53,7 @@ class Requests:
         first = next((arrived for arrived in self._messages if arrived is not None), None)
         if first is None:
             self._channel.post(BYE_MESSAGE)
-        elif isinstance(first[0], Put | Whole):
+        elif isinstance(first[0], Put):
             self._receive(first, taking)
         elif isinstance(first[0], Get):
             self._give(first[0])
@@ -134,7 +132,7 @@ class Requests:
         if seen.is_folder:
             item = Item(name, target, _POLICY, None, seen.mtime, seen.mode)
         else:
-            item = Item(name, target, _POLICY, open_it, mode_mask=_ALL_BITS)
+            item = Item(name, target, _POLICY, open_it, mode_mask=ALL_BITS)
         try:
             item.judge()
         except Refused as problem:

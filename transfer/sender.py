@@ -46,7 +46,6 @@ from wire.messages import (
 )
 from wire.pace import Pace
 from wire.protocol import DATA_SIZE, UNASKED_LIMIT, WINDOW
-from wire.records import Whole
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -55,7 +54,7 @@ _WAITING_LARGE = 32  # large files announced ahead of their content, each with a
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _ANSWERS = (Receipt, Accept, Refuse, Check)
 
-Arrived = tuple[Message | Whole, memoryview] | None
+Arrived = tuple[Message, memoryview] | None
 
 
 class Events(Protocol):
@@ -204,7 +203,10 @@ class Sender:
         room[:start] = message
         content = room[content_at : content_at + size]
         try:
-            source.read_whole(content)
+            if source.read_into(content) < size:
+                raise changed(outgoing.item.name)
+            source.check_unchanged()
+            source.close()
         except SourceError as problem:
             self._channel.done(start)
             self._withdraw(outgoing, source, problem)
@@ -377,7 +379,7 @@ class Sender:
             self._over = True
             self._state.notify_all()
 
-    def _answer(self, message: Message | Whole) -> None:
+    def _answer(self, message: Message) -> None:
         if not isinstance(message, _ANSWERS):
             raise ProtocolViolation("a message that no receiver sends")
         if message.id > self._last_id:
@@ -419,9 +421,6 @@ class Sender:
         The receiver may choose another last name (`rename`, and always for accounts that may not look).
         """
         item = outgoing.item
-        stored = receipt.outcome == "stored" and receipt.path == item.target
-        if stored and receipt.size == outgoing.size and receipt.sha256 == outgoing.sha256 is not None:
-            return  # nearly each is like this
         fair = len(receipt.path) == len(item.target) and receipt.path[:-1] == item.target[:-1]
         if receipt.outcome in ("folder", "skipped") or item.policy == "replace":
             fair = fair and receipt.path == item.target

@@ -31,6 +31,8 @@ from wire.messages import (
     Error,
     Kind,
     Message,
+    decode_message,
+    split_record,
     write_data_header,
 )
 from wire.protocol import (
@@ -43,7 +45,6 @@ from wire.protocol import (
     frame_header,
     frame_size,
 )
-from wire.records import Whole, messages_of
 
 _FIRST_OF_OURS = int(Kind.PING)  # PING, ERROR and BYE are the channel's own business
 
@@ -413,7 +414,7 @@ class Channel:
 
     # --- for the consumer ---
 
-    def messages(self) -> Iterator[tuple[Message | Whole, memoryview] | None]:
+    def messages(self) -> Iterator[tuple[Message, memoryview] | None]:
         """Each message with its raw body, good until the next is asked for; None when no complete record waits.
 
         Ends with the other end's BYE. Raises ConnectionTrouble for an end without one, PeerStopped for its ERROR,
@@ -430,9 +431,10 @@ class Channel:
             try:
                 self._have_done(self._open, record)
                 said_bye = False
-                for kind, message, body in messages_of(record.text()):
+                for kind, body in split_record(record.text()):
                     if said_bye:
                         raise ProtocolViolation("a message behind BYE")
+                    message = decode_message(kind, body)
                     if kind < _FIRST_OF_OURS:
                         if self._answer_bytes > _UNREAD_BYTES:
                             self._wait_until_answers_left()

@@ -9,7 +9,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from errors import NoThread
+from errors import threads_needed
 from wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT
 
 _BUFFER_SIZE = HEADER_SIZE + RECORD_FRAME_LIMIT
@@ -71,15 +71,14 @@ class Engine:
         self.budget = Budget(memory)
         self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cipher")
         started = threading.Barrier(self.workers)
-        try:
-            for _ in range(self.workers):
-                self.pool.submit(started.wait)  # none is idle before the last one came: each needs a thread of its own
-        except BaseException as problem:
-            started.abort()
-            self.pool.shutdown(cancel_futures=True)
-            if NoThread.is_why(problem):
-                raise NoThread from None
-            raise
+        with threads_needed():
+            try:
+                for _ in range(self.workers):
+                    self.pool.submit(started.wait)  # none is idle before the last one came: each needs its own thread
+            except BaseException:
+                started.abort()
+                self.pool.shutdown(cancel_futures=True)
+                raise
 
     def lease(self) -> Lease:
         """Enough buffers for one to be filled, each worker's, and as many again to wait in line."""

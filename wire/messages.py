@@ -6,7 +6,7 @@ made. This room knows no socket, no file, no clock and no key.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, ClassVar, TypeVar
 
@@ -38,11 +38,11 @@ class Kind(IntEnum):
 
 
 _DATA = int(Kind.DATA)
-MESSAGE_HEADER = struct.Struct(">BI")
+_MESSAGE_HEADER = struct.Struct(">BI")
 _DATA_FIELDS = struct.Struct(">IQ")
-DATA_HEADER = struct.Struct(">BIIQ")
-MESSAGE_HEADER_SIZE = MESSAGE_HEADER.size
-DATA_HEADER_SIZE = DATA_HEADER.size
+_DATA_HEADER = struct.Struct(">BIIQ")
+MESSAGE_HEADER_SIZE = _MESSAGE_HEADER.size
+DATA_HEADER_SIZE = _DATA_HEADER.size
 END_SIZE_LIMIT = 256  # no END is longer
 
 FILE, FOLDER = "file", "folder"
@@ -199,8 +199,8 @@ class End(Control):
     sha256: bytes
     mac: bytes
 
-    def body(self) -> bytes:
-        return write_end(self.id, self.size, self.sha256, self.mac).encode()
+    def text(self) -> str:
+        return write_end(self.id, self.size, self.sha256, self.mac)
 
 
 @value
@@ -370,7 +370,7 @@ def encode_message(kind: Kind, body: bytes) -> bytes:
     """type ‖ length ‖ body. Raises ProtocolViolation when the body is over the ceiling of control messages."""
     if len(body) > CONTROL_LIMIT:
         raise ProtocolViolation("a control message over its ceiling")
-    return MESSAGE_HEADER.pack(kind, len(body)) + body
+    return _MESSAGE_HEADER.pack(kind, len(body)) + body
 
 
 PING_MESSAGE = encode_message(Kind.PING, b"")
@@ -379,7 +379,28 @@ BYE_MESSAGE = encode_message(Kind.BYE, b"")
 
 def write_data_header(into: memoryview, id: int, offset: int, size: int) -> None:
     """Write the 17 bytes that stand before `size` bytes of content into the front of `into`."""
-    DATA_HEADER.pack_into(into, 0, _DATA, _DATA_FIELDS.size + size, id, offset)
+    _DATA_HEADER.pack_into(into, 0, _DATA, _DATA_FIELDS.size + size, id, offset)
+
+
+def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """(type, body) of each message in a record's plaintext, back to back to its exact end.
+
+    Raises ProtocolViolation for an empty record, a length past its end or over the ceiling of its type.
+    """
+    if not text:
+        raise ProtocolViolation("an empty record")
+    at, end = 0, len(text)
+    while at < end:
+        if end - at < MESSAGE_HEADER_SIZE:
+            raise ProtocolViolation("a record that ends inside a message")
+        kind, size = _MESSAGE_HEADER.unpack_from(text, at)
+        at += MESSAGE_HEADER_SIZE
+        if size > end - at:
+            raise ProtocolViolation("a message longer than its record")
+        if kind != _DATA and size > CONTROL_LIMIT:
+            raise ProtocolViolation("a control message over its ceiling")
+        yield kind, text[at : at + size]
+        at += size
 
 
 def decode_message(kind: int, body: memoryview) -> Message:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, tcp_pair
+from peers import C2S, FILE_SECRET, S2C, SECONDS, Raw, Unheard, tcp_pair
 
+from aside import Aside
 from disk.sources import FileSource
 from errors import Code, TransferError
-from fuzz.requests import MOST_STEPS, SIZES, Heard, InThread, check_nothing_is_left, content_of, open_now, the_place
+from fuzz.requests import MOST_STEPS, SIZES, Heard, check_nothing_is_left, content_of, open_now, the_place
 from transfer.items import Item
 from transfer.sender import Sender
 from wire.channel import Channel
@@ -83,14 +84,14 @@ def one_input(replies: bytes) -> None:
 def _converse(replies: bytes, engine: Engine, folder: Path, told: "_Told") -> None:
     near, far = tcp_pair()
     channel = Channel(far, C2S, S2C, engine)
-    client = InThread(lambda: _client(channel, folder, told))
+    client = Aside("client", lambda: _client(channel, folder, told))
     peer, heard = Raw(near, S2C, C2S), Heard()
     with contextlib.suppress(OSError):
         _Server(peer).play(replies)
         near.shutdown(1)
-    listener = InThread(lambda: heard.listen(peer))
+    listener = Aside("listener", lambda: heard.listen(peer))
     for thread in (client, listener):
-        thread.finish()
+        assert thread.wait(SECONDS), "it hangs"
     peer.close()
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from peers import C2S, FILE_SECRET, MEMORY, S2C, SECONDS, Raw, data, end, tcp_pair
 
+from aside import Aside
 from crypto_utils import TAG_SIZE
 from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
 from errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
@@ -199,13 +200,13 @@ def _serve(place: Place, name: str, steps: list[bytes], proved: _Proved) -> None
     folder = place.storage.user(name, private)
     channel = Channel(far, S2C, C2S, place.engine)
     peer, heard = Raw(near, C2S, S2C), Heard()
-    server = InThread(lambda: _server(channel, folder, last[1]))
-    listener = InThread(lambda: heard.listen(peer))
+    server = Aside("server", lambda: _server(channel, folder, last[1]))
+    listener = Aside("listener", lambda: heard.listen(peer))
     _Client(peer, proved, private).play(steps)
     with contextlib.suppress(OSError):
         near.shutdown(1)
     for thread in (server, listener):
-        thread.finish()
+        assert thread.wait(SECONDS), "it hangs"
     peer.close()
     for receipt in heard.receipts:
         if receipt.outcome in ("stored", "already"):
@@ -235,28 +236,6 @@ def _admit(right: str, flags: int) -> None:
         raise Refused(Code.DENIED)
     if flags & 4:
         raise Ended(Code.ACCOUNT)
-
-
-class InThread:
-    """Work in a thread of its own, whose error is not lost."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except BaseException as problem:
-            self._error = problem
-
-    def finish(self) -> None:
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive(), "it hangs"
-        if self._error is not None:
-            raise self._error
 
 
 class Heard:

@@ -23,10 +23,9 @@ from transfer.sender import Sender
 from wire.channel import Channel
 from wire.engine import Engine
 from wire.handshake import busy_frame
-from wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Receipt
+from wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Receipt, split_record
 from wire.pace import Pace
 from wire.protocol import HEADER_SIZE, UNASKED_LIMIT, ClientHello, ServerHello, Status, frame, unframe
-from wire.records import split_record
 
 _LONGEST = 4096
 _NAMES = ("notes.txt", "café.txt", "photos/2026/sea.jpg", " two words", "📦", "a" * 255, "back\\slash")
