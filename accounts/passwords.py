@@ -1,23 +1,19 @@
 """Where a password comes from, and what one must be.
 
 Rules: a password comes from the controlling terminal, a file, a file descriptor or an environment variable; never from
-the command line, where every user of the machine can read it. A prompt talks to the terminal itself, so that standard
-input stays free for content. Of a file or descriptor the first line is read and not a byte more. No error quotes a
-password, nor carries one along. This room knows no account and no server; which source is used, its caller decides.
+the command line, where every user of the machine can read it. Of a file or descriptor the first line is read and not
+a byte more. No error quotes a password, nor carries one along. This room knows no account and no server, and of the
+terminal only that it can be asked; which source is used, its caller decides.
 """
 
-import getpass
 import os
-import sys
 import unicodedata
 from base64 import b32encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from accounts.terminal import ask_on_terminal, read_line
 from crypto_utils import Random, random_bytes
 from errors import UsageError
-
-if sys.platform != "win32":
-    import termios
 
 PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105 -- the name of a variable
 LONGEST = 1024
@@ -27,7 +23,6 @@ SHORTEST = 8
 _TELLING = 3
 _GENERATED_SIZE = 10
 _GROUP = 4
-_ECHO_FLAGS = 3
 
 
 def ask_username(default: str = "") -> str:
@@ -100,6 +95,19 @@ def generate_password(random: Random = random_bytes) -> str:
     return "-".join(text[start : start + _GROUP] for start in range(0, len(text), _GROUP))
 
 
+def _ask(prompt: str, hidden: bool) -> str:
+    try:
+        answer = ask_on_terminal(prompt, hidden, LONGEST)
+    except OSError:
+        raise UsageError(
+            "there is no terminal to ask for a username or password on",
+            f"Use --user, and --password-file, --password-fd or {PASSWORD_VARIABLE} for the password",
+        ) from None
+    if answer is None:
+        raise UsageError("the prompt was ended without an answer", "Run the command again and type one")
+    return _decode(answer.removesuffix(b"\n").removesuffix(b"\r"), "what was typed")
+
+
 def _from_descriptor(descriptor: int, what: str) -> str:
     try:
         if os.isatty(descriptor):
@@ -108,23 +116,12 @@ def _from_descriptor(descriptor: int, what: str) -> str:
                 "Leave out --password-file and --password-fd to be asked for it",
             )
         # One byte at a time: what follows the line may be content that somebody else reads.
-        line = _line(lambda: os.read(descriptor, 1))
+        line = read_line(lambda: os.read(descriptor, 1), LONGEST)
     except OSError as error:
         raise UsageError(
             f"can't read a password from {what} ({error.strerror})", "Check --password-file or --password-fd"
         ) from None
     return _text(line or b"", what)
-
-
-def _line(read: Callable[[], bytes]) -> bytes | None:
-    """Bytes up to a newline, the end, or one byte too many; None for an end before the first byte."""
-    line = b""
-    while not line.endswith(b"\n") and len(line) <= LONGEST + len(b"\r\n"):
-        piece = read()
-        if not piece:
-            return line or None
-        line += piece
-    return line
 
 
 def _text(line: bytes, what: str) -> str:
@@ -147,66 +144,3 @@ def _decode(line: bytes, what: str) -> str:
     if text is None or "\0" in text:
         raise UsageError(f"{what} does not hold UTF-8 text", "Write the password as UTF-8")
     return text
-
-
-def _no_terminal() -> UsageError:
-    return UsageError(
-        "there is no terminal to ask for a username or password on",
-        f"Use --user, and --password-file, --password-fd or {PASSWORD_VARIABLE} for the password",
-    )
-
-
-def _ended() -> UsageError:
-    return UsageError("the prompt was ended without an answer", "Run the command again and type one")
-
-
-if sys.platform == "win32":
-
-    def _ask(prompt: str, hidden: bool) -> str:
-        try:
-            with open("CONIN$", encoding="utf-8") as keys, open("CONOUT$", "w", encoding="utf-8") as screen:
-                if hidden:
-                    answer = getpass.getpass(prompt) + "\n"
-                else:
-                    screen.write(prompt)
-                    screen.flush()
-                    answer = keys.readline()
-        except OSError:
-            raise _no_terminal() from None
-        except EOFError:
-            raise _ended() from None
-        if not answer:
-            raise _ended()
-        return _decode(answer.removesuffix("\n").encode("utf-8", "surrogatepass"), "what was typed")
-
-else:
-
-    def _ask(prompt: str, hidden: bool) -> str:
-        try:
-            terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        except OSError:
-            raise _no_terminal() from None
-        try:
-            answer = _ask_on(terminal, prompt.encode(), hidden)
-        except (OSError, termios.error):
-            raise _no_terminal() from None
-        finally:
-            os.close(terminal)
-        if answer is None:
-            raise _ended()
-        return _decode(answer.removesuffix(b"\n").removesuffix(b"\r"), "what was typed")
-
-    def _ask_on(terminal: int, prompt: bytes, hidden: bool) -> bytes | None:
-        before = termios.tcgetattr(terminal)
-        if hidden:
-            silent = termios.tcgetattr(terminal)
-            silent[_ECHO_FLAGS] &= ~termios.ECHO
-            # What was typed ahead was shown, and the rest of an overlong line would reach the shell: both are dropped.
-            termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
-        try:
-            os.write(terminal, prompt)
-            return _line(lambda: os.read(terminal, LONGEST))
-        finally:
-            if hidden:
-                termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
-                os.write(terminal, b"\n")

@@ -80,7 +80,8 @@ class Terminal:
 
     def result(self) -> list[str]:
         try:
-            while select.select([self.master], [], [], DEADLINE)[0]:
+            while True:
+                assert select.select([self.master], [], [], DEADLINE)[0], f"no answer after {self.shown!r}"
                 self.shown += os.read(self.master, 4096)
         except OSError:
             pass
@@ -135,6 +136,17 @@ def test_interrupt_at_a_prompt_passes_through(asking: type, call: str) -> None:
     terminal = asking(f"({call})")
     terminal.expect(b": ")
     terminal.type(b"half\x03")
+    assert terminal.result() == ["interrupted", ""]
+
+
+@pytest.mark.parametrize("call", ["ask_password()", "ask_username('bob')", "ask_new_password('alice')"])
+def test_interrupt_ends_a_prompt_whose_wait_it_did_not_break(asking: type, call: str) -> None:
+    """Taken by another thread, a signal breaks no call of the main one: as when it comes just before that call."""
+    other = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    deaf = f"[exec('import signal, threading'), {other}, signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])]"
+    terminal = asking(f"({deaf}, {call})[1]")
+    terminal.expect(b": ")
+    terminal.type(b"\x03")
     assert terminal.result() == ["interrupted", ""]
 
 

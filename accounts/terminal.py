@@ -1,0 +1,104 @@
+"""A question on the controlling terminal, and the one line that answers it.
+
+Rules: it talks to the terminal itself, so that standard input stays free for content. A hidden answer is not shown, and
+the terminal is left as it was found, whatever ends the question. Ctrl-C ends it at any moment: Python only looks at a
+signal between two steps of its own, and one that comes after the last look and before a blocking read would wait for
+the next key; so nothing here reads before there is a line, and what is waited for is the line or any signal. It does
+not know what is asked, nor what an answer may be.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from select import select
+
+if sys.platform != "win32":
+    import termios
+
+_ECHO_FLAGS = 3
+_PIECE = 4096
+
+
+def read_line(read: Callable[[], bytes], longest: int) -> bytes | None:
+    """Bytes up to and with a newline, the end, or more than `longest`; None for an end before the first byte."""
+    line = b""
+    while not line.endswith(b"\n") and len(line) <= longest + len(b"\r\n"):
+        piece = read()
+        if not piece:
+            return line or None
+        line += piece
+    return line
+
+
+if sys.platform == "win32":
+
+    def ask_on_terminal(prompt: str, hidden: bool, longest: int) -> bytes | None:
+        """The line that is typed; None for an end before an answer. Raises OSError without a terminal."""
+        from getpass import getpass
+
+        with open("CONIN$", encoding="utf-8") as keys, open("CONOUT$", "w", encoding="utf-8") as screen:
+            if hidden:
+                try:
+                    answer = getpass(prompt) + "\n"
+                except EOFError:
+                    return None
+            else:
+                screen.write(prompt)
+                screen.flush()
+                answer = keys.readline(longest + len("\r\n"))
+        return answer.encode("utf-8", "surrogatepass") or None
+
+else:
+
+    def ask_on_terminal(prompt: str, hidden: bool, longest: int) -> bytes | None:
+        """The line that is typed; None for an end before an answer. Raises OSError without a terminal."""
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            return _ask_on(terminal, prompt.encode(), hidden, longest)
+        except termios.error as error:
+            raise OSError(*error.args) from None
+        finally:
+            os.close(terminal)
+
+    def _ask_on(terminal: int, prompt: bytes, hidden: bool, longest: int) -> bytes | None:
+        before = termios.tcgetattr(terminal)
+        silent = termios.tcgetattr(terminal)
+        silent[_ECHO_FLAGS] &= ~termios.ECHO
+        with _signals() as signalled:
+            try:
+                if hidden:
+                    # What was typed ahead was shown, and the rest of an overlong line would reach the shell: both go.
+                    termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
+                os.write(terminal, prompt)
+                return read_line(lambda: _piece(terminal, signalled), longest)
+            finally:
+                if hidden:
+                    termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+                    os.write(terminal, b"\n")
+
+    @contextlib.contextmanager
+    def _signals() -> Iterator[int]:
+        """A descriptor that can be read from as soon as a signal has come."""
+        signalled, rings = os.pipe()
+        try:
+            os.set_blocking(signalled, False)
+            os.set_blocking(rings, False)
+            rang_before = signal.set_wakeup_fd(rings)
+            try:
+                yield signalled
+            finally:
+                signal.set_wakeup_fd(rang_before)
+        finally:
+            os.close(signalled)
+            os.close(rings)
+
+    def _piece(terminal: int, signalled: int) -> bytes:
+        """What is typed next, a line at a time; the handler of a signal that comes meanwhile runs, and may raise."""
+        while True:
+            ready, _, _ = select([terminal, signalled], [], [])
+            if signalled in ready:
+                os.read(signalled, _PIECE)
+            else:
+                return os.read(terminal, _PIECE)
