@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,16 @@ def allow_descriptors() -> None:
             if most == resource.RLIM_INFINITY or most > soft:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
                 return
+
+
+def few_left_from() -> int:
+    """From this descriptor on most of those that the process may have are taken: the lowest free one is given out."""
+    try:
+        import resource
+    except ImportError:  # Windows, where nothing is received
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft * 3 // 4
 
 
 def open_folder(parent: int, name: str, create: int | None = None) -> int:

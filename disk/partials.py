@@ -275,7 +275,7 @@ class Partial:
             self._make_writable()
             self._descriptor = os.open(self.name, _open_flags(), _PRIVATE, dir_fd=self._area.folder)
         self.has_name = True
-        self._try_lock()
+        self._locked = lock(self._descriptor)
 
     def _make_writable(self) -> None:
         """It was finished, read-only as its sender wished, and not published. Raises Refused (BUSY) when it is held."""
@@ -295,9 +295,6 @@ class Partial:
     def _close_bytes(self) -> None:
         descriptor, self._descriptor, self._locked = self._descriptor, -1, False
         os.close(descriptor)
-
-    def _try_lock(self) -> None:
-        self._locked = lock(self._descriptor)
 
     @contextlib.contextmanager
     def _journal_lock(self) -> Iterator[None]:
@@ -380,7 +377,7 @@ class Partial:
                 except BlockingIOError:
                     break
                 continue
-            self._try_lock()
+            self._locked = lock(self._descriptor)
             if self._locked and os.fstat(self._descriptor).st_nlink:
                 self.has_name = True
                 return
@@ -396,7 +393,7 @@ class Partial:
             self._lost = True
             raise Refused(Code.BUSY, why="taken over by a newer connection")
         if not self._locked:
-            self._try_lock()
+            self._locked = lock(self._descriptor)
 
     def _make_durable(self) -> None:
         flush(self._descriptor)
@@ -439,6 +436,11 @@ class Partial:
         """Whether `other` is this very file, published before."""
         mine = os.fstat(self._descriptor)
         return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
+
+    @property
+    def descriptor(self) -> int:
+        """Of its bytes; -1 where there is none yet."""
+        return self._descriptor
 
     # --- the end ---
 

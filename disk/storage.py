@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disk.allowance import NOT_PARTIAL, Allowance, Ledgers
-from disk.durable import disk_errors, flush, flush_all, refusal, refusal_of
+from disk.commit import Commit, Outcome, Problems
+from disk.durable import disk_errors, flush, refusal_of
 from disk.folders import Twin, open_folder, state_of
 from disk.ledger import NO_QUOTA, Ledger, Quota, forget
 from disk.names import judge_path, numbered
@@ -263,23 +264,38 @@ class UserFolder(Visible):
             partial.keep()
             raise
 
-    def commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
+    def commit(self, group: Sequence[Partial]) -> list[Outcome]:
         """Flush the group's bytes, make each file visible, flush the folders; for each what became of it.
 
         Each one's `sha256` must be set. Whatever becomes of it, it is discarded; only what nobody expects (a bug, no
         memory) leaves them to the caller.
         """
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(group):
+            outcomes += self._commit_of(group[len(outcomes) :]).finish()
+        return outcomes
+
+    def begin_commit(self, group: Sequence[Partial]) -> Commit:
+        """The same, but for the group's first files only, and the bytes are flushed beside what the caller does."""
+        commit = self._commit_of(group)
+        commit.flush_aside()
+        return commit
+
+    def _commit_of(self, group: Sequence[Partial]) -> Commit:
+        return Commit(group, self._file_mode, self.area.folder, self._publish_all)
+
+    def _publish_all(self, group: Sequence[Partial], problems: Problems) -> list[Outcome]:
         try:
             with disk_errors(), self.allowance.moving():
-                return self._commit(group)
+                return self._publish_each(group, problems)
         except Refused as problem:  # the ledger can't be used
             with contextlib.ExitStack() as ends:
                 for partial in group:
                     ends.callback(partial.discard)
             return [problem] * len(group)
 
-    def _commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
-        outcomes: list[Published | Refused] = []
+    def _publish_each(self, group: Sequence[Partial], problems: Problems) -> list[Outcome]:
+        outcomes: list[Outcome] = []
         with contextlib.ExitStack() as opened:
             folders: dict[PathParts, int] = {}
 
@@ -292,7 +308,7 @@ class UserFolder(Visible):
                         folders[path] = opened.enter_context(self._folder(path, create=True))
                 return folders[path]
 
-            for partial, problem in zip(group, self._flush_bytes(group), strict=True):
+            for partial, problem in zip(group, problems, strict=True):
                 outcomes.append(problem or self._publish(partial, folder_of))
         parents = {outcome.path[:-1] for outcome in outcomes if isinstance(outcome, Published)}
         failed = self._flush_folders(parents)
@@ -324,25 +340,7 @@ class UserFolder(Visible):
             mode = (0o666 if asked is None else 0o777) & ~self._umask
         return mode if asked is None else mode & (asked | 0o400)
 
-    def _flush_bytes(self, group: Sequence[Partial]) -> list[Refused | None]:
-        """Let the bytes of each be on the disk; for each what came in between."""
-        problems: list[Refused | None] = []
-        whole: list[int] = []
-        for partial in group:
-            try:
-                whole.append(partial.finish(self._file_mode(partial.incoming.mode)))
-                problems.append(None)
-            except Refused as problem:
-                partial.discard()
-                problems.append(problem)
-        errors = flush_all(whole, self.area.folder)
-        for at, partial in enumerate(group):
-            if problems[at] is None and (error := next(errors)) is not None:
-                partial.discard()
-                problems[at] = refusal(error)
-        return problems
-
-    def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Published | Refused:
+    def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Outcome:
         try:
             if not partial.resumable:
                 return self._publish_held(partial, folder_of)

@@ -5,6 +5,7 @@ end, and is told by the exit status.
 """
 
 import os
+from collections.abc import Sequence
 
 from disk.durable import disk_errors
 from disk.partials import Incoming, Partial, PartialArea, PathParts, Published
@@ -53,9 +54,12 @@ class Stream:
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> Partial:
         return self.begin(incoming, resumable)
 
-    def commit(self, group: list[Partial]) -> list[Published | Refused]:
+    def commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
         self.whole = True
         return [Published(partial.incoming.path, size=partial.size, sha256=partial.sha256) for partial in group]
+
+    def begin_commit(self, group: Sequence[Partial]) -> None:
+        """There is nothing to be flushed."""
 
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
         raise Refused(Code.IS_FOLDER)

@@ -40,6 +40,7 @@ LEVELS = {
     "wire.handshake": 2,
     "disk.small": 3,
     "disk.allowance": 3,
+    "disk.commit": 3,
     "disk.storage": 4,
     "disk.local": 5,
     "disk.sources": 2,

@@ -540,3 +540,17 @@ def test_lost_receipt_is_repeated_whatever_the_clock_has_done_since(
     result = running.finish()
     assert result.status == 0 and f"there already: {box}/a  " in result.out
     assert os.listdir(server.path(box)) == ["a"]
+
+
+@needs_limits
+@pytest.mark.parametrize("size", [10, 60_000], ids=["in memory until they are whole", "more than fit there"])
+def test_many_small_files_need_no_more_descriptors_than_the_server_may_have(
+    make_server: MakeServer, client: Client, folder: Path, size: int
+) -> None:
+    server = make_server()
+    for number in range(300):
+        make(folder / f"d/{number}", size)
+    with few_descriptors(server, 60):
+        assert client.at(server.port)(folder / "d", "d").status == 0
+    assert len(list(server.path("d").iterdir())) == 300
+    assert server.stop() == 0

@@ -15,6 +15,7 @@ import pytest
 from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, check_nothing_is_left, close_all, data, end, no_hang, tcp_pair
 from processes import wait_until
 
+import disk.commit
 import disk.names
 import transfer.receiver
 import transfer.requests
@@ -484,7 +485,7 @@ def test_no_descriptor_is_left_open(storage: Storage, engine: Engine, here: Path
 
 
 @pytest.mark.parametrize("surprise", [RuntimeError("a bug"), MemoryError()], ids=repr)
-@pytest.mark.parametrize("where", ["disk.storage.flush_all", "disk.storage.UserFolder._publish"])
+@pytest.mark.parametrize("where", ["disk.commit.flush_all", "disk.storage.UserFolder._publish"])
 def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
     storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch, where: str, surprise: Exception
 ) -> None:
@@ -508,6 +509,96 @@ def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
     check_nothing_is_left(engine, channel)
     assert len(os.listdir("/dev/fd")) == before
     assert files_in(home) == {} and kept_of(home) == [LARGE]
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(transfer.receiver, "_GROUP_FILES", 10)
+    return 10
+
+
+class Flushing:
+    """Flushes of groups that last until they may end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.may_end, self.begun, self.sound = threading.Event(), 0, 0
+        monkeypatch.setattr(disk.commit, "flush_all", self._flush)
+
+    def _flush(self, descriptors: list[int], folder: int) -> Iterator[None]:
+        self.begun += 1
+        assert self.may_end.wait(30)
+        for descriptor in descriptors:
+            os.fstat(descriptor)
+        self.sound += 1
+        return iter([None] * len(descriptors))
+
+
+def test_next_files_arrive_while_a_group_is_flushed_and_nothing_is_visible_before(
+    storage: Storage, engine: Engine, here: Path, home: Path, monkeypatch: pytest.MonkeyPatch, small_groups: int
+) -> None:
+    flushing, told, receiving = Flushing(monkeypatch), Told(), Receiving(storage, engine)
+    items = [item(written(here / f"{number}", b"%d" % number)) for number in range(95)]
+    sending = threading.Thread(target=send, args=(receiving, items, told))
+    sending.start()
+    wait_until(lambda: len(receiving.taken.sizes) >= 2 * small_groups)
+    assert flushing.begun >= 1
+    assert (files_in(home), told.receipts, receiving.taken.receipts) == ({}, {}, {})
+    flushing.may_end.set()
+    sending.join(30)
+    assert receiving.problem is None
+    assert set(told.outcomes().values()) == {"stored"} and len(told.receipts) == len(files_in(home)) == 95
+
+
+def all_in_one_record(storage: Storage, engine: Engine, *messages: bytes) -> Raw:
+    """Between two records the receiver may publish what it has so far, so there is one only; what it has said."""
+    near, far = tcp_pair()
+    raw, channel, folder = Raw(near, C2S, S2C), Channel(far, S2C, C2S, engine), storage.user("alice")
+    raw.say(*messages)
+    with pytest.raises(ProtocolViolation):
+        Requests(channel, KEYS, folder, anything, lambda *_: None, Pace(None)).run(Taken())
+    folder.close()
+    channel.close(Code.PROTOCOL)
+    check_nothing_is_left(engine, channel)
+    return raw
+
+
+def test_connection_that_ends_while_a_group_is_flushed_leaves_nothing(
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch, small_groups: int
+) -> None:
+    flushing = Flushing(monkeypatch)
+    before = len(os.listdir("/dev/fd"))
+    said: list[bytes] = []
+    for number in range(1, small_groups + 4):
+        announced = put(number, f"{number}")
+        said += [announced.encode(), data(number, 0, b"hello"), end(announced, b"hello").encode()]
+    release = threading.Timer(0.1, flushing.may_end.set)
+    release.start()
+    raw = all_in_one_record(storage, engine, *said, Cancel(1).encode())
+    raw.close()
+    release.join()
+    assert (flushing.begun, flushing.sound) == (1, 1)
+    assert len(os.listdir("/dev/fd")) == before
+    assert files_in(home) == {} and kept_of(home) == []
+
+
+def test_content_of_a_large_file_does_not_hold_up_a_group_that_is_flushed(
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch, small_groups: int
+) -> None:
+    class AtOnce:
+        def __init__(self, name: str, work: Callable[[], None]) -> None:
+            work()
+
+        def wait(self) -> bool:
+            return True
+
+    monkeypatch.setattr(disk.commit, "Aside", AtOnce)
+    said: list[bytes] = []
+    for number in range(1, small_groups + 1):
+        announced = put(number, f"{number}")
+        said += [announced.encode(), data(number, 0, b"hello"), end(announced, b"hello").encode()]
+    said += [put(20, "large", size=3 * DATA_SIZE).encode(), data(20, 0, bytes(DATA_SIZE)), Cancel(1).encode()]
+    all_in_one_record(storage, engine, *said).close()
+    assert len(files_in(home)) == small_groups
 
 
 def test_comparing_that_gets_no_thread_leaves_no_descriptor_open(

@@ -327,7 +327,8 @@ class _Remembering:
 
     def __init__(self, folder: "Folder", done: dict[tuple[Parts, int | None, int | None], "Published"]) -> None:
         self._folder, self._done = folder, done
-        self.commit, self.finish_folders = folder.commit, folder.finish_folders
+        self.commit, self.begin_commit = folder.commit, folder.begin_commit
+        self.finish_folders = folder.finish_folders
         self.begin_anyway, self.make_folder = folder.begin_anyway, folder.make_folder
 
     def begin(self, incoming: "Incoming", resumable: bool) -> "Partial | Published | Twin":

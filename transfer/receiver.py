@@ -10,13 +10,15 @@ land it asks the function it is given.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from crypto_utils import Mac, equal, new_digest
-from disk.folders import Twin
+from disk.commit import Commit, Outcome
+from disk.folders import Twin, few_left_from
 from disk.partials import Incoming, Partial, PathParts, Published
 from errors import Code, ProtocolViolation, Refused
 from wire.channel import Channel
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 # Implementation constants.
-_GROUP_FILES = 256
+_GROUP_FILES = 512
 _GROUP_BYTES = 8 << 20
 
 Arrived = tuple[Message, memoryview] | None
@@ -52,7 +54,8 @@ class Folder(Protocol):
 
     def begin(self, incoming: Incoming, resumable: bool) -> Partial | Published | Twin: ...
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> Partial: ...
-    def commit(self, group: list[Partial]) -> list[Published | Refused]: ...
+    def commit(self, group: Sequence[Partial]) -> list[Outcome]: ...
+    def begin_commit(self, group: Sequence[Partial]) -> Commit | None: ...  # None where nothing has to be flushed
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
     def finish_folders(self) -> None: ...
 
@@ -94,6 +97,9 @@ class _Arriving:
         self.unasked = put.size is not None and put.size <= UNASKED_LIMIT
 
 
+_Group = list[tuple[_Arriving, Partial]]
+
+
 class Receiver:
     """Receives over one channel into one folder, in the calling thread."""
 
@@ -111,8 +117,10 @@ class Receiver:
         self._channel, self._messages, self._mac, self._folder = channel, messages, Mac(file_secret), folder
         self._place, self._events, self._pace = place, events, pace
         self._open: dict[int, _Arriving] = {}
-        self._group: list[tuple[_Arriving, Partial]] = []
+        self._group: _Group = []
         self._group_bytes = 0
+        self._flushing: deque[tuple[_Group, Commit]] = deque()  # groups whose bytes are on their way to the disk
+        self._few_left = few_left_from()  # descriptors
         self._last_id = 0
         self._over = False
         self._hashing: ThreadPoolExecutor | None = None
@@ -139,7 +147,10 @@ class Receiver:
         self._over = True
         if self._hashing is not None:
             self._hashing.shutdown(wait=True, cancel_futures=True)  # before its descriptors are closed
-        unfinished = [(arriving, arriving.partial) for arriving in self._open.values()] + list(self._group)
+        unfinished = [(arriving, arriving.partial) for arriving in self._open.values()] + self._group
+        for group, commit in self._flushing:
+            commit.settle()
+            unfinished += group
         with contextlib.ExitStack() as ends:  # each of them, whatever goes wrong with another
             for arriving, partial in reversed(unfinished):
                 if partial is not None:
@@ -176,7 +187,7 @@ class Receiver:
         if put.id <= self._last_id:
             raise ProtocolViolation("an id that is not higher than the last")
         self._last_id = put.id
-        if len(self._open) + len(self._group) >= WINDOW:
+        if len(self._open) + len(self._group) + sum(commit.count for _, commit in self._flushing) >= WINDOW:
             raise ProtocolViolation("more files under way than the window holds")
         if len(self._open) >= OPEN_LIMIT:
             raise ProtocolViolation("more files begun and not ended than may be")
@@ -209,6 +220,8 @@ class Receiver:
             self._ask(arriving, begun.size)
         else:
             arriving.partial = begun
+            if begun.descriptor >= self._few_left:
+                self._flush_group()  # what is whole gives its descriptors back
             self._offer(arriving, begun)
 
     def _offer(self, arriving: _Arriving, partial: Partial) -> None:
@@ -304,6 +317,8 @@ class Receiver:
             self._refuse(arriving, problem)
             return
         arriving.digest.update(data.content)
+        if arriving.resumable and self._flushing and self._flushing[0][1].is_flushed:
+            self._publish(0)  # it may be long until another group is full
         self._events.arrived(arriving.put, len(data.content))
         self._pace.spend(len(data.content))
 
@@ -328,6 +343,8 @@ class Receiver:
         self._group.append((arriving, partial))
         self._group_bytes += arriving.size
         if len(self._group) >= _GROUP_FILES or self._group_bytes >= _GROUP_BYTES:
+            self._flush_ahead()
+        elif partial.descriptor >= self._few_left:
             self._flush_group()
 
     def _cancel(self, cancel: Cancel) -> None:
@@ -341,13 +358,35 @@ class Receiver:
 
     # --- answers ---
 
+    def _flush_ahead(self) -> None:
+        """Let the group's bytes go to the disk while the next one arrives, and publish the one before meanwhile."""
+        commit = self._folder.begin_commit([partial for _, partial in self._group])
+        if commit is not None:
+            self._flushing.append((self._group[: commit.count], commit))
+            self._group, self._group_bytes = self._group[commit.count :], 0
+            self._publish(1)
+        if self._group:
+            self._flush_group()
+
+    def _publish(self, left: int) -> None:
+        """Make visible what is on the disk, then send the receipts, until `left` groups are still being flushed."""
+        while len(self._flushing) > left:
+            self._channel.hurry()  # the disk may take a while
+            group, commit = self._flushing[0]
+            outcomes = commit.finish()
+            self._flushing.popleft()  # not before: a surprise may leave some of it open
+            self._answer(group, outcomes)
+
     def _flush_group(self) -> None:
-        """Make the finished files durable and visible, then send their receipts."""
-        if not self._group:
-            return
-        self._channel.hurry()  # the disk may take a while
-        outcomes = self._folder.commit([partial for _, partial in self._group])
-        group, self._group, self._group_bytes = self._group, [], 0  # not before: a surprise may leave some of it open
+        """Make all finished files durable and visible, then send their receipts."""
+        self._publish(0)
+        if self._group:
+            self._channel.hurry()
+            outcomes = self._folder.commit([partial for _, partial in self._group])
+            group, self._group, self._group_bytes = self._group, [], 0  # not before, here, too
+            self._answer(group, outcomes)
+
+    def _answer(self, group: _Group, outcomes: list[Outcome]) -> None:
         answers: list[bytes] = []
         for (arriving, _), outcome in zip(group, outcomes, strict=True):
             arriving.partial = None
