@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from aside import Aside
-from disk.durable import flush_all, refusal
+from disk.durable import FileSystem, flush_all, refusal
 from disk.folders import few_left_from
 from disk.partials import Partial, Published
 from errors import NoThread, Refused
@@ -26,11 +26,11 @@ class Commit:
         self,
         group: Sequence[Partial],
         mode_of: Callable[[int | None], int],
-        folder: int,
+        file_system: FileSystem,
         publish: Callable[[Sequence[Partial], Problems], list[Outcome]],
     ) -> None:
-        """`mode_of(mode asked for)`: the mode of a file. `folder`: any on the same file system."""
-        self._folder, self._publish = folder, publish
+        """`mode_of(mode asked for)`: the mode of a file. `file_system`: of all of them."""
+        self._file_system, self._publish = file_system, publish
         self._problems: Problems = []
         self._descriptors: list[int] = []
         self._errors: list[OSError | None] = []
@@ -57,7 +57,7 @@ class Commit:
 
     def _flush(self) -> None:
         try:
-            self._errors = list(flush_all(self._descriptors, self._folder))
+            self._errors = list(flush_all(self._descriptors, self._file_system))
         finally:
             self.is_flushed = True
 

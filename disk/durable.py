@@ -2,8 +2,8 @@
 
 Rules: nothing is called flushed before the system has said so. A whole file system is flushed at once only where its
 errors are reported (Linux 5.8 and later; before, syncfs was always content; and only kinds of file systems that are
-known to wait and to tell: FUSE does not wait, overlayfs does not tell); and when it reports one, each file is asked, so
-that the guilty one is known. It opens nothing and knows no names.
+known to wait and to tell: FUSE does not wait, overlayfs does not tell); and when it has reported one, each file is
+asked, so that the guilty one is known. It opens nothing and knows no names.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import errno
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterator
 
 from errors import Code, Refused, UsageError
@@ -66,9 +67,30 @@ def flush(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def flush_all(descriptors: list[int], folder: int) -> Iterator[OSError | None]:
-    """Flush open files of one file system, which `folder` is on, too; for each file what the disk had against it."""
-    together = len(descriptors) >= _TOGETHER_FROM and _flush_file_system(folder)
+class FileSystem:
+    """The file system of an open folder, to be flushed at once. Opened before the first byte that is to be flushed.
+
+    The system tells each descriptor once of an error, whichever file it has hit, perhaps one of the next group. So
+    after the first error only each file's own flush is believed.
+    """
+
+    def __init__(self, folder: int) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._has_failed = False
+
+    def flush(self) -> bool:
+        """Whether all that was written to it is on the disk now. One after the other, from several threads, too."""
+        with self._lock:
+            if self._has_failed or _syncfs is None or _kind_of(self._folder) not in _TELLING:
+                return False
+            self._has_failed = _syncfs(self._folder) != 0
+            return not self._has_failed
+
+
+def flush_all(descriptors: list[int], file_system: FileSystem) -> Iterator[OSError | None]:
+    """Flush open files of one file system; for each file what the disk had against it."""
+    together = len(descriptors) >= _TOGETHER_FROM and file_system.flush()
     for descriptor in descriptors:
         problem = None
         if not together:
@@ -77,11 +99,6 @@ def flush_all(descriptors: list[int], folder: int) -> Iterator[OSError | None]:
             except OSError as found:
                 problem = found
         yield problem
-
-
-def _flush_file_system(descriptor: int) -> bool:
-    """Whether all that was written to the file system of `descriptor` is on the disk now."""
-    return _syncfs is not None and _kind_of(descriptor) in _TELLING and _syncfs(descriptor) == 0
 
 
 def _kind_of(descriptor: int) -> int:

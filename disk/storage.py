@@ -20,7 +20,7 @@ from pathlib import Path
 
 from disk.allowance import NOT_PARTIAL, Allowance, Ledgers
 from disk.commit import Commit, Outcome, Problems
-from disk.durable import disk_errors, flush, refusal_of
+from disk.durable import FileSystem, disk_errors, flush, refusal_of
 from disk.folders import Twin, open_folder, state_of
 from disk.ledger import NO_QUOTA, Ledger, Quota, forget
 from disk.names import judge_path, numbered
@@ -163,6 +163,7 @@ class UserFolder(Visible):
         super().__init__(visible)
         self._rules, self._umask, self._above = rules, umask, above
         self.area = PartialArea(partials)
+        self._file_system = FileSystem(partials)
         self._held = Held()
         self._receipts = Receipts(partials)
         self._folder_states: dict[PathParts, tuple[int | None, int | None]] = {}
@@ -282,7 +283,7 @@ class UserFolder(Visible):
         return commit
 
     def _commit_of(self, group: Sequence[Partial]) -> Commit:
-        return Commit(group, self._file_mode, self.area.folder, self._publish_all)
+        return Commit(group, self._file_mode, self._file_system, self._publish_all)
 
     def _publish_all(self, group: Sequence[Partial], problems: Problems) -> list[Outcome]:
         try:

@@ -52,7 +52,7 @@ def word(outcome: Published | Refused) -> str:
 
 
 def flush_with(monkeypatch: pytest.MonkeyPatch, work: Callable[[list[int]], list[OSError | None]]) -> None:
-    monkeypatch.setattr(disk.commit, "flush_all", lambda descriptors, folder: iter(work(descriptors)))
+    monkeypatch.setattr(disk.commit, "flush_all", lambda descriptors, file_system: iter(work(descriptors)))
 
 
 def test_caller_goes_on_while_bytes_are_flushed_and_nothing_is_visible_before(

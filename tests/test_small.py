@@ -377,6 +377,24 @@ def test_failed_flush_of_all_asks_each_and_refuses_only_the_guilty(
     assert left() == []
 
 
+@pytest.mark.skipif(disk.durable._syncfs is None, reason="this system does not tell the errors of a whole file system")
+def test_error_told_while_another_group_was_flushed_is_not_forgotten(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells it once: to the group that is flushed first, whose files are sound."""
+    flushes, told = Flushes(monkeypatch), iter([-1])
+    monkeypatch.setattr(disk.durable, "_syncfs", lambda descriptor: next(told, 0))
+    first = [begun(folder, f"first {number}") for number in range(10)]
+    second = [begun(folder, f"{number}") for number in range(10)]
+    flushes.bad.add(os.fstat(second[3].finish(0o644)).st_ino)
+    begun_first, begun_second = folder.begin_commit(first), folder.begin_commit(second)
+    assert all(isinstance(outcome, Published) for outcome in begun_first.finish())
+    assert [word(outcome) for outcome in begun_second.finish()] == [
+        "storage" if number == 3 else f"{number}" for number in range(10)
+    ]
+    assert flushes.files == 20
+
+
 @pytest.mark.parametrize("count", [2, 20])
 def test_nothing_is_visible_before_all_is_flushed(
     folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, count: int

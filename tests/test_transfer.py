@@ -524,7 +524,7 @@ class Flushing:
         self.may_end, self.begun, self.sound = threading.Event(), 0, 0
         monkeypatch.setattr(disk.commit, "flush_all", self._flush)
 
-    def _flush(self, descriptors: list[int], folder: int) -> Iterator[None]:
+    def _flush(self, descriptors: list[int], file_system: object) -> Iterator[None]:
         self.begun += 1
         assert self.may_end.wait(30)
         for descriptor in descriptors:
