@@ -52,8 +52,11 @@ class Measured:
 
 
 def clean_environment() -> dict[str, str]:
-    """What is added to this process's environment: nobody's settings, one language."""
-    return {"SFT_CONFIG": os.devnull, "LC_ALL": "C.UTF-8"}
+    """What is added to this process's environment: nobody's settings, one language, and compiled modules are kept.
+
+    Where Python may not keep them, each start of a program would compile all of its modules again: 0.15 s for ours.
+    """
+    return {"SFT_CONFIG": os.devnull, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def free_port() -> int:
