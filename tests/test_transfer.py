@@ -549,17 +549,17 @@ def test_next_files_arrive_while_a_group_is_flushed_and_nothing_is_visible_befor
     assert set(told.outcomes().values()) == {"stored"} and len(told.receipts) == len(files_in(home)) == 95
 
 
-def all_in_one_record(storage: Storage, engine: Engine, *messages: bytes) -> Raw:
-    """Between two records the receiver may publish what it has so far, so there is one only; what it has said."""
+def break_protocol_in_one_record(storage: Storage, engine: Engine, *messages: bytes) -> None:
+    """Between two records the receiver may publish what it has so far, so there is one only."""
     near, far = tcp_pair()
     raw, channel, folder = Raw(near, C2S, S2C), Channel(far, S2C, C2S, engine), storage.user("alice")
     raw.say(*messages)
     with pytest.raises(ProtocolViolation):
         Requests(channel, KEYS, folder, anything, lambda *_: None, Pace(None)).run(Taken())
     folder.close()
-    channel.close(Code.PROTOCOL)
+    raw.close()
+    channel.close()
     check_nothing_is_left(engine, channel)
-    return raw
 
 
 def test_connection_that_ends_while_a_group_is_flushed_leaves_nothing(
@@ -573,8 +573,7 @@ def test_connection_that_ends_while_a_group_is_flushed_leaves_nothing(
         said += [announced.encode(), data(number, 0, b"hello"), end(announced, b"hello").encode()]
     release = threading.Timer(0.1, flushing.may_end.set)
     release.start()
-    raw = all_in_one_record(storage, engine, *said, Cancel(1).encode())
-    raw.close()
+    break_protocol_in_one_record(storage, engine, *said, Cancel(1).encode())
     release.join()
     assert (flushing.begun, flushing.sound) == (1, 1)
     assert len(os.listdir("/dev/fd")) == before
@@ -597,7 +596,7 @@ def test_content_of_a_large_file_does_not_hold_up_a_group_that_is_flushed(
         announced = put(number, f"{number}")
         said += [announced.encode(), data(number, 0, b"hello"), end(announced, b"hello").encode()]
     said += [put(20, "large", size=3 * DATA_SIZE).encode(), data(20, 0, bytes(DATA_SIZE)), Cancel(1).encode()]
-    all_in_one_record(storage, engine, *said).close()
+    break_protocol_in_one_record(storage, engine, *said)
     assert len(files_in(home)) == small_groups
 
 
