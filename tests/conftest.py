@@ -14,7 +14,7 @@ from processes import USER, Argument, Client, Fault, Proxy, Result, Running, Ser
 
 import disk.partials
 from client import main as run_client
-from disk.storage import Rules, Storage
+from disk.storage import Rules, Storage, UserFolder
 from server import main as run_server
 
 MakeServer = Callable[..., Server]
@@ -78,6 +78,17 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
     made = Storage(tmp_path / "received", Rules())
     yield made
     made.close()
+
+
+@pytest.fixture
+def alice(storage: Storage) -> Iterator[UserFolder]:
+    """Alice's folder; no descriptor and no memory outlives a test."""
+    before = len(os.listdir("/dev/fd"))
+    folder = storage.user("alice")
+    yield folder
+    folder.close()
+    assert len(os.listdir("/dev/fd")) == before
+    assert folder._held.count == 0
 
 
 @pytest.fixture

@@ -12,20 +12,15 @@ import pytest
 
 import disk.commit
 from disk.partials import Incoming, Partial, Published
-from disk.storage import Storage, UserFolder
+from disk.storage import UserFolder
 from errors import Code, Refused
 
 LIMIT = 30.0
 
 
 @pytest.fixture
-def folder(storage: Storage) -> Iterator[UserFolder]:
-    """Alice's; no descriptor outlives a test."""
-    before = len(os.listdir("/dev/fd"))
-    folder = storage.user("alice")
-    yield folder
-    folder.close()
-    assert len(os.listdir("/dev/fd")) == before
+def folder(alice: UserFolder) -> UserFolder:
+    return alice
 
 
 @pytest.fixture
@@ -123,6 +118,7 @@ def test_settle_returns_only_when_no_descriptor_is_used_any_more(
     commit = folder.begin_commit(group)
     settled = threading.Thread(target=commit.settle)
     settled.start()
+    settled.join(0.1)
     assert settled.is_alive()
     may_end.set()
     settled.join(LIMIT)
