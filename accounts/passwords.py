@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from accounts.terminal import ask_on_terminal, read_line
 from crypto_utils import Random, random_bytes
 from errors import UsageError
+from report import escape
 
 PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105 -- the name of a variable
 LONGEST = 1024
@@ -97,7 +98,7 @@ def generate_password(random: Random = random_bytes) -> str:
 
 def _ask(prompt: str, hidden: bool) -> str:
     try:
-        answer = ask_on_terminal(prompt, hidden, LONGEST)
+        answer = ask_on_terminal(escape(prompt), hidden, LONGEST)
     except OSError:
         raise UsageError(
             "there is no terminal to ask for a username or password on",

@@ -9,10 +9,10 @@ not know what is asked, nor what an answer may be.
 
 import contextlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from select import select
 
 if sys.platform != "win32":
     import termios
@@ -97,8 +97,10 @@ else:
     def _piece(terminal: int, signalled: int) -> bytes:
         """What is typed next, a line at a time; the handler of a signal that comes meanwhile runs, and may raise."""
         while True:
-            ready, _, _ = select([terminal, signalled], [], [])
-            if signalled in ready:
+            waiting = select.poll()
+            for descriptor in (terminal, signalled):
+                waiting.register(descriptor, select.POLLIN)
+            if signalled in [descriptor for descriptor, _ in waiting.poll()]:
                 os.read(signalled, _PIECE)
             else:
                 return os.read(terminal, _PIECE)

@@ -209,6 +209,21 @@ def test_username_prompt_offers_its_default_and_shows_what_is_typed(asking: type
     assert terminal.result() == ["answer", answer]
 
 
+def test_names_in_a_prompt_are_escaped(asking: type) -> None:
+    terminal = asking(r"ask_username('b\udcff\x1b[31m')")
+    terminal.expect(rb"Username [b\udcff\x1b[31m]: ")
+    terminal.type(b"bob\n")
+    assert terminal.result() == ["answer", "bob"]
+
+
+def test_prompt_of_a_process_with_many_descriptors_is_answered(asking: type) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_NOFILE, (1_200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"
+    terminal = asking(f"[exec('import resource'), {limit}, [os.dup(0) for _ in range(1_100)], ask_password()][3]")
+    terminal.expect(b": ")
+    terminal.type(b"correct horse\n")
+    assert terminal.result() == ["answer", "correct horse"]
+
+
 def test_username_without_default_must_be_typed(asking: type) -> None:
     terminal = asking("ask_username('')")
     terminal.expect(b"Username: ")
