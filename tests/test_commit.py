@@ -19,22 +19,17 @@ LIMIT = 30.0
 
 
 @pytest.fixture
-def folder(alice: UserFolder) -> UserFolder:
-    return alice
-
-
-@pytest.fixture
-def home(tmp_path: Path, folder: UserFolder) -> Path:
+def home(tmp_path: Path, alice: UserFolder) -> Path:
     return tmp_path / "received/alice"
 
 
-def whole(folder: UserFolder, count: int, pipes: bool = False) -> list[Partial]:
+def whole(alice: UserFolder, count: int, pipes: bool = False) -> list[Partial]:
     """So many files, announced and written, as by a connection that has had the right ENDs."""
     group: list[Partial] = []
     for number in range(count):
         content = b"%d" % number
         size = None if pipes else len(content)
-        partial = folder.begin(Incoming(os.urandom(16), (f"{number}",), size, 5, 0o640, "fail"), resumable=False)
+        partial = alice.begin(Incoming(os.urandom(16), (f"{number}",), size, 5, 0o640, "fail"), resumable=False)
         assert isinstance(partial, Partial)
         partial.write(memoryview(content))
         partial.sha256 = hashlib.sha256(content).digest()
@@ -51,7 +46,7 @@ def flush_with(monkeypatch: pytest.MonkeyPatch, work: Callable[[list[int]], list
 
 
 def test_caller_goes_on_while_bytes_are_flushed_and_nothing_is_visible_before(
-    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_end, threads = threading.Event(), []
 
@@ -61,7 +56,7 @@ def test_caller_goes_on_while_bytes_are_flushed_and_nothing_is_visible_before(
         return [None] * len(descriptors)
 
     flush_with(monkeypatch, work)
-    commit = folder.begin_commit(whole(folder, 3))
+    commit = alice.begin_commit(whole(alice, 3))
     assert (commit.count, commit.is_flushed, os.listdir(home)) == (3, False, [])
     may_end.set()
     assert [word(outcome) for outcome in commit.finish()] == ["0", "1", "2"]
@@ -71,30 +66,30 @@ def test_caller_goes_on_while_bytes_are_flushed_and_nothing_is_visible_before(
 
 
 def test_failed_flush_beside_the_caller_refuses_only_the_guilty(
-    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = whole(folder, 4)
+    group = whole(alice, 4)
 
     def refuse(mode: int) -> int:
         raise Refused(Code.NO_SPACE)
 
     monkeypatch.setattr(group[0], "finish", refuse)
     flush_with(monkeypatch, lambda descriptors: [None, OSError(errno.EIO, "broken"), None])
-    commit = folder.begin_commit(group)
+    commit = alice.begin_commit(group)
     assert [word(outcome) for outcome in commit.finish()] == ["no-space", "1", "storage", "3"]
     assert sorted(os.listdir(home)) == ["1", "3"]
 
 
 @pytest.mark.parametrize("surprise", [RuntimeError("a bug"), MemoryError()], ids=repr)
 def test_surprise_beside_the_caller_is_raised_by_finish_and_nothing_is_visible(
-    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, surprise: Exception
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, surprise: Exception
 ) -> None:
     def work(descriptors: list[int]) -> list[OSError | None]:
         raise surprise
 
     flush_with(monkeypatch, work)
-    group = whole(folder, 2)
-    commit = folder.begin_commit(group)
+    group = whole(alice, 2)
+    commit = alice.begin_commit(group)
     commit.settle()
     assert commit.is_flushed
     with pytest.raises(type(surprise)):
@@ -105,7 +100,7 @@ def test_surprise_beside_the_caller_is_raised_by_finish_and_nothing_is_visible(
 
 
 def test_settle_returns_only_when_no_descriptor_is_used_any_more(
-    folder: UserFolder, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_end = threading.Event()
 
@@ -114,8 +109,8 @@ def test_settle_returns_only_when_no_descriptor_is_used_any_more(
         return [None] * len(descriptors)
 
     flush_with(monkeypatch, work)
-    group = whole(folder, 1)
-    commit = folder.begin_commit(group)
+    group = whole(alice, 1)
+    commit = alice.begin_commit(group)
     settled = threading.Thread(target=commit.settle)
     settled.start()
     settled.join(0.1)
@@ -127,7 +122,7 @@ def test_settle_returns_only_when_no_descriptor_is_used_any_more(
 
 
 def test_without_a_thread_it_is_flushed_when_it_is_finished(
-    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -140,17 +135,17 @@ def test_without_a_thread_it_is_flushed_when_it_is_finished(
 
     flush_with(monkeypatch, work)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    commit = folder.begin_commit(whole(folder, 3))
+    commit = alice.begin_commit(whole(alice, 3))
     assert (commit.is_flushed, flushed) == (False, [])
     assert [word(outcome) for outcome in commit.finish()] == ["0", "1", "2"]
     assert len(flushed) == 3
 
 
 @pytest.fixture
-def few_descriptors(folder: UserFolder) -> Iterator[None]:
+def few_descriptors(alice: UserFolder) -> Iterator[None]:
     """This process may have 40 more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = os.dup(folder.area.folder)
+    lowest_free = os.dup(alice.area.folder)
     os.close(lowest_free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 40, hard))
     yield
@@ -162,30 +157,30 @@ needs_unnamed = pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="small f
 
 @needs_unnamed
 @pytest.mark.usefixtures("few_descriptors")
-def test_group_of_more_files_than_descriptors_is_published_whole(folder: UserFolder, home: Path) -> None:
-    outcomes = folder.commit(whole(folder, 200))
+def test_group_of_more_files_than_descriptors_is_published_whole(alice: UserFolder, home: Path) -> None:
+    outcomes = alice.commit(whole(alice, 200))
     assert [word(outcome) for outcome in outcomes] == [f"{number}" for number in range(200)]
     assert len(os.listdir(home)) == 200
 
 
 @needs_unnamed
 @pytest.mark.usefixtures("few_descriptors")
-def test_group_that_is_flushed_meanwhile_leaves_descriptors_to_others(folder: UserFolder) -> None:
-    group = whole(folder, 200)
-    commit = folder.begin_commit(group)
+def test_group_that_is_flushed_meanwhile_leaves_descriptors_to_others(alice: UserFolder) -> None:
+    group = whole(alice, 200)
+    commit = alice.begin_commit(group)
     assert 10 <= commit.count <= 40
-    spare = [os.dup(folder.area.folder) for _ in range(10)]
+    spare = [os.dup(alice.area.folder) for _ in range(10)]
     for descriptor in spare:
         os.close(descriptor)
     assert len(commit.finish()) == commit.count
-    assert len(folder.commit(group[commit.count :])) == 200 - commit.count
+    assert len(alice.commit(group[commit.count :])) == 200 - commit.count
 
 
 @pytest.mark.usefixtures("few_descriptors")
-def test_file_that_takes_one_of_the_last_descriptors_ends_its_group(folder: UserFolder) -> None:
+def test_file_that_takes_one_of_the_last_descriptors_ends_its_group(alice: UserFolder) -> None:
     """Each of these has had its own from the first byte on."""
-    group = whole(folder, 30, pipes=True)
-    commit = folder.begin_commit(group)
+    group = whole(alice, 30, pipes=True)
+    commit = alice.begin_commit(group)
     assert 1 <= commit.count < 30
     commit.finish()
-    folder.commit(group[commit.count :])
+    alice.commit(group[commit.count :])
