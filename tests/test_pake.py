@@ -271,6 +271,15 @@ def test_confirmation_of_an_earlier_login_is_refused() -> None:
         verifier.finish(CONFIRM_P)
 
 
+def test_share_that_cancels_to_the_identity_is_refused_by_the_prover() -> None:
+    prover = Prover(IDENTITIES, w0, w1)
+    shareP, shareV = prover.share(), REGISTRATION.w0N  # y = 0: all that follows needs w0 alone
+    identity = b"\x04" + bytes(64)
+    keys = KeySchedule.of(transcript(IDENTITIES, shareP, shareV, identity, identity, W0))
+    with pytest.raises(IntegrityError, match="identity"):
+        prover.finish(shareV, mac(keys.K_confirmV, shareP))
+
+
 @pytest.mark.parametrize("confirm", [b"", CONFIRM_V[:-1], CONFIRM_V + b"\0", CONFIRM_P[:-1], CONFIRM_P + b"\0"])
 def test_confirmation_of_a_wrong_size_is_refused(confirm: bytes) -> None:
     prover = Prover(IDENTITIES, w0, w1, fixed(x))

@@ -11,7 +11,8 @@
 
 Rules: each object lives for one login, each of its steps runs once, in order; what failed stays failed. A point of the
 peer is refused unless it is 65 bytes, uncompressed, on the curve and not the identity. After that nothing in the
-Verifier branches on w0, L, Z or V: a share of w0'*M makes Z the identity exactly when the guess w0' is right.
+Verifier branches on w0, L, Z or V: a share of w0'*M makes Z the identity exactly when the guess w0' is right. The
+Prover refuses a share of w0*N: with it, somebody who knows w0 and not L could pose as the server.
 This room knows no socket, no file, no clock and no password: only w0 and w1.
 """
 
@@ -248,9 +249,14 @@ class Prover:
         return self._shareP
 
     def finish(self, shareV: bytes, confirmV: bytes) -> tuple[bytes, bytes]:
-        """(confirmP, K_shared), 32 bytes each. Raises IntegrityError (bad point), LoginRefused (wrong confirmV)."""
+        """(confirmP, K_shared), 32 bytes each.
+
+        Raises IntegrityError (a bad point, or one that is w0*N itself), LoginRefused (wrong confirmV).
+        """
         self._steps.enter("finish")
         unblinded = decode_point(shareV) + -(N() * self._w0)  # Y - w0*N
+        if unblinded.is_point_at_infinity():  # then Z and V are known to anybody who has w0 alone
+            raise IntegrityError("the identity is no share")
         Z, V = unblinded * self._x, unblinded * self._w1
         TT = transcript(
             self._identities,

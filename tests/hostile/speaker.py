@@ -305,6 +305,7 @@ class ClientLogin:
         check(len(whole) == 101, "size of frame 4")
         share_v, confirm_v = whole[4:69], whole[69:]
         base = decode(share_v) + N * (N_ORDER - self.w0)
+        check(not base.is_point_at_infinity(), "a share that anybody who has w0 can make")
         z, v = encode(base * self.x), encode(base * self.w1)
         self.proofs = prove(self.frames, self.ss_pq, self.user, self.share_p, share_v, z, v, self.w0)
         check(hmac.compare_digest(self.proofs.confirm_v, confirm_v), "confirmV")

@@ -134,6 +134,16 @@ def closed_after_hello(line: Line) -> None:
     line.login_frame()
 
 
+def knows_w0_alone(line: Line) -> None:
+    """With y = 0 the share is w0·N, Z and V are the identity, and neither L nor w1 is needed for a right confirmV."""
+    login = ServerLogin(PASSWORD)
+    login.y = 0
+    line.send(login.hello(line.login_frame()))
+    line.send(login.proof(line.login_frame()))
+    line.stop()
+    assert line.rest()[0] == b""
+
+
 LOGINS: dict[str, tuple[Behave, int]] = {
     "closed at once": (lambda line: None, LOST),
     "closed after the hello": (closed_after_hello, LOST),
@@ -154,6 +164,7 @@ LOGINS: dict[str, tuple[Behave, int]] = {
     "another salt": (hello_of(lambda hello: hello[:3] + bytes(32) + hello[35:]), LOGIN),
     "another ciphertext": (hello_of(lambda hello: hello[:35] + os.urandom(1088)), LOGIN),
     "confirmV of zeros": (changed("proof", lambda whole: whole[:-32] + bytes(32)), LOGIN),
+    "shareV made of w0 alone": (knows_w0_alone, LOGIN),
     "shareV the identity": (share_of(lambda share: b"\4" + bytes(64)), LOGIN),
     "shareV not on the curve": (share_of(lambda share: share[:-1] + bytes([share[-1] ^ 1])), LOGIN),
     "shareV beyond the prime": (share_of(lambda share: b"\4" + PRIME.to_bytes(32, "big") + share[33:]), LOGIN),
@@ -168,6 +179,7 @@ LOGINS: dict[str, tuple[Behave, int]] = {
         "closed after ServerHello",
         "weaker scrypt",
         "confirmV of zeros",
+        "shareV made of w0 alone",
     ),
 )
 def test_server_that_is_none_gets_no_file_and_no_proof(tmp_path: Path, fault: str) -> None:
