@@ -5,6 +5,8 @@ is taken from the command line. What is not needed for --help, or to say what is
 for it; the work itself is `transfer/commands.py`.
 """
 
+import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
+
 import _thread
 import argparse
 import gc

@@ -6,6 +6,8 @@ and then cut them off; what is not whole stays hidden. Errors are one line each;
 the server lives on.
 """
 
+import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
+
 import argparse
 import contextlib
 import gc
@@ -234,7 +236,8 @@ class _Server:
 
     def sweep(self) -> None:
         """Remove what nobody came back for."""
-        if swept := self.storage.sweep():
+        swept = self.storage.sweep()
+        if swept:
             self.log.info("removed %d partial files of transfers that were cut off", swept)
         # Beside the accepting: with a million files it takes seconds, for which only that user's files wait.
         with contextlib.suppress(RuntimeError):  # no more threads: the next time

@@ -12,6 +12,7 @@ HOUSE = Path(__file__).resolve().parent.parent
 
 LEVELS = {
     "errors": -1,
+    "python_version": -1,
     "values": -1,
     "aside": 0,
     "crypto_utils": 0,
@@ -96,7 +97,7 @@ OPEN_NO_FILE = (
 )
 CLIENTS_OWN = {"fetching.base.rmdir"}  # the folder that it has just made
 CRYPTO = {"crypto_utils", "wire.pake"}
-PRINTERS = {"report", *PROGRAMS}
+PRINTERS = {"report", "python_version", *PROGRAMS}
 PURE = {"wire.pake", "wire.protocol", "wire.canonical", "wire.strict_json", "wire.messages", "crypto_utils"}
 OUTSIDE_WORLD = {"socket", "select", "selectors", "ssl", "os", "io", "pathlib", "shutil", "tempfile", "subprocess"}
 OUTSIDE_WORLD |= {"time", "datetime", "threading", "multiprocessing", "concurrent", "asyncio", "signal"}

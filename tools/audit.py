@@ -3,9 +3,14 @@
 python tools/audit.py requirements.lock ...        exit status: 0 none known, 1 some, 2 it can't be told
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import python_version  # noqa: F401, I001  # before the others: an older Python can't import them
+
 import json
 import subprocess
-import sys
 
 _COMMAND = (sys.executable, "-m", "pip_audit", "--require-hashes", "--disable-pip", "--progress-spinner=off")
 

@@ -3,12 +3,16 @@
 Everything it makes lies in a temporary folder and is gone afterwards.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import python_version  # noqa: F401, I001  # before the others: an older Python can't import them
+
 import hashlib
 import os
 import subprocess
-import sys
 import tempfile
-from pathlib import Path
 
 HOME = Path(__file__).resolve().parent.parent
 

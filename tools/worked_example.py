@@ -8,6 +8,8 @@ in which order. A value is a `Block`: a label that the document and tests/test_w
 the bytes.
 """
 
+import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
+
 import re
 import sys
 import unicodedata
