@@ -121,25 +121,35 @@ def _is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def _bar(total: int | None) -> Any:
+    """A bar of tqdm; None, which is said in one line, where that can't be used: then there is none."""
+    try:
+        from tqdm import tqdm  # 40 ms that a pipe need not pay
+
+        return tqdm(
+            total=total,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1000,
+            dynamic_ncols=True,
+            leave=False,
+            mininterval=0.1,
+        )
+    except ImportError:
+        note("no progress bar: tqdm is not installed. Run: python -m pip install -r requirements.txt")
+    except Exception as problem:  # a variable TQDM_..., which tqdm takes for its settings, may be anything
+        note(f"no progress bar: tqdm fails ({problem}). Check the variables TQDM_...")
+    return None
+
+
 class Progress:
     """A bar with bytes, rate and time left, on a terminal; nothing in a pipe or when quiet."""
 
     def __init__(self, total: int | None, shown: bool) -> None:
         self._bar: Any = None
-        self.is_shown = False
         if shown and _is_terminal():
-            from tqdm import tqdm  # 40 ms that a pipe need not pay
-
-            self.is_shown = True
-            self._bar = tqdm(
-                total=total,
-                unit="B",
-                unit_scale=True,
-                unit_divisor=1000,
-                dynamic_ncols=True,
-                leave=False,
-                mininterval=0.1,
-            )
+            self._bar = _bar(total)
+        self.is_shown = self._bar is not None
 
     def name(self, what: str) -> None:
         """Say what is being done now."""
@@ -252,7 +262,8 @@ class Reporter:
     def prepare(self) -> None:
         """Load what the bar needs, if there is going to be one."""
         if self._wants_bar and _is_terminal():
-            import tqdm  # noqa: F401
+            with contextlib.suppress(Exception):  # `begin` says what is wrong
+                import tqdm  # noqa: F401
 
     def begin(self, total: int | None) -> None:
         """Show the bar from now on, unless it is there already."""
