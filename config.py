@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from errors import UsageError
+from sizes import exact_size, parse_size
 
 if TYPE_CHECKING:
     import argparse
@@ -78,25 +79,6 @@ def _mode(value: object) -> int:
     if not 0o400 <= number <= 0o666 or number & 0o111:
         raise ValueError("must be readable by its owner, without execute and special bits, such as 0640")
     return number
-
-
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-def parse_size(value: object) -> int:
-    """Bytes from `5000000`, `64M`, `2G`. Raises ValueError for zero, less, and anything else."""
-    if type(value) is int:
-        number, unit = value, ""
-    else:
-        text = _text(value).strip().lower().removesuffix("ib").removesuffix("b")
-        unit = text[-1:] if text[-1:].isalpha() else ""
-        try:
-            number = int(text.removesuffix(unit))
-        except ValueError:
-            raise ValueError("is no size such as 500M or 2G") from None
-    if unit not in _UNITS or not 0 < number * _UNITS[unit] < 1 << 63:
-        raise ValueError("is no size above zero such as 500M or 2G")
-    return number * _UNITS[unit]
 
 
 class Setting(NamedTuple):
@@ -170,7 +152,7 @@ class ServerSettings(_Settings):
     max_file_size: int = _setting((1 << 63) - 1, parse_size, "the largest file that is taken, such as 20G", "SIZE")
     free_space: int | None = _setting(None, parse_size, "bytes that stay free on the disk of the storage, such as 5G", "SIZE")
     stale_days: int = _setting(7, _whole(1, 3650), "days that what a cut transfer left is kept for another try", "DAYS")
-    memory: int = _setting(256 << 20, parse_size, "for the buffers of all connections together", "SIZE")
+    memory: int = _setting("256 MiB", parse_size, "for the buffers of all connections together", "SIZE")
     grace: int = _setting(10, _whole(0, 86_400), "seconds that transfers may go on after a signal to stop", "SECONDS")
     file_mode: int | None = _setting(None, _mode, "permission bits of what arrives (default: 0666 less the umask)", "MODE")
     portable_names: bool = _setting(False, _yes_no, "refuse names that Windows can't hold", "YES/NO")
@@ -192,17 +174,20 @@ class Loaded(Generic[Shape]):
 
     def lines(self) -> list[str]:
         """What --show-config prints: name, value and origin, one line each."""
-        shown = {name: _show(getattr(self.values, name)) for name in self.origins}
+        table = settings_of(type(self.values))
+        shown = {name: _show(getattr(self.values, name), table[name].parse) for name in self.origins}
         wide = max(len(name) for name in shown), max(len(value) for value in shown.values())
         return [
             f"{name:<{wide[0]}} = {value:<{wide[1]}}  # {self.origins[name]}".rstrip() for name, value in shown.items()
         ]
 
 
-def _show(value: object) -> str:
+def _show(value: Any, parse: Callable[[object], Any]) -> str:
     """The value as the TOML file would have it."""
     if value is None:
         return '""'
+    if parse is parse_size:
+        return f'"{exact_size(value)}"'
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

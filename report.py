@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from errors import Refused, SourceError, TransferError, UsageError
+from sizes import amount, counted
 
 if TYPE_CHECKING:
     import logging
@@ -44,15 +45,6 @@ def show_path(path: tuple[str, ...]) -> str:
     """
     whole = "/".join(path)
     return whole if len(whole) <= _LONGEST_PATH else whole[:_SHOWN_OF_LONGER] + "..."
-
-
-def amount(count: float) -> str:
-    """Bytes for people: `999 B`, `1.5 kB`, `2.0 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < (999.5 if unit == "B" else 999.95):
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 # --- The screen -------------------------------------------------------------------------------------------------------
@@ -257,7 +249,9 @@ class Reporter:
 
     def sealed(self, name: str, size: int, sha256: bytes) -> None:
         """The whole of a large file was read and sealed; its HMAC is on its way."""
-        self._log.info("read and sealed %s, %d bytes, SHA-256 %s; sending its HMAC", name, size, sha256.hex())
+        self._log.info(
+            "read and sealed %s, %s, SHA-256 %s; sending its HMAC", name, counted(size, "byte", ""), sha256.hex()
+        )
 
     def prepare(self) -> None:
         """Load what the bar needs, if there is going to be one."""
@@ -298,7 +292,8 @@ class Reporter:
     def started(self, name: str, path: tuple[str, ...], size: int | None) -> None:
         """One file is announced."""
         if self._is_verbose:
-            self._own_log.debug("started: %s as %s, %s bytes", name, show_path(path), size)
+            told = "a stream" if size is None else counted(size, "byte", "")
+            self._own_log.debug("started: %s as %s, %s", name, show_path(path), told)
         self._progress.name(name)
         if self._json:
             self._event("started", name=name, path=show_path(path), size=size)
@@ -340,9 +335,9 @@ class Reporter:
         self.delivered_count += 1
         self.bytes_done += size
         digest = sha256.hex()
-        logged = f"receipt ({outcome}): {path}, {size} bytes, SHA-256 {digest}"
+        logged = f"receipt ({outcome}): {path}, {counted(size, 'byte', '')}, SHA-256 {digest}"
         word = "there already" if outcome == "already" else "delivered"
-        said = f"{word}: {path}  {size:,} bytes  SHA-256 {digest}"
+        said = f"{word}: {path}  {counted(size, 'byte')}  SHA-256 {digest}"
         self._arrived.append((logged, said))
         if len(self._arrived) >= _MOST_LINES:
             self.pause()
@@ -381,11 +376,12 @@ class Reporter:
         """The last line."""
         rate = self.bytes_done / max(seconds, 1e-6)
         counts = {"delivered": self.delivered_count, "skipped": self.skipped_count, "failed": self.failed_count}
-        self._log.info("done: %s, %d bytes in %.2f s", counts, self.bytes_done, seconds)
+        told = ", ".join(f"{count} {word}" for word, count in counts.items())
+        self._log.info("done: %s, %s in %.2f s", told, counted(self.bytes_done, "byte", ""), seconds)
         if self._event("summary", **counts, bytes=self.bytes_done, moved=self.bytes_moved, seconds=round(seconds, 3)):
             return
         others = "".join(f", {counts[word]} {word}" for word in ("skipped", "failed") if counts[word])
-        files = "1 file" if self.delivered_count == 1 else f"{self.delivered_count} files"
+        files = counted(self.delivered_count, "file")
         done = f"{amount(self.bytes_done)} in {seconds:.2f} s, {amount(rate)}/s"
         self._say(f"{files} {where}{others}: {done}")
 

@@ -41,11 +41,12 @@ from accounts.admission import Admission
 from accounts.origin import origin_of
 from accounts.throttle import Throttle
 from accounts.users import Accounts, check_username
-from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load, parse_size
+from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load
 from disk.folders import allow_descriptors
 from disk.private import check_area
 from disk.storage import PARTIAL_AREA, Rules, Storage
 from logs import open_log
+from sizes import counted
 from transfer.connection import Connection
 from wire.engine import Engine
 from wire.handshake import busy_frame
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ServerSettings)
     add_file_flags(parser.add_argument_group("more"))
-    commands.add_parsers(parser, parse_size)
+    commands.add_parsers(parser)
     return parser
 
 
@@ -238,7 +239,7 @@ class _Server:
         """Remove what nobody came back for."""
         swept = self.storage.sweep()
         if swept:
-            self.log.info("removed %d partial files of transfers that were cut off", swept)
+            self.log.info("removed %s of transfers that were cut off", counted(swept, "partial file", ""))
         # Beside the accepting: with a million files it takes seconds, for which only that user's files wait.
         with contextlib.suppress(RuntimeError):  # no more threads: the next time
             threading.Thread(target=self._recount, name="recount", daemon=True).start()
@@ -249,7 +250,8 @@ class _Server:
             if commands.has_quota(account):
                 try:
                     used = self.storage.ledgers.recount(account.name)
-                    self.log.info("counted %s: %d bytes in %d files", account.name, used.bytes, used.files)
+                    told = f"{counted(used.bytes, 'byte', '')} in {counted(used.files, 'file', '')}"
+                    self.log.info("counted %s: %s", account.name, told)
                 except Refused as problem:
                     self.log.error("can't count what %s has: %s", account.name, problem.cause)
                 except Exception:
@@ -356,7 +358,7 @@ class _Server:
     def _finish(self) -> None:
         """Wait for the transfers under way, as long as the grace period allows; then cut them off."""
         running = self._running()
-        self.log.info("stopping; %d connections", len(running))
+        self.log.info("stopping; %s", counted(len(running), "connection", ""))
         for connection, _ in running:
             connection.stop_waiting()
         deadline = time.monotonic() + self.settings.grace

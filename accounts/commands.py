@@ -17,7 +17,8 @@ from disk.allowance import Ledgers
 from disk.ledger import Amount
 from disk.storage import Rules, Storage
 from errors import Refused, UsageError
-from report import amount, note, say
+from report import note, say
+from sizes import amount, counted, exact_size, parse_size
 from wire.handshake import password_scalars
 from wire.pake import Registration
 
@@ -45,16 +46,18 @@ class _Limit:
 
 
 _LIMITS = (
-    _Limit("quota", "SIZE", True, "bytes that it may keep there, such as 10G", lambda n: f"of {amount(n)}"),
-    _Limit("quota_files", "COUNT", False, "files and folders that it may keep there", lambda n: f"of {n:,} files"),
-    _Limit("largest", "SIZE", True, "the largest file, such as 1G", lambda n: f"a file up to {amount(n)}"),
-    _Limit("rate", "SIZE", True, "bytes per second, over all its connections", lambda n: f"{amount(n)}/s"),
-    _Limit("connections", "COUNT", False, "connections at once", lambda n: f"{n:,} connections"),
+    _Limit("quota", "SIZE", True, "bytes that it may keep there, such as 10G", lambda n: f"of {exact_size(n)}"),
+    _Limit(
+        "quota_files", "COUNT", False, "files and folders that it may keep there", lambda n: f"of {counted(n, 'file')}"
+    ),
+    _Limit("largest", "SIZE", True, "the largest file, such as 1G", lambda n: f"a file up to {exact_size(n)}"),
+    _Limit("rate", "SIZE", True, "bytes per second, over all its connections", lambda n: f"{exact_size(n)}/s"),
+    _Limit("connections", "COUNT", False, "connections at once", lambda n: counted(n, "connection")),
 )
 
 
-def add_parsers(parser: argparse.ArgumentParser, parse_size: Callable[[object], int]) -> None:
-    """The commands, as sub-commands of the server's own. `parse_size` reads `10G`; it raises ValueError."""
+def add_parsers(parser: argparse.ArgumentParser) -> None:
+    """The commands, as sub-commands of the server's own."""
     commands = parser.add_subparsers(dest="command", title="accounts", metavar="COMMAND")
     add = commands.add_parser("adduser", help="add an account", description="Add an account.", allow_abbrev=False)
     change = commands.add_parser(
@@ -90,7 +93,6 @@ def add_parsers(parser: argparse.ArgumentParser, parse_size: Callable[[object], 
         help="may only send; names that are taken get a number",
     )
     for each in (add, limits):
-        each.set_defaults(parse_size=parse_size)
         for limit in _LIMITS:
             words = f"{limit.words} ({_NONE}: no limit)"
             each.add_argument(limit.flag, metavar=limit.metavar, dest=f"limit_{limit.field}", help=words)
@@ -147,7 +149,7 @@ def _limits_of(options: argparse.Namespace) -> Limits:
         if text is None:
             continue
         try:
-            found[limit.field] = None if text == _NONE else options.parse_size(text) if limit.is_size else _count(text)
+            found[limit.field] = None if text == _NONE else parse_size(text) if limit.is_size else _count(text)
         except ValueError as problem:
             raise UsageError(f"{limit.flag} {problem}", f"It means: {limit.words}") from None
     return found
@@ -190,7 +192,8 @@ def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
         raise UsageError(f"there is no account {name}", "See those that exist: python server.py users")
     for limit in _LIMITS:
         value = getattr(account, limit.field)
-        say(f"{limit.field:<12}  {_NONE if value is None else f'{value:,}'}")
+        shown = _NONE if value is None else exact_size(value) if limit.is_size else f"{value:,}"
+        say(f"{limit.field:<12}  {shown}")
 
 
 def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
@@ -227,7 +230,7 @@ def _used(account: Account, count: Callable[[str], Amount]) -> str:
         used = count(account.name)
     except Refused as problem:
         raise UsageError(f"can't count what {account.name} has: {problem.cause}", "Mend the storage folder") from None
-    return f"{amount(used.bytes)} in {used.files:,} files"
+    return f"{amount(used.bytes)} in {counted(used.files, 'file')}"
 
 
 @functools.cache

@@ -14,6 +14,7 @@ LEVELS = {
     "errors": -1,
     "python_version": -1,
     "values": -1,
+    "sizes": -1,
     "aside": 0,
     "crypto_utils": 0,
     "config": 0,

@@ -20,7 +20,7 @@ import logs
 from disk.private import open_private
 from errors import Code, Refused, SourceError, UsageError
 from logs import no_log, open_log
-from report import Progress, Reporter, amount, escape, fail, note, say, show_path, warn
+from report import Progress, Reporter, escape, fail, note, say, show_path, warn
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 
@@ -84,30 +84,6 @@ def test_path_that_is_longer_than_any_may_be_is_cut() -> None:
     """Else whoever asks for such ones, and is refused, pushes everything else out of the log."""
     assert show_path(("n" * 255,) * 16) == "/".join(["n" * 255] * 16)
     assert len(show_path(("n" * 255,) * 17)) < 300
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (1500, "1.5 kB"),
-        (999_900, "999.9 kB"),
-        (1_000_000, "1.0 MB"),
-        (2_000_000_000, "2.0 GB"),
-        (3e12, "3.0 TB"),
-        (5e15, "5000.0 TB"),
-        (0.4, "0 B"),
-    ],
-)
-def test_amount_for_people(count: float, shown: str) -> None:
-    assert amount(count) == shown
-
-
-@pytest.mark.parametrize(("count", "shown"), [(999_999, "1.0 MB"), (999.7, "1.0 kB"), (999_999_999, "1.0 GB")])
-def test_amount_that_rounds_up_takes_the_next_unit(count: float, shown: str) -> None:
-    assert amount(count) == shown
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

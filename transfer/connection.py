@@ -28,6 +28,7 @@ from errors import (
     TransferError,
 )
 from report import show_path
+from sizes import counted
 from transfer.requests import Requests
 from wire.channel import Channel
 from wire.engine import Engine
@@ -182,7 +183,7 @@ class Connection:
             code = Code.INTERNAL
             self._surprised(problem)
         channel.close(code)
-        self._log.info("done, %d bytes received", channel.bytes_received)
+        self._log.info("done, %s received", counted(channel.bytes_received, "byte", ""))
 
     def _surprised(self, problem: Exception) -> None:
         if NoThread.is_why(problem):
@@ -225,7 +226,8 @@ class _Taking:
 
     def taking(self, put: Put, size: int | None) -> None:
         if self._is_verbose:
-            self._own_log.debug("taking %s, %s bytes", show_path(put.path), size)
+            told = "a stream" if size is None else counted(size, "byte", "")
+            self._own_log.debug("taking %s, %s", show_path(put.path), told)
 
     def resumed(self, put: Put, offset: int) -> None:
         self._log.info("resumed %s from byte %d on", show_path(put.path), offset)
@@ -236,7 +238,7 @@ class _Taking:
     def stored(self, put: Put, receipt: Receipt) -> None:
         sha256 = receipt.sha256.hex() if receipt.sha256 is not None else "-"
         path = show_path(receipt.path)
-        self._stored.append(f"{receipt.outcome} {path}, {receipt.size} bytes, SHA-256 {sha256}")
+        self._stored.append(f"{receipt.outcome} {path}, {counted(receipt.size, 'byte', '')}, SHA-256 {sha256}")
 
     def refused(self, put: Put, problem: Refused) -> None:
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
@@ -247,7 +249,7 @@ class _Taking:
 
     def cut_off(self, put: Put, size: int, kept: bool) -> None:
         what = "kept for another try" if kept else "nothing kept"
-        self._log.warning("cut off: %s, %d bytes, %s", show_path(put.path), size, what)
+        self._log.warning("cut off: %s, %s, %s", show_path(put.path), counted(size, "byte", ""), what)
 
     def not_given(self, id: int, problem: Refused) -> None:
         raise ProtocolViolation("a REFUSE from a client")

@@ -15,6 +15,7 @@ from disk.sources import FileSource, Source
 from disk.storage import UserFolder
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError
 from report import show_path
+from sizes import counted
 from transfer import receiver
 from transfer.items import ALL_BITS, Item
 from transfer.receiver import Arrived, Receiver
@@ -211,7 +212,7 @@ class _Giving:
 
     def delivered(self, item: Item, receipt: Receipt) -> None:
         if receipt.outcome != "folder":
-            self._log("given (%s): %s, %d bytes", receipt.outcome, item.name, receipt.size)
+            self._log("given (%s): %s, %s", receipt.outcome, item.name, counted(receipt.size, "byte", ""))
 
     def pause(self) -> None:
         pass
