@@ -8,6 +8,7 @@ is needed.
 
 import contextlib
 import os
+import stat
 import sys
 import threading
 import time
@@ -184,6 +185,20 @@ def open_receipts(path: "Path") -> TextIO:
     return file
 
 
+def _flush(file: TextIO) -> None:
+    """Put what was appended to a regular file on the disk, and its name, which may be new. Raises OSError."""
+    from disk.durable import flush
+
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        flush(file.fileno())
+        if sys.platform != "win32":
+            folder = os.open(os.path.dirname(file.name) or ".", os.O_RDONLY)
+            try:
+                flush(folder)
+            finally:
+                os.close(folder)
+
+
 def _is_torn(path: "Path") -> bool:
     """Whether the last line of a regular file has no end."""
     with contextlib.suppress(OSError):
@@ -267,9 +282,18 @@ class Reporter:
             self.tells_starts = self.tells_starts or self._progress.is_shown
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Take the bar away, and flush the receipts: none of a run that ended well is lost with the power."""
         self.pause()
         self._progress.close()
+        if self._receipts is not None:
+            try:
+                _flush(self._receipts)
+            except OSError as problem:
+                self._lose_receipts(problem)
+
+    def _lose_receipts(self, problem: OSError) -> None:
+        self._receipts = None  # said once
+        self.failed("the receipts", SourceError(f"can't be written ({problem.strerror})", "Free some space"))
 
     def _event(self, event: str, **fields: object) -> bool:
         """One JSON line; whether JSON is what is wanted."""
@@ -349,8 +373,7 @@ class Reporter:
                 self._receipts.write(_as_json(receipt) + "\n")
                 self._receipts.flush()
             except OSError as problem:
-                self._receipts = None  # said once
-                self.failed("the receipts", SourceError(f"can't be written ({problem.strerror})", "Free some space"))
+                self._lose_receipts(problem)
         if not self._event("delivered", outcome=outcome, **receipt):
             self._say(said)
 

@@ -465,6 +465,32 @@ def test_receipts_are_kept_one_json_line_each(tmp_path: Path) -> None:
     }
 
 
+def test_receipts_are_on_the_disk_at_the_end_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[bool] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)), raising=True
+    )
+    with (tmp_path / "receipts").open("a", encoding="utf-8") as file:
+        reporter = reporting(quiet=True, receipts=file)
+        reporter.delivered("a", "b", 3, SHA256, AT, "stored")
+        reporter.end()
+    assert flushed == [False, True], "the file, then the folder that has its name"
+
+
+def test_receipts_that_can_not_be_flushed_are_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with (tmp_path / "receipts").open("a", encoding="utf-8") as file:
+        reporter = reporting(quiet=True, receipts=file)
+        reporter.end()
+    assert reporter.status == 1
+    assert "the receipts: can't be written (Input/output error)" in capsys.readouterr().err
+
+
 def test_receipts_that_can_not_be_written_are_a_failure_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("needs a device that is always full")
