@@ -3,6 +3,8 @@
 # make test-long   the tests that take longer
 # make bench       how fast this is, beside scp and its kin on this machine: an hour (BENCH=--quick: minutes)
 # make crash       ROUNDS=100 rounds of servers and clients that are killed at random stages (SEED=... repeats them)
+# make powercut   cuts the power under a server and its clients on ext4, xfs and btrfs: Linux, root (CUTS=4 a round, SEED=...;
+#                 WITHOUT=files, folders or both takes those flushes out, and must fail)
 # make soak        MINUTES=10 of 50 clients at one server, then every receipt against the disk (SEED=...)
 # make timing      measure whether a login's answers tell by their times who has an account
 # make format      rewrite the files in the project's format
@@ -16,6 +18,8 @@ BENCH ?= --json bench/results.json --svg docs/bench.svg
 TIME ?= 300
 ROUNDS ?= 100
 MINUTES ?= 10
+CUTS ?= 4
+WITHOUT ?=
 SEED ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -26,7 +30,7 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: what each imports is compiled once
 
-.PHONY: demo test test-long crash soak bench fuzz timing format lock audit clean
+.PHONY: demo test test-long crash powercut soak bench fuzz timing format lock audit clean
 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
@@ -45,6 +49,9 @@ bench: $(PEERS)/.done $(VENV)/.runtime
 
 crash: $(VENV)/.dev
 	$(RUN) -m tests.crash --rounds $(ROUNDS) --seed "$(SEED)"
+
+powercut: $(VENV)/.dev
+	$(RUN) -m tests.powercut --cuts $(CUTS) --seed "$(SEED)" $(if $(WITHOUT),--without $(WITHOUT))
 
 soak: $(VENV)/.dev
 	$(RUN) -m tests.soak --minutes $(MINUTES) --seed "$(SEED)"

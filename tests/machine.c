@@ -29,7 +29,7 @@ struct fault {
     int64_t skip;   /* so many calls pass first */
     int64_t times;  /* so many of the next ones are hit */
     int64_t hits;   /* so many were */
-    int32_t error;  /* errno, when it fails */
+    int32_t error;  /* errno, when it fails; 0: it does nothing, and says that it is done */
     int32_t signal; /* what the process gets, when it is killed */
     int32_t after;  /* whether the call is done before that */
     int32_t unused;
@@ -88,13 +88,15 @@ static int below(int at, const char *path) {
     return strncmp(path, control->folder, size) == 0 && (path[size] == 0 || path[size] == '/');
 }
 
-/* Around each call: fail, or kill before or after it, or let it be. */
+/* Around each call: fail, or do nothing and return 0, or kill before or after it, or let it be. */
 #define AROUND(call, matches, bad, real) \
     do { \
         struct fault *fault = armed(call) && (matches) ? turn(call) : NULL; \
         if (fault == NULL) \
             return real; \
         if (fault->signal == 0) { \
+            if (fault->error == 0) \
+                return 0; \
             errno = fault->error; \
             return bad; \
         } \

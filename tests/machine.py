@@ -54,6 +54,10 @@ class Machine:
         """After `skip` more calls, `times` of them fail with that errno."""
         self._arm(call, skip, times, error, 0, False)
 
+    def lie(self, call: Call) -> None:
+        """From now on the call does nothing, and says that it is done."""
+        self._arm(call, 0, ALWAYS, 0, 0, False)
+
     def kill_at(self, call: Call, number: int, skip: int, after: bool) -> None:
         """After `skip` more calls, who makes the next gets the signal `number`: before it is done, or `after`."""
         self._arm(call, skip, 1, 0, number, after)

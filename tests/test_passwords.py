@@ -55,7 +55,7 @@ class Terminal:
         self.pid, self.master = pty.fork()
         if not self.pid:
             os.chdir(ROOT)
-            os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", ASK, call, str(answer)])  # noqa: S606 -- no shell is wanted
+            os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", ASK, call, str(answer)])
         self.shown = b""
 
     def expect(self, text: bytes) -> None:
