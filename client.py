@@ -16,8 +16,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from command_line import Parser, check_command, read_intermixed
 from config import ClientSettings, add_file_flags, add_flags, load
-from errors import UsageError
 from report import ended, leave, say
 
 _MOMENT = 0.01  # seconds: Python has left the cleaning up by then
@@ -34,21 +34,21 @@ exit status:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="client.py",
         usage="client.py [options] SOURCE... TARGET\n       client.py --get [options] NAME... TARGET\n"
         "       client.py --list [options] [NAME]",
         description="Send files and folders to a receiver, fetch them, list them. A TARGET that ends in a slash, or\n"
         "more than one SOURCE, means: into this folder. Otherwise TARGET is the new name. `-` is\n"
-        "standard input, with --get standard output. After an interruption the same command goes on\n"
-        "where it was.",
+        "standard input, with --get standard output. After `--` everything is a name. After an\n"
+        "interruption the same command goes on where it was.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("names", nargs="*", metavar="SOURCE... TARGET", help=argparse.SUPPRESS)
-    what = parser.add_argument_group("what to do").add_mutually_exclusive_group()
+    what = parser.add_argument_group("what to do")
     what.add_argument("--get", action="store_true", help="fetch the NAMEs to TARGET here")
     what.add_argument("--list", action="store_true", help="list a folder there: size, time and name")
     how = parser.add_argument_group("how")
@@ -67,21 +67,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the client; the exit status."""
-    options = _parser().parse_intermixed_args(arguments)
-    return ended(lambda: _main(options))
+    return ended(lambda: _main(sys.argv[1:] if arguments is None else arguments))
 
 
-def _main(options: argparse.Namespace) -> int:
+def _main(arguments: Sequence[str]) -> int:
+    options = read_intermixed(_parser(), arguments, "names")
+    check_command(options)
     loaded = load(ClientSettings, vars(options), os.environ, options.config)
     if options.show_config:
         for line in loaded.lines():
             say(line)
         return 0
-    if options.list and len(options.names) > 1:
-        raise UsageError("--list takes one NAME at most", "See client.py --help")
-    if not options.list and len(options.names) < 2:
-        what = "NAME" if options.get else "SOURCE"
-        raise UsageError(f"at least one {what} and a TARGET are needed", "See client.py --help")
     from transfer.commands import Run  # not before it is known that there is something to do
 
     return Run(loaded.values, options).run(options.names)

@@ -262,6 +262,11 @@ class Reporter:
         if not self._event("entry", name=name, kind=kind, size=size, time=_utc(mtime_ns)):
             say(f"{size:>15,}  {_utc(mtime_ns)[:19]}Z  {name}{'/' if kind == 'folder' else ''}")
 
+    def planned(self, name: str, path: str, kind: str) -> None:
+        """One thing that would be sent."""
+        if not self._event("planned", name=name, path=path, kind=kind):
+            say(f"would send: {name} as {path}{'/' if kind == 'folder' else ''}")
+
     def sealed(self, name: str, size: int, sha256: bytes) -> None:
         """The whole of a large file was read and sealed; its HMAC is on its way."""
         self._log.info(
@@ -308,8 +313,10 @@ class Reporter:
                 self._progress.above(lambda: self._result(*lines))
 
     def note(self, line: str) -> None:
-        """One line on standard error about the run, such as a new try."""
+        """One line on standard error about the run, such as a new try; only in the log when errors alone are wanted."""
         self._log.warning("%s", line)
+        if self._quiet:
+            return
         with self._lock:
             self._progress.above(lambda: note(line))
 

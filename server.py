@@ -41,6 +41,7 @@ from accounts.admission import Admission
 from accounts.origin import origin_of
 from accounts.throttle import Throttle
 from accounts.users import Accounts, check_username
+from command_line import Parser
 from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load
 from disk.folders import allow_descriptors
 from disk.private import check_area
@@ -64,8 +65,8 @@ _ACCEPT_PAUSE = 0.2
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="server.py",
         description="Receive files. Without a command: listen and store what logged-in users send.",
         allow_abbrev=False,
@@ -78,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server or one of its commands; the exit status."""
-    options = _parser().parse_args(arguments)
-    return ended(lambda: _main(options))
+    return ended(lambda: _main(_parser().parse_args(arguments)))
 
 
 def _main(options: argparse.Namespace) -> int:

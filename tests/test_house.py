@@ -28,6 +28,7 @@ LEVELS = {
     "wire.strict_json": 1,
     "report": 1,
     "logs": 2,
+    "command_line": 2,
     "disk.names": 1,
     "disk.folders": 1,
     "disk.journal": 1,

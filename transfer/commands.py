@@ -26,7 +26,7 @@ from errors import (
     threads_needed,
 )
 from logs import no_log, open_log
-from report import INTERRUPTED, Reporter, note, open_receipts, output_descriptor, say, warn
+from report import INTERRUPTED, Reporter, note, open_receipts, output_descriptor, warn
 
 if TYPE_CHECKING:
     import argparse
@@ -67,7 +67,8 @@ class Run:
         """`options` are those of the command line that are no settings; see `client.py`. Raises UsageError."""
         self._settings, self._options = settings, options
         self._log = self._open_log()
-        receipts = None if options.receipts is None else open_receipts(Path(options.receipts))
+        wants_receipts = options.receipts is not None and not options.dry_run
+        receipts = open_receipts(Path(options.receipts)) if wants_receipts else None
         self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
         self._account: Account | None = None
 
@@ -114,7 +115,7 @@ class Run:
         if self._options.dry_run:
             sending.look_below()
             for item in sending.left:
-                say(f"would send: {item.name} as {'/'.join(item.target)}{'' if item.open else '/'}")
+                self._reporter.planned(item.name, "/".join(item.target), "file" if item.open else "folder")
             return
         if not sending.left and not sending.is_deep:
             return

@@ -1,0 +1,157 @@
+"""What a command may say: which option goes with which job, `--`, and names that are none."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import RunHere
+from processes import Client, Server, clean_environment, make, run
+
+from client import _parser
+from command_line import check_command, read_intermixed
+from config import ClientSettings, flag_of, settings_of
+from errors import UsageError
+
+JOBS = {
+    "send": ["a", "b"],
+    "pipe": ["-", "b"],
+    "dry": ["--dry-run", "a", "b"],
+    "get": ["--get", "a", "b"],
+    "stdout": ["--get", "a", "-"],
+    "list": ["--list", "a"],
+    "show": ["--show-config"],
+}
+EVERYWHERE = "send pipe dry get stdout list show"
+# The jobs that each option goes with.
+GOES_WITH = {
+    "--follow": "send dry show",
+    "--preserve-mode": "send dry get show",
+    "--receipts": "send pipe dry get stdout show",
+    "--dry-run": "send pipe dry show",
+    "--json": "send pipe dry get stdout list",
+    "--quiet": "send pipe get stdout",
+    "--if-exists": "send pipe dry get show",
+    "--limit": "send pipe dry get stdout show",
+    "--get": "get stdout send show",  # another job is the same command with another meaning
+    "--list": "show list",
+    "--show-config": EVERYWHERE,
+    "--password-fd": EVERYWHERE,
+    "--config": EVERYWHERE,
+    **{
+        flag: EVERYWHERE for flag in map(flag_of, settings_of(ClientSettings)) if flag not in ("--if-exists", "--limit")
+    },
+}
+VALUES = {"--if-exists": "skip", "--limit": "5M"}
+
+
+def takes_value(option: str) -> bool:
+    return any(option in action.option_strings and action.nargs is None for action in _parser()._actions)
+
+
+def refusal(arguments: list[str]) -> str:
+    """What is said against a command; nothing when it can be done."""
+    try:
+        check_command(read_intermixed(_parser(), arguments, "names"))
+    except UsageError as problem:
+        return str(problem)
+    return ""
+
+
+def test_table_of_jobs_has_every_option() -> None:
+    exist = {action.option_strings[-1] for action in _parser()._actions if action.option_strings}
+    assert exist - {"--help"} == set(GOES_WITH)
+
+
+@pytest.mark.parametrize("option", GOES_WITH)
+def test_option_goes_with_its_jobs_and_is_refused_with_others(option: str) -> None:
+    given = [f"{option}={VALUES.get(option, '7')}"] if takes_value(option) else [option]
+    for job, command in JOBS.items():
+        said = refusal([*given, *command])
+        if option in ("--get", "--list") and job in ("send", "pipe", "dry", "get", "stdout"):
+            continue  # they make another job of it: below
+        assert (said == "") == (job in GOES_WITH[option].split()), (job, said)
+        assert said == "" or (option in said and "does not go with" in said), said
+
+
+def test_jobs_and_passwords_exclude_each_other() -> None:
+    for command in (
+        ["--get", "--list", "a"],
+        ["--list", "--dry-run"],
+        ["--password-fd=3", "--password-file=x", "a", "b"],
+    ):
+        assert "does not go with" in refusal(command)
+
+
+def test_settings_of_file_and_variables_are_no_options_of_the_command(run_here: RunHere, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text('limit = "5M"\nif_exists = "rename"\n')
+    result = run_here("client.py", f"--config={tmp_path / 'file'}", "--user=u", "--password-file=no file", "--list")
+    assert result.status == 2 and "can't read the password file" in result.err
+
+
+def test_dry_run_of_a_fetch_is_refused_and_changes_nothing(
+    server: Server, client: Client, box: str, tmp_path: Path
+) -> None:
+    make(server.path(box, "run.sh"))
+    mine = make(tmp_path / "m")
+    before = mine.read_bytes()
+    result = client("--get", "--dry-run", "--if-exists=replace", f"{box}/run.sh", mine)
+    assert (result.status, result.out, mine.read_bytes()) == (2, "", before)
+    assert result.err.startswith("error: --dry-run does not go with --get. ") and result.err.count("\n") == 1
+
+
+def test_dry_run_with_json_is_events_and_writes_no_receipts(tmp_path: Path, folder: Path) -> None:
+    make(folder / "photos" / "a.jpg")
+    flags = [f"--client-log={tmp_path / 'log'}", f"--receipts={tmp_path / 'receipts'}", "--dry-run", "--json"]
+    result = run("client.py", *flags, "photos", "box/", cwd=folder, environment=clean_environment())
+    assert (result.status, result.err) == (0, "")
+    assert [json.loads(line) for line in result.out.splitlines()] == [
+        {"event": "planned", "name": "photos", "path": "box/photos", "kind": "folder"},
+        {"event": "planned", "name": "photos/a.jpg", "path": "box/photos/a.jpg", "kind": "file"},
+    ]
+    assert not (tmp_path / "receipts").exists()
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_everything_behind_two_dashes_is_a_name(
+    server: Server, client: Client, folder: Path, box: str, tmp_path: Path
+) -> None:
+    for name in ("-q", "-dash", "--get", "--", "a.txt"):
+        make(folder / name)
+    result = client("--", "-q", "-dash", "--get", "--", "a.txt", f"{box}/", cwd=folder)
+    assert (result.status, result.err) == (0, "")
+    assert "5 files delivered" in result.out
+    assert {path.name for path in server.path(box).iterdir()} == {"-q", "-dash", "--get", "--", "a.txt"}
+    make(server.path("-box", "-q"), 99)
+    listed = client("--list", "--", "-box")
+    assert listed.status == 0 and listed.out.endswith("  -q\n")
+    fetched = client("-q", "--get", "--", "-box/-q", "--back", cwd=tmp_path)
+    assert (fetched.status, fetched.out, (tmp_path / "--back").stat().st_size) == (0, "", 99)
+
+
+def test_options_may_stand_between_names_up_to_two_dashes() -> None:
+    options = read_intermixed(_parser(), ["a", "-q", "b", "--host", "h", "--", "--json", "--"], "names")
+    assert (options.names, options.quiet, options.host, options.json) == (["a", "b", "--json", "--"], True, "h", False)
+    assert read_intermixed(_parser(), ["--"], "names").names == []
+    assert refusal(["--host", "--", "a", "b"]) == "argument --host: expected one argument. See client.py --help"
+    assert refusal(["-dash", "in/"]).startswith("unrecognized arguments: -dash")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["", "in/"], ["a", "", "in/"], ["a", ""], ["--get", "", "x"], ["--get", "a", ""], ["--list", ""], ["--", "", "x"]],
+)
+def test_empty_name_is_a_usage_error(run_here: RunHere, folder: Path, names: list[str]) -> None:
+    make(folder / "a")
+    result = run_here("client.py", "--user=u", f"--password-file={folder / 'a'}", *names, cwd=folder)
+    assert (result.status, result.out) == (2, "")
+    assert result.err == "error: an empty name stands for nothing. Write . for a whole folder\n"
+
+
+@pytest.mark.parametrize("program", ["client.py", "server.py"])
+def test_wrong_option_is_one_escaped_line(run_here: RunHere, program: str) -> None:
+    result = run_here(program, "--no\x1b[31m\n", "a")
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("error: ") and result.err.endswith(f"See {program} --help\n")
+    assert result.err.count("\n") == 1 and "\x1b" not in result.err
