@@ -23,10 +23,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 # isort: off
-from errors import (
-    Refused,
-    UsageError,
-)
+from errors import NoThread, UsageError
 from report import ended, fail, note, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
@@ -46,8 +43,9 @@ from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_fla
 from disk.folders import allow_descriptors
 from disk.private import check_area
 from disk.storage import PARTIAL_AREA, Rules, Storage
+from housekeeping import Housekeeping
+from log_limits import LineLimits, Sparing
 from logs import open_log
-from sizes import counted
 from transfer.connection import Connection
 from wire.engine import Engine
 from wire.handshake import busy_frame
@@ -56,10 +54,10 @@ from wire.pace import Paces
 
 _BACKLOG = 512
 _DAY_SECONDS = 24 * 3600
-_SWEEP_SECONDS = _DAY_SECONDS
 _CLOSERS = 64
 _LAST_SECONDS = 5
 _ACCEPT_PAUSE = 0.2
+_STOP_SECONDS = 1  # for housekeeping, which a daemon thread does
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -118,6 +116,8 @@ def _serve(loaded: Loaded[ServerSettings]) -> int:
     server = _Server(settings, accounts, storage, log)
     server.catch_signals()
     listeners = _listen(settings)
+    allow_descriptors()
+    server.housekeeping.start()
     addresses = ", ".join(_shown(listener.getsockname()) for listener in listeners)
     say(f"listening on {addresses}")
     say(f"storing under {settings.storage}")
@@ -127,7 +127,6 @@ def _serve(loaded: Loaded[ServerSettings]) -> int:
     elif not accounts.names():
         note("warning: there are no accounts; run: python server.py adduser NAME")
     log.info("listening on %s, storing under %s", addresses, settings.storage)
-    allow_descriptors()
     return server.run(listeners)
 
 
@@ -225,37 +224,18 @@ class _Server:
         self.throttle = Throttle()
         self.engine = Engine(settings.memory)
         self.paces = Paces()
+        self.line_limits = LineLimits()
         self.max_connections_per_user = settings.max_connections_per_user
         self.stopping = threading.Event()
         self._admission = Admission(settings.max_connections, settings.max_logins, settings.max_logins_per_source)
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
         self._closers = threading.BoundedSemaphore(_CLOSERS)
+        self.housekeeping = Housekeeping(storage, accounts, log)
+        self._often = Sparing(log)
         self._numbers = 0
         self._signals = 0
         self._wake_in, self._wake_out = socket.socketpair()
-
-    def sweep(self) -> None:
-        """Remove what nobody came back for."""
-        swept = self.storage.sweep()
-        if swept:
-            self.log.info("removed %s of transfers that were cut off", counted(swept, "partial file", ""))
-        # Beside the accepting: with a million files it takes seconds, for which only that user's files wait.
-        with contextlib.suppress(RuntimeError):  # no more threads: the next time
-            threading.Thread(target=self._recount, name="recount", daemon=True).start()
-
-    def _recount(self) -> None:
-        """Count again what those have who have a quota: files may have been removed, or put there, by others."""
-        for account in self.accounts.all():
-            if commands.has_quota(account):
-                try:
-                    used = self.storage.ledgers.recount(account.name)
-                    told = f"{counted(used.bytes, 'byte', '')} in {counted(used.files, 'file', '')}"
-                    self.log.info("counted %s: %s", account.name, told)
-                except Refused as problem:
-                    self.log.error("can't count what %s has: %s", account.name, problem.cause)
-                except Exception:
-                    self.log.exception("a bug: counting what %s has failed", account.name)
 
     def catch_signals(self) -> None:
         """From now on SIGINT and SIGTERM stop the accepting; a second one does not wait for anybody."""
@@ -275,72 +255,79 @@ class _Server:
 
     def run(self, listeners: list[socket.socket]) -> int:
         """Accept until a signal, then let transfers end. The exit status."""
-        next_sweep = 0.0
         with selectors.DefaultSelector() as selector:
             for listener in (*listeners, self._wake_in):
                 selector.register(listener, selectors.EVENT_READ)
             while not self._signals:
-                if time.monotonic() >= next_sweep:
-                    self.sweep()
-                    next_sweep = time.monotonic() + _SWEEP_SECONDS
-                for key, _ in selector.select(_SWEEP_SECONDS):
-                    if key.fileobj is not self._wake_in:
-                        self._accept(key.fileobj)  # type: ignore[arg-type]
+                try:
+                    for key, _ in selector.select():
+                        if key.fileobj is not self._wake_in:
+                            self._accept(key.fileobj)  # type: ignore[arg-type]
+                except Exception as problem:  # whatever it is, the next connection is accepted
+                    self._cant_accept(problem)
         self.stopping.set()
         for listener in listeners:
             listener.close()
         self._finish()
         return 0
 
+    def _cant_accept(self, problem: Exception) -> None:
+        """Say why, and let connections end before the next try."""
+        if isinstance(problem, OSError | MemoryError):  # out of descriptors or memory
+            reason = (problem.strerror if isinstance(problem, OSError) else None) or repr(problem)
+            self._often.error("can't accept a connection: %s", reason)
+        elif NoThread.is_why(problem):
+            self._often.error("can't start a thread for a connection")
+        else:
+            self.log.exception("a bug: a connection could not be accepted")
+        time.sleep(_ACCEPT_PAUSE)
+
     def _accept(self, listener: socket.socket) -> None:
+        """Let a thread serve the next connection. What goes wrong closes that connection, and is raised."""
         try:
             sock, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        except OSError as problem:  # out of descriptors or memory: let connections end before the next try
-            self.log.error("can't accept a connection: %s", problem.strerror)
-            time.sleep(_ACCEPT_PAUSE)
-            return
-        self._numbers += 1
-        source = address[0]
-        connection = Connection(self, sock, source, self._numbers)
-        ticket = self._admission.enter(origin_of(source), connection.put_out)
-        if ticket is None:
-            self._turn_away(sock, source)
-            return
-        connection.ticket = ticket
-        thread = threading.Thread(target=connection.run, name=f"connection-{self._numbers}", daemon=True)
-        with self._lock:
-            self._connections[connection] = thread
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(sock.close)
+            self._numbers += 1
+            source = address[0]
+            connection = Connection(self, sock, source, self._numbers)
+            ticket = self._admission.enter(origin_of(source), connection.put_out)
+            if ticket is None:
+                self._turn_away(sock, source)
+                undo.pop_all()
+                return
+            undo.callback(ticket.leave)
+            connection.ticket = ticket
+            thread = threading.Thread(target=connection.run, name=f"connection-{self._numbers}", daemon=True)
+            with self._lock:
+                self._connections[connection] = thread
+            undo.callback(self.ended, connection)
             thread.start()
-        except RuntimeError:  # no more threads
-            self.log.error("can't start a thread for a connection")
-            self.ended(connection)
-            ticket.leave()
-            sock.close()
+            undo.pop_all()
 
     def _turn_away(self, sock: socket.socket, source: str) -> None:
         """Say "busy", without letting anybody wait for it."""
-        self.log.warning("busy: turned away a connection from %s", source)
+        self._often.warning("busy: turned away a connection from %s", source)
         if not self._closers.acquire(blocking=False):
             sock.close()
             return
 
         def close() -> None:
             try:
-                sock.settimeout(1)
-                sock.sendall(busy_frame())
-            except OSError:
-                pass
-            close_gently(sock)
-            self._closers.release()
+                with contextlib.suppress(OSError):
+                    sock.settimeout(1)
+                    sock.sendall(busy_frame())
+                close_gently(sock)
+            finally:
+                self._closers.release()
 
         try:
             threading.Thread(target=close, name="turning-away", daemon=True).start()
-        except RuntimeError:
+        except BaseException:
             self._closers.release()
-            sock.close()
+            raise
 
     def ended(self, connection: Connection) -> None:
         """A connection's thread is about to end."""
@@ -369,8 +356,9 @@ class _Server:
         for _, thread in self._running():
             thread.join(max(0.0, deadline - time.monotonic()))
         self.engine.close()
-        if not self._running():
+        if self.housekeeping.stop(_STOP_SECONDS) and not self._running():
             self.storage.ledgers.close()
+        self._often.tell()
         self.log.info("stopped")
 
 

@@ -6,6 +6,7 @@ caller; this room walks no path.
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ except ImportError:  # Windows, where only sending works; `disk/storage.py` says
     fcntl = None  # type: ignore[assignment]
 
 JOURNAL = ".journal"
+_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ENOSPC, errno.EROFS)  # worth another try
 TRIAL = "try-"  # begins the name of an empty file that only shows what the file system can do
 
 
@@ -30,11 +32,20 @@ class Leftovers:
         raise NotImplementedError
 
     def sweep(self, older_than: float, spared: frozenset[str] = frozenset()) -> int:
-        """Remove what nobody holds: bytes that can't be resumed, and others `older_than` that many seconds."""
-        removed = 0
+        """Remove what nobody holds: bytes that can't be resumed, and others `older_than` that many seconds.
+
+        Raises OSError when the system could not tell of some, such as without a free descriptor.
+        """
+        removed, problem = 0, None
         for key in self._keys(spared):
-            with contextlib.suppress(OSError):
+            try:
                 removed += self.remove_unheld(key, older_than)
+            except (BlockingIOError, PermissionError, FileNotFoundError):  # held, not ours, or gone meanwhile
+                continue
+            except OSError as found:
+                problem = problem or (found if found.errno in _TRANSIENT else None)
+        if problem is not None:
+            raise problem
         return removed
 
     def _keys(self, spared: frozenset[str]) -> list[str]:

@@ -92,15 +92,27 @@ class Storage:
                     os.unlink(name, dir_fd=place)
 
     def sweep(self) -> int:
-        """Remove the partial files that nobody holds and nobody may come back for; how many there were."""
-        removed = 0
-        with contextlib.suppress(OSError):
+        """Remove the partial files that nobody holds and nobody may come back for; how many there were.
+
+        Raises OSError when some could not be looked at, after all the others were.
+        """
+        removed, problem = 0, None
+        try:
             self.ledgers.sweep()
+        except OSError as found:
+            problem = found
         for user in os.listdir(self._partials):
-            with contextlib.suppress(OSError, Refused), contextlib.ExitStack() as opened:
-                folder = open_folder(self._partials, user)
-                opened.callback(os.close, folder)
-                removed += PartialArea(folder).sweep(self.rules.stale, NOT_PARTIAL)
+            with contextlib.ExitStack() as opened:
+                try:
+                    folder = open_folder(self._partials, user)
+                    opened.callback(os.close, folder)
+                    removed += PartialArea(folder).sweep(self.rules.stale, NOT_PARTIAL)
+                except (Refused, PermissionError):  # of another owner, or no folder: nothing of ours
+                    continue
+                except OSError as found:
+                    problem = found
+        if problem is not None:
+            raise problem
         return removed
 
     def user(

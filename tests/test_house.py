@@ -16,6 +16,7 @@ LEVELS = {
     "values": -1,
     "sizes": -1,
     "aside": 0,
+    "log_limits": 0,
     "crypto_utils": 0,
     "config": 0,
     "disk.durable": 0,
@@ -63,6 +64,7 @@ LEVELS = {
     "transfer.dialing": 5,
     "transfer.commands": 7,
     "transfer.connection": 7,
+    "housekeeping": 7,
     "server": 8,
     "client": 8,
 }
