@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from sizes import counted
+
 _BURST = 200
 _REFILL_SECONDS = 10.0
 _INFO, _WARNING, _ERROR = 20, 30, 40  # the levels of the standard library, which --help need not load
@@ -88,4 +90,4 @@ class Sparing:
     def tell(self) -> None:
         """Log how many lines were left out since the last time."""
         if count := self._limit.left_out():
-            self._log.log(_WARNING, "%d more lines of this kind were left out", count)
+            self._log.log(_WARNING, "%s of this kind left out", counted(count, "more line", ""))

@@ -1,8 +1,9 @@
 """The log of a program: lines for later, in a file that is the program's alone.
 
-Rules: one event is one line, escaped, with its time in UTC; a line reaches the file in one write. The file belongs to
-whoever runs the program, and nobody else may read it. When it can't be written, that is said once, and the work goes
-on. This room prints nothing itself, and hears of no password, key or content.
+Rules: one event is one line, escaped, with its time in UTC; a line reaches the file in one write. No line is longer
+than 5,000 bytes as it stands in the file: names can't push the rest out of the log. The file belongs to the user who
+runs the program, and nobody else may read it. When it can't be written, that is said once, and the work goes on. This
+module prints nothing itself, and is given no password, key or content.
 """
 
 import contextlib
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from disk.private import open_private
 from errors import UsageError
-from report import escape, warn
+from report import cut, escape, warn
 
 _LOG_BYTES = 5_000_000
 _LOG_KEPT = 3
+_LINE_BYTES = 5_000  # a path of 4,096 bytes stays whole, if what it holds is printable
 
 # What no line of ours says need not be found out for each line: logging's own advice for programs in a hurry.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -39,8 +41,12 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if isinstance(record.msg, list):
             head = f"{self.formatTime(record)} {record.levelname} "
-            return "\n".join([escape(head + event) for event in record.msg])
-        return escape(super().format(record))
+            return "\n".join([_line(head + event) for event in record.msg])
+        return _line(super().format(record))
+
+
+def _line(text: str) -> str:
+    return cut(escape(text), _LINE_BYTES)
 
 
 class _PrivateFile(logging.Handler):

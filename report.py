@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from errors import Refused, SourceError, TransferError, UsageError
+from log_limits import LineLimit, Sparing
 from sizes import amount, counted
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # the exit status
 
-_LONGEST_PATH = 4096  # of what may land; `disk/names.py` judges
-_SHOWN_OF_LONGER = 200
+_CUT = " ... "
+_BRIEF_BYTES = 500
+_LINE_BYTES = 5_000  # on a terminal
+_MOST_LOGGED = 500  # of what failed or was skipped
 _EVENT_SECONDS = 0.5
 _MOST_LINES = 256
 _DEBUG = 10  # the level of the standard library, which who only asks for --help need not load
@@ -39,13 +42,26 @@ def escape(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def show_path(path: tuple[str, ...]) -> str:
-    """A path at the receiver, as a person writes it; not escaped yet.
+def cut(text: str, most: int) -> str:
+    """`text`, escaped before, in at most so many bytes of UTF-8: what is too much goes from its middle."""
+    if 4 * len(text) <= most:
+        return text
+    whole = text.encode("utf-8", "backslashreplace")
+    if len(whole) <= most:
+        return text
+    tail = max(0, most - len(_CUT)) // 4
+    head = max(0, most - len(_CUT)) - tail
+    return whole[:head].decode("utf-8", "ignore") + _CUT + whole[len(whole) - tail :].decode("utf-8", "ignore")
 
-    One that is longer than any may be is cut: a peer that is refused should not fill the log by it.
-    """
-    whole = "/".join(path)
-    return whole if len(whole) <= _LONGEST_PATH else whole[:_SHOWN_OF_LONGER] + "..."
+
+def show_path(path: tuple[str, ...]) -> str:
+    """A path at the receiver, as a person writes it; not escaped yet."""
+    return "/".join(path)
+
+
+def show_briefly(path: tuple[str, ...]) -> str:
+    """The same, escaped and in at most 500 bytes: for what is refused, and so may hold anything of any length."""
+    return cut(escape(show_path(path)), _BRIEF_BYTES)
 
 
 # --- The screen -------------------------------------------------------------------------------------------------------
@@ -74,19 +90,24 @@ def output_descriptor() -> int:
     return sys.stdout.fileno()
 
 
+def _short(line: str) -> str:
+    """No screen full of one name."""
+    return cut(escape(line), _LINE_BYTES)
+
+
 def warn(line: str) -> None:
     """One line of warning, on standard error."""
-    _write(sys.stderr, f"warning: {line}")
+    _write(sys.stderr, _short(f"warning: {line}"))
 
 
 def note(*lines: str) -> None:
     """Lines that are neither result nor trouble, on standard error."""
-    _write(sys.stderr, *lines)
+    _write(sys.stderr, *map(_short, lines))
 
 
 def fail(problem: TransferError, what: str = "") -> None:
     """One line: cause, then remedy, on standard error."""
-    _write(sys.stderr, f"error: {what + ': ' if what else ''}{problem}")
+    _write(sys.stderr, _short(f"error: {what + ': ' if what else ''}{problem}"))
 
 
 def ended(program: Callable[[], int]) -> int:
@@ -225,6 +246,7 @@ class Reporter:
         self._wants_bar = not quiet and not as_json
         self._progress, self._has_begun = Progress(None, shown=False), False
         self.tells_starts = self._is_verbose or as_json  # else nobody hears of one
+        self._sparing = Sparing(log, LineLimit(_MOST_LOGGED))
         self._lock = threading.Lock()
         self._told = 0.0
         self._furthest = 0
@@ -289,6 +311,7 @@ class Reporter:
     def end(self) -> None:
         """Take the bar away, and flush the receipts: none of a run that ended well is lost with the power."""
         self.pause()
+        self._sparing.tell()
         self._progress.close()
         if self._receipts is not None:
             try:
@@ -387,7 +410,8 @@ class Reporter:
     def skipped(self, name: str, why: str) -> None:
         """Left out on purpose: no failure."""
         self.skipped_count += 1
-        self._log.info("skipped: %s: %s", name, why)
+        self.pause()
+        self._sparing.info("skipped: %s: %s", cut(escape(name), _BRIEF_BYTES), why)
         if not self._event("skipped", name=name, why=why):
             self._say(f"skipped: {name}: {why}")
 
@@ -395,7 +419,8 @@ class Reporter:
         """One thing that was named does not arrive."""
         self.failed_count += 1
         self.status = max(self.status, problem.exit_status)
-        self._log.error("%s: %s", name, problem)
+        self.pause()
+        self._sparing.error("%s: %s", cut(escape(name), _BRIEF_BYTES), problem)
         fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
         if not self._event("failed", **fields):
             with self._lock:

@@ -46,6 +46,7 @@ from disk.storage import PARTIAL_AREA, Rules, Storage
 from housekeeping import Housekeeping
 from log_limits import LineLimits, Sparing
 from logs import open_log
+from sizes import counted
 from transfer.connection import Connection
 from wire.engine import Engine
 from wire.handshake import busy_frame

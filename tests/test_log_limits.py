@@ -25,9 +25,9 @@ def test_lines_beyond_the_burst_are_counted_and_told_with_the_next_one() -> None
     sparing.tell()
     sparing.tell()
     assert told.lines[3:] == [
-        "7 more lines of this kind were left out",
+        "7 more lines of this kind left out",
         "later",
-        "1 more lines of this kind were left out",
+        "1 more line of this kind left out",
     ]
 
 

@@ -20,7 +20,7 @@ import logs
 from disk.private import open_private
 from errors import Code, Refused, SourceError, UsageError
 from logs import no_log, open_log
-from report import Progress, Reporter, escape, fail, note, say, show_path, warn
+from report import Progress, Reporter, cut, escape, fail, note, say, show_briefly, show_path, warn
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 
@@ -80,10 +80,34 @@ def test_path_is_shown_with_slashes() -> None:
     assert show_path(("inbox", "a b", "c")) == "inbox/a b/c"
 
 
-def test_path_that_is_longer_than_any_may_be_is_cut() -> None:
-    """Else whoever asks for such ones, and is refused, pushes everything else out of the log."""
-    assert show_path(("n" * 255,) * 16) == "/".join(["n" * 255] * 16)
-    assert len(show_path(("n" * 255,) * 17)) < 300
+@pytest.mark.parametrize("most", [0, 1, 4, 5, 6, 10, 100, 399])
+def test_text_is_cut_in_its_middle_by_its_bytes(most: int) -> None:
+    text = "a\u00e9\u6f22\U0001f600" * 40
+    shown = cut(text, most)
+    assert len(shown.encode()) <= max(most, 5)
+    head, _, tail = shown.partition(" ... ")
+    assert text.startswith(head) and text.endswith(tail)
+    assert most < 20 or len(head) > len(tail) > 0
+
+
+def test_text_that_is_short_enough_is_not_cut() -> None:
+    assert cut("\u6f22" * 100, 300) == "\u6f22" * 100
+    assert cut("\u6f22" * 100, 299) != "\u6f22" * 100
+
+
+def test_path_is_shown_briefly_however_much_longer_its_escapes_are() -> None:
+    """Else a client that is refused such ones pushes everything else out of the log."""
+    assert show_briefly(("inbox", "a b")) == "inbox/a b"
+    assert len(show_briefly(("\U0010ffff" * 63,) * 16).encode()) <= 500
+
+
+def test_line_of_a_log_is_cut_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    log = open_log("test", tmp_path / "log", "info")
+    log.info("\U0010ffff" * 4096 + "the end")
+    log.info(["\u6f22" * 4096 + "the end", "short"])
+    lines = (tmp_path / "log").read_text("utf-8").splitlines()
+    assert [len(line.encode()) <= 5_000 for line in lines] == [True] * 3
+    assert [line.endswith("the end") for line in lines] == [True, True, False]
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from errors import (
     Refused,
     TransferError,
 )
-from report import show_path
+from log_limits import LineLimits, Sparing
+from report import show_briefly, show_path
 from sizes import counted
 from transfer.requests import Requests
 from wire.channel import Channel
@@ -52,6 +53,7 @@ class Shared(Protocol):
     throttle: Throttle
     engine: Engine
     paces: Paces
+    line_limits: LineLimits
     max_connections_per_user: int
     stopping: threading.Event
 
@@ -159,12 +161,14 @@ class Connection:
             self._log.info("logged in")
             quota = Quota(account.quota, account.quota_files)
             folder = self._server.storage.user(account.name, "get" not in account.rights, quota, account.largest)
+            sparing = Sparing(self._log, self._server.line_limits.of(account.name))
             try:
                 pace = self._server.paces.of(account.name, account.rate).turn(lambda: channel.ended)
-                requests = Requests(channel, keys, folder, self._admit, self._log.info, pace)
-                requests.run(_Taking(self._log))
+                requests = Requests(channel, keys, folder, self._admit, self._log.info, pace, sparing.info)
+                requests.run(_Taking(self._log, sparing))
             finally:
                 folder.close()
+                sparing.tell()
         except Ended as problem:
             code = problem.code
             self._log.warning("ended: %s", problem.cause)
@@ -209,8 +213,9 @@ class Connection:
 class _Taking:
     """What becomes of what a client sends, for the log."""
 
-    def __init__(self, log: _Log) -> None:
-        self._own_log = log
+    def __init__(self, log: _Log, sparing: Sparing) -> None:
+        """`sparing`: for what a client can cause at will, without storing anything."""
+        self._own_log, self._own_sparing = log, sparing
         self._is_verbose = log.isEnabledFor(logging.DEBUG)
         self._stored: list[str] = []  # lines for the log; a group's are written together
 
@@ -218,6 +223,11 @@ class _Taking:
     def _log(self) -> _Log:
         self.pause()  # lines stay in the order of what happened
         return self._own_log
+
+    @property
+    def _sparing(self) -> Sparing:
+        self.pause()
+        return self._own_sparing
 
     def pause(self) -> None:
         if self._stored:
@@ -230,26 +240,28 @@ class _Taking:
             self._own_log.debug("taking %s, %s", show_path(put.path), told)
 
     def resumed(self, put: Put, offset: int) -> None:
-        self._log.info("resumed %s from byte %d on", show_path(put.path), offset)
+        self._sparing.info("resumed %s from byte %d on", show_briefly(put.path), offset)
 
     def arrived(self, put: Put, count: int) -> None:
         pass
 
     def stored(self, put: Put, receipt: Receipt) -> None:
-        sha256 = receipt.sha256.hex() if receipt.sha256 is not None else "-"
-        path = show_path(receipt.path)
+        if receipt.sha256 is None:  # a folder, or skipped
+            self._sparing.info("%s %s", receipt.outcome, show_briefly(receipt.path))
+            return
+        sha256, path = receipt.sha256.hex(), show_path(receipt.path)
         self._stored.append(f"{receipt.outcome} {path}, {counted(receipt.size, 'byte', '')}, SHA-256 {sha256}")
 
     def refused(self, put: Put, problem: Refused) -> None:
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
-        self._log.log(level, "refused: %s: %s", show_path(put.path), problem.cause)
+        self._sparing.log(level, "refused: %s: %s", show_briefly(put.path), problem.cause)
 
     def withdrawn(self, put: Put) -> None:
-        self._log.info("withdrawn by the sender: %s", show_path(put.path))
+        self._sparing.info("withdrawn by the sender: %s", show_briefly(put.path))
 
     def cut_off(self, put: Put, size: int, kept: bool) -> None:
         what = "kept for another try" if kept else "nothing kept"
-        self._log.warning("cut off: %s, %s, %s", show_path(put.path), counted(size, "byte", ""), what)
+        self._sparing.warning("cut off: %s, %s, %s", show_briefly(put.path), counted(size, "byte", ""), what)
 
     def not_given(self, id: int, problem: Refused) -> None:
         raise ProtocolViolation("a REFUSE from a client")

@@ -14,7 +14,7 @@ from disk.partials import Incoming
 from disk.sources import FileSource, Source
 from disk.storage import UserFolder
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError
-from report import show_path
+from report import show_briefly, show_path
 from sizes import counted
 from transfer import receiver
 from transfer.items import ALL_BITS, Item
@@ -42,10 +42,14 @@ class Requests:
         admit: Callable[[str], None],
         log: Callable[..., None],
         pace: Pace,
+        log_sparingly: Callable[..., None] | None = None,
     ) -> None:
-        """`admit(right)` raises Refused for one request, or Ended for the connection."""
+        """`admit(right)` raises Refused for one request, or Ended for the connection.
+
+        `log_sparingly`: for what a client can cause at will; without it, `log`.
+        """
         self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
-        self._pace = pace
+        self._pace, self._log_sparingly = pace, log_sparingly or log
         self._messages: Iterator[Arrived] = channel.messages()
         self._refused: set[int] = set()
 
@@ -83,7 +87,7 @@ class Requests:
             get, asked = arrived[0], asked + 1
             if asked > WINDOW:
                 raise ProtocolViolation("more GETs than the window holds")
-        events = _Giving(self._log)
+        events = _Giving(self._log, self._log_sparingly)
         items = (item for get in wanted for item in self._items(get))
         Sender(self._channel, self._messages, self._keys.file_s2c, events, self._pace).run(items)
 
@@ -99,7 +103,7 @@ class Requests:
         return get
 
     def _not_given(self, get: Get, problem: Refused) -> None:
-        self._log("not given: %s: %s", show_path(get.path), problem.cause)
+        self._log_sparingly("not given: %s: %s", show_briefly(get.path), problem.cause)
         self._channel.post(Refuse(get.id, problem.code).encode())
 
     def _items(self, get: Get) -> Iterator[Item]:
@@ -137,7 +141,7 @@ class Requests:
         try:
             item.judge()
         except Refused as problem:
-            self._log("not given: %s: %s", name, problem.cause)
+            self._log_sparingly("not given: %s: %s", show_briefly(seen.path), problem.cause)
             self._not_whole(get)
             return None
         return item
@@ -189,8 +193,8 @@ def _entry(name: str, seen: Seen) -> Entry:
 class _Giving:
     """What becomes of what is given, for the log."""
 
-    def __init__(self, log: Callable[..., None]) -> None:
-        self._log = log
+    def __init__(self, log: Callable[..., None], log_sparingly: Callable[..., None]) -> None:
+        self._log, self._log_sparingly = log, log_sparingly
 
     def started(self, item: Item, size: int | None) -> None:
         pass
@@ -199,7 +203,7 @@ class _Giving:
         pass
 
     def resumed(self, item: Item, offset: int) -> None:
-        self._log("giving %s from byte %d on", item.name, offset)
+        self._log_sparingly("giving %s from byte %d on", show_briefly((item.name,)), offset)
 
     def restarted(self, item: Item) -> None:
         pass
@@ -211,11 +215,13 @@ class _Giving:
         pass
 
     def delivered(self, item: Item, receipt: Receipt) -> None:
-        if receipt.outcome != "folder":
+        if receipt.outcome == "skipped":
+            self._log_sparingly("skipped: %s", show_briefly((item.name,)))
+        elif receipt.outcome != "folder":
             self._log("given (%s): %s, %s", receipt.outcome, item.name, counted(receipt.size, "byte", ""))
 
     def pause(self) -> None:
         pass
 
     def failed(self, item: Item, problem: TransferError) -> None:
-        self._log("not given: %s: %s", item.name, problem.cause)
+        self._log_sparingly("not given: %s: %s", show_briefly((item.name,)), problem.cause)

@@ -26,6 +26,7 @@ from crypto_utils import TAG_SIZE
 from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
 from errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
 from fuzz import memory
+from log_limits import Sparing
 from logs import no_log
 from transfer.connection import _Prefixed, _Taking
 from transfer.requests import Requests
@@ -219,7 +220,8 @@ def _server(channel: Channel, folder: UserFolder, flags: int) -> None:
     code: Code | None = None
     try:
         requests = Requests(channel, _KEYS, folder, lambda right: _admit(right, flags), log.info, Pace(None))
-        requests.run(_Taking(_Prefixed(log, {"number": 1, "who": "fuzz"})))
+        prefixed = _Prefixed(log, {"number": 1, "who": "fuzz"})
+        requests.run(_Taking(prefixed, Sparing(prefixed)))
     except Ended as problem:
         code = problem.code
     except IntegrityError as problem:

@@ -1,0 +1,117 @@
+"""What a hostile peer can do to a log: fill it. Lines are short, and refusals beyond some are counted in one line."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import MakeServer
+from processes import Client, Server, make, wait_until
+from scene import Stage
+from speaker import Ended, Session, body_of, control, data, message, put_fields
+from test_hostile_server import hostile, served
+
+LONG = ["\U0010ffff" * 63] * 16  # allowed: 4,048 bytes, and ten characters for each as a log shows it
+MANY = 260
+LONGEST_LINE = 5_000
+
+
+@pytest.fixture
+def stage(make_server: MakeServer) -> Stage:
+    return Stage(make_server())  # what others have caused counts, too
+
+
+def check_sparing(told: str, kind: str, most: int) -> None:
+    """At most so many lines of that kind, each of them short, and all the others counted in one."""
+    lines = told.splitlines()
+    assert max(len(line.encode()) for line in lines) <= LONGEST_LINE
+    refusals = [line for line in lines if kind in line]
+    assert 100 <= len(refusals) <= most
+    assert max(len(line.encode()) for line in refusals) < 1_000
+    assert len(refusals) + sum(map(int, re.findall(r"(\d+) more lines of this kind left out", told))) == MANY
+
+
+@contextlib.contextmanager
+def heard(stage: Stage) -> Iterator[Session]:
+    """A session that is over and logged when this ends."""
+    with stage.session() as session:
+        yield session
+        session.farewell()
+    wait_until(lambda: ": done, " in stage.told().splitlines()[-1])
+
+
+def test_refused_files_with_long_names_leave_the_log_readable(stage: Stage) -> None:
+    with heard(stage) as session:
+        for id in range(1, MANY + 1):
+            session.say(control("PUT", **put_fields(id, [*LONG, "x" * 255], 0)), control("CANCEL", id=id))
+        for id in range(1, MANY + 1):
+            session.expect("REFUSE", id=id, code="name")
+    check_sparing(stage.told(), "refused: ", 210)
+
+
+def test_reconnecting_does_not_reset_the_limit_of_log_lines(stage: Stage) -> None:
+    for _ in range(2):
+        with heard(stage) as session:
+            for id in range(1, 151):
+                session.say(control("PUT", **put_fields(id, [".."], 0)), control("CANCEL", id=id))
+            for id in range(1, 151):
+                session.expect("REFUSE", id=id)
+    assert stage.told().count("refused: ") <= 210
+    assert "more lines of this kind left out" in stage.told().splitlines()[-2]
+
+
+def test_requests_that_are_refused_leave_the_log_readable(stage: Stage) -> None:
+    with stage.session() as session:
+        for id in range(1, MANY + 1):
+            session.say(control("GET", id=id, path=[*LONG, "x" * 255], more=id < MANY))
+        for id in range(1, MANY + 1):
+            session.expect("REFUSE", id=id, code="name")
+        session.expect("BYE")
+        session.say(message("BYE"))
+    wait_until(lambda: ": done, " in stage.told().splitlines()[-1])
+    check_sparing(stage.told(), "not given: ", 210)
+
+
+def test_stored_file_with_the_longest_name_is_one_short_line_with_its_digest(stage: Stage) -> None:
+    with heard(stage) as session:
+        receipt = session.send(1, LONG, b"content")
+    lines = [line for line in stage.told().splitlines() if ": stored " in line]
+    assert len(lines) == 1 and len(lines[0].encode()) <= LONGEST_LINE
+    assert lines[0].endswith(f", 7 bytes, SHA-256 {receipt['sha256']}")
+
+
+def giving_what_nobody_asked_for(session: Session) -> None:
+    with contextlib.suppress(Ended):
+        session.hear()
+        for id in range(1, 600):
+            body = body_of(put_fields(id, ["elsewhere", "\u202e" * 80, "y" * 200, str(id)], 1, policy="skip"))
+            session.say(message("PUT", body), data(id, 0, b"x"), session.end(body, b"x"))
+        session.say(message("BYE"))
+        session.hear_all()
+
+
+def test_log_of_a_client_survives_a_server_that_gives_what_nobody_asked_for(tmp_path: Path) -> None:
+    with hostile(served(giving_what_nobody_asked_for)) as impostor:
+        client = Client(impostor.port, tmp_path / "client")
+        client.log.parent.mkdir(parents=True, exist_ok=True)
+        result = client("--retries=0", "--get", "box", f"{tmp_path}/")
+    assert result.status != 0
+    lines = client.log.read_text().splitlines()
+    assert max(len(line.encode()) for line in lines) <= 1_000
+    assert len([line for line in lines if "nobody asked for it" in line]) <= 505
+
+
+def test_client_that_is_refused_everything_logs_some_and_counts_the_others(
+    server: Server, client: Client, folder: Path, box: str
+) -> None:
+    server.path(box).parent.mkdir(exist_ok=True)
+    server.path(box).write_text("a file, so nothing can go below it")
+    for number in range(600):
+        make(folder / f"{number}", 1)
+    result = client(folder, box)
+    assert result.status == 1 and result.err.count("\n") >= 600
+    told = client.log.read_text()
+    refused = [line for line in told.splitlines() if "is a file, not a folder" in line]
+    assert len(refused) <= 505
+    assert "more lines of this kind left out" in told
