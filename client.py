@@ -80,7 +80,7 @@ def _main(arguments: Sequence[str]) -> int:
         return 0
     from transfer.commands import Run  # not before it is known that there is something to do
 
-    return Run(loaded.values, options).run(options.names)
+    return Run(loaded.values, loaded.origins, options).run(options.names)
 
 
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:

@@ -2,14 +2,18 @@
 
 A value is looked for in this order: flag, environment (`SFT_` and the name in capitals), the TOML file, default. The
 file is the one that --config or SFT_CONFIG names, else `~/.config/secure-file-transfer.toml`; never one in the current
-folder. A relative path in the file is relative to the file's folder, a relative default to the folder of the script,
-any other to the current folder.
+folder. One that was named must be there; without a home folder, or with one that is closed to us, there is none. A
+relative path in the file is relative to the file's folder, a relative default to the folder of the script, any other
+to the current folder. The password itself is no setting, but its sources stand in the same order: --password-fd or
+--password-file, SFT_PASSWORD, SFT_PASSWORD_FILE, password_file in the file.
 
 Rules: a value out of its range is an error, never silently another one. A limit of 0 or less is an error, never
 "unlimited". No password is a setting. This room opens the TOML file and nothing else, and prints nothing.
 """
 
 import os
+import stat
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -22,7 +26,11 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 7380
 _SCRIPT_FOLDER = os.path.dirname(os.path.realpath(__file__))
-_DEFAULT_FILE = "~/.config/secure-file-transfer.toml"
+_DEFAULT_FILE = ".config/secure-file-transfer.toml"
+_STATE_FOLDER = "secure-file-transfer"
+_LARGEST_FILE = 1 << 20
+_OFF = "off"
+_PASSWORD_FD, _PASSWORD_VARIABLE = "password_fd", "SFT_PASSWORD"
 _TYPES = "string, whole number or true/false"
 
 
@@ -37,7 +45,38 @@ def _path(value: object) -> "Path":
 
     if not _text(value):
         raise ValueError("is empty")
-    return Path(os.path.expanduser(_text(value)))
+    return Path(_expand(_text(value)))
+
+
+def _expand(path: str) -> str:
+    """`path`, with a home folder in place of `~`. Raises ValueError when there is no such home."""
+    if not path.startswith("~"):
+        return path
+    user, _, below = path[1:].replace(os.sep, "/").partition("/")
+    place = _home() if not user else os.path.expanduser("~" + user)
+    if place is None or not os.path.isabs(place):
+        whose = f"of a user {user}" if user else "here (HOME)"
+        raise ValueError(f"begins with ~, and no home folder {whose} is known; a name may be written ./~")
+    return os.path.join(place, below)
+
+
+def _home() -> str | None:
+    """The user's home folder; None when neither HOME nor the system names one."""
+    if os.name == "posix" and not os.path.isabs(os.environ.get("HOME", os.sep)):
+        return None  # it would be somewhere below the current folder
+    place = os.path.expanduser("~")
+    return place if os.path.isabs(place) else None
+
+
+def _absolute(path: str) -> str:
+    """`path` from the current folder on. Raises UsageError when there is none any more."""
+    try:
+        return os.path.abspath(path)
+    except OSError as problem:
+        raise UsageError(
+            f"{path} is relative, and the current folder can't be found ({problem.strerror})",
+            "Change into another folder",
+        ) from None
 
 
 def _whole(least: int, most: int) -> Callable[[object], int]:
@@ -82,20 +121,51 @@ def _mode(value: object) -> int:
 
 
 class Setting(NamedTuple):
-    """One setting: its default as the file would have it (None: it has none), how it is read, and what help says."""
+    """One setting: its default as the file would have it (None: it has none), how it is read, and what help says.
+
+    `nothing` is the text that stands for None, where that may be the value. A default may be a function that finds it.
+    """
 
     default: Any
     parse: Callable[[object], Any]
     words: str
     value_name: str
+    nothing: str | None
 
 
-def _setting(default: Any, parse: Callable[[object], Any], words: str, name: str = "VALUE") -> Any:
-    return Setting(default, parse, words, name)
+def _setting(
+    default: Any, parse: Callable[[object], Any], words: str, name: str = "VALUE", nothing: str | None = None
+) -> Any:
+    return Setting(default, parse, words, name, "" if default is None else nothing)
 
 
 def _beside(name: str) -> str:
     return os.path.join(_SCRIPT_FOLDER, name)
+
+
+def _client_log() -> str:
+    """Beside the script where that can be written by this user, else below the user's state folder, if there is one."""
+    beside = _beside("client.log")
+    if _can_be_written(beside):
+        return beside
+    state = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        home = _home()
+        if home is None:
+            return _OFF
+        state = os.path.join(home, ".local", "state")
+    return os.path.join(state, _STATE_FOLDER, "client.log")
+
+
+def _can_be_written(path: str) -> bool:
+    """Whether a log can be there: its folder takes new files, and what is there already is ours."""
+    if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+        return False
+    try:
+        found = os.lstat(path)
+    except OSError as problem:
+        return isinstance(problem, FileNotFoundError)
+    return stat.S_ISREG(found.st_mode) and (not hasattr(os, "geteuid") or found.st_uid == os.geteuid())
 
 
 class _Settings:
@@ -130,7 +200,7 @@ class ClientSettings(_Settings):
     retries: int = _setting(24, _whole(0, 1_000_000), "new connections in a row, without progress, after one broke (24: ten minutes)", "COUNT")
     limit: int | None = _setting(None, parse_size, "bytes per second at most, such as 5M", "RATE")
     connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
-    client_log: "Path" = _setting(_beside("client.log"), _path, "the client's log", "FILE")
+    client_log: "Path | None" = _setting(_client_log, _path, "the client's log (off: none)", "FILE", _OFF)
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
     # fmt: on
 
@@ -175,18 +245,18 @@ class Loaded(Generic[Shape]):
     def lines(self) -> list[str]:
         """What --show-config prints: name, value and origin, one line each."""
         table = settings_of(type(self.values))
-        shown = {name: _show(getattr(self.values, name), table[name].parse) for name in self.origins}
+        shown = {name: _show(getattr(self.values, name), table[name]) for name in self.origins}
         wide = max(len(name) for name in shown), max(len(value) for value in shown.values())
         return [
             f"{name:<{wide[0]}} = {value:<{wide[1]}}  # {self.origins[name]}".rstrip() for name, value in shown.items()
         ]
 
 
-def _show(value: Any, parse: Callable[[object], Any]) -> str:
+def _show(value: Any, setting: Setting) -> str:
     """The value as the TOML file would have it."""
     if value is None:
-        return '""'
-    if parse is parse_size:
+        return f'"{setting.nothing or ""}"'
+    if setting.parse is parse_size:
         return f'"{exact_size(value)}"'
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -234,32 +304,57 @@ def load(
         elif name in from_file:
             given, origin = from_file[name], str(place)
         else:
-            given, origin = each.default, "default"
+            given, origin = each.default() if callable(each.default) else each.default, "default"
         try:
-            value = None if each.default is None and given in ("", None) else each.parse(given)
+            value = None if given is None or given == each.nothing else each.parse(given)
         except ValueError as problem:
             raise UsageError(f"{name} from {origin} {problem}", f"It means: {each.words}") from None
         if isinstance(value, Path) and str(value) != "-":
             base = place.parent if place and origin == str(place) else Path()
-            value = Path(os.path.abspath(base / value))
+            value = Path(_absolute(str(base / value)))
+        if name == "password_file" and (nearer := _nearer_password(origin, flags, environment)):
+            value, origin = None, nearer
         values[name], origins[name] = value, origin
     return Loaded(shape(**values), origins)
 
 
-def _read_file(file: str, environment: Mapping[str, str]) -> "tuple[dict[str, object], Path | None]":
-    """The TOML file's settings and its place; nothing when there is none and nobody named one."""
+def _nearer_password(origin: str, flags: Mapping[str, str | None], environment: Mapping[str, str]) -> str:
+    """What gives the password instead of the password file, being nearer to the command; empty for nothing."""
+    if flags.get(_PASSWORD_FD) is not None:
+        return flag_of(_PASSWORD_FD)
+    return _PASSWORD_VARIABLE if not origin.startswith("--") and _PASSWORD_VARIABLE in environment else ""
+
+
+def _place_of_file(named: str, origin: str) -> "Path | None":
+    """Where the settings file is; None when nobody named one, and there is no home folder to look in."""
     from pathlib import Path
 
-    named = file or environment.get("SFT_CONFIG", "")
-    place = Path(os.path.abspath(os.path.expanduser(named or _DEFAULT_FILE)))
+    home = _home()
+    if not named:
+        return None if home is None else Path(home, _DEFAULT_FILE)
     try:
-        content = place.read_bytes()
-    except FileNotFoundError:
-        if not named:
-            return {}, None
-        raise UsageError(f"there is no settings file {place}", "Check --config and SFT_CONFIG") from None
+        return Path(_absolute(_expand(named)))
+    except ValueError as problem:
+        raise UsageError(f"the settings file {named} from {origin} {problem}", "Name one that exists") from None
+
+
+def _read_file(file: str, environment: Mapping[str, str]) -> "tuple[dict[str, object], Path | None]":
+    """The TOML file's settings and its place; nothing when there is none and nobody named one."""
+    named = file or environment.get("SFT_CONFIG", "")
+    place = _place_of_file(named, "--config" if file else "SFT_CONFIG")
+    if place is None:
+        return {}, None
+    try:
+        with place.open("rb") as opened:
+            content = opened.read(_LARGEST_FILE + 1)
     except OSError as problem:
+        if not named and not os.path.lexists(place):
+            return {}, None  # nor is there one behind a folder that is missing, or closed to us
+        if isinstance(problem, FileNotFoundError):
+            raise UsageError(f"there is no settings file {place}", "Check --config and SFT_CONFIG") from None
         raise UsageError(f"can't read the settings file {place} ({problem.strerror})", "Mend or move it") from None
+    if len(content) > _LARGEST_FILE:
+        raise UsageError(f"{place} is too large for a settings file", "Check --config and SFT_CONFIG")
     import tomllib  # only now: most runs have no file
 
     try:

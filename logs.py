@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from disk.private import open_private
@@ -55,10 +56,10 @@ class _PrivateFile(logging.Handler):
     The library's own does the same, but loads for it what sends logs over networks: 6 ms of every start.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError, UsageError."""
+    def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
+        """`complain` has one line when it can't be written any more. Raises OSError, UsageError."""
         super().__init__()
-        self._path, self._complained = path, False
+        self._path, self._complain, self._complained = path, complain, False
         self.stream: io.FileIO | None = self._open()
 
     def _open(self) -> io.FileIO:
@@ -84,7 +85,7 @@ class _PrivateFile(logging.Handler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not self._complained:
             self._complained = True
-            warn(f"can't write to {self._path}: {sys.exc_info()[1]}")
+            self._complain(f"can't write to {self._path}: {sys.exc_info()[1]}")
 
     def _close_file(self) -> None:
         file, self.stream = self.stream, None
@@ -96,19 +97,27 @@ class _PrivateFile(logging.Handler):
         super().close()
 
 
-def open_log(name: str, path: Path, level: str) -> logging.Logger:
-    """The log of one program, rotated at 5 MB. Raises UsageError when its file can't be used."""
+def open_log(
+    name: str, path: Path, level: str, makes_folder: bool = False, complain: Callable[[str], None] = warn
+) -> logging.Logger:
+    """The log of one program, rotated at 5 MB. Raises UsageError when its file can't be used.
+
+    With `makes_folder` a missing folder is made, closed to others. `complain` has one line when writing fails later.
+    """
     log = logging.getLogger(name)
     log.setLevel(level.upper())
     log.propagate = False
     try:
-        handler = _PrivateFile(path)
+        if makes_folder:
+            os.makedirs(path.parent, 0o700, exist_ok=True)
+        handler = _PrivateFile(path, complain)
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise UsageError(f"can't write the log {path} ({reason})", "Name another file, or mend its folder") from None
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
     for old in log.handlers[:]:
         log.removeHandler(old)
+        old.close()
     log.addHandler(handler)
     return log
 

@@ -17,7 +17,7 @@ from disk.allowance import Ledgers
 from disk.ledger import Amount
 from disk.storage import Rules, Storage
 from errors import Refused, UsageError
-from report import note, say
+from report import note, say, warn
 from sizes import amount, counted, exact_size, parse_size
 from wire.handshake import password_scalars
 from wire.pake import Registration
@@ -125,7 +125,7 @@ def _register(accounts: Accounts, name: str, password: str) -> Registration:
 def _new_password(name: str, options: argparse.Namespace) -> str:
     if options.new_password_file is None:
         return ask_new_password(name)
-    password = read_password_file(options.new_password_file)
+    password = read_password_file(options.new_password_file, warn)
     check_strength(password, name)
     return password
 

@@ -7,9 +7,10 @@ terminal only that it can be asked; which source is used, its caller decides.
 """
 
 import os
+import stat
 import unicodedata
 from base64 import b32encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from accounts.terminal import ask_on_terminal, read_line
 from crypto_utils import Random, random_bytes
@@ -51,18 +52,29 @@ def ask_new_password(name: str) -> str:
     return password
 
 
-def read_password_file(path: str | os.PathLike[str]) -> str:
-    """The first line of a file, of standard input for `-`. Raises UsageError."""
+def read_password_file(path: str | os.PathLike[str], warn: Callable[[str], None] = lambda _: None) -> str:
+    """The first line of a file, of standard input for `-`. Raises UsageError.
+
+    `warn` has one line when everybody on this machine may read the file.
+    """
     if os.fspath(path) == "-":
         return _from_descriptor(0, "standard input")
     what = f"the password file {os.fspath(path)}"
     try:
         with open(path, "rb", buffering=0) as file:
+            if _is_open_to_all(os.fstat(file.fileno())):
+                warn(f"{what} can be read by every user of this machine. Close it with: chmod 600 {os.fspath(path)}")
             return _from_descriptor(file.fileno(), what)
     except OSError as error:
         raise UsageError(f"can't read {what} ({error.strerror})", "Check the path given with --password-file") from None
     except ValueError:
         raise UsageError("the name of the password file can't be one", "Check --password-file") from None
+
+
+def _is_open_to_all(found: os.stat_result) -> bool:
+    return (
+        hasattr(os, "geteuid") and stat.S_ISREG(found.st_mode) and bool(found.st_mode & (stat.S_IROTH | stat.S_IWOTH))
+    )
 
 
 def read_password_fd(descriptor: int) -> str:

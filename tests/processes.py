@@ -374,6 +374,7 @@ class Client:
         self._folder, self._user, self._password = folder, user, password
         self.log = folder / "client.log"
         self._secret = folder / f"password of {user}"
+        self._secret.touch(0o600)
         self._secret.write_text(password + "\n")
         self.settings = ["--host=127.0.0.1", f"--port={port}", f"--client-log={self.log}"]
         self.flags = [*self.settings, f"--user={user}", f"--password-file={self._secret}"]

@@ -6,10 +6,11 @@ before; a refused login never is. A job is done when for everything that was nam
 from where `accounts/passwords.py` says. It knows no socket and opens no file but the log.
 """
 
+import glob
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from wire.pace import Pace
 
 _MEMORY = 64 << 20
+_MOST_DIGITS = 9
 _LONGEST_PAUSE = 30
 _BUSY_PAUSE = 2.0
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
@@ -56,16 +58,19 @@ class Settings(Protocol):
     retries: int
     limit: int | None
     connect_timeout: int
-    client_log: Path
+    client_log: Path | None
     log_level: str
 
 
 class Run:
     """One run of the client: its one job, over as many connections as it takes."""
 
-    def __init__(self, settings: Settings, options: "argparse.Namespace") -> None:
-        """`options` are those of the command line that are no settings; see `client.py`. Raises UsageError."""
-        self._settings, self._options = settings, options
+    def __init__(self, settings: Settings, origins: Mapping[str, str], options: "argparse.Namespace") -> None:
+        """`origins` says where each setting comes from, `options` are those of the command line that are no settings.
+
+        Raises UsageError.
+        """
+        self._settings, self._origins, self._options = settings, origins, options
         self._log = self._open_log()
         wants_receipts = options.receipts is not None and not options.dry_run
         receipts = open_receipts(Path(options.receipts)) if wants_receipts else None
@@ -73,11 +78,19 @@ class Run:
         self._account: Account | None = None
 
     def _open_log(self) -> "logging.Logger":
-        try:
-            return open_log("sft.client", self._settings.client_log, self._settings.log_level)
-        except UsageError as problem:
-            warn(f"{problem.cause}; going on without a log")
+        place, level = self._settings.client_log, self._settings.log_level
+        if place is None:
             return no_log("sft.client")
+        try:
+            is_ours = self._origins["client_log"] == "default"
+            return open_log("sft.client", place, level, is_ours, self._warn)
+        except UsageError as problem:
+            self._warn(f"{problem.cause}; going on without a log")
+            return no_log("sft.client")
+
+    def _warn(self, line: str) -> None:
+        if not self._options.quiet:
+            warn(line)
 
     def run(self, names: list[str]) -> int:
         """Do what was asked for; the exit status."""
@@ -108,7 +121,8 @@ class Run:
 
         follow, bits = self._options.follow, self._options.preserve_mode
         place = self._settings.client_log
-        ours = (is_regular(path) for path in (place, *place.parent.glob(place.name + ".*")))
+        own_files = [] if place is None else [place, *place.parent.glob(glob.escape(place.name) + ".*")]
+        ours = (is_regular(path) for path in own_files)
         logs = {identity for identity in ours if identity is not None}
         sending = Sending(self._reporter, self._settings.if_exists, follow, bits, logs)
         sending.plan(sources, target)
@@ -308,13 +322,13 @@ class Run:
         user = self._settings.user or ask_username(_local_user())
         check_username(user)
         if self._options.password_fd is not None:
-            if not self._options.password_fd.isdecimal():
-                raise UsageError("--password-fd takes the number of an open descriptor", "Such as 3, with 3<FILE")
-            password = read_password_fd(int(self._options.password_fd))
+            password = read_password_fd(_descriptor(self._options.password_fd))
         elif self._settings.password_file is not None:
             if str(self._settings.password_file) == "-" and "-" in self._options.names[:-1]:
                 raise UsageError("standard input can't be both the password and what is sent", "Use --password-fd")
-            password = read_password_file(self._settings.password_file)
+            password = read_password_file(
+                self._settings.password_file, lambda line: self._reporter.note(f"warning: {line}")
+            )
         else:
             password = read_password_variable(os.environ) or ask_password(
                 f"Password of {user} on {self._settings.host}: "
@@ -367,6 +381,13 @@ class Run:
         if isinstance(problem, PeerStopped) and problem.code not in (Code.STOPPING, Code.FULL):
             return False
         return tries <= self._settings.retries and not problem.final
+
+
+def _descriptor(text: str) -> int:
+    """The number of a descriptor. Raises UsageError."""
+    if not text.isascii() or not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise UsageError("--password-fd takes the number of an open descriptor", "Such as 3, with 3<FILE")
+    return int(text)
 
 
 def _local_user() -> str:
