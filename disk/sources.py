@@ -1,19 +1,18 @@
-"""What is sent: finding it, opening it, reading it, noticing that it changed.
+"""What is sent: reading it, and noticing that it changed.
 
-Rules: only regular files and folders are sent; links are skipped unless they shall be followed, a FIFO or device is
-told and skipped before it can block. A file is sent as it was when it was opened: when its size or time differs
-afterwards, the transfer of that file fails instead of mixing two states. Standard input is read as it comes, once.
+Rules: only regular files are sent, and standard input; a FIFO or device is an error before it can block. A file is sent
+as it was when it was opened: when its size or time differs afterwards, the transfer of that file fails instead of
+mixing two states. Standard input is read as it comes, once.
 """
 
 import os
 import stat
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from errors import SourceError
 
 PERMISSIONS = 0o777
-_OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
+OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
 
 
 class Source(Protocol):
@@ -58,7 +57,7 @@ class FileSource:
         """Raises SourceError: not there, a folder, not readable, no regular file."""
         try:
             # O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
-            return cls(path, os.open(path, _OPEN_FLAGS))
+            return cls(path, os.open(path, OPEN_FLAGS))
         except OSError as problem:
             raise unreadable(path, problem) from None
 
@@ -153,62 +152,3 @@ def unreadable(name: str, problem: OSError) -> SourceError:
     if isinstance(problem, PermissionError):
         return SourceError(f"{name} can't be read: permission denied", "Ask for the right to read it", name)
     return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on", name)
-
-
-# --- finding what is to be sent ---------------------------------------------------------------------------------------
-
-
-class Found(NamedTuple):
-    """A file or folder below a named source; `parts` is its path below that source, empty for the source itself.
-
-    `identity`: its device and inode.
-    """
-
-    path: str
-    parts: tuple[str, ...]
-    is_folder: bool
-    size: int
-    mtime: int
-    mode: int
-    identity: tuple[int, int]
-
-
-class Skipped(NamedTuple):
-    """Something that is not sent, and why; it counts as no failure."""
-
-    path: str
-    why: str
-    is_source: bool = False
-
-
-def walk(root: str, follow: bool) -> Iterator[Found | Skipped | SourceError]:
-    """What lies at and below `root`, folders before their content, names in order.
-
-    `root` itself may be a link. Below it links are skipped, or with `follow` replaced by what they lead to.
-    """
-    pending: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(root, (), frozenset())]
-    while pending:
-        path, parts, above = pending.pop()
-        try:
-            state = os.stat(path, follow_symlinks=follow or not parts)
-        except OSError as problem:
-            yield unreadable(path, problem)
-            continue
-        kind, identity = state.st_mode, (state.st_dev, state.st_ino)
-        if stat.S_ISREG(kind):
-            yield Found(path, parts, False, state.st_size, state.st_mtime_ns, kind & PERMISSIONS, identity)
-        elif stat.S_ISLNK(kind):
-            yield Skipped(path, "a symbolic link (--follow sends what it leads to)")
-        elif not stat.S_ISDIR(kind):
-            yield Skipped(path, "no file and no folder", is_source=not parts)
-        elif identity in above:
-            yield Skipped(path, "a link to a folder that it lies in")
-        else:
-            yield Found(path, parts, True, 0, state.st_mtime_ns, kind & PERMISSIONS, identity)
-            try:
-                names = sorted(os.listdir(path), reverse=True)
-            except OSError as problem:
-                yield unreadable(path, problem)
-                continue
-            start, below = "" if path == os.curdir else os.path.join(path, ""), above | {identity}
-            pending += [(start + name, (*parts, name), below) for name in names]

@@ -48,6 +48,7 @@ LEVELS = {
     "disk.storage": 4,
     "disk.local": 5,
     "disk.sources": 2,
+    "disk.tree": 3,
     "disk.stream": 3,
     "accounts.users": 2,
     "accounts.throttle": 2,
@@ -90,6 +91,7 @@ OPENERS = {
     "disk.partials",
     "disk.receipts",
     "disk.sources",
+    "disk.tree",
     "disk.small",
     "disk.stream",
     "accounts.users",
@@ -97,7 +99,7 @@ OPENERS = {
 OWN_FILES = {"config", "logs", "report", "accounts.passwords", "accounts.terminal"}  # ours: no peer names them
 OPEN_NO_FILE = (
     *("Accounts.open", "KemKey(", "self._kem.open", "self._opener.open"),  # they open other things
-    *("FileSource.open", "item.open"),  # they let `disk.sources` open it
+    *("FileSource.open", "item.open", "tree.open", "self._folders.open"),  # they let `disk.tree` open it
 )
 CLIENTS_OWN = {"fetching.base.rmdir"}  # the folder that it has just made
 CRYPTO = {"crypto_utils", "wire.pake"}

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from processes import wait_until
 
-from disk.sources import FileSource, Found, PipeSource, Skipped, changed, unreadable, walk
+from disk.sources import FileSource, PipeSource, changed, unreadable
+from disk.tree import Folders, Found, Skipped, Tree
 from errors import SourceError
 
 
@@ -266,6 +267,15 @@ def test_pipe_that_cannot_be_read_is_told(pipe: tuple[int, int]) -> None:
 
 
 # --- walking ----------------------------------------------------------------------------------------------------------
+
+
+def walk(name: str, follow: bool) -> Iterator[Found | Skipped | SourceError]:
+    """What a walk finds; nothing stays open."""
+    folders = Folders()
+    try:
+        yield from Tree(name, follow, folders).walk()
+    finally:
+        folders.close()
 
 
 def walked(root: Path, follow: bool = False) -> list[str]:

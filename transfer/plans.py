@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from disk.names import LOCAL_PARTIAL_AREA, judge_path
-from disk.sources import FileSource, Found, PipeSource, Skipped, Source, walk
+from disk.sources import PipeSource, Source
+from disk.tree import Folders, Found, Skipped, Tree
 from errors import Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, show_path
 from transfer.items import ALL_BITS, FILE_BITS, Item
@@ -69,7 +70,8 @@ class Sending:
         self.pipe: PipeSource | None = None
         self.is_over = False  # nothing more of it is wanted
         self.is_deep = False  # a source is a folder: there may be more than was found yet
-        self._found: deque[tuple[Found, Iterator[Found | Skipped | SourceError], Parts]] = deque()
+        self._opened = Folders()
+        self._found: deque[tuple[Found, Iterator[Found | Skipped | SourceError], Tree, Parts]] = deque()
 
     def plan(self, sources: list[str], target: str) -> None:
         """Find what is to be sent; when a source is a folder, `look_below` does, which may take its time.
@@ -92,26 +94,27 @@ class Sending:
                 self._add("standard input", place, self._open_pipe)
                 self.total = None
             else:
-                found = walk(str(Path(source)), self._follow)
+                tree = Tree(str(Path(source)), self._follow, self._opened)
+                found = tree.walk()
                 first = next(found)
                 if isinstance(first, Found):
-                    self._found.append((first, found, place))
+                    self._found.append((first, found, tree, place))
                     self.is_deep = self.is_deep or first.is_folder
                 else:
-                    self._take(first, place)
+                    self._take(first, tree, place)
         if not self.is_deep:
             self.look_below()
 
     def look_below(self) -> None:
         """Find everything, in order, from any thread; what is wrong with something in a folder is reported."""
         while self._found:
-            first, below, place = self._found.popleft()
+            first, below, tree, place = self._found.popleft()
             for each in itertools.chain([first], below):
                 if self.is_over:
                     return
-                self._take(each, place)
+                self._take(each, tree, place)
 
-    def _take(self, found: Found | Skipped | SourceError, place: Parts) -> None:
+    def _take(self, found: Found | Skipped | SourceError, tree: Tree, place: Parts) -> None:
         if isinstance(found, Skipped) and found.is_source:
             problem = SourceError(f"{found.path} is {found.why}", "Only files and folders can be sent")
             self._reporter.failed(found.path, problem)
@@ -124,7 +127,7 @@ class Sending:
         elif not found.is_folder and found.parts and found.identity in self._logs:
             self._reporter.skipped(found.path, "this program's own log")
         elif not found.is_folder:
-            if self._add(found.path, (*place, *found.parts), self._opener(found.path)) and self.total is not None:
+            if self._add(found.path, (*place, *found.parts), self._opener(tree, found)) and self.total is not None:
                 self.total += found.size
         elif target := (*place, *found.parts):
             self._add(found.path, target, None, found.mtime, found.mode)
@@ -135,9 +138,11 @@ class Sending:
             raise SourceError("standard input can't be read again", "Start the whole command again")
         return self.pipe
 
-    def _opener(self, path: str) -> Callable[[], Source]:
+    def _opener(self, tree: Tree, found: Found) -> Callable[[], Source]:
+        path, parts = found.path, found.parts
+
         def open_it() -> Source:
-            source = FileSource.open(path)
+            source = tree.open(path, parts)
             if source.identity in self._logs:
                 source.close()
                 raise SourceError(f"{path} is this program's own log", "Name another log with --client-log")
