@@ -72,6 +72,15 @@ def threads_needed() -> Iterator[None]:
         raise
 
 
+def forget_frames(problem: BaseException) -> None:
+    """Drop the tracebacks of an error and of those that it came from, whose frames hold on to what was received."""
+    chain = [problem]
+    for each in chain:
+        each.with_traceback(None)
+        before = (each.__cause__, each.__context__)
+        chain += [other for other in before if other is not None and other not in chain]
+
+
 class LoginRefused(TransferError):
     """The two ends did not prove the same password to each other. Never tried again."""
 

@@ -38,6 +38,7 @@ from accounts.admission import Admission
 from accounts.origin import origin_of
 from accounts.throttle import Throttle
 from accounts.users import Accounts, check_username
+from accounts.watch import Watch
 from command_line import Parser
 from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load
 from disk.folders import allow_descriptors
@@ -256,6 +257,7 @@ class _Server:
 
     def run(self, listeners: list[socket.socket]) -> int:
         """Accept until a signal, then let transfers end. The exit status."""
+        Watch(self.accounts, lambda: [connection for connection, _ in self._running()], self.log).start()
         with selectors.DefaultSelector() as selector:
             for listener in (*listeners, self._wake_in):
                 selector.register(listener, selectors.EVENT_READ)

@@ -24,6 +24,7 @@ from wire.pake import Registration
 
 _DROP_ONLY = frozenset({"put"})
 _NONE = "none"
+_CUT_OFF = "connections that it has are cut off within a second"
 _DIGITS = 19
 
 
@@ -117,6 +118,14 @@ def open_accounts(accounts: Path, report: Callable[[str], None] = lambda _: None
     return Accounts.open(accounts, report)
 
 
+def _named(accounts: Accounts) -> dict[str, Account]:
+    return {account.name: account for account in accounts.all()}
+
+
+def _unknown(name: str) -> UsageError:
+    return UsageError(f"there is no account {name}", "See those that exist: python server.py users")
+
+
 def _register(accounts: Accounts, name: str, password: str) -> Registration:
     user = name.encode()
     return Registration.of(*password_scalars(password, user, accounts.salt(user), accounts.profile))
@@ -170,26 +179,34 @@ def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
 
 def _passwd(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts, name = open_accounts(path), options.name
-    if name not in accounts.names():
-        raise UsageError(f"there is no account {name}", "See those that exist: python server.py users")
-    password = _new_password(name, options)
-    accounts.replace_password(name, _register(accounts, name, password))
-    say(f"changed the password of {name}; connections that it has end at their next file")
+    account = _named(accounts).get(name)
+    if account is None:
+        raise _unknown(name)
+    registration = _register(accounts, name, _new_password(name, options))
+    if registration == account.registration:
+        say(f"that is the password of {name} already; nothing was changed")
+        return
+    accounts.replace_password(name, registration)
+    say(f"changed the password of {name}; {_CUT_OFF}")
 
 
 def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
     open_accounts(path).remove(options.name)
-    say(f"removed {options.name}; what it sent stays in {storage / options.name}")
+    say(f"removed {options.name}; {_CUT_OFF}, and what it sent stays in {storage / options.name}")
 
 
 def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts, name, news = open_accounts(path), options.name, _limits_of(options)
+    before = _named(accounts).get(name)
     if news:
         accounts.change(name, news)
-        say(f"changed the limits of {name}; connections that it has end at their next file")
-    account = next((each for each in accounts.all() if each.name == name), None)
+    account = _named(accounts).get(name)
     if account is None:
-        raise UsageError(f"there is no account {name}", "See those that exist: python server.py users")
+        raise _unknown(name)
+    if news and account == before:
+        say(f"{name} has these limits already; nothing was changed")
+    elif news:
+        say(f"changed the limits of {name}; {_CUT_OFF}")
     for limit in _LIMITS:
         value = getattr(account, limit.field)
         shown = _NONE if value is None else exact_size(value) if limit.is_size else f"{value:,}"
@@ -209,10 +226,10 @@ def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
 
 
 def _recount(path: Path, storage: Path, options: argparse.Namespace) -> None:
-    accounts = open_accounts(path).all()
-    if options.name is not None and options.name not in [account.name for account in accounts]:
-        raise UsageError(f"there is no account {options.name}", "See those that exist: python server.py users")
-    for account in accounts:
+    accounts = _named(open_accounts(path))
+    if options.name is not None and options.name not in accounts:
+        raise _unknown(options.name)
+    for account in accounts.values():
         if options.name in (None, account.name) and has_quota(account):
             say(f"{account.name:<32}  {_used(account, _ledgers(storage).recount)}")
         elif options.name == account.name:

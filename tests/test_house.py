@@ -53,6 +53,7 @@ LEVELS = {
     "accounts.users": 2,
     "accounts.throttle": 2,
     "accounts.admission": 2,
+    "accounts.watch": 3,
     "accounts.terminal": 1,
     "accounts.passwords": 2,
     "wire.channel": 4,

@@ -1,8 +1,8 @@
 """One client at the server, from its first byte to its last: the login, then its one job, then a gentle end.
 
 Rules: nobody is told why a login failed, neither in words nor by what the connection does. The account is looked at
-again before each request; when it was changed or removed, the connection ends. Whatever happens stays within this
-connection: what surprises us goes to the log.
+again after the login and before each request, and by the server's watch all the time; when it was changed or removed,
+the connection ends. Whatever happens stays within this connection: what surprises us goes to the log.
 """
 
 import logging
@@ -39,6 +39,7 @@ from wire.messages import Put, Receipt
 from wire.pace import Paces
 
 _LOGIN_SECONDS = 10
+_LAST_WORD_SECONDS = 0.4  # for the reason to reach the client of a changed account, before its socket is cut
 _ADMITTED_SECONDS = 0.002  # between two looks at the accounts file: of a run of small files not each costs one
 
 _Log = logging.LoggerAdapter[logging.Logger]
@@ -73,6 +74,7 @@ class Connection:
         self._charge: Charge | None = None
         self._account: Account | None = None
         self._admitted_at = -math.inf  # when the account was last looked at
+        self._expelled_at: float | None = None
 
     def run(self) -> None:
         """Log the client in and take its files. Never raises."""
@@ -107,6 +109,22 @@ class Connection:
             self.put_out()
         else:
             channel.stop(Ended(Code.STOPPING))
+
+    @property
+    def account(self) -> Account | None:
+        """The account that the client has logged in to; None before."""
+        return None if self._channel is None else self._account
+
+    def expel(self) -> None:
+        """The account was changed or removed: end it, whatever it does. Called again and again until it has ended."""
+        channel = self._channel
+        if channel is None:
+            self.put_out()
+        elif self._expelled_at is None:
+            self._expelled_at = time.monotonic()
+            channel.cut(Ended(Code.ACCOUNT))
+        elif time.monotonic() - self._expelled_at > _LAST_WORD_SECONDS:
+            channel.fail(Ended(Code.ACCOUNT))
 
     # --- its own thread ---
 
@@ -155,6 +173,7 @@ class Connection:
         try:
             if self._server.stopping.is_set():
                 raise Ended(Code.STOPPING)
+            self._check_account()  # from here on the server's watch sees to it
             most = account.connections or self._server.max_connections_per_user
             if not self.ticket.logged_in(account.name, most):
                 raise Ended(Code.FULL)
@@ -195,8 +214,8 @@ class Connection:
         else:
             self._log.exception("a bug: this connection ended with an unexpected error")
 
-    def _admit(self, right: str) -> None:
-        """Asked before each PUT, GET and LIST: is the account as it was at the login, and has it that right?"""
+    def _check_account(self) -> Account:
+        """The account, as it was at the login and still is. Raises Ended."""
         before = self._account
         now = time.monotonic()
         if before is None or now - self._admitted_at > _ADMITTED_SECONDS:
@@ -204,6 +223,11 @@ class Connection:
             if before is None or (found is not before and found != before):
                 raise Ended(Code.ACCOUNT)
             self._admitted_at = now
+        return before
+
+    def _admit(self, right: str) -> None:
+        """Asked before each PUT, GET and LIST: is the account as it was at the login, and has it that right?"""
+        before = self._check_account()
         if self._server.stopping.is_set():
             raise Refused(Code.STOPPING)
         if right not in before.rights:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 
 from crypto_utils import TAG_SIZE, RecordCipher
-from errors import Code, ConnectionTrouble, PeerStopped, ProtocolViolation, TransferError
+from errors import Code, ConnectionTrouble, PeerStopped, ProtocolViolation, TransferError, forget_frames
 from wire.engine import Engine
 from wire.link import lost
 from wire.messages import (
@@ -94,6 +94,7 @@ class Channel:
         self._to_read = threading.Condition(self._lock)  # the reader: there is room for another record
         self._error: BaseException | None = None  # what every caller gets
         self._broken = False  # nothing can be sent or received any more
+        self._is_cut = False  # what has arrived is not wanted any more
         # sending
         self._out = engine.lease()
         self._current: bytearray | None = None
@@ -161,6 +162,11 @@ class Channel:
         for lease in (self._out, self._in):
             self._engine.budget.end(lease)
 
+    def cut(self, problem: BaseException) -> None:
+        """Like `stop`, and what has arrived already is not looked at any more."""
+        self._is_cut = True
+        self.stop(problem)
+
     def _wake_all(self) -> None:
         """With the lock held: something has ended."""
         for condition in (self._to_write, self._to_take, self._to_read):
@@ -196,7 +202,7 @@ class Channel:
         self._give_back_all()
         self._sock.close()
         if self._error is not None:
-            _forget_frames(self._error)
+            forget_frames(self._error)
 
     def _give_back_all(self) -> None:
         with self._lock:
@@ -422,7 +428,7 @@ class Channel:
         """
         while True:
             self._consumer = threading.get_ident()
-            if not self._arrived:
+            if not self._arrived and not self._is_cut:
                 yield None
             self._consumer = 0
             self.hurry()
@@ -432,6 +438,8 @@ class Channel:
                 self._have_done(self._open, record)
                 said_bye = False
                 for kind, body in split_record(record.text()):
+                    if self._is_cut:
+                        self.check()
                     if said_bye:
                         raise ProtocolViolation("a message behind BYE")
                     message = decode_message(kind, body)
@@ -479,15 +487,6 @@ class Channel:
         """Nothing more comes from this end."""
         self.flush()
         self.post(BYE_MESSAGE)
-
-
-def _forget_frames(problem: BaseException) -> None:
-    """Of this error and of those that it came from: they hold on to what was received."""
-    chain = [problem]
-    for each in chain:
-        each.with_traceback(None)
-        before = (each.__cause__, each.__context__)
-        chain += [other for other in before if other is not None and other not in chain]
 
 
 def _limit_silence(sock: socket.socket) -> None:
