@@ -6,10 +6,11 @@
 
 Rules: a try is checked against all three and charged to all three in one step, before anything is computed from the
 password's remains; what is refused is not charged. Success gives back its own charge, once, and resets nothing else.
-What nobody was charged for during a day is forgotten; when the tables are full, the least recently charged goes first.
-What counts for a user who has an account is never pushed out, however many names are invented. An exception is a
-refusal. A source is an IPv4 address or an IPv6 /64. This room knows no password, no socket and no account, and its
-clock is an argument. Each process counts for itself.
+What nobody was charged for during a day is forgotten. When a table is full, a new entry takes over the one with the
+fewest charges, charges and wait included ("space-saving"): so nothing is ever counted as less than it was, a flood of
+invented names gives nobody fresh tries, and what is punished is taken over last. It never asks who has an account, so
+known and unknown names meet the same. An exception is a refusal. A source is an IPv4 address or an IPv6 /64. It
+knows no password, no socket and no account, and its clock is an argument. Each process counts for itself.
 """
 
 import threading
@@ -27,16 +28,14 @@ _DAY_HOURS = 24
 class _Tries:
     """The charges of one (user, source) or one source that were not given back, and when the next is allowed."""
 
-    __slots__ = ("charged_at", "count", "newest", "not_before")
+    __slots__ = ("charged_at", "count", "key", "newest", "not_before")
 
     def __init__(self) -> None:
+        self.key: Hashable = None
         self.count = 0
         self.charged_at = 0.0
         self.not_before = 0.0
         self.newest: object = None
-
-    def idle_since(self) -> float:
-        return self.charged_at
 
     def allows(self, limit: int, now: float) -> bool:
         return self.count < limit or now >= self.not_before
@@ -56,26 +55,27 @@ class _Tries:
         return give_back
 
 
-class _User:
-    """The charges of one user over all sources, by the hour, and the sources that have logged in as that user."""
+class _Day:
+    """The charges of one user over all sources, by the hour."""
 
-    __slots__ = ("charged_at", "homes", "hours", "late_at", "newest")
+    __slots__ = ("charged_at", "hours", "key", "late_at", "newest")
 
     def __init__(self) -> None:
+        self.key: Hashable = None
         self.hours: dict[int, int] = {}
         self.late_at = 0.0
         self.newest: object = None
-        self.homes: OrderedDict[bytes, None] = OrderedDict()
         self.charged_at = 0.0
 
-    def idle_since(self) -> float:
-        return self.charged_at
+    @property
+    def count(self) -> int:
+        return sum(self.hours.values())
 
     def is_late(self, limit: int, now: float) -> bool:
         """Whether the day's charges are used up. The day is the hour that runs and the 24 before it."""
         oldest = int(now // _HOUR) - _DAY_HOURS
         self.hours = {hour: count for hour, count in self.hours.items() if hour >= oldest}
-        return sum(self.hours.values()) >= limit
+        return self.count >= limit
 
     def charge(self, now: float, late: bool) -> Callable[[], None]:
         """Count one try; a late one is the only one of this hour. Returns what gives it back."""
@@ -96,40 +96,73 @@ class _User:
 
 
 class _Counts(Protocol):
-    def idle_since(self) -> float: ...
+    key: Hashable  # under which the table holds it
+    charged_at: float
+
+    @property
+    def count(self) -> int: ...
 
 
 _Entry = TypeVar("_Entry", bound=_Counts)
 
 
 class _Table(Generic[_Entry]):
-    """At most `capacity` entries, the most recently charged ones."""
+    """At most `capacity` entries, those with the most charges."""
 
     def __init__(self, make: Callable[[], _Entry], capacity: int, forget_after: float) -> None:
         self._make, self._capacity, self._forget_after = make, capacity, forget_after
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # the least recently charged first
+        self._by_count: dict[int, OrderedDict[Hashable, None]] = {}  # the same, for each number of charges
+        self._counts: dict[Hashable, int] = {}  # under which of them each stands
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def look(self, key: Hashable, now: float) -> _Entry:
-        """The entry of that key; when there is none, or it is forgotten, a fresh one that the table does not hold."""
+        """The entry that counts for that key: its own, or a fresh one, or in a full table the one to be taken over."""
+        while self._entries and self._is_idle(first := next(iter(self._entries.values())), now):
+            self._remove(first.key)
         entry = self._entries.get(key)
-        return self._make() if entry is None or self._idle(entry, now) else entry
+        if entry is not None:
+            return self._make() if self._is_idle(entry, now) else entry
+        if len(self._entries) < self._capacity:
+            return self._make()
+        return self._entries[next(iter(self._by_count[min(self._by_count)]))]
 
-    def keep(self, key: Hashable, entry: _Entry, now: float) -> None:
-        """Hold the entry, just charged, as the last one to be pushed out."""
+    def keep(self, key: Hashable, entry: _Entry) -> None:
+        """Hold the entry that was looked up for that key, and has just been charged."""
+        self._remove(key)
+        self._remove(entry.key)  # when it is taken over
+        entry.key = key
         self._entries[key] = entry
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._capacity or self._idle(next(iter(self._entries.values())), now):
-            self._entries.popitem(last=False)
+        self._place(entry)
 
-    def drop(self, key: Hashable, entry: _Entry) -> None:
-        if self._entries.get(key) is entry:
+    def gave_back(self, entry: _Entry) -> None:
+        """A charge of that entry was given back. One without charges says nothing: honest use leaves nothing here."""
+        if self._entries.get(entry.key) is entry:
+            self._forget_place(entry.key)
+            if entry.count:
+                self._place(entry)
+            else:
+                del self._entries[entry.key]
+
+    def _place(self, entry: _Entry) -> None:
+        self._counts[entry.key] = entry.count
+        self._by_count.setdefault(entry.count, OrderedDict())[entry.key] = None
+
+    def _forget_place(self, key: Hashable) -> None:
+        count = self._counts.pop(key)
+        del self._by_count[count][key]
+        if not self._by_count[count]:
+            del self._by_count[count]
+
+    def _remove(self, key: Hashable) -> None:
+        if key in self._entries:
             del self._entries[key]
+            self._forget_place(key)
 
-    def _idle(self, entry: _Entry, now: float) -> bool:
-        return now - entry.idle_since() >= self._forget_after
+    def _is_idle(self, entry: _Entry, now: float) -> bool:
+        return now - entry.charged_at >= self._forget_after
 
 
 class Charge:
@@ -168,20 +201,20 @@ class Throttle:
         self._lock = threading.Lock()
         self._pairs = _Table(_Tries, capacity, forget_after)
         self._sources = _Table(_Tries, capacity, forget_after)
-        # An hour more, because a day's charges are counted by the hour: else a name could be told from an account's.
-        self._strangers = _Table(_User, capacity, forget_after + _HOUR)
-        # As many as there are accounts: nobody else can make one of these.
-        self._known: dict[bytes, _User] = {}
+        # An hour more, because a day's charges are counted by the hour.
+        self._users = _Table(_Day, capacity, forget_after + _HOUR)
+        # The sources that have logged in, for each user who has: as many as there are accounts.
+        self._homes: dict[bytes, OrderedDict[bytes, None]] = {}
 
     def __len__(self) -> int:
         """How many entries the bounded tables hold."""
-        return len(self._pairs) + len(self._sources) + len(self._strangers)
+        return len(self._pairs) + len(self._sources) + len(self._users)
 
-    def charge(self, user: bytes, source: str, known: bool) -> Charge | None:
-        """Check and charge one try, in one step; None when it is refused. `known` says that `user` has an account."""
+    def charge(self, user: bytes, source: str) -> Charge | None:
+        """Check and charge one try, in one step; None when it is refused."""
         try:
             with self._lock:
-                return self._charge(user, origin_of(source), known, self._clock())
+                return self._charge(user, origin_of(source), self._clock())
         except Exception:
             # Whatever went wrong here, an attacker may have led to it: it must not open the door.
             return None
@@ -193,11 +226,11 @@ class Throttle:
             if give_back is not None:
                 give_back()
 
-    def _charge(self, user: bytes, place: bytes, known: bool, now: float) -> Charge | None:
-        whole = self._known.get(user, _User()) if known else self._strangers.look(user, now)
+    def _charge(self, user: bytes, place: bytes, now: float) -> Charge | None:
+        day = self._users.look(user, now)
         pair, origin = self._pairs.look((user, place), now), self._sources.look(place, now)
-        late = place not in whole.homes and whole.is_late(self._per_user, now)
-        if late and now < whole.late_at:
+        late = place not in self._homes.get(user, ()) and day.is_late(self._per_user, now)
+        if late and now < day.late_at:
             return None
         if not pair.allows(self._per_pair, now) or not origin.allows(self._per_source, now):
             return None
@@ -205,27 +238,23 @@ class Throttle:
         refunds = (
             pair.charge(now, self._wait(pair.count + 1 - self._per_pair)),
             origin.charge(now, self._wait(origin.count + 1 - self._per_source)),
-            whole.charge(now, late),
+            day.charge(now, late),
         )
-        self._pairs.keep((user, place), pair, now)
-        self._sources.keep(place, origin, now)
-        if known:
-            self._known[user] = whole
-        else:
-            self._strangers.keep(user, whole, now)
+        self._pairs.keep((user, place), pair)
+        self._sources.keep(place, origin)
+        self._users.keep(user, day)
 
         def give_back() -> None:
             for refund in refunds:
                 refund()
-            # An entry without a charge says nothing: honest use leaves nothing in the tables.
-            if not pair.count:
-                self._pairs.drop((user, place), pair)
-            if not origin.count:
-                self._sources.drop(place, origin)
-            whole.homes[place] = None
-            whole.homes.move_to_end(place)
-            while len(whole.homes) > self._homes_per_user:
-                whole.homes.popitem(last=False)
+            self._pairs.gave_back(pair)
+            self._sources.gave_back(origin)
+            self._users.gave_back(day)
+            homes = self._homes.setdefault(user, OrderedDict())
+            homes[place] = None
+            homes.move_to_end(place)
+            while len(homes) > self._homes_per_user:
+                homes.popitem(last=False)
 
         return Charge(give_back)
 

@@ -316,7 +316,7 @@ def test_any_tries_are_allowed_or_refused_and_the_tables_stay_bounded(
     allowed: list[Charge] = []
     for user, source, refund, later in run:
         now += later
-        charge = throttle.charge(user, source, user == b"alice")
+        charge = throttle.charge(user, source)
         if charge is None:
             continue
         origin_of(source)  # what is no address is always refused
@@ -332,7 +332,7 @@ def test_any_tries_are_allowed_or_refused_and_the_tables_stay_bounded(
 @given(st.lists(addresses, min_size=1, max_size=30), st.integers(1, 5))
 def test_no_mix_of_sources_gets_more_tries_at_once_than_is_allowed(sources: list[str], most: int) -> None:
     throttle = Throttle(lambda: 1e6, per_user_and_source=most, per_source=2 * most, per_user_a_day=20)
-    given_out = [source for source in sources * 4 if throttle.charge(b"alice", source, True)]
+    given_out = [source for source in sources * 4 if throttle.charge(b"alice", source)]
     for origin in {origin_of(source) for source in sources}:
         assert sum(origin_of(source) == origin for source in given_out) <= most
     assert len(given_out) <= 21

@@ -160,7 +160,7 @@ class Connection:
         return Known(account is not None, accounts.salt(username), registration)
 
     def _charge_for(self, username: bytes) -> bool:
-        self._charge = self._server.throttle.charge(username, self._source, self._account is not None)
+        self._charge = self._server.throttle.charge(username, self._source)
         return self._charge is not None
 
     def _take_files(self, keys: SessionKeys) -> None:
