@@ -1,8 +1,10 @@
 """How many connections there may be: not logged in yet (in all, and from one source), and logged in (and of one user).
 
-Rules: counting and deciding happen in one step under one lock. When the places for logins are taken, the connection
-that has been silent longest, and for a second at least, makes room: someone who connects and says nothing can't keep
-others out. Knows no socket: how a connection is put out it is told, and how a source is named it is told.
+Rules: counting and deciding happen in one step under one lock. When the places for logins are taken, the source that
+has the most of them makes room for one that has fewer, by its newest connection: a few addresses that connect without
+end can't keep others out. Among sources that have as many or more, the connection that has been silent longest, and for
+a second at least, makes room: nor can many that connect and say nothing. It knows no socket: how a connection is put
+out, and how a source is named, it is given.
 """
 
 import threading
@@ -52,8 +54,8 @@ class Admission:
         )
         self.clock = clock
         self._lock = threading.Lock()
-        self._logins: set[Ticket] = set()
-        self._sources: Counter[bytes] = Counter()
+        self._logins: dict[bytes, dict[Ticket, None]] = {}  # by source, the oldest first
+        self._login_count = 0
         self._users: Counter[str] = Counter()
         self._inside = 0
 
@@ -62,31 +64,45 @@ class Admission:
         with self._lock:
             if self._inside >= self._max_connections:
                 return None
-            if self._sources[source] >= self._max_per_source:
-                if not self._make_room([ticket for ticket in self._logins if ticket.source == source]):
+            own = self._logins.get(source, {})
+            if len(own) >= self._max_per_source:
+                if not self._put_out_silent(list(own)):
                     return None
-            elif len(self._logins) >= self._max_logins and not self._make_room(list(self._logins)):
+            elif self._login_count >= self._max_logins and not self._make_room(len(own)):
                 return None
             ticket = Ticket(self, source, put_out)
-            self._logins.add(ticket)
-            self._sources[source] += 1
+            self._logins.setdefault(source, {})[ticket] = None
+            self._login_count += 1
             return ticket
 
-    def _make_room(self, tickets: list[Ticket]) -> bool:
+    def _make_room(self, own: int) -> bool:
+        """For a source that has so many logins already. Returns whether there is room now."""
+        largest = max(self._logins.values(), key=len)
+        if len(largest) > own + 1:  # else the two would push each other out in turn
+            self._put_out(next(reversed(largest)))
+            return True
+        others = (tickets for tickets in self._logins.values() if len(tickets) >= own)
+        return self._put_out_silent([ticket for tickets in others for ticket in tickets])
+
+    def _put_out_silent(self, tickets: list[Ticket]) -> bool:
         oldest = min(tickets, key=lambda ticket: ticket.last_heard)
         if self.clock() - oldest.last_heard < _PATIENCE:
             return False
-        self._forget_login(oldest)
-        oldest.put_out()
+        self._put_out(oldest)
         return True
 
+    def _put_out(self, ticket: Ticket) -> None:
+        self._forget_login(ticket)
+        ticket.put_out()
+
     def _forget_login(self, ticket: Ticket) -> bool:
-        if ticket not in self._logins:
+        tickets = self._logins.get(ticket.source, {})
+        if ticket not in tickets:
             return False
-        self._logins.remove(ticket)
-        self._sources[ticket.source] -= 1
-        if not self._sources[ticket.source]:
-            del self._sources[ticket.source]
+        del tickets[ticket]
+        self._login_count -= 1
+        if not tickets:
+            del self._logins[ticket.source]
         return True
 
     def move(self, ticket: Ticket, user: str, most: int | None) -> bool:

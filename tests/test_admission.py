@@ -153,7 +153,7 @@ def test_sources_that_left_are_forgotten() -> None:
     door = Door(logins=1)
     for number in range(100):
         door.must("x", b"%d" % number).leave()
-    assert not door.admission._sources
+    assert not door.admission._logins
 
 
 @pytest.mark.parametrize("logins", [1, 5, 50])
@@ -189,3 +189,67 @@ def test_logged_in_of_one_user_have_a_limit_that_is_not_another_ones() -> None:
     for ticket in tickets[2:]:
         ticket.leave()
     assert not door.admission._users
+
+
+def test_newest_of_the_largest_source_makes_room_for_a_smaller_one() -> None:
+    door = Door(logins=6, per_source=4)
+    for number in range(4):
+        door.must(f"large {number}", b"large")
+    for number in range(2):
+        door.must(f"small {number}", b"small")
+    door.must("other", b"other")
+    assert door.out == ["large 3"]
+    door.must("another", b"another")
+    assert door.out == ["large 3", "large 2"]
+
+
+def test_large_source_never_puts_out_a_smaller_one() -> None:
+    door = Door(logins=6, per_source=10)
+    door.must("small", b"small")
+    door.clock.now += 5
+    for number in range(5):
+        door.must(f"large {number}", b"large")
+    assert door.enter("large 5", b"large") is None
+    door.clock.now += 5
+    door.must("large 6", b"large")
+    assert door.out == ["large 0"]
+
+
+def test_sources_of_one_size_do_not_push_each_other_out() -> None:
+    door = Door(logins=4, per_source=4)
+    for name in ("a", "b"):
+        for _ in range(2):
+            door.must(name, name.encode())
+    assert door.enter("c", b"a") is None and door.enter("d", b"b") is None
+    door.must("e", b"c")
+    assert len(door.out) == 1
+    assert door.enter("f", b"d") is not None
+    assert door.enter("g", b"e") is None, "each source has one, and none of them is silent for a second"
+
+
+def test_four_sources_that_connect_without_end_turn_no_honest_login_away() -> None:
+    """Each 50 times a second, and silent until the deadline; an honest login takes half a second."""
+    clock = Clock()
+    admission = Admission(256, 128, 48, clock)
+    turned_away, honest, put_out, done = 0, list[tuple[float, Ticket]](), list[str](), 0
+    hostile = list[tuple[float, Ticket]]()
+    for step in range(20 * 200):
+        clock.now += 0.005
+        for until, ticket in [each for each in hostile if each[0] < clock.now]:
+            ticket.leave()
+            hostile.remove((until, ticket))
+        if (entered := admission.enter(b"hostile %d" % (step % 4), lambda: None)) is not None:
+            hostile.append((clock.now + 10, entered))
+        if step % 20 == 0:
+            source = b"honest %d" % (step // 20 % 50)
+            if (entered := admission.enter(source, lambda: put_out.append("honest"))) is None:
+                turned_away += 1
+            else:
+                honest.append((clock.now + 0.5, entered))
+        for until, ticket in [each for each in honest if each[0] < clock.now]:
+            assert ticket.logged_in("alice")
+            ticket.leave()
+            done += 1
+            honest.remove((until, ticket))
+    assert (turned_away, put_out) == (0, [])
+    assert done > 180
