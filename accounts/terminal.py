@@ -3,8 +3,9 @@
 Rules: it talks to the terminal itself, so that standard input stays free for content. A hidden answer is not shown, and
 the terminal is left as it was found, whatever ends the question. Ctrl-C ends it at any moment: Python only looks at a
 signal between two steps of its own, and one that comes after the last look and before a blocking read would wait for
-the next key; so nothing here reads before there is a line, and what is waited for is the line or any signal. It does
-not know what is asked, nor what an answer may be.
+the next key; so nothing here reads before there is a line, and what is waited for is the line or any signal. A signal
+that stops the process (Ctrl-Z) or ends it finds the terminal as it was before the question; when the process goes on,
+what was typed is gone and the question is asked again. It does not know what is asked, nor what an answer may be.
 """
 
 import contextlib
@@ -12,7 +13,9 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 if sys.platform != "win32":
     import termios
@@ -66,17 +69,57 @@ else:
         before = termios.tcgetattr(terminal)
         silent = termios.tcgetattr(terminal)
         silent[_ECHO_FLAGS] &= ~termios.ECHO
-        with _signals() as signalled:
+
+        def show() -> None:
+            if hidden:
+                # What was typed ahead was shown, and the rest of an overlong line would reach the shell: both go.
+                termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
+            os.write(terminal, prompt)
+
+        def leave() -> None:
+            # In the background the terminal is somebody else's; and on the way there it was left already.
+            if hidden and os.tcgetpgrp(terminal) == os.getpgrp():
+                termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+
+        with _signals() as signalled, _leaving(show, leave):
             try:
-                if hidden:
-                    # What was typed ahead was shown, and the rest of an overlong line would reach the shell: both go.
-                    termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
-                os.write(terminal, prompt)
+                show()
                 return read_line(lambda: _piece(terminal, signalled), longest)
             finally:
+                leave()
                 if hidden:
-                    termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
                     os.write(terminal, b"\n")
+
+    _STOPPING = (signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+    @contextlib.contextmanager
+    def _leaving(show: Callable[[], None], leave: Callable[[], None]) -> Iterator[None]:
+        """Call `leave` before a signal stops or ends the process, and `show` when it goes on, whatever stopped it."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            leave()
+            signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCONT, signal.SIG_DFL)  # what follows is the one that shows
+            signal.pthread_kill(threading.get_ident(), number)
+            signal.signal(number, stop)
+            go_on()
+
+        def go_on(number: int = 0, frame: FrameType | None = None) -> None:
+            # In the background this stops, and goes on when the process does: once, so no second call meanwhile.
+            signal.signal(signal.SIGCONT, signal.SIG_DFL)
+            show()
+            signal.signal(signal.SIGCONT, go_on)
+
+        ours = {number: stop for number in _STOPPING if signal.getsignal(number) is signal.SIG_DFL}
+        if signal.getsignal(signal.SIGCONT) is signal.SIG_DFL:
+            ours[signal.SIGCONT] = go_on
+        try:
+            for number, handler in ours.items():
+                signal.signal(number, handler)
+            yield
+        finally:
+            for number in ours:
+                signal.signal(number, signal.SIG_DFL)
 
     @contextlib.contextmanager
     def _signals() -> Iterator[int]:
