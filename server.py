@@ -14,12 +14,14 @@ import gc
 import logging
 import os
 import selectors
+import shlex
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 # isort: off
@@ -59,6 +61,8 @@ _DAY_SECONDS = 24 * 3600
 _CLOSERS = 64
 _LAST_SECONDS = 5
 _ACCEPT_PAUSE = 0.2
+_COMMAND = "python server.py"  # in advice; the flags in use are put behind it
+_REPEATED = ("--config", "--accounts", "--storage")
 _STOP_SECONDS = 1  # for housekeeping, which a daemon thread does
 
 
@@ -73,8 +77,16 @@ def _parser() -> Parser:
     )
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ServerSettings)
     add_file_flags(parser.add_argument_group("more"))
-    commands.add_parsers(parser)
+    for command in commands.add_parsers(parser):  # what says which accounts are meant is taken behind the command, too
+        for flag in _REPEATED:
+            command.add_argument(flag, metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
+
+
+def _own_command(options: argparse.Namespace) -> str:
+    """How to start this program so that it means the same accounts: what an advice has to begin with."""
+    given = [(flag, getattr(options, flag.removeprefix("--"))) for flag in _REPEATED]
+    return shlex.join([*_COMMAND.split(), *(word for flag, value in given if value for word in (flag, value))])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,6 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
+    command = _own_command(options)
+    try:
+        return _do(options, command)
+    except UsageError as problem:
+        raise UsageError(problem.cause, problem.remedy.replace(_COMMAND, command)) from None
+
+
+def _do(options: argparse.Namespace, command: str) -> int:
     loaded = load(ServerSettings, vars(options), os.environ, options.config)
     if options.show_config:
         for line in loaded.lines():
@@ -93,7 +113,7 @@ def _main(options: argparse.Namespace) -> int:
         # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
         gc.freeze()
         gc.set_threshold(10_000, 10, 10)
-        return _serve(loaded)
+        return _serve(loaded, command)
     commands.run(options.command, loaded.values.accounts, loaded.values.storage, options)
     return 0
 
@@ -101,11 +121,12 @@ def _main(options: argparse.Namespace) -> int:
 # --- starting ---------------------------------------------------------------------------------------------------------
 
 
-def _serve(loaded: Loaded[ServerSettings]) -> int:
+def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
+    """Listen and store. On the first start the account is made last: if anything fails before, there is none."""
     settings = loaded.values
-    made = _first_start(settings)
+    is_first = _is_first_start(settings)
+    listeners = _listen(settings)
     log = open_log("sft.server", settings.server_log, settings.log_level)
-    accounts = commands.open_accounts(settings.accounts, log.error)
     rules = Rules(
         settings.portable_names,
         settings.file_mode,
@@ -113,33 +134,58 @@ def _serve(loaded: Loaded[ServerSettings]) -> int:
         free_space=settings.free_space or 0,
         stale=settings.stale_days * _DAY_SECONDS,
     )
+
+    def open_accounts() -> Accounts:
+        return commands.open_accounts(settings.accounts, lambda line: log.error("%s", line.replace(_COMMAND, command)))
+
+    accounts = None if is_first else open_accounts()
     storage = Storage(settings.storage, rules)
     check_area(settings.storage / PARTIAL_AREA)
-    server = _Server(settings, accounts, storage, log)
+    server = _Server(settings, storage, log)
     server.catch_signals()
-    listeners = _listen(settings)
     allow_descriptors()
-    server.housekeeping.start()
     addresses = ", ".join(_shown(listener.getsockname()) for listener in listeners)
     say(f"listening on {addresses}")
     say(f"storing under {settings.storage}")
     say(f"accounts in {settings.accounts}, log in {settings.server_log}")
-    if made is not None:
-        _show_first_account(*made, listeners[0].getsockname()[1])
+    if accounts is None:
+        name = _own_name()
+        _show_first_account(name, commands.first_account(settings.accounts, name), listeners[0].getsockname()[1])
+        accounts = open_accounts()
     elif not accounts.names():
-        note("warning: there are no accounts; run: python server.py adduser NAME")
+        note(f"warning: there are no accounts; run: {command} adduser NAME")
     log.info("listening on %s, storing under %s", addresses, settings.storage)
+    server.start(accounts)
     return server.run(listeners)
 
 
-def _first_start(settings: ServerSettings) -> tuple[str, str] | None:
-    """(username, password) of an account made now, on a terminal's very first start; else None, or UsageError."""
+def _is_first_start(settings: ServerSettings) -> bool:
+    """Whether an account is to be made: on a terminal, where there are neither accounts nor files yet.
+
+    Raises UsageError where there are no accounts otherwise.
+    """
     if Accounts.exists(settings.accounts):
-        return None
-    if settings.storage.exists() or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(f"there are no accounts yet ({settings.accounts})", "Run: python server.py adduser NAME")
-    name = _own_name()
-    return name, commands.first_account(settings.accounts, name)
+        return False
+    if _is_on_terminal() and not _holds_files(settings.storage):
+        return True
+    raise UsageError(f"there are no accounts yet ({settings.accounts})", f"Run: {_COMMAND} adduser NAME")
+
+
+def _is_on_terminal() -> bool:
+    """Whether somebody reads what is printed, and can stop this."""
+    with contextlib.suppress(OSError, ValueError):  # a closed one
+        return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    return False
+
+
+def _holds_files(storage: Path) -> bool:
+    """Whether users have folders there: then their accounts are somewhere else, or were lost."""
+    try:
+        return any(name != PARTIAL_AREA for name in os.listdir(storage))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _own_name() -> str:
@@ -221,8 +267,11 @@ def _listen_on(address: str, port: int) -> socket.socket:
 class _Server:
     """The accepting loop, and what all connections share."""
 
-    def __init__(self, settings: ServerSettings, accounts: Accounts, storage: Storage, log: logging.Logger) -> None:
-        self.settings, self.accounts, self.storage, self.log = settings, accounts, storage, log
+    accounts: Accounts  # from `start` on
+    housekeeping: Housekeeping
+
+    def __init__(self, settings: ServerSettings, storage: Storage, log: logging.Logger) -> None:
+        self.settings, self.storage, self.log = settings, storage, log
         self.throttle = Throttle()
         self.engine = Engine(settings.memory)
         self.paces = Paces()
@@ -233,11 +282,17 @@ class _Server:
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
         self._closers = threading.BoundedSemaphore(_CLOSERS)
-        self.housekeeping = Housekeeping(storage, accounts, log)
         self._often = Sparing(log)
         self._numbers = 0
         self._signals = 0
         self._wake_in, self._wake_out = socket.socketpair()
+
+    def start(self, accounts: Accounts) -> None:
+        """Keep house for these accounts, and watch over them. Raises NoThread."""
+        self.accounts = accounts
+        self.housekeeping = Housekeeping(self.storage, accounts, self.log)
+        self.housekeeping.start()
+        Watch(accounts, lambda: [connection for connection, _ in self._running()], self.log).start()
 
     def catch_signals(self) -> None:
         """From now on SIGINT and SIGTERM stop the accepting; a second one does not wait for anybody."""
@@ -257,7 +312,6 @@ class _Server:
 
     def run(self, listeners: list[socket.socket]) -> int:
         """Accept until a signal, then let transfers end. The exit status."""
-        Watch(self.accounts, lambda: [connection for connection, _ in self._running()], self.log).start()
         with selectors.DefaultSelector() as selector:
             for listener in (*listeners, self._wake_in):
                 selector.register(listener, selectors.EVENT_READ)

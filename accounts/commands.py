@@ -6,6 +6,7 @@ other room of the server ever sees one. A weak one is refused. What was done is 
 
 import argparse
 import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 
 from accounts.passwords import ask_new_password, check_strength, generate_password, read_password_file
 from accounts.users import RIGHTS, Account, Accounts, check_username
-from disk.allowance import Ledgers
+from disk.allowance import NOT_PARTIAL, Ledgers
 from disk.ledger import Amount
-from disk.storage import Rules, Storage
+from disk.storage import PARTIAL_AREA, Rules, Storage
 from errors import Refused, UsageError
 from report import note, say, warn
 from sizes import amount, counted, exact_size, parse_size
@@ -57,8 +58,8 @@ _LIMITS = (
 )
 
 
-def add_parsers(parser: argparse.ArgumentParser) -> None:
-    """The commands, as sub-commands of the server's own."""
+def add_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The commands, as sub-commands of the server's own; the parser of each."""
     commands = parser.add_subparsers(dest="command", title="accounts", metavar="COMMAND")
     add = commands.add_parser("adduser", help="add an account", description="Add an account.", allow_abbrev=False)
     change = commands.add_parser(
@@ -93,10 +94,16 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="may only send; names that are taken get a number",
     )
+    add.add_argument(
+        "--keep-files",
+        action="store_true",
+        help="let it have what an earlier account of that name has left",
+    )
     for each in (add, limits):
         for limit in _LIMITS:
             words = f"{limit.words} ({_NONE}: no limit)"
             each.add_argument(limit.flag, metavar=limit.metavar, dest=f"limit_{limit.field}", help=words)
+    return list(commands.choices.values())
 
 
 def run(command: str, accounts: Path, storage: Path, options: argparse.Namespace) -> None:
@@ -172,9 +179,30 @@ def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
             f"there is an account {name} already", f"To change its password: python server.py passwd {name}"
         )
     limits = _limits_of(options)
+    if not options.keep_files and (left := _left_by(name, storage)) is not None:
+        raise UsageError(
+            f"there are files of an earlier account {name} in {left}",
+            f"Choose another name, or move them away, or let the new account have them: "
+            f"python server.py adduser {name} --keep-files",
+        )
     password = _new_password(name, options)
     _add(Accounts.create(path), name, password, _DROP_ONLY if options.drop_only else frozenset(RIGHTS), limits)
     say(f"added {name}; its files will arrive in {storage / name}")
+
+
+def _left_by(name: str, storage: Path) -> Path | None:
+    """The folder where an earlier account of that name has left something. Raises UsageError when it can't look."""
+    visible, hidden = storage / name, storage / PARTIAL_AREA / name
+    for folder in (visible, hidden):
+        try:
+            found = os.listdir(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as problem:
+            raise UsageError(f"can't look into {folder} ({problem.strerror})", "Check its owner and its mode") from None
+        if any(folder == visible or each not in NOT_PARTIAL for each in found):
+            return folder
+    return None
 
 
 def _passwd(path: Path, storage: Path, options: argparse.Namespace) -> None:

@@ -156,10 +156,10 @@ def test_signal_as_soon_as_the_port_is_told_is_a_clean_stop(make_server: MakeSer
 
 def test_start_with_storage_but_no_accounts_makes_none(tmp_path: Path) -> None:
     server = Server(tmp_path / "moved")
-    server.storage.mkdir()
+    server.path().mkdir(parents=True)
     with Terminal("server.py", *server.settings, "--port=0") as terminal:
         assert terminal.finish() == 2
-    assert "Run: python server.py adduser NAME" in terminal.screen
+    assert "there are no accounts yet" in terminal.screen and " adduser NAME" in terminal.screen
     assert not server.accounts.exists()
 
 
@@ -167,7 +167,7 @@ def test_first_start_without_a_terminal_says_adduser(tmp_path: Path) -> None:
     server = Server(tmp_path / "first")
     result = run("server.py", *server.settings, "--port=0")
     assert (result.status, result.out) == (2, "")
-    assert "Run: python server.py adduser NAME" in one_line(result)
+    assert "Run: python server.py --accounts " in one_line(result) and " adduser NAME" in one_line(result)
     assert not server.accounts.exists() and not server.storage.exists()
 
 

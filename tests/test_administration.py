@@ -1,0 +1,163 @@
+"""The server's first start, its account commands, and advice that can be followed as it stands."""
+
+import shlex
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import RunHere
+from processes import PASSWORD, Result, Server, Terminal, make, run
+
+LISTEN = "--listen=127.0.0.1"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def first_start(server: Server, *flags: str) -> Terminal:
+    return Terminal("server.py", *server.settings, LISTEN, *flags)
+
+
+# --- The first start --------------------------------------------------------------------------------------------------
+
+
+def test_first_start_that_fails_makes_no_account_and_the_next_one_does(tmp_path: Path, taken: int) -> None:
+    server = Server(tmp_path / "first")
+    with first_start(server, f"--port={taken}") as terminal:
+        assert terminal.finish() == 2
+    assert f"can't listen on 127.0.0.1 port {taken}" in terminal.screen
+    assert not server.accounts.exists() and not server.storage.exists() and not server.log.exists()
+    with first_start(server, "--port=0") as terminal:
+        terminal.expect("shown only now")
+        terminal.type("\x03", end="")
+        assert terminal.finish() == 0
+
+
+@pytest.mark.parametrize("trouble", ["log", "storage", "area"])
+def test_no_trouble_of_a_first_start_leaves_an_account(tmp_path: Path, trouble: str) -> None:
+    server = Server(tmp_path / "first")
+    if trouble == "log":
+        server.log.mkdir()
+    elif trouble == "storage":
+        server.storage.write_text("no folder")
+    else:
+        (server.storage / ".partial").mkdir(parents=True)
+        (server.storage / ".partial").chmod(0o777)
+    with first_start(server, "--port=0") as terminal:
+        assert terminal.finish() == 2
+    assert not server.accounts.exists()
+    assert "password   " not in terminal.screen
+
+
+def test_empty_storage_folder_is_no_obstacle_to_a_first_start(tmp_path: Path) -> None:
+    server = Server(tmp_path / "first")
+    (server.storage / ".partial").mkdir(parents=True, mode=0o700)
+    with first_start(server, "--port=0") as terminal:
+        terminal.expect("shown only now")
+        terminal.type("\x03", end="")
+        assert terminal.finish() == 0
+
+
+# --- Advice -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Path:
+    """A settings file that names everything, at a place with a space in it."""
+    folder = tmp_path / "a place"
+    folder.mkdir()
+    file = folder / "settings.toml"
+    file.write_text('storage = "received"\naccounts = "accounts.txt"\nserver_log = "server.log"\nport = 0\n')
+    return file
+
+
+def advised(result: Result) -> list[str]:
+    """The arguments of the command that an error or a warning tells to run."""
+    (line,) = result.err.splitlines()
+    return shlex.split(line[line.index("python server.py") :])[2:]
+
+
+def test_advice_repeats_the_settings_in_use_and_can_be_followed(configured: Path) -> None:
+    started = run("server.py", "--config", configured)
+    assert started.status == 2
+    name = advised(started)
+    assert name == ["--config", str(configured), "adduser", "NAME"]
+    secret = configured.parent / "secret"
+    secret.write_text(PASSWORD)
+    added = run("server.py", *name[:-1], "alice", "--password-file", secret)
+    assert added.status == 0, added
+    assert (configured.parent / "accounts.txt").exists()
+    assert "there are no accounts" not in run("server.py", "--config", configured, "users").err
+    unknown = run("server.py", "passwd", "bob", "--config", configured, "--password-file", secret)
+    assert advised(unknown) == ["--config", str(configured), "users"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["users"],
+        ["passwd", "alice"],
+        ["deluser", "alice"],
+        ["limits", "alice"],
+        ["recount"],
+        [],
+    ],
+    ids=lambda arguments: " ".join(arguments) or "start",
+)
+def test_every_command_without_accounts_names_the_settings_in_use(
+    run_here: RunHere, configured: Path, arguments: list[str]
+) -> None:
+    before = run_here("server.py", "--config", configured, *arguments)
+    assert before.status == 2 and advised(before)[:2] == ["--config", str(configured)]
+    if arguments:
+        assert run_here("server.py", *arguments, "--config", configured) == before
+    flags = [f"--accounts={configured.parent / 'others.txt'}", f"--storage={configured.parent / 'others'}"]
+    by_flags = run_here("server.py", *arguments, *flags)
+    assert advised(by_flags)[:4] == ["--accounts", flags[0].split("=")[1], "--storage", flags[1].split("=")[1]]
+
+
+def test_command_that_is_told_no_settings_names_none(run_here: RunHere, tmp_path: Path) -> None:
+    result = run_here("server.py", "users", cwd=tmp_path)
+    assert "--config" not in result.err
+
+
+# --- An account under an old name -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["bob/old.txt", "bob/folder/old.txt", ".partial/bob/" + "0" * 64])
+def test_account_under_an_old_name_needs_a_word_to_get_the_old_files(
+    run_here: RunHere, tmp_path: Path, place: str
+) -> None:
+    server = Server(tmp_path / "server")
+    old, secret = make(server.storage / place), tmp_path / "secret"
+    secret.write_text(PASSWORD)
+    command = ["adduser", "bob", "--password-file", str(secret)]
+    refused = run_here("server.py", *server.settings, *command)
+    assert refused.status == 2 and not server.accounts.exists()
+    folder = server.storage.joinpath(*Path(place).parts[: 1 + place.startswith(".partial")])
+    assert f"there are files of an earlier account bob in {folder}" in refused.err
+    assert advised(refused)[-3:] == ["adduser", "bob", "--keep-files"]
+    assert run_here("server.py", *server.settings, *command, "--keep-files").status == 0
+    assert old.exists()
+
+
+def test_account_under_a_name_that_left_nothing_is_just_made(run_here: RunHere, tmp_path: Path) -> None:
+    server, secret = Server(tmp_path / "server"), tmp_path / "secret"
+    secret.write_text(PASSWORD)
+    (server.storage / "bob").mkdir(parents=True)
+    make(server.storage / ".partial/bob/receipts")
+    make(server.storage / ".partial/bob/ledger")
+    assert run_here("server.py", *server.settings, "adduser", "bob", "--password-file", secret).status == 0
+
+
+def test_old_files_that_can_not_be_seen_are_not_given_away(run_here: RunHere, tmp_path: Path) -> None:
+    server, secret = Server(tmp_path / "server"), tmp_path / "secret"
+    secret.write_text(PASSWORD)
+    make(server.storage / "bob")  # a file where the folder would be
+    refused = run_here("server.py", *server.settings, "adduser", "bob", "--password-file", secret)
+    assert refused.status == 2 and "can't look into" in refused.err and not server.accounts.exists()
