@@ -75,6 +75,7 @@ class Connection:
         self._account: Account | None = None
         self._admitted_at = -math.inf  # when the account was last looked at
         self._expelled_at: float | None = None
+        self._is_put_out = False  # by this end
 
     def run(self) -> None:
         """Log the client in and take its files. Never raises."""
@@ -95,6 +96,7 @@ class Connection:
 
     def put_out(self) -> None:
         """End a login that makes no progress."""
+        self._is_put_out = True
         cut(self._sock)
 
     def stop_waiting(self) -> None:
@@ -145,13 +147,20 @@ class Connection:
                 return keys
             self._log.warning("login refused: no common version")
         except LoginRefused:
-            name = handshake.username.decode("utf-8", "backslashreplace")
-            reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
-            self._log.warning("login as %s refused: %s", name, reason)
+            self._log_refused(handshake.username)
         except (ConnectionTrouble, IntegrityError) as problem:
-            self._log.warning("no login: %s", problem.cause)
+            # Who has seen by our proof that the password is wrong has nothing more to say: most likely it was that.
+            if self._charge is not None and not self._is_put_out:
+                self._log_refused(handshake.username)
+            else:
+                self._log.warning("no login%s: %s", _shown_as(handshake.username), problem.cause)
         close_gently(self._sock)
         return None
+
+    def _log_refused(self, username: bytes) -> None:
+        """In a form that programs look for (deploy/fail2ban): the address first, which no name can imitate."""
+        reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
+        self._log.warning("login%s refused: %s", _shown_as(username), reason)
 
     def _find(self, username: bytes) -> Known:
         accounts = self._server.accounts
@@ -232,6 +241,11 @@ class Connection:
             raise Refused(Code.STOPPING)
         if right not in before.rights:
             raise Refused(Code.DENIED)
+
+
+def _shown_as(username: bytes) -> str:
+    """` as alice`; nothing while the name is not known."""
+    return f" as {username.decode('utf-8', 'backslashreplace')}" if username else ""
 
 
 class _Taking:
