@@ -26,7 +26,7 @@ _MOST_SEEN = 10_000
 _MOST_OWED = 10_000  # folders that one connection has announced and not made
 
 _Made = TypeVar("_Made")
-StateOf = Callable[[PathParts], os.stat_result | None]
+DepthOf = Callable[[PathParts], int]  # how many of the folders on a path are there
 
 
 class _Counted(Ledger):
@@ -180,36 +180,38 @@ class Allowance:
         self.try_twice(lambda: hold.grow(size))
         return size
 
-    def reserve_folders(self, path: PathParts, state_of: StateOf) -> None:
+    def reserve_folders(self, path: PathParts, depth_of: DepthOf) -> None:
         """Those that are missing on a path count as files, from now on. Raises Refused (QUOTA)."""
-        if self._ledger is None:
+        if self._ledger is None or path in self._seen or path in self._owed:
             return
         if len(self._seen) > _MOST_SEEN:
             self._seen.clear()
-        news = {part for part in _parts(path) if part not in self._seen and part not in self._owed}
-        missing = {part for part in news if state_of(part) is None}
+        parts = _parts(path)
+        there = depth_of(path)
+        missing = {part for part in parts[there:] if part not in self._owed}
         if missing:
             if len(self._owed) + len(missing) > _MOST_OWED:
                 raise Refused(Code.QUOTA, why="too many folders announced and not made")
             self._ledger.take(Amount(0, len(missing)), self._quota)
             self._owed |= missing
-        self._seen |= news - missing
+        elif there == len(parts):
+            self._seen.add(path)
 
     @contextlib.contextmanager
-    def making_folders(self, path: PathParts, state_of: StateOf) -> Iterator[None]:
+    def making_folders(self, path: PathParts, depth_of: DepthOf) -> Iterator[None]:
         """Inside of this the folders on a path are made. Never outside of `moving`."""
-        ledger, parts = self._ledger, [part for part in _parts(path) if part in self._owed]
-        if ledger is None or not parts:
+        ledger, parts = self._ledger, _parts(path)
+        owed = set() if ledger is None or not self._owed else self._owed.intersection(parts)
+        if ledger is None or not owed:
             yield
             return
         with ledger.alone():
-            missing = {part for part in parts if state_of(part) is None}
+            missing = owed.intersection(parts[depth_of(path) :])
             try:
                 yield
             finally:
-                made = {part for part in parts if state_of(part) is not None}
+                made = owed.intersection(parts[: depth_of(path)])
                 self._owed -= made
-                self._seen |= made
                 ledger.count(Amount(0, len(made & missing)))
                 ledger.give(Amount(0, len(made - missing)))
 

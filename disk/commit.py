@@ -25,11 +25,11 @@ class Commit:
     def __init__(
         self,
         group: Sequence[Partial],
-        mode_of: Callable[[int | None], int],
+        finish: Callable[[Partial], int],
         file_system: FileSystem,
         publish: Callable[[Sequence[Partial], Problems], list[Outcome]],
     ) -> None:
-        """`mode_of(mode asked for)`: the mode of a file. `file_system`: of all of them."""
+        """`finish`: see `Partial.finish`; asked here only. `file_system`: of all of them."""
         self._file_system, self._publish = file_system, publish
         self._problems: Problems = []
         self._descriptors: list[int] = []
@@ -39,7 +39,7 @@ class Commit:
         few_left = few_left_from()
         for partial in group:
             try:
-                self._descriptors.append(partial.finish(mode_of(partial.incoming.mode)))
+                self._descriptors.append(finish(partial))
                 self._problems.append(None)
             except Refused as problem:
                 partial.discard()

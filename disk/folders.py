@@ -66,6 +66,47 @@ def open_folder(parent: int, name: str, create: int | None = None) -> int:
             os.mkdir(name, create, dir_fd=parent)
 
 
+def flush_below(folder: int, paths: set[PathParts], above: list[int]) -> dict[PathParts, Refused]:
+    """Flush the folders `paths` below an open one, and those on the way, each once, and `above`; what failed, and how.
+
+    Each path is walked once, from the top, so that the cost grows with what is flushed and no more.
+    """
+    failed: dict[PathParts, Refused] = {}
+    flushed: PathParts | None = None  # with all that lie above it
+    bad: tuple[PathParts, Refused] | None = None  # a folder, and why nothing below it is safe
+    for path in sorted(paths):
+        if bad is not None and path[: len(bad[0])] == bad[0]:
+            failed[path] = bad[1]
+            continue
+        common = -1 if flushed is None else _common(flushed, path)
+        at, depth = os.dup(folder), 0
+        try:
+            with disk_errors():
+                if flushed is None:
+                    for each in (*above, folder):
+                        flush(each)
+                for depth, component in enumerate(path, 1):
+                    below = open_folder(at, component)
+                    os.close(at)
+                    at = below
+                    if depth > common:
+                        flush(at)
+            flushed = path
+        except Refused as problem:
+            failed[path], bad = problem, (path[:depth], problem)
+            flushed = path[: depth - 1] if depth else None
+        finally:
+            os.close(at)
+    return failed
+
+
+def _common(one: PathParts, two: PathParts) -> int:
+    """How many folders from the top on two paths have in common."""
+    return next(
+        (at for at, (mine, yours) in enumerate(zip(one, two, strict=False)) if mine != yours), min(len(one), len(two))
+    )
+
+
 def state_of(name: str, folder: int) -> os.stat_result | None:
     """What has that name in `folder`, None when nothing has."""
     try:

@@ -8,8 +8,10 @@ caller; this room walks no path.
 import contextlib
 import errno
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 try:
     import fcntl
@@ -21,15 +23,54 @@ _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ENOSPC,
 TRIAL = "try-"  # begins the name of an empty file that only shows what the file system can do
 
 
+class Hold(Protocol):
+    """What is reserved of a quota for one file; `disk.ledger.Hold` is one."""
+
+    def grow(self, size: int) -> None: ...
+    def published(self, size: int) -> None: ...
+    def end(self, close: Callable[[], int | None]) -> None: ...
+
+
+class Holder(Protocol):
+    """Who has bytes on their way; `disk.partials.Partial` is one."""
+
+    name: str
+    hold: Hold | None
+
+    def lose(self) -> None: ...
+
+
 class Leftovers:
     """The files of one partial area, by key: the bytes, and the journal beside them."""
 
+    # Which transfer holds a key, for file systems whose locks belong to the process: by the folder's device and inode.
+    _holders: "dict[tuple[int, int, str], Holder]" = {}
+    _holders_lock = threading.Lock()
+
     def __init__(self, folder: int) -> None:
         self.folder = folder
+        state = os.fstat(folder)
+        self._place = (state.st_dev, state.st_ino)
 
-    def holder(self, name: str) -> object | None:
+    def hold(self, partial: "Holder") -> "Holder | None":
+        """Make `partial` the holder of its key; who was it before."""
+        slot = (*self._place, partial.name)
+        with self._holders_lock:
+            before = self._holders.get(slot)
+            self._holders[slot] = partial
+            return before
+
+    def holder(self, name: str) -> "Holder | None":
         """Who holds that key in this process; None when nobody does."""
-        raise NotImplementedError
+        with self._holders_lock:
+            return self._holders.get((*self._place, name))
+
+    def release(self, partial: "Holder") -> None:
+        """`partial` holds its key no more."""
+        slot = (*self._place, partial.name)
+        with self._holders_lock:
+            if self._holders.get(slot) is partial:
+                del self._holders[slot]
 
     def sweep(self, older_than: float, spared: frozenset[str] = frozenset()) -> int:
         """Remove what nobody holds: bytes that can't be resumed, and others `older_than` that many seconds.

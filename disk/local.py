@@ -14,6 +14,11 @@ from disk.names import LOCAL_PARTIAL_AREA
 from disk.storage import Rules, UserFolder, umask_of_process
 from errors import UsageError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where only sending works; `disk/storage.py` says so
+    fcntl = None  # type: ignore[assignment]
+
 
 def open_local(base: Path, rules: Rules) -> "UserFolder":
     """A folder of our own, made when missing, for what is fetched. Raises UsageError, Refused."""
@@ -29,7 +34,7 @@ def open_local(base: Path, rules: Rules) -> "UserFolder":
         while True:
             partials = open_folder(visible, LOCAL_PARTIAL_AREA, create=0o700)
             folder = UserFolder(rules, umask, visible, partials, [])
-            if folder.area.share(LOCAL_PARTIAL_AREA, visible):
+            if _share(partials, visible):
                 opened.callback(os.close, partials)
                 folder.opened = opened.pop_all()
                 folder.made = made
@@ -39,8 +44,27 @@ def open_local(base: Path, rules: Rules) -> "UserFolder":
 
 def close_local(folder: "UserFolder") -> None:
     """Give it back; its partial area goes when nothing is kept in it, and what was made for it when nothing arrived."""
-    folder.area.remove_if_unused(LOCAL_PARTIAL_AREA, folder.descriptor, folder.stale)
+    _remove_if_unused(folder)
     folder.close()
     with contextlib.suppress(OSError):
         for place in folder.made:
             place.rmdir()
+
+
+def _share(partials: int, visible: int) -> bool:
+    """The partial area is in use until its descriptor is closed; False when it is not there any more."""
+    with contextlib.suppress(OSError):  # not every network's disk can lock a folder
+        fcntl.flock(partials, fcntl.LOCK_SH)
+    try:
+        there = os.stat(LOCAL_PARTIAL_AREA, dir_fd=visible, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(partials))
+
+
+def _remove_if_unused(folder: "UserFolder") -> None:
+    """Remove the partial area itself when nothing is kept in it and nobody else uses it."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(folder.area.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.area.sweep(folder.stale)
+        os.rmdir(LOCAL_PARTIAL_AREA, dir_fd=folder.descriptor)

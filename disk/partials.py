@@ -19,12 +19,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from crypto_utils import random_bytes
 from disk.durable import disk_errors, flush
 from disk.journal import Journal
-from disk.leftovers import JOURNAL, TRIAL, Leftovers
+from disk.leftovers import JOURNAL, TRIAL, Hold, Leftovers
+from disk.parents import UNNAMED, Parent, fit, open_unnamed
 from disk.private import open_private
 from errors import Code, Refused
 from values import value
@@ -40,7 +40,7 @@ _READ_SIZE = 1 << 20
 _PRIVATE = 0o600
 _MOST_TRIES = 10
 _ENDLESS = 1 << 63
-_UNNAMED = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
+_UNNAMED = UNNAMED
 
 PathParts = tuple[str, ...]
 
@@ -85,26 +85,13 @@ class Published:
     sha256: bytes | None = None
 
 
-class Hold(Protocol):
-    """What is reserved of a quota for one file; `disk.ledger.Hold` is one."""
-
-    def grow(self, size: int) -> None: ...
-    def published(self, size: int) -> None: ...
-    def end(self, close: Callable[[], int | None]) -> None: ...
-
-
 class PartialArea(Leftovers):
     """One user's partial files, in the folder of a descriptor. Safe to use from several threads."""
-
-    # Which transfer holds a key, for file systems whose locks belong to the process: by the folder's device and inode.
-    _holders: "dict[tuple[int, int, str], Partial]" = {}
-    _holders_lock = threading.Lock()
 
     def __init__(self, folder: int) -> None:
         super().__init__(folder)
         self._unnamed: bool | None = None if _UNNAMED else False
-        state = os.fstat(folder)
-        self._place = (state.st_dev, state.st_ino)
+        self.nearest: Callable[[PathParts], int] | None = None  # see `disk/parents.py`
 
     def begin(self, incoming: Incoming, resumable: bool) -> "Partial":
         """A place for the bytes of `incoming`; with what was kept of it, if `resumable`. Raises Refused (BUSY)."""
@@ -116,12 +103,22 @@ class PartialArea(Leftovers):
             partial.take_up()
         return partial
 
-    def open_unnamed(self) -> int:
-        """A new file without a name, which is gone with its descriptor; -1 where that can't be. Raises OSError."""
-        return self._make_unnamed() if self.can_be_unnamed else -1
+    def open_unnamed(self, path: PathParts) -> int:
+        """A new file without a name, of the group of the folder where `path` lies; -1 where that can't be.
 
-    def _make_unnamed(self) -> int:
-        return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, _PRIVATE, dir_fd=self.folder)
+        Raises OSError, Refused.
+        """
+        if not self.can_be_unnamed:
+            return -1
+        if self.nearest is not None:
+            folder = self.nearest(path[:-1])
+            try:
+                if os.fstat(folder).st_dev == self._place[0]:
+                    with contextlib.suppress(PermissionError):
+                        return open_unnamed(folder)
+            finally:
+                os.close(folder)
+        return open_unnamed(self.folder)
 
     @property
     def can_be_unnamed(self) -> bool:
@@ -133,49 +130,12 @@ class PartialArea(Leftovers):
     def _try_unnamed(self) -> bool:
         name = TRIAL + random_bytes(8).hex()
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-            descriptor = self._make_unnamed()
+            descriptor = open_unnamed(self.folder)
             opened.callback(os.close, descriptor)
             link_unnamed(descriptor, name, self.folder)
             os.unlink(name, dir_fd=self.folder)
             return True
         return False
-
-    def hold(self, partial: "Partial") -> "Partial | None":
-        """Make `partial` the holder of its key; who was it before."""
-        slot = (*self._place, partial.name)
-        with self._holders_lock:
-            before = self._holders.get(slot)
-            self._holders[slot] = partial
-            return before
-
-    def holder(self, name: str) -> "Partial | None":
-        """Who holds that key in this process."""
-        with self._holders_lock:
-            return self._holders.get((*self._place, name))
-
-    def release(self, partial: "Partial") -> None:
-        """`partial` holds its key no more."""
-        slot = (*self._place, partial.name)
-        with self._holders_lock:
-            if self._holders.get(slot) is partial:
-                del self._holders[slot]
-
-    def share(self, name: str, parent: int) -> bool:
-        """The area is in use until its descriptor is closed; False when it is not `name` in `parent` any more."""
-        with contextlib.suppress(OSError):  # not every network's disk can lock a folder
-            fcntl.flock(self.folder, fcntl.LOCK_SH)
-        try:
-            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(self.folder))
-
-    def remove_if_unused(self, name: str, parent: int, older_than: float) -> None:
-        """Remove the area itself, which is `name` in `parent`, when nothing is kept in it and nobody else uses it."""
-        with contextlib.suppress(OSError):
-            fcntl.flock(self.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.sweep(older_than)
-            os.rmdir(name, dir_fd=parent)
 
 
 class Partial:
@@ -269,13 +229,32 @@ class Partial:
             raise
 
     def _open_bytes(self) -> None:
-        try:
-            self._descriptor = os.open(self.name, _open_flags(), _PRIVATE, dir_fd=self._area.folder)
-        except PermissionError:
-            self._make_writable()
-            self._descriptor = os.open(self.name, _open_flags(), _PRIVATE, dir_fd=self._area.folder)
+        while self._descriptor < 0:
+            try:
+                self._descriptor = os.open(self.name, _open_flags() & ~os.O_CREAT, dir_fd=self._area.folder)
+                self._locked = lock(self._descriptor)
+            except PermissionError:
+                self._make_writable()
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):  # then it is to be opened after all
+                    self._make_bytes()
         self.has_name = True
-        self._locked = lock(self._descriptor)
+
+    def _make_bytes(self) -> None:
+        """A new file under its hidden name. Raises FileExistsError and other OSError, Refused."""
+        folder = self._area.folder
+        descriptor = self._area.open_unnamed(self.incoming.path)
+        if descriptor < 0:
+            descriptor = os.open(self.name, _open_flags() | os.O_EXCL, _PRIVATE, dir_fd=folder)
+            self._descriptor, self._locked = descriptor, lock(descriptor)
+            return
+        locked = lock(descriptor)
+        try:
+            link_unnamed(descriptor, self.name, folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor, self._locked = descriptor, locked
 
     def _make_writable(self) -> None:
         """It was finished, read-only as its sender wished, and not published. Raises Refused (BUSY) when it is held."""
@@ -365,7 +344,7 @@ class Partial:
     def _open_new(self) -> None:
         if self.resumable:
             raise Refused(Code.BUSY, why="given back before")
-        self._descriptor = self._area.open_unnamed()
+        self._descriptor = self._area.open_unnamed(self.incoming.path)
         if self._descriptor >= 0:
             return
         for _ in range(_MOST_TRIES):
@@ -403,13 +382,16 @@ class Partial:
                 self._journal.durable = self.size
                 self._journal.write(self._journal_descriptor)
 
-    def finish(self, mode: int) -> int:
-        """Set mode and time; the descriptor of what is whole now, to be flushed. Raises Refused."""
+    def finish(self, bits: int, parent: Parent | None = None) -> int:
+        """Set the time, and what `parent` gives a file that is made with `bits`; the descriptor of what is whole now.
+
+        It is still to be flushed. Raises Refused.
+        """
         with disk_errors(), self._writing:
             if self._descriptor < 0:
                 self._open_new()
             self._check_held()
-            os.fchmod(self._descriptor, mode)
+            fit(self._descriptor, bits, parent)
             if self.incoming.mtime is not None:
                 with contextlib.suppress(OverflowError):  # a time that this file system can't hold
                     os.utime(self._descriptor, ns=(self.incoming.mtime, self.incoming.mtime))

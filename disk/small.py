@@ -10,6 +10,7 @@ import os
 
 from crypto_utils import random_bytes
 from disk.durable import disk_errors, refusal
+from disk.parents import Parent, fit
 from disk.partials import Incoming, Partial, PartialArea, link_unnamed, lock
 from errors import Refused
 
@@ -59,19 +60,23 @@ class Small(Partial):
 
     def _to_disk(self) -> None:
         if self._descriptor < 0:
-            self._descriptor = self._area.open_unnamed()
+            self._descriptor = self._area.open_unnamed(self.incoming.path)
         content, self._content = self._content, b""
         self._held.count -= len(content)
         if content:
             _write_all(self._descriptor, content)
 
-    def finish(self, mode: int) -> int:
+    def finish(self, bits: int, parent: Parent | None = None) -> int:
         """Put it on the disk, with mode and time; its descriptor, to be flushed. Raises Refused."""
         mtime = self.incoming.mtime
         try:
-            self._to_disk()
+            if parent is None or self._descriptor >= 0:
+                self._to_disk()
+                fit(self._descriptor, bits, parent)
+            else:
+                self._descriptor = parent.make(bits)
+                self._to_disk()
             descriptor = self._descriptor
-            os.fchmod(descriptor, mode)
             if mtime is not None:
                 os.utime(descriptor, ns=(mtime, mtime))
         except OverflowError:

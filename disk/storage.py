@@ -19,21 +19,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disk.allowance import NOT_PARTIAL, Allowance, Ledgers
+from disk.announced import Announced
 from disk.commit import Commit, Outcome, Problems
-from disk.durable import FileSystem, disk_errors, flush, refusal_of
-from disk.folders import Twin, open_folder, state_of
+from disk.durable import FileSystem, disk_errors, refusal_of
+from disk.folders import Twin, flush_below, open_folder, state_of
 from disk.ledger import NO_QUOTA, Ledger, Quota, forget
 from disk.names import judge_path, numbered
+from disk.parents import Parents
 from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published
+from disk.permissions import file_bits, folder_bits
 from disk.receipts import Receipts
 from disk.small import Held, Small
-from disk.visible import FOLDER_MODE, READ_FLAGS, Visible
+from disk.visible import READ_FLAGS, Visible
 from errors import Code, Refused, UsageError
 
 PARTIAL_AREA = ".partial"
 _MOST_NUMBERS = 10_000
 _MOST_FOLDERS = 16  # open at once while a group is published; files of one folder mostly come together
-_MOST_STATES = 100_000  # folders that wait for their times; beyond, those so far get them early
 _NOTHING = contextlib.nullcontext()
 
 
@@ -125,7 +127,7 @@ class Storage:
         most = self.rules.max_file_size if largest is None else min(largest, self.rules.max_file_size)
         rules = replace(self.rules, private=private, max_file_size=most, quota=quota)
         with disk_errors(), contextlib.ExitStack() as opened:
-            visible = open_folder(self.descriptor, name, create=FOLDER_MODE)
+            visible = open_folder(self.descriptor, name, create=folder_bits(None))
             opened.callback(os.close, visible)
             partials = open_folder(self._partials, name, create=0o700)
             opened.callback(os.close, partials)
@@ -175,10 +177,11 @@ class UserFolder(Visible):
         super().__init__(visible)
         self._rules, self._umask, self._above = rules, umask, above
         self.area = PartialArea(partials)
+        self.area.nearest = self.nearest
         self._file_system = FileSystem(partials)
         self._held = Held()
         self._receipts = Receipts(partials)
-        self._folder_states: dict[PathParts, tuple[int | None, int | None]] = {}
+        self._announced = Announced()
         self.made: list[Path] = []  # for a folder of our own, the deepest first
         self.allowance = Allowance(visible, rules.free_space, rules.quota, ledger)
         self.stale = rules.stale
@@ -272,7 +275,7 @@ class UserFolder(Visible):
         """
         try:
             self.allowance.reserve(partial)
-            self.allowance.reserve_folders(partial.incoming.path[:-1], self._state_of)
+            self.allowance.reserve_folders(partial.incoming.path[:-1], self.depth_of)
         except BaseException:
             partial.keep()
             raise
@@ -295,7 +298,14 @@ class UserFolder(Visible):
         return commit
 
     def _commit_of(self, group: Sequence[Partial]) -> Commit:
-        return Commit(group, self._file_mode, self._file_system, self._publish_all)
+        fixed = self._rules.file_mode
+        with Parents(self.nearest, self.area.folder, self._umask if fixed is None else None) as parents:
+
+            def finish(partial: Partial) -> int:
+                incoming = partial.incoming
+                return partial.finish(file_bits(incoming.mode, fixed), parents.of(incoming.path[:-1]))
+
+            return Commit(group, finish, self._file_system, self._publish_all)
 
     def _publish_all(self, group: Sequence[Partial], problems: Problems) -> list[Outcome]:
         try:
@@ -317,8 +327,8 @@ class UserFolder(Visible):
                     if len(folders) >= _MOST_FOLDERS:
                         opened.close()
                         folders.clear()
-                    with self.allowance.making_folders(path, self._state_of):
-                        folders[path] = opened.enter_context(self._folder(path, create=True))
+                    with self.allowance.making_folders(path, self.depth_of):
+                        folders[path] = opened.enter_context(self._folder(path, self._announced.bits_of))
                 return folders[path]
 
             for partial, problem in zip(group, problems, strict=True):
@@ -345,13 +355,6 @@ class UserFolder(Visible):
         if found is None or incoming.size not in (None, found[2]):
             return None
         return Published(found[1], size=found[2], sha256=found[3] or None)
-
-    def _file_mode(self, asked: int | None) -> int:
-        """The sender's bits only restrict; the file stays readable by us."""
-        mode = self._rules.file_mode
-        if mode is None:
-            mode = (0o666 if asked is None else 0o777) & ~self._umask
-        return mode if asked is None else mode & (asked | 0o400)
 
     def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Outcome:
         try:
@@ -437,44 +440,32 @@ class UserFolder(Visible):
     # --- taking folders ---
 
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
-        """Make a folder, durable before this returns; its time and mode are set by `finish_folders`. Raises Refused."""
+        """Make a folder, durable before this returns; its time is set by `finish_folders`. Raises Refused."""
         judge_path(path, self._rules.portable_names)
+        self._set_times(self._announced.take_early(path))
+        self._announced.add(path, mtime, mode)  # also if it can't be made now: a file in it may make it
         there = self._state_of(path)
         if there is not None and not stat.S_ISDIR(there.st_mode):
             raise Refused(Code.LINK if stat.S_ISLNK(there.st_mode) else Code.NOT_FOLDER)
         self.allowance.try_twice(lambda: self._make(path))
         if there is None and (failed := self._flush_folders({path[:-1]})):
             raise failed[path[:-1]]
-        if len(self._folder_states) >= _MOST_STATES:
-            self.finish_folders()
-        self._folder_states[path] = (mtime, None if there is not None else mode)
 
     def _make(self, path: PathParts) -> None:
         with disk_errors(), self.allowance.moving():
-            self.allowance.reserve_folders(path, self._state_of)
-            with self.allowance.making_folders(path, self._state_of), self._folder(path, create=True):
+            self.allowance.reserve_folders(path, self.depth_of)
+            with self.allowance.making_folders(path, self.depth_of), self._folder(path, self._announced.bits_of):
                 pass
 
     def finish_folders(self) -> None:
-        """Set the folders' modes and times, the deepest first: their content has changed them until now."""
-        states, self._folder_states = self._folder_states, {}
-        for path in sorted(states, key=len, reverse=True):
-            mtime, mode = states[path]
+        """Set the folders' times: their content has changed them until now."""
+        self._set_times(self._announced.take())
+
+    def _set_times(self, times: list[tuple[PathParts, int]]) -> None:
+        for path, mtime in times:
             with contextlib.suppress(OSError, OverflowError, Refused), self._folder(path) as folder:
-                if mode is not None:
-                    os.fchmod(folder, (FOLDER_MODE & ~self._umask) & (mode | 0o700))
-                if mtime is not None:
-                    os.utime(folder, ns=(mtime, mtime))
+                os.utime(folder, ns=(mtime, mtime))
 
     def _flush_folders(self, paths: set[PathParts]) -> dict[PathParts, Refused]:
         """Flush these folders and those above them, each once, up to the user's and the root; what failed, and how."""
-        failed: dict[PathParts, Refused] = {}
-        for folder in sorted({path[:depth] for path in paths for depth in range(len(path) + 1)}, key=len, reverse=True):
-            try:
-                with disk_errors(), self._folder(folder) as descriptor:
-                    flush(descriptor)
-                    for above in () if folder else self._above:
-                        flush(above)
-            except Refused as problem:
-                failed.update({path: problem for path in paths if path[: len(folder)] == folder})
-        return failed
+        return flush_below(self.descriptor, paths, self._above)

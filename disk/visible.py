@@ -17,7 +17,6 @@ from disk.names import judge_path
 from errors import Code, Refused
 
 READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
-FOLDER_MODE = 0o777
 
 
 class Visible:
@@ -27,17 +26,50 @@ class Visible:
         self.descriptor = descriptor
 
     @contextlib.contextmanager
-    def _folder(self, path: PathParts, create: bool = False) -> Iterator[int]:
-        """The folder `path` below this one, walked without following links."""
+    def _folder(self, path: PathParts, bits_of: Callable[[PathParts], int] | None = None) -> Iterator[int]:
+        """The folder `path` below this one, walked without following links; with `bits_of`, made with these modes."""
         folder = os.dup(self.descriptor)
         try:
-            for component in path:
-                below = open_folder(folder, component, FOLDER_MODE if create else None)
+            for depth, component in enumerate(path, 1):
+                try:
+                    below = open_folder(folder, component)
+                except Refused as problem:
+                    if bits_of is None or problem.code is not Code.NOT_FOUND:
+                        raise
+                    below = open_folder(folder, component, bits_of(path[:depth]))
                 os.close(folder)
                 folder = below
             yield folder
         finally:
             os.close(folder)
+
+    def nearest(self, path: PathParts) -> int:
+        """A new descriptor of that folder, or of the nearest one above it that can be opened. Raises OSError."""
+        return self._walk_down(path)[0]
+
+    def depth_of(self, path: PathParts) -> int:
+        """How many of the folders on a path are there. Raises Refused for a path through a file or link."""
+        with disk_errors():
+            folder, depth, problem = self._walk_down(path)
+            os.close(folder)
+        if problem is not None and problem.code is not Code.NOT_FOUND:
+            raise problem
+        return depth
+
+    def _walk_down(self, path: PathParts) -> tuple[int, int, Refused | None]:
+        """A descriptor of the last folder that is there, how deep it is, and what is in the way. Raises OSError."""
+        folder = os.dup(self.descriptor)
+        for depth, component in enumerate(path):
+            try:
+                below = open_folder(folder, component)
+            except Refused as problem:
+                return folder, depth, problem
+            except BaseException:
+                os.close(folder)
+                raise
+            os.close(folder)
+            folder = below
+        return folder, len(path), None
 
     def _state_of(self, path: PathParts) -> os.stat_result | None:
         """What is visible under `path`, None when nothing is. Raises Refused for a path through a file or link."""

@@ -70,7 +70,7 @@ def test_failed_flush_beside_the_caller_refuses_only_the_guilty(
 ) -> None:
     group = whole(alice, 4)
 
-    def refuse(mode: int) -> int:
+    def refuse(bits: int, parent: object) -> int:
         raise Refused(Code.NO_SPACE)
 
     monkeypatch.setattr(group[0], "finish", refuse)

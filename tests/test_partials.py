@@ -898,8 +898,7 @@ folder = Storage(root, Rules()).user("alice")
 def test_read_only_partial_of_a_crash_is_taken_up(resumable: bool, linked: bool) -> None:
     """A crash behind `finish` leaves a file that its owner may not open for writing."""
     code = f"""
-from disk import partials
-partials._UNNAMED = 0
+folder.area._unnamed = False
 def write(partial, content):
     if {resumable}:
         partial.resume_from(0)

@@ -145,6 +145,17 @@ def tree(place: Path) -> set[str]:
     return found
 
 
+@contextlib.contextmanager
+def with_umask(folder: UserFolder, umask: int) -> Iterator[None]:
+    """As if the server had been started with it."""
+    before = os.umask(umask)
+    folder._umask = umask
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def open_descriptors() -> int:
     return len(os.listdir("/dev/fd"))
 
@@ -731,8 +742,8 @@ def test_private_folder_resumes_what_was_cut_off(private: UserFolder, home: Path
 def test_execute_bits_of_the_sender_are_kept_less_the_umask(
     folder: UserFolder, home: Path, umask: int, sent: int | None, expected: int
 ) -> None:
-    folder._umask = umask
-    assert isinstance(put(folder, "a", mode=sent), Published)
+    with with_umask(folder, umask):
+        assert isinstance(put(folder, "a", mode=sent), Published)
     assert stat.S_IMODE((home / "a").stat().st_mode) == expected
 
 
@@ -742,7 +753,6 @@ SECOND = 10**9
 
 
 def test_folders_get_their_times_and_modes_after_their_content(folder: UserFolder, home: Path) -> None:
-    folder._umask = 0o022
     folder.make_folder(("a",), 1 * SECOND, 0o555)
     folder.make_folder(("a", "b"), 2 * SECOND, 0o700)
     folder.make_folder(("a", "b", "c"), 3 * SECOND, None)
@@ -761,10 +771,10 @@ def test_folders_get_their_times_and_modes_after_their_content(folder: UserFolde
 def test_folders_that_wait_for_their_times_are_bounded(
     folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("disk.storage._MOST_STATES", 3)
+    monkeypatch.setattr("disk.announced._ROOM", 3 * 250)
     for number in range(10):
         folder.make_folder((str(number),), number * SECOND, None)
-        assert len(folder._folder_states) <= 3
+        assert len(folder._announced._known) <= 4
     folder.finish_folders()
     assert [(home / str(number)).stat().st_mtime_ns for number in range(10)] == [n * SECOND for n in range(10)]
 
@@ -776,8 +786,9 @@ def test_folders_that_wait_for_their_times_are_bounded(
 def test_mode_of_a_folder_only_restricts_and_stays_ours(
     folder: UserFolder, home: Path, umask: int, sent: int, expected: int
 ) -> None:
-    folder._umask = umask
-    folder.make_folder(("a",), None, sent)
+    with with_umask(folder, umask):
+        folder.make_folder(("a",), None, sent)
+    assert stat.S_IMODE((home / "a").stat().st_mode) == expected
     folder.finish_folders()
     assert stat.S_IMODE((home / "a").stat().st_mode) == expected
 

@@ -168,7 +168,8 @@ class Run:
         sending.busy.clear()
         sending.stopping = None
         try:
-            Sender(channel, channel.messages(), keys.file_c2s, sending, pace).run(list(sending.left))
+            Sender(channel, channel.messages(), keys.file_c2s, sending, pace).run(sending.to_send())
+            sending.connection_ended()
             if sending.stopping is not None:
                 raise ConnectionTrouble(sending.stopping.cause, sending.stopping.remedy)
         except ConnectionTrouble as problem:

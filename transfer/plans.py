@@ -64,6 +64,7 @@ class Sending:
         self._mask = ALL_BITS if preserve_mode else FILE_BITS
         self._checked: dict[Item, int] = {}
         self.left: dict[Item, None] = {}
+        self._folders: dict[Item, None] = {}  # that are there; each gets its time at the end of a connection
         self.busy: dict[Item, Refused] = {}
         self.stopping: Refused | None = None
         self.total: int | None = 0
@@ -113,6 +114,15 @@ class Sending:
                 if self.is_over:
                     return
                 self._take(each, tree, place)
+
+    def to_send(self) -> list[Item]:
+        """What the next connection sends: what is left, and folders whose time a connection that broke did not set."""
+        return [*self._folders, *self.left]
+
+    def connection_ended(self) -> None:
+        """The receiver has said BYE, and has set the times: those of folders that still get something change again."""
+        above = {item.target[:depth] for item in self.left for depth in range(1, len(item.target))}
+        self._folders = {folder: None for folder in self._folders if folder.target in above}
 
     def _take(self, found: Found | Skipped | SourceError, tree: Tree, place: Parts) -> None:
         if isinstance(found, Skipped) and found.is_source:
@@ -192,10 +202,13 @@ class Sending:
 
     def delivered(self, item: Item, receipt: "Receipt") -> None:
         self.left.pop(item, None)
+        if receipt.outcome == "folder":
+            self._folders[item] = None
+            return
         path = show_path(receipt.path)
         if receipt.outcome == "skipped":
             self._reporter.skipped(path, "it is there")
-        elif receipt.outcome != "folder":
+        else:
             sha256 = receipt.sha256 or b""
             self._reporter.delivered(item.name, path, receipt.size, sha256, receipt.time, receipt.outcome)
 

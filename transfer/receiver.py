@@ -141,6 +141,8 @@ class Receiver:
             self._folder.finish_folders()
             self._channel.post(BYE_MESSAGE)
         finally:
+            if not (self._open or self._group or self._flushing):
+                self._folder.finish_folders()  # all that was announced is there: only the farewell was lost
             self._keep_what_can_be_resumed()
 
     def _keep_what_can_be_resumed(self) -> None:

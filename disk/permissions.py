@@ -1,0 +1,87 @@
+"""Who may use what is new: what the system gives a file or folder by its parent, less what its sender takes away.
+
+Rules: the sender's bits only restrict, and never what this program itself needs. The system decides wherever it can:
+a file that is made in its own folder gets the group and the ACL of that folder without our doing. What was made
+elsewhere is given the same before it becomes visible, by the rule of POSIX ACLs (posix_acl_create in Linux). A folder's
+default ACL that can't be read is an error, not "none". It opens nothing.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import struct
+import sys
+
+DEFAULT_ACL = "system.posix_acl_default"
+ACCESS_ACL = "system.posix_acl_access"
+USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+
+_ENTRY = struct.Struct("<HHI")  # tag, permissions, whose
+_HEAD = struct.pack("<I", 2)  # the version
+_NO_ACL = {errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_GROUP_OF_PARENT = sys.platform == "darwin"  # there always, elsewhere in a setgid folder
+
+
+def file_bits(asked: int | None, fixed: int | None = None) -> int:
+    """The mode to make a file with. `fixed` stands in the place of what the system would give."""
+    if fixed is not None:
+        return fixed if asked is None else fixed & (asked | 0o400)
+    return 0o666 if asked is None else (asked | 0o400) & 0o777
+
+
+def folder_bits(asked: int | None) -> int:
+    """The mode to make a folder with: what is sent into it must find its way."""
+    return 0o777 if asked is None else (asked | 0o700) & 0o777
+
+
+def masked(acl: bytes, bits: int) -> tuple[bytes | None, int]:
+    """What a new file has below a folder with that default ACL: its own ACL, None when bits say it all; and its bits.
+
+    Raises OSError for an ACL that can't be read.
+    """
+    if acl[: len(_HEAD)] != _HEAD or (len(acl) - len(_HEAD)) % _ENTRY.size:
+        raise OSError(errno.EINVAL, "an ACL that can't be read")
+    entries = list(_ENTRY.iter_unpack(acl[len(_HEAD) :]))
+    has_mask = any(tag == MASK for tag, _, _ in entries)
+    shifts = {USER_OBJ: 6, MASK if has_mask else GROUP_OBJ: 3, OTHER: 0}
+    given, found = [], 0
+    for tag, allowed, whose in entries:
+        if tag in shifts:
+            allowed &= bits >> shifts[tag]
+            found |= (allowed & 0o7) << shifts[tag]
+        given.append(_ENTRY.pack(tag, allowed & 0o7, whose))
+    says_more = any(tag in (USER, GROUP, MASK) for tag, _, _ in entries)
+    return _HEAD + b"".join(given) if says_more else None, found
+
+
+def has_default_acl(folder: int) -> bool:
+    """Whether what is made in an open folder gets an ACL from it. Raises OSError."""
+    return _attribute(folder, DEFAULT_ACL) is not None
+
+
+def give_as_made_in(folder: int, descriptor: int, bits: int, umask: int) -> None:
+    """Give an open file what the system gives one that is made with `bits` in `folder`. Raises OSError."""
+    parent = os.fstat(folder)
+    takes_group = _GROUP_OF_PARENT or parent.st_mode & stat.S_ISGID
+    if takes_group and os.fstat(descriptor).st_gid != parent.st_gid:
+        with contextlib.suppress(PermissionError):  # not ours to give; the system gives it where the file is made there
+            os.fchown(descriptor, -1, parent.st_gid)
+    acl = _attribute(folder, DEFAULT_ACL)
+    access, bits = (None, bits & ~umask) if acl is None else masked(acl, bits)
+    if access is not None:
+        os.setxattr(descriptor, ACCESS_ACL, access)
+    elif _attribute(descriptor, ACCESS_ACL) is not None:
+        os.removexattr(descriptor, ACCESS_ACL)
+    os.fchmod(descriptor, bits)
+
+
+def _attribute(descriptor: int, name: str) -> bytes | None:
+    if not hasattr(os, "getxattr"):  # not Linux: no ACLs of this kind
+        return None
+    try:
+        return os.getxattr(descriptor, name)
+    except OSError as problem:
+        if problem.errno in _NO_ACL:
+            return None
+        raise
