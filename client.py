@@ -25,7 +25,8 @@ _MOMENT = 0.01  # seconds: Python has left the cleaning up by then
 _EXIT_CODES = """\
 exit status:
   0    everything was delivered: a receipt is here for each file
-  1    something named was not: refused, unreadable, disk full, name not allowed
+  1    something named was not: refused, unreadable, disk full, name not allowed;
+       or standard output can't be written
   2    the command or a setting can't be used
   3    login refused
   4    can't connect, server busy, or connection lost for good
@@ -95,9 +96,6 @@ if __name__ == "__main__":
     sys.unraisablehook = _interrupt_again
     # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
     gc.set_threshold(20_000, 20, 50)
-    try:
-        status = main()
-    except SystemExit as told:  # --help, or what can't be used
-        status = int(told.code or 0)
+    status = main()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: now it would only be a traceback
     leave(status)

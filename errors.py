@@ -4,6 +4,7 @@
     ├── UsageError                   2   the command or a setting can't be used as it stands
     ├── SourceError                  1   something on this disk can't be read or sent
     ├── Refused                      1   the other end refuses one file; carries a wire code (5 for integrity)
+    ├── OutputError                  1   what the program has to say can't be written
     ├── NoThread                     1   this machine starts no more threads
     ├── LoginRefused                 3   never tried again
     ├── ConnectionTrouble            4   not reached, busy, or lost
@@ -47,6 +48,10 @@ class SourceError(TransferError):
     def __init__(self, cause: str, remedy: str = "", name: str = "") -> None:
         super().__init__(cause, remedy)
         self.name = name
+
+
+class OutputError(TransferError):
+    """What a program has to say can't be written."""
 
 
 class NoThread(TransferError):

@@ -7,6 +7,7 @@ is needed.
 """
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -16,8 +17,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from errors import Refused, SourceError, TransferError, UsageError
+from errors import OutputError, Refused, SourceError, TransferError, UsageError
 from log_limits import LineLimit, Sparing
+from output import write_all
 from sizes import amount, counted
 
 if TYPE_CHECKING:
@@ -68,19 +70,44 @@ def show_briefly(path: tuple[str, ...]) -> str:
 
 
 def _write(stream: TextIO | None, *lines: str) -> None:
-    if stream is None:  # closed before we were started
-        return
+    """Raises OSError."""
+    write_all(stream, "\n".join([*map(escape, lines), ""]))
+
+
+def _write_result(stream: TextIO | None, *lines: str) -> None:
+    if _unsaid:
+        return  # what was written behind a gap would look whole
     try:
-        text = "\n".join([*map(escape, lines), ""])
-        stream.write(text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8"))
-        stream.flush()
-    except (OSError, ValueError):
-        pass  # the reader has left, the disk behind it is full, or it is closed; the work goes on
+        _write(stream, *lines)
+    except OSError as problem:  # the work goes on; `ended` tells of it
+        _unsaid.append(problem)
+
+
+_unsaid: list[OSError] = []  # the first error that a result met
 
 
 def say(*lines: str) -> None:
-    """Lines of result, on standard output."""
-    _write(sys.stdout, *lines)
+    """Lines of result, on standard output. When they can't be written, `ended` says so."""
+    _write_result(sys.stdout, *lines)
+
+
+def say_beside(*lines: str) -> None:
+    """Lines of result, on standard error, because standard output is taken by content."""
+    _write_result(sys.stderr, *lines)
+
+
+def is_unsaid() -> bool:
+    """Whether a result could not be written: more of them would be for nobody."""
+    return bool(_unsaid)
+
+
+def announce(*lines: str) -> None:
+    """Lines on standard output that nobody depends on, such as where the server listens."""
+    try:
+        _write(sys.stdout, *lines)
+    except OSError as problem:
+        if sys.stdout is not None and problem.errno != errno.EPIPE:  # else it was closed on purpose
+            warn(f"can't write to standard output ({problem.strerror})")
 
 
 def output_descriptor() -> int:
@@ -97,23 +124,41 @@ def _short(line: str) -> str:
 
 def warn(line: str) -> None:
     """One line of warning, on standard error."""
-    _write(sys.stderr, _short(f"warning: {line}"))
+    note(f"warning: {line}")
 
 
 def note(*lines: str) -> None:
     """Lines that are neither result nor trouble, on standard error."""
-    _write(sys.stderr, *map(_short, lines))
+    with contextlib.suppress(OSError):  # there is nowhere left to say that
+        _write(sys.stderr, *map(_short, lines))
 
 
 def fail(problem: TransferError, what: str = "") -> None:
     """One line: cause, then remedy, on standard error."""
-    _write(sys.stderr, _short(f"error: {what + ': ' if what else ''}{problem}"))
+    note(f"error: {what + ': ' if what else ''}{problem}")
 
 
 def ended(program: Callable[[], int]) -> int:
-    """The exit status of `program`; an error of ours is told in its one line, an interruption in another."""
+    """The exit status of `program`; an error of ours is told in its one line, an interruption in another.
+
+    Who could not read the results must not take 0 for "all done and said". A reader that has left, such as `head`,
+    knows that it has.
+    """
+    _unsaid.clear()
+    status = _status_of(program)
+    if _unsaid:
+        problem = _unsaid.pop()
+        if problem.errno != errno.EPIPE:
+            fail(OutputError(f"can't write to standard output ({problem.strerror})"))
+        status = status or OutputError.exit_status
+    return status
+
+
+def _status_of(program: Callable[[], int]) -> int:
     try:
         return program()
+    except SystemExit as told:  # of the library that reads the command: it has said why, or printed the help
+        return told.code if isinstance(told.code, int) else int(told.code is not None)
     except TransferError as problem:
         fail(problem)
         return problem.exit_status
@@ -273,7 +318,7 @@ class Reporter:
 
     def to_standard_error(self) -> None:
         """Standard output is taken by content: results go elsewhere."""
-        self._result = note
+        self._result = say_beside
 
     def expect(self, count: int) -> None:
         """`count` more bytes are to come."""
@@ -422,7 +467,7 @@ class Reporter:
         self.pause()
         self._sparing.error("%s: %s", cut(escape(name), _BRIEF_BYTES), problem)
         fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
-        if not self._event("failed", **fields):
+        if not self._event("failed", **fields) or is_unsaid():
             with self._lock:
                 said = not isinstance(problem, Refused) and problem.cause.startswith(f"{name} ")
                 self._progress.above(lambda: fail(problem, "" if said else name))

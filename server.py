@@ -26,7 +26,7 @@ from types import FrameType
 
 # isort: off
 from errors import NoThread, UsageError
-from report import ended, fail, note, say
+from report import announce, ended, fail, note, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
     from crypto_utils import check_library
@@ -145,9 +145,8 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     server.catch_signals()
     allow_descriptors()
     addresses = ", ".join(_shown(listener.getsockname()) for listener in listeners)
-    say(f"listening on {addresses}")
-    say(f"storing under {settings.storage}")
-    say(f"accounts in {settings.accounts}, log in {settings.server_log}")
+    announce(f"listening on {addresses}")
+    announce(f"storing under {settings.storage}", f"accounts in {settings.accounts}, log in {settings.server_log}")
     if accounts is None:
         name = _own_name()
         _show_first_account(name, commands.first_account(settings.accounts, name), listeners[0].getsockname()[1])

@@ -15,6 +15,7 @@ LEVELS = {
     "python_version": -1,
     "values": -1,
     "sizes": -1,
+    "output": -1,
     "aside": 0,
     "log_limits": 0,
     "crypto_utils": 0,
@@ -82,7 +83,7 @@ BENCH_MOST_LINES = 400
 BESIDE = {"bench", "tests", "tools"}  # they know the rooms; no room knows them
 
 SOCKETS = {"wire.link", "wire.channel", *PROGRAMS}
-WAITERS = {"accounts.terminal"}  # waits for a key or a signal, and knows no socket
+WAITERS = {"accounts.terminal", "output"}  # wait for a key, a signal or room in a pipe, and know no socket
 OPENERS = {
     "disk.private",
     "disk.folders",

@@ -10,7 +10,7 @@ import re
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -20,7 +20,7 @@ import logs
 from disk.private import open_private
 from errors import Code, Refused, SourceError, UsageError
 from logs import no_log, open_log
-from report import Progress, Reporter, cut, escape, fail, note, say, show_briefly, show_path, warn
+from report import Progress, Reporter, cut, ended, escape, fail, note, say, show_briefly, show_path, warn
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 
@@ -295,15 +295,23 @@ def test_screen_without_unicode_gets_escapes(monkeypatch: pytest.MonkeyPatch) ->
     assert raw.getvalue() == b"caf\\xe9 \\U0001f4e6 \\ud800\n"
 
 
+def saying(line: str) -> Callable[[], int]:
+    def program() -> int:
+        say(line)
+        return 0
+
+    return program
+
+
 def test_reader_that_has_left_does_not_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     stream = os.fdopen(writing, "w")
     monkeypatch.setattr(sys, "stdout", stream)
-    say("nobody reads this")
+    assert ended(saying("nobody reads this")) == 1
     with contextlib.suppress(BrokenPipeError):
         stream.close()
-    say("nor this")
+    assert ended(saying("nor this")) == 1
 
 
 def reporting(

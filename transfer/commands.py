@@ -27,7 +27,7 @@ from errors import (
     threads_needed,
 )
 from logs import no_log, open_log
-from report import INTERRUPTED, Reporter, note, open_receipts, output_descriptor, warn
+from report import INTERRUPTED, Reporter, is_unsaid, note, open_receipts, output_descriptor, warn
 
 if TYPE_CHECKING:
     import argparse
@@ -288,7 +288,7 @@ class Run:
                     raise ProtocolViolation("a listing that is out of its order")
                 self._listed = entry.name
                 self._reporter.listed(entry.name, entry.kind, entry.size, entry.mtime)
-            if not page.more:
+            if not page.more or is_unsaid():
                 break
         channel.say_bye()
         if next(messages, None) is not None:
