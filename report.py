@@ -24,7 +24,6 @@ from sizes import amount, counted
 
 if TYPE_CHECKING:
     import logging
-    from pathlib import Path
 
 INTERRUPTED = 130  # the exit status
 
@@ -240,17 +239,6 @@ class Progress:
             self._bar.refresh()
 
 
-def open_receipts(path: "Path") -> TextIO:
-    """The file of kept receipts, to append lines to. Raises UsageError."""
-    try:
-        file = path.open("a", encoding="utf-8")
-    except OSError as problem:
-        raise UsageError(f"can't write the receipts to {path} ({problem.strerror})", "Name another file") from None
-    if _is_torn(path):  # by a kill, or a full disk: what comes now is a line of its own
-        file.write("\n")
-    return file
-
-
 def _flush(file: TextIO) -> None:
     """Put what was appended to a regular file on the disk, and its name, which may be new. Raises OSError."""
     from disk.durable import flush
@@ -263,16 +251,6 @@ def _flush(file: TextIO) -> None:
                 flush(folder)
             finally:
                 os.close(folder)
-
-
-def _is_torn(path: "Path") -> bool:
-    """Whether the last line of a regular file has no end."""
-    with contextlib.suppress(OSError):
-        if path.is_file() and path.stat().st_size:
-            with path.open("rb") as file:
-                file.seek(-1, os.SEEK_END)
-                return file.read() != b"\n"
-    return False
 
 
 class Reporter:

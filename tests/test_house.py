@@ -14,6 +14,7 @@ LEVELS = {
     "errors": -1,
     "python_version": -1,
     "values": -1,
+    "receipts_file": 0,
     "sizes": -1,
     "output": -1,
     "aside": 0,
@@ -102,7 +103,14 @@ OPENERS = {
     "disk.stream",
     "accounts.users",
 }
-OWN_FILES = {"config", "logs", "report", "accounts.passwords", "accounts.terminal"}  # ours: no peer names them
+OWN_FILES = {
+    "config",
+    "logs",
+    "report",
+    "receipts_file",
+    "accounts.passwords",
+    "accounts.terminal",
+}  # ours: no peer names them
 OPEN_NO_FILE = (
     *("Accounts.open", "KemKey(", "self._kem.open", "self._opener.open"),  # they open other things
     *("FileSource.open", "item.open", "tree.open", "self._folders.open"),  # they let `disk.tree` open it

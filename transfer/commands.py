@@ -27,7 +27,8 @@ from errors import (
     threads_needed,
 )
 from logs import no_log, open_log
-from report import INTERRUPTED, Reporter, is_unsaid, note, open_receipts, output_descriptor, warn
+from receipts_file import open_receipts
+from report import INTERRUPTED, Reporter, is_unsaid, note, output_descriptor, warn
 
 if TYPE_CHECKING:
     import argparse
