@@ -15,6 +15,7 @@ from processes import wait_until
 import crypto_utils
 import wire.channel
 import wire.engine
+import wire.silence
 from crypto_utils import RecordCipher
 from errors import Code, ConnectionTrouble, IntegrityError, NoThread, PeerStopped, ProtocolViolation, TransferError
 from wire.channel import Channel
@@ -760,7 +761,7 @@ def test_two_channels_that_only_post_never_lock_each_other(engine: Engine) -> No
 
 def test_ping_is_sent_after_silence_and_keeps_the_peer_waiting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire.channel, "PING_AFTER", 0.2)
-    monkeypatch.setattr(wire.channel, "SILENCE_LIMIT", 1)
+    monkeypatch.setattr(wire.silence, "SILENCE_LIMIT", 1)
     against = Against(engine)
     started = time.monotonic()
     while time.monotonic() - started < 1.3:  # longer than the limit, paced by the pings themselves
@@ -772,7 +773,7 @@ def test_ping_is_sent_after_silence_and_keeps_the_peer_waiting(engine: Engine, m
 
 
 def test_silence_ends_the_connection(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.channel, "SILENCE_LIMIT", 1)
+    monkeypatch.setattr(wire.silence, "SILENCE_LIMIT", 1)
     against = Against(engine)
     started = time.monotonic()
     got, problem = against.collect()
@@ -784,7 +785,7 @@ def test_silence_ends_the_connection(engine: Engine, monkeypatch: pytest.MonkeyP
 
 
 def test_half_a_record_and_then_silence_ends_the_connection(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.channel, "SILENCE_LIMIT", 1)
+    monkeypatch.setattr(wire.silence, "SILENCE_LIMIT", 1)
     against = Against(engine)
     against.raw.sock.sendall(frame_header(RECORD_FRAME_LIMIT) + b"x" * 1000)
     got, problem = against.collect()

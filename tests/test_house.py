@@ -44,7 +44,9 @@ LEVELS = {
     "disk.receipts": 1,
     "accounts.origin": 1,
     "wire.messages": 3,
-    "wire.engine": 2,
+    "wire.engine": 3,
+    "wire.record": 2,
+    "wire.silence": 2,
     "wire.link": 2,
     "wire.handshake": 2,
     "disk.small": 4,
@@ -83,7 +85,7 @@ BENCH = sorted((HOUSE / "bench").glob("*.py"))
 BENCH_MOST_LINES = 400
 BESIDE = {"bench", "tests", "tools"}  # they know the rooms; no room knows them
 
-SOCKETS = {"wire.link", "wire.channel", *PROGRAMS}
+SOCKETS = {"wire.link", "wire.channel", "wire.silence", *PROGRAMS}
 WAITERS = {"accounts.terminal", "output"}  # wait for a key, a signal or room in a pipe, and know no socket
 OPENERS = {
     "disk.private",

@@ -5,19 +5,17 @@
 Rules: the reader thread never waits for the writer; `post` never waits, so a consumer may always answer, but it gets no
 further message while the other end leaves too many answers unread. A frame's length meets its ceiling before a buffer
 of that size is taken. A record is looked at only after its tag was found right. The first failure ends all of it, once,
-and is what every caller gets. Sockets block; silence is noticed by a receive timeout, and broken by PING. This room
+and is what every caller gets. Silence is noticed by `wire/silence.py`, in every state, and broken by PING. This module
 knows nothing of files, users and accounts.
 """
 
 import contextlib
 import socket
-import struct
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 
 from crypto_utils import TAG_SIZE, RecordCipher
 from errors import Code, ConnectionTrouble, PeerStopped, ProtocolViolation, TransferError, forget_frames
@@ -40,11 +38,12 @@ from wire.protocol import (
     PING_AFTER,
     RECORD_FRAME_LIMIT,
     RECORD_TEXT_LIMIT,
-    SILENCE_LIMIT,
     WINDOW,
     frame_header,
     frame_size,
 )
+from wire.record import Record
+from wire.silence import LOOK_EVERY, Silence
 
 _FIRST_OF_OURS = int(Kind.PING)  # PING, ERROR and BYE are the channel's own business
 
@@ -57,28 +56,6 @@ _MOST_ANSWER_BYTES = 16 << 20
 # neither would read.
 _UNREAD_BYTES = 1 << 20
 _DRAIN_SECONDS = 2.0
-
-
-class _Record:
-    """A record in a buffer: header, text, tag, back to back. `future` is None when it is done without a worker."""
-
-    __slots__ = ("buffer", "future", "leased", "number", "size")
-
-    def __init__(self, buffer: bytearray, size: int, number: int, leased: bool) -> None:
-        self.buffer, self.size, self.number, self.leased = buffer, size, number, leased
-        self.future: Future[None] | None = None
-
-    def header(self) -> bytes:
-        return bytes(self.buffer[:HEADER_SIZE])
-
-    def text(self) -> memoryview:
-        return memoryview(self.buffer)[HEADER_SIZE : HEADER_SIZE + self.size]
-
-    def tag(self) -> memoryview:
-        return memoryview(self.buffer)[HEADER_SIZE + self.size : HEADER_SIZE + self.size + TAG_SIZE]
-
-    def whole(self) -> memoryview:
-        return memoryview(self.buffer)[: HEADER_SIZE + self.size + TAG_SIZE]
 
 
 class Channel:
@@ -102,19 +79,18 @@ class Channel:
         self._answers: deque[bytes] = deque()
         self._answer_bytes = 0
         self._consumer = 0  # the thread that is at a message: its answers gather until it is through with the record
-        self._sending: deque[_Record] = deque()
+        self._sending: deque[Record] = deque()
         self._next_sent = 0
         self._no_more = False
         # receiving
         self._in = engine.lease()
-        self._arrived: deque[_Record] = deque()
+        self._arrived: deque[Record] = deque()
         self._ended = False  # the other end has closed, or is not listened to any more
         self.bytes_sent = 0
         self.bytes_received = 0
 
-        sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _limit_silence(sock)
+        self._silence = Silence(sock)
         self._reader = threading.Thread(target=self._guarded, args=(self._read_all,), name="reader", daemon=True)
         self._writer = threading.Thread(target=self._guarded, args=(self._write_all,), name="writer", daemon=True)
         self._reader.start()
@@ -227,7 +203,7 @@ class Channel:
         except BaseException as problem:  # any other error in a stage is the connection's, too
             self.fail(problem)
 
-    def _begin(self, work: Callable[[_Record], None], record: _Record) -> None:
+    def _begin(self, work: Callable[[Record], None], record: Record) -> None:
         """Let a worker do that. Raises what ended the channel, when the engine is closed."""
         with contextlib.suppress(RuntimeError):
             record.future = self._engine.pool.submit(work, record)
@@ -235,7 +211,7 @@ class Channel:
         self.stop(lost())
         self.check()
 
-    def _have_done(self, work: Callable[[_Record], None], record: _Record) -> None:
+    def _have_done(self, work: Callable[[Record], None], record: Record) -> None:
         """Wait for the worker that has begun it, or do it here. Raises like `_begin`, and what `work` does."""
         if record.future is None:
             work(record)
@@ -246,7 +222,7 @@ class Channel:
         self.stop(lost())
         self.check()
 
-    def _release(self, record: _Record) -> None:
+    def _release(self, record: Record) -> None:
         if record.leased:
             self._engine.budget.give_back(self._in, record.buffer)
 
@@ -297,14 +273,14 @@ class Channel:
 
     def _seal_later(self, buffer: bytearray, size: int, leased: bool) -> None:
         """Give the record the next number and put it in line; called with the lock held."""
-        record = _Record(buffer, size, self._next_sent, leased)
+        record = Record(buffer, size, self._next_sent, leased)
         if size > _INLINE:
             self._begin(self._seal, record)
         self._next_sent += 1  # not before: the number of a record that never leaves belongs to the last word
         self._sending.append(record)
         self._to_write.notify()
 
-    def _seal(self, record: _Record) -> None:
+    def _seal(self, record: Record) -> None:
         header = frame_header(record.size + TAG_SIZE)
         record.buffer[:HEADER_SIZE] = header
         record.tag()[:] = self._sealer.seal(record.number, header, record.text())
@@ -316,14 +292,14 @@ class Channel:
         while (record := self._next_record(last)) is not None:
             try:
                 self._have_done(self._seal, record)
-                self._sock.sendall(record.whole())
+                self._silence.send_all(record.whole())
             finally:
                 if record.leased:
                     self._engine.budget.give_back(self._out, record.buffer)
             last = time.monotonic()
             self.bytes_sent += HEADER_SIZE + record.size + TAG_SIZE
 
-    def _next_record(self, last: float) -> _Record | None:
+    def _next_record(self, last: float) -> Record | None:
         """The next record in line; waits for one, and makes a PING after 10 s without. None at the end."""
         with self._lock:
             while True:
@@ -360,7 +336,7 @@ class Channel:
         except ProtocolViolation as problem:  # there is still something to be said to the other end
             self.stop(problem)
         scratch = memoryview(bytearray(_INLINE))
-        while not self._broken and self._sock.recv_into(scratch):
+        while not self._broken and self._silence.receive_into(scratch):
             pass  # nobody wants it, but unread bytes at a close would turn into a reset
         with self._lock:
             self._ended = True
@@ -373,11 +349,11 @@ class Channel:
         while self._fill(memoryview(header)):
             size = frame_size(header, TAG_SIZE + 1, RECORD_FRAME_LIMIT) - TAG_SIZE
             leased = size > _INLINE
-            buffer = self._engine.budget.take(self._in) if leased else bytearray(HEADER_SIZE + size + TAG_SIZE)
+            buffer = self._leased_to_read() if leased else bytearray(HEADER_SIZE + size + TAG_SIZE)
             if buffer is None:
                 return
             buffer[:HEADER_SIZE] = header
-            record = _Record(buffer, size, number, leased)
+            record = Record(buffer, size, number, leased)
             number += 1
             if self._no_more:
                 self._release(record)
@@ -393,21 +369,20 @@ class Channel:
             self.bytes_received += HEADER_SIZE + size + TAG_SIZE
             with self._lock:
                 while len(self._arrived) >= _RECORDS_AHEAD and not self._broken and not self._no_more:
-                    self._to_read.wait()
+                    self._to_read.wait(LOOK_EVERY)
+                    self._silence.look()
                 self._arrived.append(record)
                 self._to_take.notify()
+
+    def _leased_to_read(self) -> bytearray | None:
+        """A large buffer; None when nothing more is to be read."""
+        return self._engine.budget.take(self._in, self._silence.look)
 
     def _fill(self, view: memoryview) -> bool:
         """Receive until `view` is full. False when the other end has closed before its first byte."""
         got = 0
         while got < len(view):
-            try:
-                count = self._sock.recv_into(view[got:])
-            except BlockingIOError:
-                raise ConnectionTrouble(
-                    f"no sign of life from the other end for {SILENCE_LIMIT:.0f} seconds",
-                    "Send it again when the network is back",
-                ) from None
+            count = self._silence.receive_into(view[got:])
             if not count:
                 if got:
                     raise lost()
@@ -415,7 +390,7 @@ class Channel:
             got += count
         return True
 
-    def _open(self, record: _Record) -> None:
+    def _open(self, record: Record) -> None:
         self._opener.open(record.number, record.header(), record.text(), record.tag())
 
     # --- for the consumer ---
@@ -462,7 +437,7 @@ class Channel:
                 self.hurry()
                 self._release(record)
 
-    def _wait_for_record(self) -> _Record:
+    def _wait_for_record(self) -> Record:
         with self._lock:
             while not self._arrived:
                 if self._ended and self._error is None:
@@ -487,12 +462,3 @@ class Channel:
         """Nothing more comes from this end."""
         self.flush()
         self.post(BYE_MESSAGE)
-
-
-def _limit_silence(sock: socket.socket) -> None:
-    """Let a receive give up after 30 s without a byte, while sending may take as long as it takes."""
-    if sys.platform == "win32":
-        value = struct.pack("@L", int(SILENCE_LIMIT * 1000))
-    else:
-        value = struct.pack("@ll", int(SILENCE_LIMIT), 0)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)

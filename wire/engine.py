@@ -7,10 +7,12 @@ never left lying for want of one. Knows no socket, no key and no message.
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from errors import threads_needed
 from wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT
+from wire.silence import LOOK_EVERY
 
 _BUFFER_SIZE = HEADER_SIZE + RECORD_FRAME_LIMIT
 _MOST_WORKERS = 8
@@ -28,15 +30,19 @@ class Budget:
         self._spare: list[bytearray] = []
         self._changed = threading.Condition()
 
-    def take(self, lease: "Lease") -> bytearray | None:
-        """A buffer for `lease`, waiting until it may have one; None when the lease has ended."""
+    def take(self, lease: "Lease", look: Callable[[], None] = lambda: None) -> bytearray | None:
+        """A buffer for `lease`, waiting until it may have one; None when the lease has ended.
+
+        `look` is called every few seconds while it waits, and may raise.
+        """
         with self._changed:
             while not lease.ended:
                 if lease.held < self._ALWAYS or (lease.held < lease.most and self._taken < self._most):
                     lease.held += 1
                     self._taken += 1
                     return self._spare.pop() if self._spare else bytearray(_BUFFER_SIZE)
-                self._changed.wait()
+                self._changed.wait(LOOK_EVERY)
+                look()
             return None
 
     def give_back(self, lease: "Lease", buffer: bytearray) -> None:
