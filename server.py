@@ -125,7 +125,6 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     """Listen and store. On the first start the account is made last: if anything fails before, there is none."""
     settings = loaded.values
     is_first = _is_first_start(settings)
-    listeners = _listen(settings)
     log = open_log("sft.server", settings.server_log, settings.log_level)
     rules = Rules(
         settings.portable_names,
@@ -143,6 +142,7 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     check_area(settings.storage / PARTIAL_AREA)
     server = _Server(settings, storage, log)
     server.catch_signals()
+    listeners = _listen(settings)
     allow_descriptors()
     addresses = ", ".join(_shown(listener.getsockname()) for listener in listeners)
     announce(f"listening on {addresses}")

@@ -31,7 +31,7 @@ def test_first_start_that_fails_makes_no_account_and_the_next_one_does(tmp_path:
     with first_start(server, f"--port={taken}") as terminal:
         assert terminal.finish() == 2
     assert f"can't listen on 127.0.0.1 port {taken}" in terminal.screen
-    assert not server.accounts.exists() and not server.storage.exists() and not server.log.exists()
+    assert not server.accounts.exists()
     with first_start(server, "--port=0") as terminal:
         terminal.expect("shown only now")
         terminal.type("\x03", end="")

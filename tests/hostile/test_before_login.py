@@ -62,7 +62,7 @@ def check_refused(stage: Stage, speak: Say, user: str = USER) -> None:
         speak(line, ClientLogin(user, PASSWORD))
         line.stop()
         assert line.rest() == (b"", "closed")
-    wait_until(lambda: ": no login: " in stage.told() or ": login as " in stage.told(), 5)
+    wait_until(lambda: ": no login" in stage.told() or ": login as " in stage.told(), 5)
     stage.check()
 
 
