@@ -138,9 +138,20 @@ class Mac:
 
     def of(self, *parts: Buffer) -> bytes:
         """The HMAC of the parts, one after the other, 32 bytes."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(b"".join(parts))
-        outer.update(inner.digest())
+        return self.finish(self.begin(), *parts)
+
+    def begin(self, *parts: Buffer) -> "hashlib._Hash":
+        """The state over the first parts, which need not be kept then; `finish` goes on with it, once."""
+        inner = self._inner.copy()
+        if parts:
+            inner.update(b"".join(parts))
+        return inner
+
+    def finish(self, begun: "hashlib._Hash", *parts: Buffer) -> bytes:
+        """The HMAC of the parts that `begun` has seen, and of these, 32 bytes."""
+        begun.update(b"".join(parts))
+        outer = self._outer.copy()
+        outer.update(begun.digest())
         return outer.digest()
 
 

@@ -32,8 +32,24 @@ def judge_path(path: tuple[str, ...], portable: bool = False) -> None:
         raise Refused(Code.NAME, why=f"more than {MAX_DEPTH} folders deep")
     for component in path:
         judge_component(component, portable)
-    if len("/".join(path).encode()) + 1 > MAX_PATH:
+    if size_of(path) > MAX_PATH:
         raise Refused(Code.NAME, why=f"a path of more than {MAX_PATH} bytes")
+
+
+def why_not_allowed(path: tuple[str, ...]) -> str:
+    """What is wrong with a path, in words; empty when it is allowed."""
+    if _is_plain(path):
+        return ""
+    try:
+        judge_path(path)
+    except Refused as problem:
+        return problem.why
+    return ""
+
+
+def size_of(path: tuple[str, ...]) -> int:
+    """The bytes of a path, one more counted for each component; an allowed one has at most MAX_PATH."""
+    return len("/".join(path).encode()) + 1
 
 
 def _is_plain(path: tuple[str, ...]) -> bool:

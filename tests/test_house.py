@@ -43,6 +43,7 @@ LEVELS = {
     "disk.visible": 2,
     "disk.receipts": 1,
     "accounts.origin": 1,
+    "wire.fields": 2,
     "wire.messages": 3,
     "wire.engine": 3,
     "wire.record": 2,
@@ -120,7 +121,15 @@ OPEN_NO_FILE = (
 CLIENTS_OWN = {"fetching.base.rmdir"}  # the folder that it has just made
 CRYPTO = {"crypto_utils", "wire.pake"}
 PRINTERS = {"report", "python_version", *PROGRAMS}
-PURE = {"wire.pake", "wire.protocol", "wire.canonical", "wire.strict_json", "wire.messages", "crypto_utils"}
+PURE = {
+    "wire.pake",
+    "wire.protocol",
+    "wire.canonical",
+    "wire.strict_json",
+    "wire.fields",
+    "wire.messages",
+    "crypto_utils",
+}
 OUTSIDE_WORLD = {"socket", "select", "selectors", "ssl", "os", "io", "pathlib", "shutil", "tempfile", "subprocess"}
 OUTSIDE_WORLD |= {"time", "datetime", "threading", "multiprocessing", "concurrent", "asyncio", "signal"}
 

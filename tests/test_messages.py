@@ -33,6 +33,7 @@ from wire.messages import (
     Kind,
     ListFolder,
     Message,
+    Misnamed,
     Ping,
     Put,
     Receipt,
@@ -55,8 +56,8 @@ SHA256_HEX = b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 MAC_HEX = b"e0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"
 
 PUT = Put(1, TRANSFER, ("a", "b.txt"), "file", 5, 1700000000000000000, 0o640, "fail")
-PIPE = Put(MAX_ID, TRANSFER, ("é\n☃\U0001f600",), "file", None, None, None, "rename")
-FOLDER = Put(2, TRANSFER, (), "folder", None, -1, 0, "skip")
+PIPE = Put(MAX_ID, TRANSFER, ("é\\☃\U0001f600",), "file", None, None, None, "rename")
+FOLDER = Put(2, TRANSFER, ("d",), "folder", None, -1, 0, "skip")
 RECEIPT = Receipt(7, ("db.1.dump",), MAX_INTEGER, SHA256, 12, "stored")
 EMPTY_RECEIPT = Receipt(7, ("x",), 0, None, -MAX_INTEGER, "folder")
 TWO_ENTRIES = Entries(6, (Entry("a", "file", 3, 4), Entry('"', "folder", 0, -5)), True)
@@ -72,13 +73,13 @@ TABLE: list[tuple[Control | Ping | Bye, int, bytes]] = [
     (
         PIPE,
         1,
-        b'{"id":4294967295,"transfer":"' + TRANSFER_HEX + b'","path":["\xc3\xa9\\n\xe2\x98\x83\xf0\x9f\x98\x80"],'
+        b'{"id":4294967295,"transfer":"' + TRANSFER_HEX + b'","path":["\xc3\xa9\\\\\xe2\x98\x83\xf0\x9f\x98\x80"],'
         b'"kind":"file","size":null,"mtime":null,"mode":null,"policy":"rename"}',
     ),
     (
         FOLDER,
         1,
-        b'{"id":2,"transfer":"' + TRANSFER_HEX + b'","path":[],"kind":"folder","size":null,"mtime":-1,"mode":0,'
+        b'{"id":2,"transfer":"' + TRANSFER_HEX + b'","path":["d"],"kind":"folder","size":null,"mtime":-1,"mode":0,'
         b'"policy":"skip"}',
     ),
     (End(3, 5, SHA256, MAC), 3, b'{"id":3,"size":5,"sha256":"' + SHA256_HEX + b'","mac":"' + MAC_HEX + b'"}'),
@@ -440,8 +441,77 @@ def test_fields_may_stand_in_any_order_and_apart(message: Control, kind: int, bo
 
 
 def test_text_survives_however_it_is_escaped() -> None:
-    escaped = rb'{"id":1,"path":["\ud83d\ude00\u00e9\u0000\/"],"more":false}'
-    assert body_of(Kind.GET, escaped) == Get(1, ("\U0001f600é\0/",), False)
+    escaped = rb'{"id":1,"path":["\ud83d\ude00\u00e9\u0022","\u002f"],"more":false}'
+    assert body_of(Kind.GET, escaped.replace(rb',"\u002f"', b"")) == Get(1, ('\U0001f600é"',), False)
+    found = body_of(Kind.GET, escaped)
+    assert isinstance(found, Misnamed)
+    assert (found.shown, found.why) == ('\U0001f600é"//', "a slash in a name")
+
+
+# --- Names ------------------------------------------------------------------------------------------------------------
+
+BAD_NAMES = ("", ".", "..", "/", "a/b", "a\0", "a\nb", "\x1b[2J", "\x85", "n" * 256, "\U0001f600" * 64)
+BAD_PATHS = [
+    *[path for bad in BAD_NAMES for path in ((bad,), ("a", bad), (bad, "a"))],
+    ("a",) * 256,
+    ("n" * 255,) * 17,
+    ("\u0434",) * 13_080,
+]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS, ids=range(len(BAD_PATHS)))
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        (PUT, (Kind.PUT, 1, True, False)),
+        (FOLDER, (Kind.PUT, 2, False, False)),
+        (Get(3, (), True), (Kind.GET, 3, False, True)),
+        (Get(4, (), False), (Kind.GET, 4, False, False)),
+        (ListFolder(5, (), None), (Kind.LIST, 5, False, False)),
+    ],
+    ids=["file", "folder", "get", "last get", "list"],
+)
+def test_of_a_path_that_is_not_allowed_only_its_id_is_kept(
+    message: Put | Get | ListFolder, answer: tuple[Kind, int, bool, bool], path: tuple[str, ...]
+) -> None:
+    found = body_of(message.KIND, replace(message, path=path).body())
+    assert isinstance(found, Misnamed)
+    assert (found.kind, found.id, found.is_open, found.more) == answer
+    assert found.why
+    assert "/".join(path).startswith(found.shown.removesuffix("..."))
+    assert len(found.shown) <= 203
+
+
+@pytest.mark.parametrize("path", [(), *BAD_PATHS], ids=range(len(BAD_PATHS) + 1))
+def test_reject_receipt_with_a_path_that_is_not_allowed(path: tuple[str, ...]) -> None:
+    for receipt in (RECEIPT, EMPTY_RECEIPT):
+        refused(Kind.RECEIPT, replace(receipt, path=path).body())
+
+
+def test_path_that_is_missing_is_not_allowed_for_a_put_and_means_everything_elsewhere() -> None:
+    assert isinstance(body_of(Kind.PUT, replace(PUT, path=()).body()), Misnamed)
+    assert body_of(Kind.GET, Get(1, (), False).body()) == Get(1, (), False)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_reject_listing_with_a_name_that_is_not_allowed(name: str) -> None:
+    refused(Kind.ENTRY, Entries(1, (Entry("a", "file", 1, 1), Entry(name, "file", 1, 1)), False).body())
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_listing_behind_a_name_that_is_not_allowed_is_not_given(name: str) -> None:
+    assert isinstance(body_of(Kind.LIST, ListFolder(1, (), name).body()), Misnamed)
+
+
+def test_reject_more_entries_than_a_page_has() -> None:
+    page = Entries(1, tuple(Entry(f"{number:03}", "file", 1, 1) for number in range(501)), False)
+    refused(Kind.ENTRY, page.body())
+    assert isinstance(body_of(Kind.ENTRY, replace(page, entries=page.entries[1:]).body()), Entries)
+
+
+def test_reject_a_wrong_field_beside_a_path_that_is_not_allowed() -> None:
+    refused(Kind.PUT, replace(PUT, path=("..",), policy="burn").body())
+    refused(Kind.PUT, replace(FOLDER, path=("..",), size=1).body())
 
 
 # --- Whatever arrives -------------------------------------------------------------------------------------------------
@@ -450,8 +520,9 @@ ids = st.integers(1, MAX_ID)
 sizes = st.integers(0, MAX_INTEGER)
 times = st.integers(-MAX_INTEGER, MAX_INTEGER)
 hashes = st.binary(min_size=32, max_size=32)
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-paths = st.lists(texts, max_size=5).map(tuple)
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1, max_size=20)
+names = names.filter(lambda name: name not in (".", ".."))
+paths = st.lists(names, min_size=1, max_size=5).map(tuple)
 kinds = st.sampled_from(["file", "folder"])
 codes = st.sampled_from(Code)
 
@@ -474,10 +545,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Refuse, ids, codes),
     st.builds(Check, ids, sizes, st.none() | hashes),
     st.builds(Receipt, ids, paths, sizes, st.none() | hashes, times, st.sampled_from(OUTCOMES)),
-    st.builds(Get, ids, paths, st.booleans()),
-    st.builds(ListFolder, ids, paths, st.none() | texts),
+    st.builds(Get, ids, paths | st.just(()), st.booleans()),
+    st.builds(ListFolder, ids, paths | st.just(()), st.none() | names),
     st.builds(
-        Entries, ids, st.lists(st.builds(Entry, texts, kinds, sizes, times), max_size=4).map(tuple), st.booleans()
+        Entries, ids, st.lists(st.builds(Entry, names, kinds, sizes, times), max_size=4).map(tuple), st.booleans()
     ),
     st.builds(Error, codes),
     st.just(Ping()),

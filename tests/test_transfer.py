@@ -66,6 +66,7 @@ from wire.messages import (
     Kind,
     ListFolder,
     Message,
+    Misnamed,
     Put,
     Receipt,
     Refuse,
@@ -215,8 +216,8 @@ class Taken:
     def stored(self, put: Put, receipt: Receipt) -> None:
         self.receipts["/".join(put.path)] = receipt
 
-    def refused(self, put: Put, problem: Refused) -> None:
-        self.problems["/".join(put.path)] = problem
+    def refused(self, put: Put | Misnamed, problem: Refused) -> None:
+        self.problems[put.shown if isinstance(put, Misnamed) else "/".join(put.path)] = problem
 
     def withdrawn(self, put: Put) -> None:
         self.gone.append("/".join(put.path))
@@ -2596,24 +2597,26 @@ def snapshot(folder: Path) -> dict[str, bytes | str]:
 
 LONG = "n" * 256
 # Asked for "box/d" and "box/f", into a folder: what a server may not place, and how each is refused.
+NEVER: dict[str, tuple[str, ...]] = {  # names that are not allowed: a violation
+    "above": ("..", "outside", "secret"),
+    "above, behind what was asked": ("d", "..", "..", "outside", "secret"),
+    "only dots": ("..",),
+    "here": (".",),
+    "nothing": (),
+    "an empty component": ("", "etc", "passwd"),
+    "an empty component inside": ("d", "", "x"),
+    "absolute": ("/etc/passwd",),
+    "absolute inside": ("d", "/tmp/x"),
+    "a slash": ("d/x",),
+    "slashes upwards": ("d", "../../outside/secret"),
+    "nul": ("d", "x\0y"),
+    "newline": ("d", "x\ny"),
+    "escape": ("d", "\x1b[2J"),
+    "too long": ("d", LONG),
+    "too deep": ("d", *["x"] * 255),
+    "a path too long": ("d", *["x" * 255] * 16),
+}
 EVIL: dict[str, tuple[Code, tuple[str, ...]]] = {
-    "above": (Code.NAME, ("..", "outside", "secret")),
-    "above, behind what was asked": (Code.NAME, ("d", "..", "..", "outside", "secret")),
-    "only dots": (Code.NAME, ("..",)),
-    "here": (Code.NAME, (".",)),
-    "nothing": (Code.NAME, ()),
-    "an empty component": (Code.NAME, ("", "etc", "passwd")),
-    "an empty component inside": (Code.NAME, ("d", "", "x")),
-    "absolute": (Code.NAME, ("/etc/passwd",)),
-    "absolute inside": (Code.NAME, ("d", "/tmp/x")),
-    "a slash": (Code.NAME, ("d/x",)),
-    "slashes upwards": (Code.NAME, ("d", "../../outside/secret")),
-    "nul": (Code.NAME, ("d", "x\0y")),
-    "newline": (Code.NAME, ("d", "x\ny")),
-    "escape": (Code.NAME, ("d", "\x1b[2J")),
-    "too long": (Code.NAME, ("d", LONG)),
-    "too deep": (Code.NAME, ("d", *["x"] * 255)),
-    "a path too long": (Code.NAME, ("d", *["x" * 255] * 16)),
     "the way that was asked, not its end": (Code.DENIED, ("box", "d", "x")),
     "another name": (Code.DENIED, ("other",)),
     "another folder": (Code.DENIED, ("other", "d")),
@@ -2659,6 +2662,22 @@ def test_server_places_nothing_but_below_what_was_asked(engine: Engine, into: Pa
     after = snapshot(into.parent)
     assert after.pop("into/f") == b"12345"
     assert after == before
+
+
+@pytest.mark.parametrize("kind", ["small", "large", "folder"])
+@pytest.mark.parametrize("trick", NEVER)
+def test_server_that_gives_a_name_that_is_not_allowed_breaks_the_protocol(
+    engine: Engine, into: Path, trick: str, kind: str
+) -> None:
+    before = snapshot(into.parent)
+    asked = Asked(engine, ["box/d", "box/f"], f"{into}/")
+    size = {"small": 4, "large": LARGE, "folder": None}[kind]
+    asked.raw.say(put(1, *NEVER[trick], size=size, kind="folder" if kind == "folder" else "file").encode())
+    heard, problem = asked.finish(bye=False)
+    assert isinstance(problem, ProtocolViolation)
+    assert heard == [Error(Code.PROTOCOL)]
+    assert asked.reporter.problems == []
+    assert snapshot(into.parent) == before
 
 
 class Spending(Pace):
@@ -2893,7 +2912,7 @@ def test_list_says_nothing_of_files_outside_the_folder(
 
 @pytest.mark.parametrize(
     ("after", "names"),
-    [(None, ["a", "d"]), ("", ["a", "d"]), ("a", ["d"]), ("b", ["d"]), ("d", []), ("\U0010ffff", [])],
+    [(None, ["a", "d"]), ("!", ["a", "d"]), ("a", ["d"]), ("b", ["d"]), ("d", []), ("\U0010ffff", [])],
 )
 @pytest.mark.usefixtures("there")
 def test_list_goes_on_behind_any_name(storage: Storage, engine: Engine, after: str | None, names: list[str]) -> None:

@@ -43,6 +43,7 @@ from wire.messages import (
     Data,
     Kind,
     Message,
+    Misnamed,
     Put,
     Receipt,
     decode_message,
@@ -328,8 +329,8 @@ class _Taking:
     def withdrawn(self, put: Put) -> None: ...
     def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
 
-    def refused(self, put: Put, problem: Refused) -> None:
-        raise AssertionError(f"{put.path} was refused") from problem
+    def refused(self, put: Put | Misnamed, problem: Refused) -> None:
+        raise AssertionError(f"{put} was refused") from problem
 
     def not_given(self, id: int, problem: Refused) -> None:
         raise AssertionError("a client's REFUSE") from problem

@@ -35,7 +35,7 @@ from wire.channel import Channel
 from wire.engine import Engine
 from wire.handshake import Known, ServerHandshake, SessionKeys
 from wire.link import Link, Socket, close_gently, cut
-from wire.messages import Put, Receipt
+from wire.messages import Misnamed, Put, Receipt
 from wire.pace import Paces
 
 _LOGIN_SECONDS = 10
@@ -290,9 +290,10 @@ class _Taking:
         sha256, path = receipt.sha256.hex(), show_path(receipt.path)
         self._stored.append(f"{receipt.outcome} {path}, {counted(receipt.size, 'byte', '')}, SHA-256 {sha256}")
 
-    def refused(self, put: Put, problem: Refused) -> None:
+    def refused(self, put: Put | Misnamed, problem: Refused) -> None:
+        name = put.shown if isinstance(put, Misnamed) else show_briefly(put.path)
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
-        self._sparing.log(level, "refused: %s: %s", show_briefly(put.path), problem.cause)
+        self._sparing.log(level, "refused: %s: %s", name, problem.cause)
 
     def withdrawn(self, put: Put) -> None:
         self._sparing.info("withdrawn by the sender: %s", show_briefly(put.path))

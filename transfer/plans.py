@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from disk.names import LOCAL_PARTIAL_AREA, judge_path
+from crypto_utils import digest
+from disk.names import LOCAL_PARTIAL_AREA, judge_path, size_of
 from disk.sources import PipeSource, Source
 from disk.tree import Folders, Found, Skipped, Tree
 from errors import Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, show_path
 from transfer.items import ALL_BITS, FILE_BITS, Item
+from wire.protocol import ASKED_LIMIT, WINDOW
 
 if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody for what is needed after the login
     from disk.folders import Twin
     from disk.partials import Incoming, Partial, Published
     from transfer.receiver import Folder
-    from wire.messages import Put, Receipt
+    from wire.messages import Misnamed, Put, Receipt
 
 PIPE = "-"
 
@@ -250,19 +252,27 @@ class Fetching:
         for name, wanted in zip(names, self.wanted, strict=True):
             judge_path(wanted or ("all",))
             _refuse_clash(taken, wanted[-1:], name)
+        if len(names) > WINDOW or sum(map(size_of, self.wanted)) > ASKED_LIMIT:
+            raise UsageError(
+                f"more than {WINDOW} names, or too long ones", "Name their folders, or use several commands"
+            )
+        self._last_names = {wanted[-1:] for wanted in self.wanted}
         self._answered: set[Parts] = {()}  # an empty folder is an answer of its own
-        self._done: dict[tuple[Parts, int | None, int | None], Published] = {}
+        self._done: set[bytes] = set()
 
-    def place(self, put: "Put") -> "Incoming":
-        """Where a PUT of the server lands. Raises Refused for what nobody asked for."""
+    def place(self, put: "Put | Misnamed") -> "Incoming":
+        """Where a PUT of the server lands. Raises Refused for what nobody asked for, ProtocolViolation for no name."""
         from disk.partials import Incoming
+        from wire.messages import Misnamed
 
-        judge_path(put.path)
+        if isinstance(put, Misnamed):
+            raise ProtocolViolation(f"a name that is not allowed: {put.why}")
         path = put.path
-        self._answered.add(path[:1])
+        if path[:1] in self._last_names:
+            self._answered.add(path[:1])
         if path[0] == LOCAL_PARTIAL_AREA:
             raise Refused(Code.NAME, why="it is used here")
-        if () not in self.wanted and path[:1] not in [wanted[-1:] for wanted in self.wanted]:
+        if () not in self._last_names and path[:1] not in self._last_names:
             raise Refused(Code.DENIED, why="nobody asked for it")
         if self.to_pipe and len(path) > 1:
             raise Refused(Code.UNSUPPORTED)
@@ -289,20 +299,22 @@ class Fetching:
         self._reporter.moved(count)
 
     def stored(self, put: "Put", receipt: "Receipt") -> None:
-        from disk.partials import Published
-
         path = str(self.base.joinpath(*receipt.path)) if not self.to_pipe else "standard output"
-        key = (self.place(put).path, put.size, put.mtime)
+        key = _key(self.place(put))
         if receipt.outcome == "folder" or key in self._done:
             return
         if receipt.outcome == "skipped":
             self._reporter.skipped(path, "it is there")
             return
         sha256 = receipt.sha256 or b""
-        self._done[key] = Published(receipt.path, skipped=True)
+        self._done.add(key)
         self._reporter.delivered(show_path(put.path), path, receipt.size, sha256, receipt.time, receipt.outcome)
 
-    def refused(self, put: "Put", problem: Refused) -> None:
+    def refused(self, put: "Put | Misnamed", problem: Refused) -> None:
+        from wire.messages import Misnamed
+
+        if isinstance(put, Misnamed):
+            return  # `place` has ended the connection
         told: TransferError = problem
         if self.to_pipe and len(put.path) > 1:
             return  # what lies in a folder, which was refused itself
@@ -343,15 +355,23 @@ class Fetching:
 class _Remembering:
     """A folder that answers for what was fetched by an earlier connection of this run."""
 
-    def __init__(self, folder: "Folder", done: dict[tuple[Parts, int | None, int | None], "Published"]) -> None:
+    def __init__(self, folder: "Folder", done: set[bytes]) -> None:
         self._folder, self._done = folder, done
         self.commit, self.begin_commit = folder.commit, folder.begin_commit
         self.finish_folders = folder.finish_folders
         self.begin_anyway, self.make_folder = folder.begin_anyway, folder.make_folder
 
     def begin(self, incoming: "Incoming", resumable: bool) -> "Partial | Published | Twin":
-        known = self._done.get((incoming.path, incoming.size, incoming.mtime))
-        return self._folder.begin(incoming, resumable) if known is None else known
+        from disk.partials import Published
+
+        if _key(incoming) in self._done:
+            return Published(incoming.path, skipped=True)
+        return self._folder.begin(incoming, resumable)
+
+
+def _key(incoming: "Incoming") -> bytes:
+    """What a file that was fetched is known by; there may be millions."""
+    return digest(f"{'/'.join(incoming.path)}\0{incoming.size}\0{incoming.mtime}".encode())[:16]
 
 
 def names_in_order(items: Iterable[Item]) -> Iterator[str]:

@@ -30,14 +30,17 @@ from wire.messages import (
     Check,
     Data,
     End,
+    Kind,
     Message,
+    Misnamed,
     Put,
     Receipt,
     Refuse,
-    file_mac_input,
+    file_mac_begin,
+    file_mac_rest,
 )
 from wire.pace import Pace
-from wire.protocol import DATA_SIZE, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
+from wire.protocol import CHECK_LIMIT, DATA_SIZE, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 # Implementation constants.
 _GROUP_FILES = 512
 _GROUP_BYTES = 8 << 20
+_GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near their limits
+_COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
 
 Arrived = tuple[Message, memoryview] | None
 
@@ -67,7 +72,7 @@ class Events(Protocol):
     def resumed(self, put: Put, offset: int) -> None: ...
     def arrived(self, put: Put, count: int) -> None: ...
     def stored(self, put: Put, receipt: Receipt) -> None: ...
-    def refused(self, put: Put, problem: Refused) -> None: ...
+    def refused(self, put: Put | Misnamed, problem: Refused) -> None: ...
     def withdrawn(self, put: Put) -> None: ...
     def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
     def not_given(self, id: int, problem: Refused) -> None: ...
@@ -78,23 +83,61 @@ class _Arriving:
     """One announced file on its way in. `partial` is None once nothing of it is wanted: what still comes is dropped."""
 
     __slots__ = (
-        *("asked", "body", "digest", "incoming", "kept", "last_seen", "partial", "put", "resumable", "size", "told"),
-        *("twin", "unasked"),
+        *("_put", "asked", "checks", "digest", "incoming", "kept", "last_seen", "memory", "partial", "proof"),
+        *("resumable", "size", "told", "twin", "unasked"),
     )
 
-    def __init__(self, put: Put, body: bytes) -> None:
-        self.put, self.body = put, body
+    def __init__(self, put: Put, body: bytes, proof: "_Hash") -> None:
+        """`proof`: the HMAC of END, begun with `body`."""
+        self._put: Put | None = put
+        self.proof: _Hash | None = proof
+        self.memory = len(body) + _COMPONENT_MEMORY * len(put.path)
         self.incoming: Incoming | None = None
         self.partial: Partial | None = None
         self.twin: Future[bytes] | None = None
         self.kept: Future[_Hash] | None = None
         self.asked = 0  # the size of the CHECK that is not answered yet
+        self.checks = 0  # how many were asked
         self.digest: _Hash = new_digest()
         self.size = 0
         self.last_seen = False
         self.told = False  # a receipt or a refusal was sent
         self.resumable = put.size is not None and put.size > UNASKED_LIMIT
         self.unasked = put.size is not None and put.size <= UNASKED_LIMIT
+
+    @property
+    def put(self) -> Put:
+        """What was announced; nobody asks for it once that is forgotten."""
+        if self._put is None:
+            raise RuntimeError("a file that was settled is asked for its name")
+        return self._put
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a receipt or a refusal was sent: nothing of it is wanted any more."""
+        return self._put is None
+
+    def forget(self) -> None:
+        """It is settled: give back what it holds, and read nothing for it any more.
+
+        Its id stays open until its END or CANCEL, and a peer may let thousands wait for that.
+        """
+        self._put = self.proof = self.incoming = None
+        for job in (self.twin, self.kept):
+            if job is not None:
+                job.cancel()  # what has begun stops when it asks
+
+
+class _Deaf(_Arriving):
+    """A file that was refused for its name."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.asked = self.size = 0
+        self.partial = self.twin = self.kept = None
+        self.last_seen, self.told = False, True
+        self.forget()
 
 
 _Group = list[tuple[_Arriving, Partial]]
@@ -109,16 +152,19 @@ class Receiver:
         messages: Iterator[Arrived],
         file_secret: bytes,
         folder: Folder,
-        place: Callable[[Put], Incoming],
+        place: Callable[[Put | Misnamed], Incoming],
         events: Events,
         pace: Pace,
     ) -> None:
-        """`place(put)` says where a PUT lands; it raises Refused for that one, or Ended for the connection."""
+        """`place(put)` says where a PUT lands; it raises Refused for that one, or Ended for the connection.
+
+        For a Misnamed it has to raise.
+        """
         self._channel, self._messages, self._mac, self._folder = channel, messages, Mac(file_secret), folder
         self._place, self._events, self._pace = place, events, pace
         self._open: dict[int, _Arriving] = {}
         self._group: _Group = []
-        self._group_bytes = 0
+        self._group_bytes = self._group_memory = 0
         self._flushing: deque[tuple[_Group, Commit]] = deque()  # groups whose bytes are on their way to the disk
         self._few_left = few_left_from()  # descriptors
         self._last_id = 0
@@ -166,6 +212,8 @@ class Receiver:
             self._data(message)
         elif isinstance(message, Put):
             self._put(message, bytes(body))
+        elif isinstance(message, Misnamed) and message.kind is Kind.PUT:
+            self._misnamed(message)
         elif isinstance(message, End):
             self._end(message)
         elif isinstance(message, Check):
@@ -185,15 +233,32 @@ class Receiver:
 
     # --- PUT and what is there already ---
 
-    def _put(self, put: Put, body: bytes) -> None:
-        if put.id <= self._last_id:
+    def _announced(self, id: int) -> None:
+        """Raises ProtocolViolation for an id that may not come now."""
+        if id <= self._last_id:
             raise ProtocolViolation("an id that is not higher than the last")
-        self._last_id = put.id
+        self._last_id = id
         if len(self._open) + len(self._group) + sum(commit.count for _, commit in self._flushing) >= WINDOW:
             raise ProtocolViolation("more files under way than the window holds")
         if len(self._open) >= OPEN_LIMIT:
             raise ProtocolViolation("more files begun and not ended than may be")
-        arriving = _Arriving(put, body)
+
+    def _misnamed(self, put: Misnamed) -> None:
+        """Refuse a path that is not allowed; no more than its id is kept."""
+        self._announced(put.id)
+        if put.is_open:
+            self._open[put.id] = _Deaf()
+        try:
+            self._place(put)
+        except Refused as problem:
+            self._events.refused(put, problem)
+            self._channel.post(Refuse(put.id, problem.code).encode())
+            return
+        raise RuntimeError("a name that is not allowed got a place")
+
+    def _put(self, put: Put, body: bytes) -> None:
+        self._announced(put.id)
+        arriving = _Arriving(put, body, self._mac.begin(*file_mac_begin(body)))
         if put.kind != FOLDER:
             self._open[put.id] = arriving
         try:
@@ -214,7 +279,7 @@ class Receiver:
         elif isinstance(begun, Twin):
             descriptor = begun.descriptor
             try:
-                arriving.twin = self._hash(lambda: begun.digest(self._goes_on))
+                arriving.twin = self._hash(lambda: begun.digest(lambda: self._goes_on(arriving)))
             except RuntimeError:  # no thread for it
                 os.close(descriptor)
                 raise
@@ -228,9 +293,9 @@ class Receiver:
 
     def _offer(self, arriving: _Arriving, partial: Partial) -> None:
         """Ask for the digest of what was kept; without anything kept, ask for the content."""
-        if partial.kept:
+        if partial.kept and arriving.checks < CHECK_LIMIT:
             size = partial.kept[0]
-            arriving.kept = self._hash(lambda: partial.digest_of_kept(size, self._goes_on))
+            arriving.kept = self._hash(lambda: partial.digest_of_kept(size, lambda: self._goes_on(arriving)))
             self._ask(arriving, size)
         else:
             self._accept(arriving, partial, 0)
@@ -241,12 +306,13 @@ class Receiver:
             self._hashing = ThreadPoolExecutor(1, thread_name_prefix="checking")
         return self._hashing.submit(work)
 
-    def _goes_on(self) -> bool:
-        """Asked while a file is read: its reader would only keep a connection alive that has ended."""
-        return not self._over and not self._channel.ended
+    def _goes_on(self, arriving: _Arriving) -> bool:
+        """Asked while a file is read for CHECK: whether that is still wanted, or it was settled or has ended."""
+        return not (arriving.is_settled or self._over or self._channel.ended)
 
     def _ask(self, arriving: _Arriving, size: int) -> None:
         arriving.asked = size
+        arriving.checks += 1
         self._channel.post(Check(arriving.put.id, size, None).encode())
 
     def _accept(self, arriving: _Arriving, partial: Partial, offset: int) -> None:
@@ -329,11 +395,11 @@ class Receiver:
         if arriving.asked:
             raise ProtocolViolation("an end before the answer to CHECK")
         del self._open[end.id]
-        partial = arriving.partial
-        if partial is None:
+        partial, begun = arriving.partial, arriving.proof
+        if partial is None or begun is None:
             return
         partial.sha256 = sha256 = arriving.digest.digest()
-        proof = self._mac.of(*file_mac_input(arriving.body, arriving.size, sha256))
+        proof = self._mac.finish(begun, *file_mac_rest(arriving.size, sha256))
         try:
             if end.size != arriving.size or arriving.put.size not in (None, end.size):
                 raise Refused(Code.SIZE, why="not what was announced")
@@ -344,7 +410,9 @@ class Receiver:
             return
         self._group.append((arriving, partial))
         self._group_bytes += arriving.size
-        if len(self._group) >= _GROUP_FILES or self._group_bytes >= _GROUP_BYTES:
+        self._group_memory += arriving.memory
+        is_full = len(self._group) >= _GROUP_FILES or self._group_bytes >= _GROUP_BYTES
+        if is_full or self._group_memory >= _GROUP_MEMORY:
             self._flush_ahead()
         elif partial.descriptor >= self._few_left:
             self._flush_group()
@@ -354,9 +422,9 @@ class Receiver:
         del self._open[cancel.id]
         if arriving.partial is not None:
             arriving.partial.discard()
-        self._drop(arriving)
         if not arriving.told:
             self._events.withdrawn(arriving.put)
+        arriving.forget()
 
     # --- answers ---
 
@@ -365,7 +433,7 @@ class Receiver:
         commit = self._folder.begin_commit([partial for _, partial in self._group])
         if commit is not None:
             self._flushing.append((self._group[: commit.count], commit))
-            self._group, self._group_bytes = self._group[commit.count :], 0
+            self._group, self._group_bytes, self._group_memory = self._group[commit.count :], 0, 0
             self._publish(1)
         if self._group:
             self._flush_group()
@@ -385,7 +453,7 @@ class Receiver:
         if self._group:
             self._channel.hurry()
             outcomes = self._folder.commit([partial for _, partial in self._group])
-            group, self._group, self._group_bytes = self._group, [], 0  # not before, here, too
+            group, self._group, self._group_bytes, self._group_memory = self._group, [], 0, 0  # not before, here, too
             self._answer(group, outcomes)
 
     def _answer(self, group: _Group, outcomes: list[Outcome]) -> None:
@@ -405,6 +473,7 @@ class Receiver:
 
     def _receipt(self, arriving: _Arriving, published: Published, outcome: str) -> None:
         self._channel.post(self._receipt_for(arriving, published, outcome))
+        arriving.forget()
 
     def _receipt_for(self, arriving: _Arriving, published: Published, outcome: str) -> bytes:
         """The message; the file is told of as stored."""
@@ -423,11 +492,4 @@ class Receiver:
         arriving.told = True
         self._events.refused(arriving.put, problem)
         self._channel.post(Refuse(arriving.put.id, problem.code).encode())
-        self._drop(arriving)
-
-    def _drop(self, arriving: _Arriving) -> None:
-        """Nothing of it is wanted any more: give back what it holds, and don't let it be read for nothing."""
-        arriving.body, arriving.incoming = b"", None
-        for job in (arriving.twin, arriving.kept):
-            if job is not None:
-                job.cancel()
+        arriving.forget()

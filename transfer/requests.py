@@ -7,9 +7,10 @@ knows no socket and no account.
 
 import bisect
 from collections.abc import Callable, Iterator
+from typing import TypeGuard
 
-from disk.folders import Seen
-from disk.names import judge_path
+from disk.folders import PathParts, Seen
+from disk.names import size_of
 from disk.partials import Incoming
 from disk.sources import FileSource, Source
 from disk.storage import UserFolder
@@ -22,13 +23,29 @@ from transfer.receiver import Arrived, Receiver
 from transfer.sender import Sender
 from wire.channel import Channel
 from wire.handshake import SessionKeys
-from wire.messages import BYE_MESSAGE, FILE, FOLDER, Entries, Entry, Get, ListFolder, Put, Receipt, Refuse
+from wire.messages import (
+    BYE_MESSAGE,
+    FILE,
+    FOLDER,
+    Entries,
+    Entry,
+    Get,
+    Kind,
+    ListFolder,
+    Message,
+    Misnamed,
+    Put,
+    Receipt,
+    Refuse,
+)
 from wire.pace import Pace
-from wire.protocol import WINDOW
+from wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW
 
-_PAGE_ENTRIES = 500
 _PAGE_BYTES = 48 * 1024
 _POLICY = "skip"  # whether it takes a file is the client's business
+
+
+_Wanted = tuple[int, bytes]  # the id of a GET, and its path
 
 
 class Requests:
@@ -58,18 +75,20 @@ class Requests:
         first = next((arrived for arrived in self._messages if arrived is not None), None)
         if first is None:
             self._channel.post(BYE_MESSAGE)
-        elif isinstance(first[0], Put):
+        elif isinstance(first[0], Put) or _is_misnamed(first[0], Kind.PUT):
             self._receive(first, taking)
-        elif isinstance(first[0], Get):
+        elif isinstance(first[0], Get) or _is_misnamed(first[0], Kind.GET):
             self._give(first[0])
-        elif isinstance(first[0], ListFolder):
+        elif isinstance(first[0], ListFolder) or _is_misnamed(first[0], Kind.LIST):
             self._list(first[0])
         else:
             raise ProtocolViolation("a first message that asks for nothing")
 
     def _receive(self, first: Arrived, events: receiver.Events) -> None:
-        def place(put: Put) -> Incoming:
+        def place(put: Put | Misnamed) -> Incoming:
             self._admit("put")
+            if isinstance(put, Misnamed):
+                raise Refused(Code.NAME, why=put.why)
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
 
         secret = self._keys.file_c2s
@@ -77,53 +96,57 @@ class Requests:
 
     # --- GET ---
 
-    def _give(self, first: Get) -> None:
-        wanted: list[Get] = []
-        get, asked = first, 1
-        while self._take(get, wanted).more:
+    def _give(self, first: Get | Misnamed) -> None:
+        wanted: list[_Wanted] = []
+        get, asked, size = first, 1, 0
+        while True:
+            if isinstance(get, Get):
+                size += size_of(get.path)
+            if asked > WINDOW or size > ASKED_LIMIT:
+                raise ProtocolViolation("more GETs, or longer ones, than a connection may ask for")
+            self._take(get, wanted)
+            if not get.more:
+                break
             arrived = next((arrived for arrived in self._messages if arrived is not None), None)
-            if arrived is None or not isinstance(arrived[0], Get):
+            if arrived is None or not (isinstance(arrived[0], Get) or _is_misnamed(arrived[0], Kind.GET)):
                 raise ProtocolViolation("something else where another GET was announced")
             get, asked = arrived[0], asked + 1
-            if asked > WINDOW:
-                raise ProtocolViolation("more GETs than the window holds")
         events = _Giving(self._log, self._log_sparingly)
-        items = (item for get in wanted for item in self._items(get))
+        items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
         Sender(self._channel, self._messages, self._keys.file_s2c, events, self._pace).run(items)
 
-    def _take(self, get: Get, wanted: list[Get]) -> Get:
-        """Remember it until all are asked for, unless it is refused anyway: a path may be as long as its message."""
+    def _take(self, get: Get | Misnamed, wanted: "list[_Wanted]") -> None:
+        """Remember it until all are asked for, in as few bytes as it came in, unless it is refused anyway."""
         try:
             self._admit("get")
-            if get.path:
-                judge_path(get.path)
-            wanted.append(get)
+            if isinstance(get, Misnamed):
+                raise Refused(Code.NAME, why=get.why)
+            wanted.append((get.id, "/".join(get.path).encode()))
         except Refused as problem:
-            self._not_given(get, problem)
-        return get
+            self._not_given(get.id, get.shown if isinstance(get, Misnamed) else show_briefly(get.path), problem)
 
-    def _not_given(self, get: Get, problem: Refused) -> None:
-        self._log_sparingly("not given: %s: %s", show_briefly(get.path), problem.cause)
-        self._channel.post(Refuse(get.id, problem.code).encode())
+    def _not_given(self, id: int, name: str, problem: Refused) -> None:
+        self._log_sparingly("not given: %s: %s", name, problem.cause)
+        self._channel.post(Refuse(id, problem.code).encode())
 
-    def _items(self, get: Get) -> Iterator[Item]:
-        """What lies at and below the path, named from its last component on."""
-        above = max(len(get.path) - 1, 0)
+    def _items(self, get: int, path: PathParts) -> Iterator[Item]:
+        """What lies at and below the path, named from its last component on; `get` is the request's id."""
+        above = max(len(path) - 1, 0)
         try:
             self._admit("get")
-            for seen in self._folder.walk(get.path, lambda path: self._not_whole(get)):
+            for seen in self._folder.walk(path, lambda _: self._not_whole(get)):
                 if (item := self._item(get, seen, seen.path[above:])) is not None:
                     yield item
         except Refused as problem:
-            self._not_given(get, problem)
+            self._not_given(get, show_briefly(path), problem)
 
-    def _not_whole(self, get: Get) -> None:
+    def _not_whole(self, get: int) -> None:
         """Say once that something below the path can't be read: the client has no other way to know."""
-        if get.id not in self._refused:
-            self._refused.add(get.id)
-            self._channel.post(Refuse(get.id, Code.UNREADABLE).encode())
+        if get not in self._refused:
+            self._refused.add(get)
+            self._channel.post(Refuse(get, Code.UNREADABLE).encode())
 
-    def _item(self, get: Get, seen: Seen, target: tuple[str, ...]) -> Item | None:
+    def _item(self, get: int, seen: Seen, target: tuple[str, ...]) -> Item | None:
         """None for a name that the wire does not allow; not each that was put here by other means is one."""
         name = show_path(seen.path)
 
@@ -148,26 +171,26 @@ class Requests:
 
     # --- LIST ---
 
-    def _list(self, request: ListFolder) -> None:
+    def _list(self, request: ListFolder | Misnamed) -> None:
         known: dict[tuple[str, ...], list[str]] = {}
         while True:
             try:
                 self._admit("list")
+                if isinstance(request, Misnamed):
+                    raise Refused(Code.NAME, why=request.why)
                 self._channel.post(self._page(request, known).encode())
             except Refused as problem:
                 self._channel.post(Refuse(request.id, problem.code).encode())
             arrived = next((arrived for arrived in self._messages if arrived is not None), None)
             if arrived is None:
                 break
-            if not isinstance(arrived[0], ListFolder):
+            if not (isinstance(arrived[0], ListFolder) or _is_misnamed(arrived[0], Kind.LIST)):
                 raise ProtocolViolation("something else than LIST on a connection that lists")
             request = arrived[0]
         self._channel.post(BYE_MESSAGE)
 
     def _page(self, request: ListFolder, known: dict[tuple[str, ...], list[str]]) -> Entries:
         path = request.path
-        if path:
-            judge_path(path)
         if path and (itself := self._folder.look(path)) is not None and not itself.is_folder:
             return Entries(request.id, (_entry(path[-1], itself),), False)
         if request.after is None or path not in known:
@@ -177,13 +200,21 @@ class Requests:
         at = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
         entries: list[Entry] = []
         size = 0
-        while at < len(names) and len(entries) < _PAGE_ENTRIES and size < _PAGE_BYTES:
+        while at < len(names) and len(entries) < ENTRIES_LIMIT and size < _PAGE_BYTES:
             seen = self._folder.look((*path, names[at]))
             if seen is not None:
                 entries.append(_entry(names[at], seen))
                 size += len(Entries(request.id, (entries[-1],), False).body())
             at += 1
         return Entries(request.id, tuple(entries), at < len(names))
+
+
+def _is_misnamed(message: Message, kind: Kind) -> TypeGuard[Misnamed]:
+    return isinstance(message, Misnamed) and message.kind is kind
+
+
+def _unpacked(path: bytes) -> PathParts:
+    return tuple(path.decode().split("/")) if path else ()
 
 
 def _entry(name: str, seen: Seen) -> Entry:

@@ -41,17 +41,20 @@ from wire.messages import (
     Receipt,
     Refuse,
     encode_message,
-    file_mac_input,
+    file_mac_begin,
+    file_mac_rest,
     write_data_header,
 )
 from wire.pace import Pace
-from wire.protocol import DATA_SIZE, UNASKED_LIMIT, WINDOW
+from wire.protocol import CHECK_LIMIT, DATA_SIZE, UNASKED_LIMIT, WINDOW
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 _WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
+_OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by paths near their limits
+_COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
 _ANSWERS = (Receipt, Accept, Refuse, Check)
 
 Arrived = tuple[Message, memoryview] | None
@@ -75,20 +78,24 @@ class _Outgoing:
     """One announced item, until it is settled (RECEIPT, REFUSE or withdrawn) and closed (END or CANCEL sent)."""
 
     __slots__ = (
-        *("accepted", "asked", "begun", "body", "checked", "closed", "digest", "id", "item", "settled", "sha256"),
-        *("size", "source", "unasked"),
+        *("accepted", "asked", "begun", "checked", "checks", "closed", "digest", "id", "item", "memory", "proof"),
+        *("settled", "sha256", "size", "source", "unasked"),
     )
 
     digest: "_Hash"  # of what is asked for first, from its first byte on
 
-    def __init__(self, item: Item, source: Source | None, id: int, size: int | None, body: bytes) -> None:
-        """`body`: that of the PUT, whose `id` and `size` they are."""
-        self.item, self.source, self.id, self.size, self.body = item, source, id, size, body
+    def __init__(
+        self, item: Item, source: Source | None, id: int, size: int | None, body: bytes, proof: "_Hash"
+    ) -> None:
+        """`body`: that of the PUT, whose `id` and `size` they are; `proof`: the HMAC of END, begun with it."""
+        self.item, self.source, self.id, self.size, self.proof = item, source, id, size, proof
+        self.memory = len(body) + _COMPONENT_MEMORY * len(item.target)
         self.settled = False
         self.closed = source is None  # a folder is all said with its PUT
         self.begun = False
         self.asked = False  # a CHECK is here and not answered yet
         self.accepted = False  # an ACCEPT is here that was waited for
+        self.checks = 0  # how many have come
         self.checked = 0  # the size of the last CHECK that was answered; `digest` has so many bytes of the source
         self.sha256: bytes | None = None
         self.unasked = source is None or (size is not None and size <= UNASKED_LIMIT)
@@ -117,6 +124,7 @@ class Sender:
         self._state = threading.Condition(self._lock)
         self._is_awaited = False  # by the thread that packs: what it needs may be here now
         self._open: dict[int, _Outgoing] = {}
+        self._memory = 0  # of all that is open
         self._todo: deque[tuple[_Outgoing, Message | None]] = deque()
         self._waiting = 0
         self._last_id = 0
@@ -167,7 +175,7 @@ class Sender:
 
     def _announce(self, item: Item) -> None:
         """Send a PUT, and for a small file its content."""
-        while len(self._open) >= WINDOW or self._waiting >= _WAITING_LARGE:
+        while self._is_full() or self._waiting >= _WAITING_LARGE:
             self._serve(wait=True)
         try:
             item.judge()
@@ -184,7 +192,10 @@ class Sender:
         id = self._last_id
         body = write_put(id, item.transfer, item.target, kind, size, mtime, mode, item.policy).encode()
         message = encode_message(Kind.PUT, body)
-        outgoing = self._open[id] = _Outgoing(item, source, id, size, body)
+        outgoing = _Outgoing(item, source, id, size, body, self._mac.begin(*file_mac_begin(body)))
+        with self._lock:
+            self._open[id] = outgoing
+            self._memory += outgoing.memory
         self._events.started(item, size)
         if source is not None and outgoing.unasked:
             outgoing.begun = True
@@ -194,6 +205,9 @@ class Sender:
             outgoing.digest = new_digest()
             self._waiting += 1
         self._channel.send(message)
+
+    def _is_full(self) -> bool:
+        return len(self._open) >= WINDOW or self._memory >= _OPEN_MEMORY
 
     def _send_unasked(self, outgoing: _Outgoing, source: Source, message: bytes, size: int) -> None:
         """A small file, in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was."""
@@ -228,7 +242,7 @@ class Sender:
         with self._state:
             if not self._todo and wait:
                 self._channel.flush()
-                enough = len(self._open) - (max(1, WINDOW // _ROOM) if len(self._open) >= WINDOW else 1)
+                enough = len(self._open) - (max(1, len(self._open) // _ROOM) if self._is_full() else 1)
                 self._is_awaited = True
                 while not self._todo and len(self._open) > enough and not self._over:
                     self._state.wait()
@@ -263,6 +277,8 @@ class Sender:
             while done < check.size:
                 piece = room[: min(DATA_SIZE, check.size - done)]
                 self._channel.check()
+                if outgoing.settled:  # refused meanwhile: `_send_content` withdraws it
+                    return
                 if source.read_into(piece) < len(piece):
                     raise changed(outgoing.item.name)
                 digest.update(piece)
@@ -321,7 +337,7 @@ class Sender:
     def _last_word(self, outgoing: _Outgoing, size: int, sha256: bytes) -> bytes:
         """END for what was read to its end."""
         outgoing.sha256 = outgoing.item.sha256 = sha256
-        proof = self._mac.of(*file_mac_input(outgoing.body, size, sha256))
+        proof = self._mac.finish(outgoing.proof, *file_mac_rest(size, sha256))
         return encode_message(Kind.END, write_end(outgoing.id, size, sha256, proof).encode())
 
     def _send_data(self, outgoing: _Outgoing, source: Source, offset: int) -> int | None:
@@ -358,7 +374,8 @@ class Sender:
 
     def _forget(self, outgoing: _Outgoing) -> None:
         if outgoing.settled and outgoing.closed:
-            self._open.pop(outgoing.id, None)
+            if self._open.pop(outgoing.id, None) is not None:
+                self._memory -= outgoing.memory
             if self._is_awaited:
                 self._state.notify_all()
 
@@ -412,6 +429,9 @@ class Sender:
         if not fair or outgoing.asked or outgoing.accepted:
             raise ProtocolViolation("content wanted from where none was offered")
         outgoing.asked = isinstance(message, Check)
+        outgoing.checks += outgoing.asked
+        if outgoing.checks > CHECK_LIMIT:
+            raise ProtocolViolation(f"more than {CHECK_LIMIT} CHECKs of one file")
         outgoing.accepted = not outgoing.asked and not outgoing.unasked
 
     @staticmethod

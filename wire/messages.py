@@ -2,19 +2,23 @@
 
 Rules: one writer and one strict reader for each message; a reader ends exactly at the end, and whatever it does not
 accept it refuses with ProtocolViolation. Every announced length meets its ceiling before anything of that size is
-made. This room knows no socket, no file, no clock and no key.
+made. Every name of a peer is judged here (`disk/names.py`), whatever the form of the bodies: no message with a name
+that is not allowed leaves this module, and of such a path no more is kept than a log needs. This module knows no
+socket, no file, no clock and no key.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, ClassVar, TypeVar
 
 from crypto_utils import DIGEST_SIZE
+from disk.names import why_not_allowed
 from errors import Code, ProtocolViolation
 from values import value
+from wire import fields
 from wire.canonical import Reader, read_end, read_put, read_receipt, write_end, write_put, write_receipt
-from wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
+from wire.protocol import CONTROL_LIMIT, DATA_SIZE, ENTRIES_LIMIT, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
 from wire.strict_json import read_json, write_fields
 
 
@@ -44,87 +48,30 @@ _DATA_HEADER = struct.Struct(">BIIQ")
 MESSAGE_HEADER_SIZE = _MESSAGE_HEADER.size
 DATA_HEADER_SIZE = _DATA_HEADER.size
 END_SIZE_LIMIT = 256  # no END is longer
+_ALL = ("all",)  # in the place of an empty path, which stands for the whole folder
+_SHOWN = 200  # characters of a path that is not allowed
 
 FILE, FOLDER = "file", "folder"
 POLICIES = ("fail", "rename", "replace", "skip")
 OUTCOMES = ("stored", "already", "skipped", "folder")
 
-FieldCheck = Callable[[Any], Any]
 _Shape = TypeVar("_Shape")
 
 
-def _range(least: int, most: int) -> FieldCheck:
-    def check(value: Any) -> int:
-        if type(value) is not int or not least <= value <= most:
-            raise ProtocolViolation("a field that is no integer in its range")
-        return value
-
-    return check
-
-
-def _one_of(*words: str) -> FieldCheck:
-    def check(value: Any) -> str:
-        if type(value) is not str or value not in words:
-            raise ProtocolViolation("a field with an unknown word")
-        return value
-
-    return check
-
-
-def _or_null(check: FieldCheck) -> FieldCheck:
-    return lambda value: None if value is None else check(value)
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise ProtocolViolation("a field that is no text")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ProtocolViolation("a lone surrogate") from None
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if type(value) is not bool:
-        raise ProtocolViolation("a field that is neither true nor false")
-    return value
-
-
-def _hex(size: int) -> FieldCheck:
-    def check(value: Any) -> bytes:
-        try:
-            found = bytes.fromhex(value)
-        except (TypeError, ValueError):
-            found = b""
-        if len(found) != size or found.hex() != value:  # blanks and capitals are other bytes for the same value
-            raise ProtocolViolation(f"a field that is not {size} bytes in lower-case hex")
-        return found
-
-    return check
-
-
-def _path(value: Any) -> tuple[str, ...]:
-    if type(value) is not list:
-        raise ProtocolViolation("a path that is no list")
-    return tuple(_text(part) for part in value)
-
-
 def _entries(value: Any) -> "tuple[Entry, ...]":
-    if type(value) is not list:
-        raise ProtocolViolation("entries that are no list")
+    if type(value) is not list or len(value) > ENTRIES_LIMIT:
+        raise ProtocolViolation("entries that are no list, or too many")
     return tuple(_fields_of(Entry, item) for item in value)
 
 
-_ID = _range(1, MAX_ID)
-_SIZE = _range(0, MAX_INTEGER)
-_TIME = _range(-MAX_INTEGER, MAX_INTEGER)
+_ID = fields.integer(1, MAX_ID)
+_SIZE = fields.integer(0, MAX_INTEGER)
+_TIME = fields.integer(-MAX_INTEGER, MAX_INTEGER)
 
 
 def _fields_of(shape: type[_Shape], value: Any) -> _Shape:
     """`value` as an object with exactly the fields of `shape`, each checked; they are in CHECKS in the same order."""
-    checks: dict[str, FieldCheck] = shape.CHECKS  # type: ignore[attr-defined]
+    checks: dict[str, fields.Check] = shape.CHECKS  # type: ignore[attr-defined]
     if type(value) is not dict or value.keys() != checks.keys():
         raise ProtocolViolation("a body with other fields than its type has")
     return shape(*[check(value[name]) for name, check in checks.items()])
@@ -135,10 +82,14 @@ class Control:
     """Base of the messages with a JSON body: the same fields, each always present, and nothing else."""
 
     KIND: ClassVar[Kind]
-    CHECKS: ClassVar[dict[str, FieldCheck]]
+    CHECKS: ClassVar[dict[str, fields.Check]]
 
     def check(self) -> None:
         """What no field shows by itself: whether they fit each other. Raises ProtocolViolation."""
+
+    def why_not(self) -> str:
+        """Why a name in it is not allowed; empty when all are."""
+        return ""
 
     def text(self) -> str:
         """The JSON body as text."""
@@ -163,13 +114,13 @@ class Put(Control):
     KIND = Kind.PUT
     CHECKS = {
         "id": _ID,
-        "transfer": _hex(TRANSFER_ID_SIZE),
-        "path": _path,
-        "kind": _one_of(FILE, FOLDER),
-        "size": _or_null(_SIZE),
-        "mtime": _or_null(_TIME),
-        "mode": _or_null(_range(0, MAX_MODE)),
-        "policy": _one_of(*POLICIES),
+        "transfer": fields.hex_bytes(TRANSFER_ID_SIZE),
+        "path": fields.path,
+        "kind": fields.one_of(FILE, FOLDER),
+        "size": fields.or_null(_SIZE),
+        "mtime": fields.or_null(_TIME),
+        "mode": fields.or_null(fields.integer(0, MAX_MODE)),
+        "policy": fields.one_of(*POLICIES),
     }
     id: int
     transfer: bytes
@@ -187,13 +138,16 @@ class Put(Control):
         if self.kind == FOLDER and self.size is not None:
             raise ProtocolViolation("a folder with a size")
 
+    def why_not(self) -> str:
+        return why_not_allowed(self.path)
+
 
 @value
 class End(Control):
     """The content of `id` is complete. `mac` covers the PUT as sent, the size and the digest."""
 
     KIND = Kind.END
-    CHECKS = {"id": _ID, "size": _SIZE, "sha256": _hex(DIGEST_SIZE), "mac": _hex(DIGEST_SIZE)}
+    CHECKS = {"id": _ID, "size": _SIZE, "sha256": fields.hex_bytes(DIGEST_SIZE), "mac": fields.hex_bytes(DIGEST_SIZE)}
     id: int
     size: int
     sha256: bytes
@@ -222,19 +176,12 @@ class Accept(Control):
     offset: int
 
 
-def _code(value: Any) -> Code:
-    try:
-        return Code(_text(value))
-    except ValueError:
-        raise ProtocolViolation("an unknown code") from None
-
-
 @value
 class Refuse(Control):
     """`id` is not taken, or failed."""
 
     KIND = Kind.REFUSE
-    CHECKS = {"id": _ID, "code": _code}
+    CHECKS = {"id": _ID, "code": fields.code}
     id: int
     code: Code
 
@@ -244,7 +191,7 @@ class Check(Control):
     """Receiver: what is the digest of your first `size` bytes? (sha256 null.) Sender: this."""
 
     KIND = Kind.CHECK
-    CHECKS = {"id": _ID, "size": _SIZE, "sha256": _or_null(_hex(DIGEST_SIZE))}
+    CHECKS = {"id": _ID, "size": _SIZE, "sha256": fields.or_null(fields.hex_bytes(DIGEST_SIZE))}
     id: int
     size: int
     sha256: bytes | None
@@ -257,11 +204,11 @@ class Receipt(Control):
     KIND = Kind.RECEIPT
     CHECKS = {
         "id": _ID,
-        "path": _path,
+        "path": fields.path,
         "size": _SIZE,
-        "sha256": _or_null(_hex(DIGEST_SIZE)),
+        "sha256": fields.or_null(fields.hex_bytes(DIGEST_SIZE)),
         "time": _TIME,
-        "outcome": _one_of(*OUTCOMES),
+        "outcome": fields.one_of(*OUTCOMES),
     }
     id: int
     path: tuple[str, ...]
@@ -273,16 +220,22 @@ class Receipt(Control):
     def text(self) -> str:
         return write_receipt(self.id, self.path, self.size, self.sha256, self.time, self.outcome)
 
+    def why_not(self) -> str:
+        return why_not_allowed(self.path)
+
 
 @value
 class Get(Control):
     """The server is asked to become the sender of `path`, an empty one for all; `more`: another GET follows."""
 
     KIND = Kind.GET
-    CHECKS = {"id": _ID, "path": _path, "more": _flag}
+    CHECKS = {"id": _ID, "path": fields.path, "more": fields.flag}
     id: int
     path: tuple[str, ...]
     more: bool
+
+    def why_not(self) -> str:
+        return why_not_allowed(self.path or _ALL)
 
 
 @value
@@ -290,19 +243,22 @@ class ListFolder(Control):
     """The names in `path` that come behind `after`, in the order of their UTF-8 bytes."""
 
     KIND = Kind.LIST
-    CHECKS = {"id": _ID, "path": _path, "after": _or_null(_text)}
+    CHECKS = {"id": _ID, "path": fields.path, "after": fields.or_null(fields.text)}
     id: int
     path: tuple[str, ...]
     after: str | None
+
+    def why_not(self) -> str:
+        return why_not_allowed(self.path or _ALL) or ("" if self.after is None else why_not_allowed((self.after,)))
 
 
 @value
 class Entry:
     """One name in an ENTRY message."""
 
-    CHECKS: ClassVar[dict[str, FieldCheck]] = {
-        "name": _text,
-        "kind": _one_of(FILE, FOLDER),
+    CHECKS: ClassVar[dict[str, fields.Check]] = {
+        "name": fields.name,
+        "kind": fields.one_of(FILE, FOLDER),
         "size": _SIZE,
         "mtime": _TIME,
     }
@@ -317,7 +273,7 @@ class Entries(Control):
     """One page of a listing; `more` says that another LIST, behind the last name, would bring more."""
 
     KIND = Kind.ENTRY
-    CHECKS = {"id": _ID, "entries": _entries, "more": _flag}
+    CHECKS = {"id": _ID, "entries": _entries, "more": fields.flag}
     id: int
     entries: tuple[Entry, ...]
     more: bool
@@ -328,7 +284,7 @@ class Error(Control):
     """The connection ends, and why."""
 
     KIND = Kind.ERROR
-    CHECKS = {"code": _code}
+    CHECKS = {"code": fields.code}
     code: Code
 
 
@@ -351,8 +307,44 @@ class Data:
     content: memoryview
 
 
+@value
+class Misnamed:
+    """A PUT, GET or LIST with a path that is not allowed: what the answer to it needs, and nothing else of it.
+
+    A path that is refused may be as long as its message, and thousands may come.
+    """
+
+    kind: Kind
+    id: int
+    is_open: bool  # a PUT of a file: an END or CANCEL closes its id
+    more: bool  # a GET, and another one follows
+    shown: str  # how the path begins, for a log
+    why: str
+
+    @classmethod
+    def of(cls, asked: "Put | Get | ListFolder", why: str) -> "Misnamed":
+        shown = "/".join(asked.path)
+        shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+        is_open = isinstance(asked, Put) and asked.kind == FILE
+        return cls(asked.KIND, asked.id, is_open, isinstance(asked, Get) and asked.more, shown, why)
+
+
 Message = (
-    Put | Data | End | Cancel | Accept | Refuse | Check | Receipt | Get | ListFolder | Entries | Error | Ping | Bye
+    Put
+    | Data
+    | End
+    | Cancel
+    | Accept
+    | Refuse
+    | Check
+    | Receipt
+    | Get
+    | ListFolder
+    | Entries
+    | Error
+    | Ping
+    | Bye
+    | Misnamed
 )
 
 _CONTROLS: dict[int, type[Control]] = {
@@ -404,7 +396,10 @@ def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def decode_message(kind: int, body: memoryview) -> Message:
-    """One message. Raises ProtocolViolation for an unknown type and for every body that its type does not have."""
+    """One message. Raises ProtocolViolation for an unknown type and for every body that its type does not have.
+
+    A path that is not allowed gives a Misnamed; in a RECEIPT or ENTRY, which nobody can refuse, it is a violation.
+    """
     if kind == _DATA:
         size = len(body) - _DATA_FIELDS.size
         if not 0 < size <= DATA_SIZE:
@@ -414,13 +409,13 @@ def decode_message(kind: int, body: memoryview) -> Message:
             raise ProtocolViolation("content for an impossible place")
         return Data(id, offset, body[_DATA_FIELDS.size :])
     quick = _QUICK.get(kind)
-    if quick is not None and (fields := quick[1](body)) is not None:
-        return quick[0](*fields)  # type: ignore[return-value]
+    if quick is not None and (found := quick[1](body)) is not None:
+        return _judged(quick[0](*found))
     shape = _CONTROLS.get(kind)
     if shape is not None:
         message = _fields_of(shape, read_json(body))
         message.check()
-        return message  # type: ignore[return-value]
+        return _judged(message)
     empty = _EMPTY.get(kind)
     if empty is None:
         raise ProtocolViolation("a message of an unknown type")
@@ -429,6 +424,24 @@ def decode_message(kind: int, body: memoryview) -> Message:
     return empty
 
 
+def _judged(message: Control) -> Message:
+    if why := message.why_not():
+        if isinstance(message, Put | Get | ListFolder):
+            return Misnamed.of(message, why)
+        raise ProtocolViolation(f"a name that is not allowed: {why}")
+    return message  # type: ignore[return-value]
+
+
+def file_mac_begin(put_body: bytes) -> tuple[bytes, ...]:
+    """What the HMAC of END is computed over first: label ‖ length ‖ PUT body as sent."""
+    return b"sft1 file", len(put_body).to_bytes(8, "big"), put_body
+
+
+def file_mac_rest(size: int, sha256: bytes) -> tuple[bytes, ...]:
+    """And then: size ‖ digest."""
+    return size.to_bytes(8, "big"), sha256
+
+
 def file_mac_input(put_body: bytes, size: int, sha256: bytes) -> tuple[bytes, ...]:
-    """What the HMAC of END is computed over: label ‖ length ‖ PUT body as sent ‖ size ‖ digest."""
-    return b"sft1 file", len(put_body).to_bytes(8, "big"), put_body, size.to_bytes(8, "big"), sha256
+    """All of it: label ‖ length ‖ PUT body as sent ‖ size ‖ digest."""
+    return *file_mac_begin(put_body), *file_mac_rest(size, sha256)

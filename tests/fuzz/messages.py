@@ -1,5 +1,7 @@
 """Harness: the plaintext of a record, split into messages, each read and written back."""
 
+import json
+
 from errors import ProtocolViolation
 from wire.messages import (
     BYE_MESSAGE,
@@ -9,6 +11,7 @@ from wire.messages import (
     Control,
     Data,
     Message,
+    Misnamed,
     Ping,
     decode_message,
     split_record,
@@ -44,6 +47,9 @@ def one_input(data: bytes) -> None:
                 message = decode_message(kind, body)
             except ProtocolViolation:
                 continue
+            if isinstance(message, Misnamed):
+                _check_misnamed(message, body)
+                continue
             written = _written(message)
             if isinstance(message, Control):
                 assert len(written) <= 5 + CONTROL_LIMIT
@@ -56,6 +62,20 @@ def one_input(data: bytes) -> None:
     assert covered == len(data)
 
 
+def _check_misnamed(message: Misnamed, body: memoryview) -> None:
+    """Its name is truly not allowed, and nothing of its length is kept."""
+    asked = json.loads(bytes(body))
+    names = [*asked["path"], *([asked["after"]] if asked.get("after") is not None else [])]
+    assert message.why
+    assert message.id == asked["id"]
+    assert not names or not all(_is_plain(name) for name in names) or len(names) > 10
+    assert len(message.shown) <= 203
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.isalnum() and len(name) < 100
+
+
 def _written(message: Message) -> bytes:
     if isinstance(message, Data):
         header = bytearray(DATA_HEADER_SIZE)
@@ -63,4 +83,5 @@ def _written(message: Message) -> bytes:
         return bytes(header) + bytes(message.content)
     if isinstance(message, Ping | Bye):
         return PING_MESSAGE if isinstance(message, Ping) else BYE_MESSAGE
+    assert not isinstance(message, Misnamed)
     return message.encode()

@@ -15,6 +15,7 @@ from speaker import (
     BLOCK,
     PRIME,
     SMALL,
+    Broken,
     Ended,
     Heard,
     Line,
@@ -361,7 +362,7 @@ PATHS: dict[str, list[str]] = {
 
 def check_places_nothing(folder: Path, serve: Serve) -> None:
     result, found = fetch(served(serve), folder)
-    assert (found, result.status in (REFUSED, INTEGRITY)) == ({}, True), result
+    assert (found, result.status) == ({}, INTEGRITY), result
 
 
 @pytest.mark.parametrize("trick", some(PATHS, "dot dot", "another name"))
@@ -474,34 +475,91 @@ def test_text_of_a_server_never_reaches_the_terminal_or_the_log(tmp_path: Path, 
     assert "pwned" not in result.out + result.err
 
 
+ODD = "\u202egnp.\u2028exe\u200b\ufeff"  # allowed, and not printable
+
+
 def test_name_that_a_server_chooses_is_shown_escaped(tmp_path: Path) -> None:
-    result = send(served(receipted(path=["box", EVIL])), tmp_path, CONTENT, "--if-exists=rename")
-    assert "\\x1b[2J" in result.out + result.err
+    result = send(served(receipted(path=["box", ODD])), tmp_path, CONTENT, "--if-exists=rename")
+    assert result.status == 0
+    assert "box/\\u202egnp.\\u2028exe\\u200b" in result.out
 
 
-def listing(session: Session) -> None:
-    session.hear()
-    entries = [{"name": name, "kind": "file", "size": 2**63 - 1, "mtime": 2**63 - 1} for name in (EVIL, "z" * 300)]
-    entries[0]["mtime"] = -(2**63) + 1
-    session.say(control("ENTRY", id=1, entries=entries, more=False))
-    session.expect("BYE")
-    session.say(message("BYE"))
+NAMES: dict[str, str] = {
+    "dot dot": "..",
+    "upwards": "../../../etc/passwd",
+    "slash": "a/b",
+    "absolute": "/etc/passwd",
+    "empty": "",
+    "line feed": "x\nd41d8cd98f00b204e9800998ecf8427e  evil",
+    "escapes": EVIL,
+    "5,000 characters": "pwned" * 1000,
+}
+
+
+def check_nothing_is_said_of(name: str, *texts: str) -> None:
+    said = "".join(texts)
+    assert "pwned" not in said
+    assert "d41d8cd98f" not in said
+    assert not name or name in ("..", "a/b") or name not in said
+
+
+@pytest.mark.parametrize("policy", ["rename", "fail"])
+@pytest.mark.parametrize("name", some(NAMES, "upwards", "line feed"))
+def test_receipt_with_a_name_that_is_not_allowed_is_none(tmp_path: Path, name: str, policy: str) -> None:
+    """Nothing of it is delivered, in the file of receipts, in JSON, on the screen or in the log."""
+    receipts = tmp_path / "receipts"
+    flags = (f"--if-exists={policy}", f"--receipts={receipts}")
+    for folder, more in ((tmp_path / "text", ()), (tmp_path / "json", ("--json",))):
+        folder.mkdir()
+        result = send(served(receipted(path=["box", NAMES[name]])), folder, CONTENT, *flags, *more)
+        assert (result.status, "delivered" in result.out) == (INTEGRITY, False), result
+        assert receipts.read_text() == ""
+        check_nothing_is_said_of(NAMES[name], result.out, result.err, (folder / "client/client.log").read_text("utf-8"))
+
+
+def listing(name: str) -> Serve:
+    """A page whose second name is that one."""
+
+    def serve(session: Session) -> None:
+        session.hear()
+        entries = [{"name": each, "kind": "file", "size": 2**63 - 1, "mtime": 2**63 - 1} for each in ("!", name)]
+        entries[0]["mtime"] = -(2**63) + 1
+        session.say(control("ENTRY", id=1, entries=entries, more=False))
+        with contextlib.suppress(Broken):  # the client has had enough
+            session.expect("BYE")
+        session.say(message("BYE"))
+
+    return serve
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",)], ids=["text", "json"])
-def test_listing_of_evil_names_is_shown_escaped(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    result = meet(served(listing), tmp_path, "--list", *flags, "box")
+@pytest.mark.parametrize("name", some(NAMES, "upwards", "empty"))
+def test_listing_with_a_name_that_is_not_allowed_is_none(tmp_path: Path, name: str, flags: tuple[str, ...]) -> None:
+    result = meet(served(listing(NAMES[name])), tmp_path, "--list", *flags, "box")
+    assert (result.status, result.out.replace('"event"', "").strip()) == (INTEGRITY, ""), result
+    check_nothing_is_said_of(NAMES[name], result.err, (tmp_path / "client/client.log").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["text", "json"])
+def test_listing_of_odd_names_is_shown_escaped(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    result = meet(served(listing(ODD)), tmp_path, "--list", *flags, "box")
     assert result.status == 0
-    assert "pwned" in result.out
+    assert "\\u202egnp.\\u2028exe\\u200b" in result.out
 
 
-def test_listing_of_evil_names_leaves_a_terminal_as_it_is(tmp_path: Path) -> None:
-    with hostile(served(listing)) as impostor:
+def test_listing_of_odd_names_leaves_a_terminal_as_it_is(tmp_path: Path) -> None:
+    with hostile(served(listing(ODD))) as impostor:
         client = Client(impostor.port, tmp_path / "client")
         with Terminal("client.py", *client.flags, "--list", "box") as terminal:
             assert terminal.finish() == 0
     check_shown(terminal.screen)
-    assert "pwned" in terminal.screen
+    assert "gnp." in terminal.screen
+
+
+def test_listing_with_more_entries_than_a_page_has_is_none(tmp_path: Path) -> None:
+    entries = [{"name": f"{number:03}", "kind": "file", "size": 0, "mtime": 0} for number in range(501)]
+    page = control("ENTRY", id=1, entries=entries, more=False)
+    assert meet(served(answered(page)), tmp_path, "--list", "box").status == INTEGRITY
 
 
 def stopping(session: Session) -> None:

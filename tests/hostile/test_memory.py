@@ -1,0 +1,143 @@
+"""Long paths, hundreds and thousands of them: what a connection holds at the other end stays below a figure.
+
+It is counted in a real process, above what that has after an honest connection; docs/OPERATIONS.md has the figure.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import MakeServer
+from processes import Client, wait_until
+from scene import Stage
+from speaker import SMALL, Session, body_of, control, message, put_fields
+from test_hostile_server import hostile, served
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in /proc")
+
+FIGURE = 16 << 20  # what OPERATIONS.md says of one connection
+LETTERS = [chr(number) for number in range(0x100, 0x800)]  # two bytes in UTF-8, and a string of its own in memory
+Path_ = list[str]
+
+
+def memory_of(pid: int | None) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) << 10
+
+
+def endless(number: int) -> Path_:
+    """A path that fills its message: 13,070 names of one letter."""
+    return [LETTERS[(number + at) % len(LETTERS)] for at in range(13_070)]
+
+
+def longest(number: int) -> Path_:
+    """The allowed path that costs most: 255 names, 4,096 bytes."""
+    names = [f"{LETTERS[(number + at) % len(LETTERS)]}{at:03}{number:05}vwxyz" for at in range(254)]
+    return [*names, f"{number:05}".rjust(4095 - sum(1 + len(name.encode()) for name in names), "x")]
+
+
+def fields_of(path: Path_) -> str:
+    return ",".join(f'"{name}"' for name in path)
+
+
+def put(id: int, path: Path_) -> bytes:
+    """A large file."""
+    body = body_of(put_fields(id, ["PATH"], SMALL + 1, policy="skip")).decode()
+    return message("PUT", body.replace('"PATH"', fields_of(path)).encode())
+
+
+def get(id: int, path: Path_) -> bytes:
+    return message("GET", f'{{"id":{id},"path":[{fields_of(path)}],"more":true}}'.encode())
+
+
+def puts(session: Session, path: Callable[[int], Path_], answer: str) -> None:
+    """As many as may be begun and not ended, each answered."""
+    for id in range(1, 257):
+        session.say(put(id, path(id)))
+        session.expect(answer, id=id)
+
+
+def gets(session: Session) -> None:
+    """As many as their paths may be long, and none is the last."""
+    for id in range(1, 1_025):
+        session.say(get(id, longest(id)))
+    session.say(control("GET", id=2_000, path=[".."], more=True))
+    session.expect("REFUSE", id=2_000, code="name")
+
+
+AT_THE_SERVER: dict[str, Callable[[Session], None]] = {
+    "256 PUTs that are refused": lambda session: puts(session, endless, "REFUSE"),
+    "256 PUTs that are taken": lambda session: puts(session, longest, "ACCEPT"),
+    "GETs that wait for the last": gets,
+}
+
+
+@pytest.mark.parametrize("what", AT_THE_SERVER)
+def test_long_paths_cost_the_server_less_than_its_figure(make_server: MakeServer, what: str) -> None:
+    stage = Stage(make_server())
+    assert stage.server.process is not None
+    pid = stage.server.process.pid
+    with stage.session() as session:
+        session.send(1, ["honest"], b"honest")
+        session.farewell()
+    stage.quiet()
+    before = memory_of(pid)
+    with stage.session() as session:
+        AT_THE_SERVER[what](session)
+        assert memory_of(pid) - before < FIGURE
+
+
+def test_gets_with_more_path_than_is_allowed_are_a_violation(make_server: MakeServer) -> None:
+    stage = Stage(make_server())
+    with stage.session() as session:
+        gets(session)
+        session.say(get(3_000, ["x"]))
+        session.expect("ERROR", code="protocol")
+    stage.check()
+
+
+def asked(session: Session) -> None:
+    """The client has asked, and reads; nothing has come yet."""
+    session.hear()
+    session.say(control("REFUSE", id=1, code="unreadable"))
+
+
+def given(session: Session) -> None:
+    """As many files as may be begun and not ended, all of them wanted."""
+    session.hear()
+    puts(session, lambda number: ["box", *longest(number)[1:]], "ACCEPT")
+
+
+def memory_of_client(serve: Callable[[Session], None], folder: Path) -> int:
+    """What a client that fetches has when `serve` is through."""
+    ready: list[int] = []
+
+    def behave(session: Session) -> None:
+        serve(session)
+        ready.append(1)
+        session.hear_all()
+
+    with hostile(served(behave)) as impostor:
+        client = Client(impostor.port, folder).start("--get", "--retries=0", "--quiet", "box", f"{folder / 'here'}/")
+        wait_until(lambda: ready)
+        found = memory_of(client.process.pid)
+        client.kill()
+        client.finish()
+    return found
+
+
+def test_long_paths_of_a_server_cost_a_client_less_than_the_figure(tmp_path: Path) -> None:
+    before = memory_of_client(asked, tmp_path / "before")
+    assert memory_of_client(given, tmp_path / "client") - before < FIGURE
+
+
+def test_server_that_gives_a_path_without_end_is_left_at_once(tmp_path: Path) -> None:
+    def serve(session: Session) -> None:
+        session.hear()
+        session.say(*(put(id, endless(id)) for id in range(1, 9)))
+        session.expect("ERROR", code="protocol")
+
+    with hostile(served(serve)) as impostor:
+        result = Client(impostor.port, tmp_path)("--get", "--retries=0", "box", f"{tmp_path / 'here'}/")
+    assert (result.status, len(result.err) < 500) == (5, True)
