@@ -1,6 +1,7 @@
 """Bytes on their way: partial files, the journal beside each that may be resumed, and who may write to it.
 
-    <key>             the bytes, mode 0600; for a large file `key` is the hash of its path, else of its transfer id
+    <key>             the bytes, mode 0600; for a large file `key` is the hash of its path, with `rename` of its path
+                      and a number; else of its transfer id
     <key>.journal     large files only: transfer id, size and time of the source, durable offset, generation
 
     (no name)         a pipe's bytes, and a small file's (`disk/small.py`), where the system can link what has no name
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from crypto_utils import random_bytes
 from disk.durable import disk_errors, flush
+from disk.hidden import JOURNAL_WORDS, names_for
 from disk.journal import Journal
 from disk.leftovers import JOURNAL, TRIAL, Hold, Leftovers
 from disk.parents import UNNAMED, Parent, fit, open_unnamed
@@ -97,11 +99,18 @@ class PartialArea(Leftovers):
         """A place for the bytes of `incoming`; with what was kept of it, if `resumable`. Raises Refused (BUSY)."""
         if not resumable:
             return Partial(self, incoming, hashlib.sha256(b"id" + incoming.transfer).hexdigest(), False)
-        parts = b"\0".join(component.encode() for component in incoming.path)
-        partial = Partial(self, incoming, hashlib.sha256(b"path" + parts).hexdigest(), True)
-        with disk_errors():
-            partial.take_up()
-        return partial
+        source = (incoming.size, incoming.mtime)
+        names = names_for(self.folder, incoming.path, incoming.policy == "rename", incoming.transfer, source)
+        for name in names:
+            partial = Partial(self, incoming, name, True)
+            try:
+                with disk_errors():
+                    partial.take_up()
+                return partial
+            except Refused as problem:
+                if problem.code is not Code.BUSY:
+                    raise
+        raise Refused(Code.BUSY)
 
     def open_unnamed(self, path: PathParts) -> int:
         """A new file without a name, of the group of the folder where `path` lies; -1 where that can't be.
@@ -175,7 +184,7 @@ class Partial:
         """Become the holder of the key; see the rules of this room. Raises Refused (BUSY), OSError."""
         folder = self._area.folder
         flags, name = os.O_RDWR | os.O_CREAT, Path(self.name + JOURNAL)
-        self._journal_descriptor = open_private(name, flags, "the journal of a partial file", folder)
+        self._journal_descriptor = open_private(name, flags, JOURNAL_WORDS, folder)
         try:
             with self._journal_lock():
                 self._take_up_locked()

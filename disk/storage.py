@@ -14,6 +14,7 @@ no account: only the folder's name.
 import contextlib
 import os
 import stat
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from disk.names import judge_path, numbered
 from disk.parents import Parents
 from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published
 from disk.permissions import file_bits, folder_bits
-from disk.receipts import Receipts
+from disk.receipts import Known, Receipts
 from disk.small import Held, Small
 from disk.visible import READ_FLAGS, Visible
 from errors import Code, Refused, UsageError
@@ -36,6 +37,7 @@ from errors import Code, Refused, UsageError
 PARTIAL_AREA = ".partial"
 _MOST_NUMBERS = 10_000
 _MOST_FOLDERS = 16  # open at once while a group is published; files of one folder mostly come together
+_MOST_KNOWN = 8  # users whose receipts were read; 4 MB each at most
 _NOTHING = contextlib.nullcontext()
 
 
@@ -61,6 +63,8 @@ class Storage:
     def __init__(self, root: Path, rules: Rules) -> None:
         """Make the folder when it is missing. Raises UsageError when it can't be used."""
         self.rules, self.umask = rules, umask_of_process()
+        self._known: dict[str, Known] = {}
+        self._lock = threading.Lock()
         with contextlib.ExitStack() as opened:
             try:
                 root.mkdir(parents=True, exist_ok=True)
@@ -137,9 +141,18 @@ class Storage:
             else:
                 ledger = self.ledgers.enter(name)
                 opened.callback(self.ledgers.leave, name)
-            folder = UserFolder(rules, self.umask, visible, partials, [self.descriptor], ledger)
+            folder = UserFolder(rules, self.umask, visible, partials, [self.descriptor], ledger, self._known_of(name))
             folder.opened = opened.pop_all()
             return folder
+
+    def _known_of(self, name: str) -> Known:
+        """Where that user's receipts are, kept for the last few users: not each connection has to read them all."""
+        with self._lock:
+            known = self._known.pop(name) if name in self._known else Known()
+            self._known[name] = known
+            if len(self._known) > _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+            return known
 
     def close(self) -> None:
         """Give back the descriptors."""
@@ -172,6 +185,7 @@ class UserFolder(Visible):
         partials: int,
         above: list[int],
         ledger: Ledger | None = None,
+        known: Known | None = None,
     ) -> None:
         """`above`: descriptors of the folders over it, which are flushed with it but not closed; none for our own."""
         super().__init__(visible)
@@ -180,7 +194,7 @@ class UserFolder(Visible):
         self.area.nearest = self.nearest
         self._file_system = FileSystem(partials)
         self._held = Held()
-        self._receipts = Receipts(partials)
+        self._receipts = Receipts(partials, known)
         self._announced = Announced()
         self.made: list[Path] = []  # for a folder of our own, the deepest first
         self.allowance = Allowance(visible, rules.free_space, rules.quota, ledger)
@@ -342,7 +356,7 @@ class UserFolder(Visible):
             ]
         if self._above:  # not what we fetch: a server's transfer ids are new each time
             done = [
-                (partial.incoming.transfer, outcome.path, outcome.size, outcome.sha256 or b"")
+                (partial.incoming.transfer, partial.incoming.path, outcome.path, outcome.size, outcome.sha256 or b"")
                 for partial, outcome in zip(group, outcomes, strict=True)
                 if partial.incoming.policy == "rename" and isinstance(outcome, Published)
             ]
@@ -351,10 +365,12 @@ class UserFolder(Visible):
 
     def _published_before(self, incoming: Incoming) -> Published | None:
         """What this very transfer has published, if its receipt may have been lost. Only `rename` has to know."""
-        found = self._receipts.find(incoming.transfer)
-        if found is None or incoming.size not in (None, found[2]):
+        if not self._above:  # a folder of our own
             return None
-        return Published(found[1], size=found[2], sha256=found[3] or None)
+        found = self._receipts.find(incoming.transfer, incoming.path)
+        if found is None or incoming.size not in (None, found[3]):
+            return None
+        return Published(found[2], size=found[3], sha256=found[4] or None)
 
     def _publish(self, partial: Partial, folder_of: Callable[[PathParts], int]) -> Outcome:
         try:
@@ -430,6 +446,10 @@ class UserFolder(Visible):
                 raise Refused(Code.IS_FOLDER)
             if policy == "skip":
                 return Published(path, skipped=True)
+            if number == 1 and policy == "rename":
+                before = self._published_before(partial.incoming)  # by a connection that had not missed its client yet
+                if before is not None and before.sha256 == partial.sha256:
+                    return replace(before, already=True)
             if number == 1 and self._is_twin(partial, name, folder):
                 return Published(path, already=True, size=partial.size, sha256=partial.sha256)
             if policy == "fail":

@@ -1022,8 +1022,9 @@ def renamed(folder: UserFolder, transfer: bytes = ONE, content: bytes = b"new", 
 def age(place: Path, seconds: int) -> None:
     """Make all receipts that much older."""
     file = place / receipts.RECEIPTS
-    lines = [json.loads(line) for line in file.read_text().splitlines() if line]
-    file.write_text("".join(json.dumps([line[0] - seconds, *line[1:]]) + "\n" for line in lines))
+    _, *lines = [line for line in file.read_text().splitlines() if line]
+    older = [json.dumps([each[0], each[1] - seconds, *each[2:]]) for each in map(json.loads, lines)]
+    file.write_text("\n".join([f"receipts {os.urandom(16).hex()}", *older, ""]))
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["", "drop-only"])
@@ -1101,15 +1102,18 @@ def test_torn_receipts_cost_no_more_than_a_second_copy(folder: UserFolder, place
     renamed(folder)
     file = place / receipts.RECEIPTS
     whole = file.read_bytes()
-    for torn in (b"", b"\0" * 100, b"\xff" * 9, whole[:-20], b'[1e9, "%s"]' % ONE.hex().encode(), b"[" * 5000):
+    head = b"receipts %s\n" % (b"0" * 32)
+    odd = (b"", b"\0" * 100, b"\xff" * 9, b'["%s", 1e9]\n' % ONE.hex().encode(), b"[" * 5000)
+    for torn in (*odd, *(head + each for each in odd), whole[:-20], whole[:20]):
         file.write_bytes(torn)
         second = renamed(folder, content=b"two")
         assert second.sha256 == hashlib.sha256(b"two").digest()
         assert renamed(folder, content=b"two") == second
         for path in (place.parent.parent / "alice").iterdir():
             path.unlink()
-    for line in (b'[9e12, "%s", 7, "x", []]', b'[9e12, "%s"]', b'[9e12, "%s", ["a"], 3, "xyz"]'):
-        file.write_bytes(line % ONE.hex().encode())
+    lines = (b'["%s", 9e12, 7, "x", []]', b'["%s", 9e12]', b'["%s", 9000000000000, ["db.dump"], ["a"], 3, "xyz"]')
+    for line in lines:
+        file.write_bytes(head + line % ONE.hex().encode() + b"\n")
         assert renamed(folder).path == ("db.dump",)
 
 

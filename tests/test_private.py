@@ -207,12 +207,12 @@ def test_refuse_journal_that_is_not_ours_alone(tmp_path: Path, trap: str) -> Non
 @pytest.mark.parametrize("trap", TRAPS)
 def test_receipts_that_are_not_ours_alone_are_neither_believed_nor_written(tmp_path: Path, trap: str) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    receipt = (b"t" * 16, ("a",), 5, bytes(32))
+    receipt = (b"t" * 16, ("a",), ("a.1",), 5, bytes(32))
     Receipts(descriptor).remember([receipt])
-    assert Receipts(descriptor).find(b"t" * 16) == receipt
+    assert Receipts(descriptor).find(b"t" * 16, ("a",)) == receipt
     before = (tmp_path / RECEIPTS).read_bytes()
     TRAPS[trap][0](tmp_path / RECEIPTS)
-    assert Receipts(descriptor).find(b"t" * 16) is None
+    assert Receipts(descriptor).find(b"t" * 16, ("a",)) is None
     Receipts(descriptor).remember([receipt])
     if trap in ("link", "another owner", "readable", "writable"):
         assert (tmp_path / RECEIPTS).read_bytes() == before

@@ -152,29 +152,31 @@ def test_arbitrary_journal_offers_only_what_is_there(place: Path, journal: bytes
 receipt_lines = st.binary(max_size=80) | st.one_of(
     json_values,
     st.tuples(
-        st.just(1 << 40) | json_values, st.just(TRANSFER.hex()), json_values, json_values, st.just("00") | json_values
+        st.just(TRANSFER.hex()), st.just(1 << 40) | json_values, st.just(["a"]), json_values, json_values, st.just("00")
     ),
 ).map(lambda value: json.dumps(value).encode())
 
 
 @few
 @given(lines=st.lists(receipt_lines, max_size=3))
-@example(lines=[json.dumps([float("inf"), TRANSFER.hex(), ["a"], 1, "00"]).encode()])
-@example(lines=[json.dumps([1 << 40, TRANSFER.hex(), ["a"], float("inf"), "00"]).encode()])
-@example(lines=[json.dumps([1 << 40, TRANSFER.hex(), [1], 1, "00"]).encode()])
-@example(lines=[json.dumps([1 << 40, TRANSFER.hex(), "ab", 1, "00"]).encode()])
-@example(lines=[json.dumps([1 << 40, TRANSFER.hex(), ["a"], -1, "00"]).encode()])
-@example(lines=[b'[1, "' + TRANSFER.hex().encode() + b'", ' + b"[" * 5000])
+@example(lines=[json.dumps([TRANSFER.hex(), float("inf"), ["a"], ["a"], 1, "00"]).encode()])
+@example(lines=[json.dumps([TRANSFER.hex(), 1 << 40, ["a"], ["a"], float("inf"), "00"]).encode()])
+@example(lines=[json.dumps([TRANSFER.hex(), 1 << 40, ["a"], [1], 1, "00"]).encode()])
+@example(lines=[json.dumps([TRANSFER.hex(), 1 << 40, ["a"], "ab", 1, "00"]).encode()])
+@example(lines=[json.dumps([TRANSFER.hex(), 1 << 40, ["a"], ["a"], -1, "00"]).encode()])
+@example(lines=[b'["' + TRANSFER.hex().encode() + b'", 1, ' + b"[" * 5000])
 def test_arbitrary_receipts_are_read_or_as_if_they_were_not_there(place: Path, lines: list[bytes]) -> None:
     with tempfile.TemporaryDirectory(dir=place) as made:
-        (Path(made) / RECEIPTS).write_bytes(b"\n".join(lines))
+        (Path(made) / RECEIPTS).write_bytes(b"\n".join([b"receipts " + b"0" * 32, *lines, b""]))
+        (Path(made) / RECEIPTS).chmod(0o600)
         folder = os.open(made, os.O_RDONLY)
         try:
-            found = Receipts(folder).find(TRANSFER)
+            found = Receipts(folder).find(TRANSFER, ("a",))
         finally:
             os.close(folder)
     if found is not None:
-        transfer, path, size, sha256 = found
+        transfer, asked, path, size, sha256 = found
+        assert asked == ("a",)
         assert transfer == TRANSFER
         assert path and all(type(part) is str for part in path)
         assert type(size) is int and size >= 0
