@@ -26,6 +26,10 @@ except ImportError:  # Windows, where only sending works; `disk/storage.py` says
 _TELLING = frozenset([0xEF53, 0x58465342, 0x9123683E, 0x01021994])
 _STATFS_SIZE = 256  # the largest struct statfs of any system has 120 bytes
 
+_NO_SUCH_TIME = frozenset([errno.EINVAL, errno.EOVERFLOW, errno.ERANGE])
+_HELD_BY_ALL = 0x7FFFFFFF * 10**9  # ns: 2038, the end of ext3 and of XFS as it was
+_COARSEST = 2 * 10**9  # ns, of FAT
+
 # From so many files on, one syncfs costs less than an fsync for each: 51 to 200 us a file with 256 of them (ext4).
 _TOGETHER_FROM = 8
 
@@ -65,6 +69,26 @@ def flush(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
+
+
+def set_time(descriptor: int, mtime: int | None) -> bool:
+    """Give an open file or folder its time, in ns; whether it has it now. Raises OSError for any other trouble.
+
+    Not every disk can hold every time. Linux takes the nearest one then and says nothing.
+    """
+    if mtime is None:
+        return True
+    try:
+        os.utime(descriptor, ns=(mtime, mtime))
+    except OverflowError:
+        return False
+    except OSError as problem:
+        if problem.errno not in _NO_SUCH_TIME:
+            raise
+        return False
+    if 0 <= mtime < _HELD_BY_ALL:
+        return True
+    return abs(os.fstat(descriptor).st_mtime_ns - mtime) <= _COARSEST
 
 
 class FileSystem:

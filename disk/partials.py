@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crypto_utils import random_bytes
-from disk.durable import disk_errors, flush
+from disk.durable import disk_errors, flush, set_time
 from disk.hidden import JOURNAL_WORDS, names_for
 from disk.journal import Journal
 from disk.leftovers import JOURNAL, TRIAL, Hold, Leftovers
@@ -169,6 +169,7 @@ class Partial:
         self.before: Hold | None = None  # of whom it was taken over from, in this process
         self.refusal: Refused | None = None  # why it can't be published, unless it is there already
         self.is_shared = False  # another process still has it open
+        self.has_time = True  # that of its source; not every disk can hold every time
         self._descriptor = -1
         self._journal_descriptor = -1
         self._journal: Journal | None = None
@@ -401,9 +402,7 @@ class Partial:
                 self._open_new()
             self._check_held()
             fit(self._descriptor, bits, parent)
-            if self.incoming.mtime is not None:
-                with contextlib.suppress(OverflowError):  # a time that this file system can't hold
-                    os.utime(self._descriptor, ns=(self.incoming.mtime, self.incoming.mtime))
+            self.has_time = set_time(self._descriptor, self.incoming.mtime)
         return self._descriptor
 
     def link(self, name: str, folder: int) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import os
 
 from crypto_utils import random_bytes
-from disk.durable import disk_errors, refusal
+from disk.durable import disk_errors, refusal, set_time
 from disk.parents import Parent, fit
 from disk.partials import Incoming, Partial, PartialArea, link_unnamed, lock
 from errors import Refused
@@ -33,6 +33,7 @@ class Small(Partial):
     sha256: bytes | None = None
     kept: list[int] = []
     resumable = compared = has_name = is_shared = False
+    has_time = True
     refusal: Refused | None = None
     hold = before = found = None
     _journal_descriptor = -1
@@ -68,7 +69,6 @@ class Small(Partial):
 
     def finish(self, bits: int, parent: Parent | None = None) -> int:
         """Put it on the disk, with mode and time; its descriptor, to be flushed. Raises Refused."""
-        mtime = self.incoming.mtime
         try:
             if parent is None or self._descriptor >= 0:
                 self._to_disk()
@@ -77,10 +77,7 @@ class Small(Partial):
                 self._descriptor = parent.make(bits)
                 self._to_disk()
             descriptor = self._descriptor
-            if mtime is not None:
-                os.utime(descriptor, ns=(mtime, mtime))
-        except OverflowError:
-            pass  # a time that this file system can't hold
+            self.has_time = set_time(descriptor, self.incoming.mtime)
         except OSError as problem:
             raise refusal(problem) from problem
         return descriptor

@@ -2,7 +2,8 @@
 
 Rules: only regular files are sent, and standard input; a FIFO or device is an error before it can block. A file is sent
 as it was when it was opened: when its size or time differs afterwards, the transfer of that file fails instead of
-mixing two states. Standard input is read as it comes, once.
+mixing two states. A size is what the file system says, and some say anything (/proc, /sys, some of FUSE): whether it is
+true shows at the end of the content. Standard input is read as it comes, once.
 """
 
 import os
@@ -31,6 +32,9 @@ class Source(Protocol):
     def check_unchanged(self) -> None:
         """Raises SourceError when it is not as it was when it was opened."""
 
+    def as_stream(self) -> None:
+        """Forget its size, which is not that of its content: it ends where reading ends."""
+
     def close(self) -> None:
         """Close it."""
 
@@ -51,6 +55,7 @@ class FileSource:
         self.mtime: int | None = state.st_mtime_ns
         self.mode: int | None = stat.S_IMODE(state.st_mode) & PERMISSIONS
         self.identity = (state.st_dev, state.st_ino)
+        self._at_opening = (state.st_size, state.st_mtime_ns)
 
     @classmethod
     def open(cls, path: str) -> "FileSource":
@@ -72,8 +77,11 @@ class FileSource:
 
     def check_unchanged(self) -> None:
         state = os.fstat(self._descriptor)
-        if (state.st_size, state.st_mtime_ns) != (self.size, self.mtime):
+        if (state.st_size, state.st_mtime_ns) != self._at_opening:
             raise changed(self._name)
+
+    def as_stream(self) -> None:
+        self.size = None
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -111,6 +119,9 @@ class PipeSource:
             raise SourceError("standard input can't be read again", "Start the whole command again")
 
     def check_unchanged(self) -> None:
+        pass
+
+    def as_stream(self) -> None:
         pass
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from disk.allowance import NOT_PARTIAL, Allowance, Ledgers
 from disk.announced import Announced
 from disk.commit import Commit, Outcome, Problems
-from disk.durable import FileSystem, disk_errors, refusal_of
+from disk.durable import FileSystem, disk_errors, refusal_of, set_time
 from disk.folders import Twin, flush_below, open_folder, state_of
 from disk.ledger import NO_QUOTA, Ledger, Quota, forget
 from disk.names import judge_path, numbered
@@ -477,14 +477,17 @@ class UserFolder(Visible):
             with self.allowance.making_folders(path, self.depth_of), self._folder(path, self._announced.bits_of):
                 pass
 
-    def finish_folders(self) -> None:
-        """Set the folders' times: their content has changed them until now."""
-        self._set_times(self._announced.take())
+    def finish_folders(self) -> list[PathParts]:
+        """Set the folders' times: their content has changed them until now. Those whose time the disk can't hold."""
+        return self._set_times(self._announced.take())
 
-    def _set_times(self, times: list[tuple[PathParts, int]]) -> None:
+    def _set_times(self, times: list[tuple[PathParts, int]]) -> list[PathParts]:
+        lost: list[PathParts] = []
         for path, mtime in times:
-            with contextlib.suppress(OSError, OverflowError, Refused), self._folder(path) as folder:
-                os.utime(folder, ns=(mtime, mtime))
+            with contextlib.suppress(OSError, Refused), self._folder(path) as folder:
+                if not set_time(folder, mtime):
+                    lost.append(path)
+        return lost
 
     def _flush_folders(self, paths: set[PathParts]) -> dict[PathParts, Refused]:
         """Flush these folders and those above them, each once, up to the user's and the root; what failed, and how."""

@@ -64,5 +64,5 @@ class Stream:
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
         raise Refused(Code.IS_FOLDER)
 
-    def finish_folders(self) -> None:
-        pass
+    def finish_folders(self) -> list[PathParts]:
+        return []

@@ -147,6 +147,7 @@ class Told:
         self.hashed: Counter[Item] = Counter()
         self.offsets: dict[Item, int] = {}
         self.again: list[Item] = []
+        self.clamped: list[Item] = []
 
     def started(self, item: Item, size: int | None) -> None:
         if self._hook is not None:
@@ -179,6 +180,9 @@ class Told:
             self.ends[item] += 1
             self.problems[item] = problem
 
+    def time_changed(self, item: Item) -> None:
+        self.clamped.append(item)
+
     def pause(self) -> None:
         pass
 
@@ -203,6 +207,7 @@ class Taken:
         self.problems: dict[str, Refused] = {}
         self.gone: list[str] = []
         self.cut: dict[str, tuple[int, bool]] = {}
+        self.timeless: list[str] = []
 
     def taking(self, put: Put, size: int | None) -> None:
         self.sizes["/".join(put.path)] = size
@@ -224,6 +229,9 @@ class Taken:
 
     def cut_off(self, put: Put, size: int, kept: bool) -> None:
         self.cut["/".join(put.path)] = (size, kept)
+
+    def time_lost(self, path: tuple[str, ...]) -> None:
+        self.timeless.append("/".join(path))
 
     def not_given(self, id: int, problem: Refused) -> None:
         raise ProtocolViolation("a REFUSE from a client")
@@ -3055,8 +3063,8 @@ class Nowhere:
     def make_folder(self, *_: object) -> None:
         pass
 
-    def finish_folders(self) -> None:
-        pass
+    def finish_folders(self) -> list[tuple[str, ...]]:
+        return []
 
 
 def test_honest_ends_of_which_one_waits_for_each_answer_to_leave_do_not_lock(

@@ -267,8 +267,9 @@ class Run:
 
     def _list_on(self, name: str, channel: "Channel") -> None:
         """List what comes behind the last name that was listed, over an earlier connection perhaps."""
-        from transfer.plans import parts_of
+        from transfer.plans import TIME_BEYOND, parts_of
         from wire.messages import Entries, ListFolder, Refuse
+        from wire.protocol import MAX_INTEGER
 
         path = parts_of(name)
         messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
@@ -289,6 +290,8 @@ class Run:
                     raise ProtocolViolation("a listing that is out of its order")
                 self._listed = entry.name
                 self._reporter.listed(entry.name, entry.kind, entry.size, entry.mtime)
+                if abs(entry.mtime) == MAX_INTEGER:
+                    self._reporter.note(f"{entry.name}: {TIME_BEYOND}")
             if not page.more or is_unsaid():
                 break
         channel.say_bye()

@@ -302,6 +302,9 @@ class _Taking:
         what = "kept for another try" if kept else "nothing kept"
         self._sparing.warning("cut off: %s, %s, %s", show_briefly(put.path), counted(size, "byte", ""), what)
 
+    def time_lost(self, path: tuple[str, ...]) -> None:
+        self._sparing.info("the disk can't hold the time of %s", show_briefly(path))
+
     def not_given(self, id: int, problem: Refused) -> None:
         raise ProtocolViolation("a REFUSE from a client")
 

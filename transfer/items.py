@@ -19,9 +19,22 @@ class Item:
     """One file or folder to send.
 
     `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
+    `is_stream`: its content has another size than its file system says.
     """
 
-    __slots__ = ("_is_fair", "mode", "mode_mask", "mtime", "name", "open", "policy", "sha256", "target", "transfer")
+    __slots__ = (
+        "_is_fair",
+        "is_stream",
+        "mode",
+        "mode_mask",
+        "mtime",
+        "name",
+        "open",
+        "policy",
+        "sha256",
+        "target",
+        "transfer",
+    )
 
     def __init__(
         self,
@@ -38,6 +51,7 @@ class Item:
         self.mtime, self.mode, self.mode_mask = mtime, mode, mode_mask
         self.transfer = random_bytes(TRANSFER_ID_SIZE) if transfer is None else transfer
         self.sha256: bytes | None = None
+        self.is_stream = False
         self._is_fair = False
 
     def judge(self) -> None:

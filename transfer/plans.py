@@ -21,7 +21,7 @@ from disk.tree import Folders, Found, Skipped, Tree
 from errors import Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from report import Reporter, show_path
 from transfer.items import ALL_BITS, FILE_BITS, Item
-from wire.protocol import ASKED_LIMIT, WINDOW
+from wire.protocol import ASKED_LIMIT, MAX_INTEGER, WINDOW
 
 if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody for what is needed after the login
     from disk.folders import Twin
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody 
     from wire.messages import Misnamed, Put, Receipt
 
 PIPE = "-"
+TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
 
 Parts = tuple[str, ...]
 
@@ -224,6 +225,9 @@ class Sending:
         self.left.pop(item, None)
         self._reporter.failed(item.name, problem)
 
+    def time_changed(self, item: Item) -> None:
+        self._reporter.note(f"{item.name}: {TIME_BEYOND}")
+
     def pause(self) -> None:
         self._reporter.pause()
 
@@ -300,6 +304,8 @@ class Fetching:
 
     def stored(self, put: "Put", receipt: "Receipt") -> None:
         path = str(self.base.joinpath(*receipt.path)) if not self.to_pipe else "standard output"
+        if receipt.outcome in ("folder", "stored") and put.mtime is not None and abs(put.mtime) == MAX_INTEGER:
+            self._reporter.note(f"{path}: {TIME_BEYOND}")
         key = _key(self.place(put))
         if receipt.outcome == "folder" or key in self._done:
             return
@@ -327,6 +333,9 @@ class Fetching:
         elif problem.code is Code.STORAGE:
             told = SourceError(f"it can't be written here ({problem.why})", "Check where it is to go")
         self._reporter.failed(show_path(put.path), told)
+
+    def time_lost(self, path: Parts) -> None:
+        self._reporter.note(f"{self.base.joinpath(*path)}: its time can't be kept by the disk here")
 
     def withdrawn(self, put: "Put") -> None:
         problem = SourceError("it changed on the receiver while it was read", "Fetch it again when nobody writes to it")

@@ -62,7 +62,7 @@ class Folder(Protocol):
     def commit(self, group: Sequence[Partial]) -> list[Outcome]: ...
     def begin_commit(self, group: Sequence[Partial]) -> Commit | None: ...  # None where nothing has to be flushed
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
-    def finish_folders(self) -> None: ...
+    def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
 
 
 class Events(Protocol):
@@ -75,6 +75,7 @@ class Events(Protocol):
     def refused(self, put: Put | Misnamed, problem: Refused) -> None: ...
     def withdrawn(self, put: Put) -> None: ...
     def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
+    def time_lost(self, path: PathParts) -> None: ...  # the disk can't hold it
     def not_given(self, id: int, problem: Refused) -> None: ...
     def pause(self) -> None: ...  # nothing more becomes of anything for now
 
@@ -184,7 +185,8 @@ class Receiver:
             if self._open:
                 raise ProtocolViolation("BYE before the end of a file")
             self._flush_group()
-            self._folder.finish_folders()
+            for path in self._folder.finish_folders():
+                self._events.time_lost(path)
             self._channel.post(BYE_MESSAGE)
         finally:
             if not (self._open or self._group or self._flushing):
@@ -458,7 +460,7 @@ class Receiver:
 
     def _answer(self, group: _Group, outcomes: list[Outcome]) -> None:
         answers: list[bytes] = []
-        for (arriving, _), outcome in zip(group, outcomes, strict=True):
+        for (arriving, partial), outcome in zip(group, outcomes, strict=True):
             arriving.partial = None
             if isinstance(outcome, Refused):
                 self._channel.post(*answers)
@@ -467,6 +469,8 @@ class Receiver:
             else:
                 word = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
                 answers.append(self._receipt_for(arriving, outcome, word))
+                if word == "stored" and not partial.has_time:
+                    self._events.time_lost(outcome.path)
         self._channel.post(*answers)
         self._events.pause()
         self._channel.hurry()

@@ -39,7 +39,7 @@ from wire.messages import (
     Refuse,
 )
 from wire.pace import Pace
-from wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW
+from wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
 
 _PAGE_BYTES = 48 * 1024
 _POLICY = "skip"  # whether it takes a file is the client's business
@@ -218,7 +218,7 @@ def _unpacked(path: bytes) -> PathParts:
 
 
 def _entry(name: str, seen: Seen) -> Entry:
-    return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, seen.mtime)
+    return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, nearest_time(seen.mtime))
 
 
 class _Giving:
@@ -250,6 +250,9 @@ class _Giving:
             self._log_sparingly("skipped: %s", show_briefly((item.name,)))
         elif receipt.outcome != "folder":
             self._log("given (%s): %s, %s", receipt.outcome, item.name, counted(receipt.size, "byte", ""))
+
+    def time_changed(self, item: Item) -> None:
+        self._log_sparingly("the time of %s is given as the nearest that can be said", show_briefly((item.name,)))
 
     def pause(self) -> None:
         pass

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from crypto_utils import Mac, digest, new_digest
-from disk.sources import Source, changed
+from disk.sources import Source
 from errors import IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
 from report import show_path
 from transfer.items import Item
@@ -46,7 +46,7 @@ from wire.messages import (
     write_data_header,
 )
 from wire.pace import Pace
-from wire.protocol import CHECK_LIMIT, DATA_SIZE, UNASKED_LIMIT, WINDOW
+from wire.protocol import CHECK_LIMIT, DATA_SIZE, MAX_INTEGER, UNASKED_LIMIT, WINDOW, nearest_time
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -60,6 +60,10 @@ _ANSWERS = (Receipt, Accept, Refuse, Check)
 Arrived = tuple[Message, memoryview] | None
 
 
+class _OtherSize(Exception):
+    """A source has not changed, and its content has another size than its file system says."""
+
+
 class Events(Protocol):
     """Told, from any thread, what becomes of each item: every item ends in one `delivered` or one `failed`."""
 
@@ -71,6 +75,7 @@ class Events(Protocol):
     def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
     def delivered(self, item: Item, receipt: Receipt) -> None: ...
     def failed(self, item: Item, problem: TransferError) -> None: ...
+    def time_changed(self, item: Item) -> None: ...  # to the nearest that a PUT can say
     def pause(self) -> None: ...  # nothing more has arrived for now
 
 
@@ -126,6 +131,8 @@ class Sender:
         self._open: dict[int, _Outgoing] = {}
         self._memory = 0  # of all that is open
         self._todo: deque[tuple[_Outgoing, Message | None]] = deque()
+        self._again: deque[Item] = deque()  # streams, as their content has shown
+        self._beyond = memoryview(bytearray(1))
         self._waiting = 0
         self._last_id = 0
         self._over = False
@@ -144,8 +151,11 @@ class Sender:
                 while self._todo or self._over:
                     if not self._serve(wait=False):
                         break
-            while self._unfinished():
-                self._serve(wait=True)
+            while self._again or self._unfinished():
+                if self._again:
+                    self._announce(self._again.popleft())
+                else:
+                    self._serve(wait=True)
             self._channel.say_bye()
             self._answers.join()
             self._raise_problem()
@@ -187,8 +197,13 @@ class Sender:
         if source is None:
             kind, size, mtime, mode = FOLDER, None, item.mtime, item.mode
         else:
+            if item.is_stream:
+                source.as_stream()
             kind, size, mtime = FILE, source.size, source.mtime
             mode = None if source.mode is None else source.mode & item.mode_mask
+        if mtime is not None and abs(mtime) > MAX_INTEGER:
+            mtime = nearest_time(mtime)
+            self._events.time_changed(item)
         id = self._last_id
         body = write_put(id, item.transfer, item.target, kind, size, mtime, mode, item.policy).encode()
         message = encode_message(Kind.PUT, body)
@@ -210,17 +225,23 @@ class Sender:
         return len(self._open) >= WINDOW or self._memory >= _OPEN_MEMORY
 
     def _send_unasked(self, outgoing: _Outgoing, source: Source, message: bytes, size: int) -> None:
-        """A small file, in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was."""
+        """A small file, in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was.
+
+        Nothing, when its content has another size: then it is announced again, as a stream.
+        """
         start = len(message)
         content_at = start + DATA_HEADER_SIZE
-        room = self._channel.room(content_at + size + END_SIZE_LIMIT)
+        room = self._channel.room(content_at + size + 1 + END_SIZE_LIMIT)
         room[:start] = message
         content = room[content_at : content_at + size]
         try:
-            if source.read_into(content) < size:
-                raise changed(outgoing.item.name)
+            count = source.read_into(room[content_at : content_at + size + 1])
             source.check_unchanged()
             source.close()
+            if count != size:
+                self._send_as_stream(outgoing)
+                self._close(outgoing)
+                return
         except SourceError as problem:
             self._channel.done(start)
             self._withdraw(outgoing, source, problem)
@@ -280,11 +301,12 @@ class Sender:
                 if outgoing.settled:  # refused meanwhile: `_send_content` withdraws it
                     return
                 if source.read_into(piece) < len(piece):
-                    raise changed(outgoing.item.name)
+                    source.check_unchanged()
+                    raise _OtherSize
                 digest.update(piece)
                 done += len(piece)
                 self._events.checking(outgoing.item, len(piece))
-        except SourceError as problem:
+        except (SourceError, _OtherSize) as problem:
             with self._state:
                 outgoing.begun = True
                 self._waiting -= 1
@@ -295,8 +317,16 @@ class Sender:
         self._channel.send(Check(outgoing.id, done, digest.digest()).encode())
         self._channel.flush()
 
-    def _withdraw(self, outgoing: _Outgoing, source: Source, problem: SourceError | None) -> None:
-        if problem is not None and self._settle(outgoing):
+    def _send_as_stream(self, outgoing: _Outgoing) -> None:
+        """Announce it again, later, unless something has become of it already."""
+        if self._settle(outgoing):
+            outgoing.item.is_stream = True
+            self._again.append(outgoing.item)
+
+    def _withdraw(self, outgoing: _Outgoing, source: Source, problem: SourceError | _OtherSize | None) -> None:
+        if isinstance(problem, _OtherSize):
+            self._send_as_stream(outgoing)
+        elif problem is not None and self._settle(outgoing):
             self._events.failed(outgoing.item, problem)
         source.close()
         self._channel.send(Cancel(outgoing.id).encode())
@@ -321,7 +351,7 @@ class Sender:
                 self._withdraw(outgoing, source, None)
                 return
             source.check_unchanged()
-        except SourceError as problem:
+        except (SourceError, _OtherSize) as problem:
             self._withdraw(outgoing, source, problem)
             return
         self._end(outgoing, source, size)
@@ -349,7 +379,8 @@ class Sender:
             room = self._channel.content_room(DATA_SIZE if announced is None else min(DATA_SIZE, announced - offset))
             count = source.read_into(room)
             if count < len(room) and announced is not None:
-                raise changed(outgoing.item.name)
+                source.check_unchanged()
+                raise _OtherSize
             if count:
                 outgoing.digest.update(room[:count])
                 self._channel.content_done(outgoing.id, offset, count)
@@ -358,6 +389,9 @@ class Sender:
                 self._pace.spend(count)
             if count < len(room):
                 break
+        if announced is not None and source.read_into(self._beyond):
+            source.check_unchanged()
+            raise _OtherSize
         return offset
 
     def _settle(self, outgoing: _Outgoing) -> bool:

@@ -36,6 +36,12 @@ MAX_MODE = 0o7777
 PING_AFTER = 10.0
 SILENCE_LIMIT = 30.0
 
+
+def nearest_time(nanoseconds: int) -> int:
+    """A time as PUT and ENTRY can say it: the ends of their range stand for everything beyond, too."""
+    return max(-MAX_INTEGER, min(nanoseconds, MAX_INTEGER))
+
+
 # --- Frames -----------------------------------------------------------------------------------------------------------
 
 _LENGTH = struct.Struct(">I")
