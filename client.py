@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from command_line import Parser, check_command, read_intermixed
 from config import ClientSettings, add_file_flags, add_flags, load
 from report import ended, leave, say
+from utf8_names import take_names_as_utf8
 
 _MOMENT = 0.01  # seconds: Python has left the cleaning up by then
 
@@ -93,6 +94,7 @@ def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
 
 
 if __name__ == "__main__":
+    take_names_as_utf8()
     sys.unraisablehook = _interrupt_again
     # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
     gc.set_threshold(20_000, 20, 50)

@@ -51,6 +51,7 @@ from log_limits import LineLimits, Sparing
 from logs import open_log
 from sizes import counted
 from transfer.connection import Connection
+from utf8_names import take_names_as_utf8
 from wire.engine import Engine
 from wire.handshake import busy_frame
 from wire.link import close_gently
@@ -419,4 +420,5 @@ class _Server:
 
 
 if __name__ == "__main__":
+    take_names_as_utf8()
     sys.exit(main())

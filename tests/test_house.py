@@ -13,6 +13,7 @@ HOUSE = Path(__file__).resolve().parent.parent
 LEVELS = {
     "errors": -1,
     "python_version": -1,
+    "utf8_names": -1,
     "values": -1,
     "receipts_file": 0,
     "sizes": -1,
@@ -122,7 +123,7 @@ OPEN_NO_FILE = (
 )
 CLIENTS_OWN = {"fetching.base.rmdir"}  # the folder that it has just made
 CRYPTO = {"crypto_utils", "wire.pake"}
-PRINTERS = {"report", "python_version", *PROGRAMS}
+PRINTERS = {"report", "python_version", "utf8_names", *PROGRAMS}
 PURE = {
     "wire.pake",
     "wire.protocol",

@@ -262,16 +262,19 @@ class Run:
         fetching.check_answered()
 
     def _list(self, name: str) -> None:
+        from transfer.plans import named
+
+        named(name)  # what can be refused without the network, is
         self._listed: str | None = None
         self._again_and_again(self._ask(), lambda: None, lambda channel, keys, pace: self._list_on(name, channel))
 
     def _list_on(self, name: str, channel: "Channel") -> None:
         """List what comes behind the last name that was listed, over an earlier connection perhaps."""
-        from transfer.plans import TIME_BEYOND, parts_of
+        from transfer.plans import TIME_BEYOND, named
         from wire.messages import Entries, ListFolder, Refuse
         from wire.protocol import MAX_INTEGER
 
-        path = parts_of(name)
+        path = named(name)
         messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
         asked = 0
         while True:

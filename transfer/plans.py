@@ -42,6 +42,16 @@ def parts_of(path: str) -> Parts:
     return tuple(part for part in path.split("/") if part not in ("", "."))
 
 
+def named(path: str) -> Parts:
+    """The same for what is asked for, judged. Raises TransferError for a name that nothing there can have."""
+    parts = parts_of(path)
+    try:
+        judge_path(parts or ("all",))
+    except Refused as problem:
+        raise TransferError(f"{path} can't be the name of anything there ({problem.why})", "Check the name") from None
+    return parts
+
+
 def _goes_into(target: str, count: int) -> bool:
     return os.path.basename(target) in ("", ".", "..") or count > 1
 
@@ -242,7 +252,7 @@ class Fetching:
         """Raises UsageError."""
         self._reporter, self._policy = reporter, policy
         self._mask = ALL_BITS if preserve_mode else FILE_BITS
-        self.wanted = [parts_of(name) for name in names]
+        self.wanted = [named(name) for name in names]
         self.to_pipe = target == PIPE
         if self.to_pipe and (len(names) > 1 or not all(self.wanted)):
             raise UsageError("only one file can go to standard output", "Name a folder as TARGET")
@@ -254,7 +264,6 @@ class Fetching:
             raise UsageError(f"{target} is no name", "Name a file, or a folder with a slash at its end")
         taken: dict[Parts, str] = {}
         for name, wanted in zip(names, self.wanted, strict=True):
-            judge_path(wanted or ("all",))
             _refuse_clash(taken, wanted[-1:], name)
         if len(names) > WINDOW or sum(map(size_of, self.wanted)) > ASKED_LIMIT:
             raise UsageError(
