@@ -40,6 +40,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _name(value: object) -> str:
+    if not _text(value).strip():
+        raise ValueError("is empty")
+    return _text(value)
+
+
 def _path(value: object) -> "Path":
     from pathlib import Path  # 5 ms that --help need not pay
 
@@ -139,13 +145,13 @@ def _setting(
     return Setting(default, parse, words, name, "" if default is None else nothing)
 
 
-def _beside(name: str) -> str:
-    return os.path.join(_SCRIPT_FOLDER, name)
+def _beside(name: str) -> Callable[[], str]:
+    return lambda: os.path.join(_SCRIPT_FOLDER, name)
 
 
 def _client_log() -> str:
     """Beside the script where that can be written by this user, else below the user's state folder, if there is one."""
-    beside = _beside("client.log")
+    beside = _beside("client.log")()
     if _can_be_written(beside):
         return beside
     state = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_STATE_HOME", "")
@@ -192,7 +198,7 @@ class ClientSettings(_Settings):
     """What `client.py` can be told."""
 
     # fmt: off
-    host: str = _setting("localhost", _text, "the receiver: a name, an IPv4 or an IPv6 address", "HOST")
+    host: str = _setting("localhost", _name, "the receiver: a name, an IPv4 or an IPv6 address", "HOST")
     port: int = _setting(DEFAULT_PORT, _whole(1, 65535), "its port", "PORT")
     user: str = _setting("", _text, "your username there (asked for when not given)", "NAME")
     password_file: "Path | None" = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
@@ -276,16 +282,16 @@ def add_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup", shape
 
 def add_file_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
     """The flags about the settings themselves."""
-    parser.add_argument("--config", metavar="FILE", default="", help="the settings file")
+    parser.add_argument("--config", metavar="FILE", help="the settings file")
     parser.add_argument(
         "--show-config", action="store_true", help="print each setting and where it comes from, then stop"
     )
 
 
 def load(
-    shape: type[Shape], flags: Mapping[str, str | None], environment: Mapping[str, str], file: str
+    shape: type[Shape], flags: Mapping[str, str | None], environment: Mapping[str, str], file: str | None
 ) -> Loaded[Shape]:
-    """The settings of one program. `file` is --config's value, or empty.
+    """The settings of one program. `file` is --config's value, if there is one.
 
     Raises UsageError for a value that can't be used, an unknown setting in the file, or a file that can't be read.
     """
@@ -338,8 +344,10 @@ def _place_of_file(named: str, origin: str) -> "Path | None":
         raise UsageError(f"the settings file {named} from {origin} {problem}", "Name one that exists") from None
 
 
-def _read_file(file: str, environment: Mapping[str, str]) -> "tuple[dict[str, object], Path | None]":
+def _read_file(file: str | None, environment: Mapping[str, str]) -> "tuple[dict[str, object], Path | None]":
     """The TOML file's settings and its place; nothing when there is none and nobody named one."""
+    if file == "":
+        raise UsageError("the name of the settings file is empty", "Check --config")
     named = file or environment.get("SFT_CONFIG", "")
     place = _place_of_file(named, "--config" if file else "SFT_CONFIG")
     if place is None:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from errors import ConnectionTrouble, IntegrityError, UsageError
+from errors import ConnectionTrouble, IntegrityError, NoMemory, UsageError, threads_needed
 
 _NEEDED = (4, 4)
 _INSTALL = "Run: python -m pip install -r requirements.txt"
@@ -186,14 +186,18 @@ def load_hash() -> None:
 def stretch(password_input: bytes, salt: bytes, profile: int) -> bytes:
     """scrypt at the costs that `profile` names; 80 bytes. Takes 0.1 to 0.3 s and 96 MiB, a thread for each lane.
 
-    Raises ConnectionTrouble for a profile that has no number here.
+    Raises ConnectionTrouble for a profile that has no number here, NoMemory, NoThread.
     """
     with library_needed():
         from Crypto.Protocol.KDF import scrypt
     if profile not in SCRYPT_PROFILES:
         raise ConnectionTrouble(f"the server asks for an unknown scrypt profile ({profile})", "Update this program")
     n, r, p = SCRYPT_PROFILES[profile]
-    stretched: bytes = scrypt(password_input, salt, STRETCHED_SIZE, n, r, p, threads=p)
+    try:
+        with threads_needed():
+            stretched: bytes = scrypt(password_input, salt, STRETCHED_SIZE, n, r, p, threads=p)
+    except (ValueError, MemoryError):  # the library says it as "Error 2"; our arguments are always right
+        raise NoMemory from None
     return stretched
 
 

@@ -6,6 +6,7 @@
     ├── Refused                      1   the other end refuses one file; carries a wire code (5 for integrity)
     ├── OutputError                  1   what the program has to say can't be written
     ├── NoThread                     1   this machine starts no more threads
+    ├── NoMemory                     1   this machine gives no more memory
     ├── LoginRefused                 3   never tried again
     ├── ConnectionTrouble            4   not reached, busy, or lost
     │   └── PeerStopped              4   the other end said why it ended the connection; carries a wire code
@@ -64,6 +65,13 @@ class NoThread(TransferError):
     def is_why(problem: BaseException) -> bool:
         """Whether that is what `problem` says: Python has no error of its own for it."""
         return isinstance(problem, RuntimeError) and "start new thread" in str(problem)
+
+
+class NoMemory(TransferError):
+    """The system gives less memory than is needed."""
+
+    def __init__(self) -> None:
+        super().__init__("this machine gives us too little memory", "End other programs there, or raise ulimit -v")
 
 
 @contextlib.contextmanager

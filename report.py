@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from errors import OutputError, Refused, SourceError, TransferError, UsageError
+from errors import NoMemory, OutputError, Refused, SourceError, TransferError, UsageError
 from log_limits import LineLimit, Sparing
 from output import write_all
 from sizes import amount, counted
@@ -109,6 +109,19 @@ def announce(*lines: str) -> None:
             warn(f"can't write to standard output ({problem.strerror})")
 
 
+def fill_closed_streams() -> None:
+    """Take the numbers of standard streams that were closed when we were started, or the next file opened gets one.
+
+    It would be read as standard input, or errors would be written into it. Whoever uses one of them still fails.
+    """
+    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):  # there is nothing to fill it with
+                os.open(os.devnull, flags)  # the lowest number that is free
+
+
 def output_descriptor() -> int:
     """Where content can be written as a result. Raises UsageError."""
     if sys.stdout is None:
@@ -161,6 +174,9 @@ def _status_of(program: Callable[[], int]) -> int:
     except TransferError as problem:
         fail(problem)
         return problem.exit_status
+    except MemoryError:
+        fail(NoMemory())
+        return NoMemory.exit_status
     except KeyboardInterrupt:
         note("interrupted")
         return INTERRUPTED

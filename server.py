@@ -26,7 +26,7 @@ from types import FrameType
 
 # isort: off
 from errors import NoThread, UsageError
-from report import announce, ended, fail, note, say
+from report import announce, ended, fail, fill_closed_streams, note, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
     from crypto_utils import check_library
@@ -92,6 +92,7 @@ def _own_command(options: argparse.Namespace) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server or one of its commands; the exit status."""
+    fill_closed_streams()
     return ended(lambda: _main(_parser().parse_args(arguments)))
 
 
@@ -221,19 +222,21 @@ def _shown(address: tuple[object, ...]) -> str:
 def _listen(settings: ServerSettings) -> list[socket.socket]:
     """A listening socket for each address, all on one port. Raises UsageError."""
     named = [part.strip() for part in settings.listen.split(",") if part.strip()]
+    if settings.listen and not named:
+        raise UsageError(f"listen has no address ({settings.listen!r})", "Check --listen")
     wanted = named or (["::", "0.0.0.0"] if socket.has_dualstack_ipv6() else ["0.0.0.0"])  # noqa: S104 -- it is a server
     listeners: list[socket.socket] = []
     port = settings.port
     for address in wanted:
         try:
             listeners.append(_listen_on(address.strip("[]"), port))
-        except OSError as problem:
+        except (OSError, UnicodeError) as problem:
             if not named and address == "::":
                 continue  # a machine without IPv6
             for listener in listeners:
                 listener.close()
             where = f"{address} port {port}"
-            if isinstance(problem, socket.gaierror):
+            if isinstance(problem, socket.gaierror | UnicodeError):
                 raise UsageError(f"{address} is no address of this machine", "Check --listen") from None
             raise UsageError(
                 f"can't listen on {where} ({problem.strerror})",

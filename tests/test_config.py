@@ -24,11 +24,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server(
     flags: dict[str, str | None] | None = None, environment: dict[str, str] | None = None, file: str | Path = ""
 ) -> Loaded[ServerSettings]:
-    return load(ServerSettings, flags or {}, environment or {}, str(file))
+    return load(ServerSettings, flags or {}, environment or {}, str(file) or None)
 
 
 def client(flags: dict[str, str | None] | None = None, environment: dict[str, str] | None = None) -> ClientSettings:
-    settings: ClientSettings = load(ClientSettings, flags or {}, environment or {}, "").values
+    settings: ClientSettings = load(ClientSettings, flags or {}, environment or {}, None).values
     return settings
 
 
@@ -286,7 +286,7 @@ def test_lines_name_each_setting_once_with_its_origin(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_lines_are_toml_with_the_values_that_hold(shape: type[ClientSettings]) -> None:
-    loaded = load(shape, {"log_level": "debug"}, {}, "")
+    loaded = load(shape, {"log_level": "debug"}, {}, None)
     found = tomllib.loads("\n".join(loaded.lines()))
     assert found["log_level"] == "debug"
     assert found["port"] == 7380
@@ -295,7 +295,7 @@ def test_lines_are_toml_with_the_values_that_hold(shape: type[ClientSettings]) -
 @pytest.mark.parametrize("shape", SHAPES)
 def test_lines_can_be_used_as_a_settings_file(tmp_path: Path, shape: type[ClientSettings]) -> None:
     """What is printed is what the file would have, so it can be one."""
-    loaded = load(shape, {}, {}, "")
+    loaded = load(shape, {}, {}, None)
     file = written(tmp_path / "s.toml", "\n".join(loaded.lines()))
     assert vars(load(shape, {}, {}, str(file)).values) == vars(loaded.values)
 

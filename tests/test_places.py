@@ -48,7 +48,7 @@ def open_to_nobody(folder: Path) -> Path:
 
 
 def settings(environment: dict[str, str] | None = None, file: str = "", **flags: str) -> ClientSettings:
-    loaded: ClientSettings = load(ClientSettings, flags, environment or {}, file).values
+    loaded: ClientSettings = load(ClientSettings, flags, environment or {}, file or None).values
     return loaded
 
 
@@ -92,7 +92,7 @@ def test_closed_home_means_no_default_file_and_a_named_one_must_be_readable(tmp_
         home.chmod(0)
     open_to_nobody(tmp_path / "reached")
     code = """
-print(config.load(config.ClientSettings, {}, {}, "").values.port)
+print(config.load(config.ClientSettings, {}, {}, None).values.port)
 try:
     config.load(config.ClientSettings, {}, {}, "~/.config/secure-file-transfer.toml")
 except config.UsageError as problem:
@@ -125,7 +125,7 @@ def test_log_is_below_the_state_folder_where_the_programs_folder_is_closed(tmp_p
     code = """
 os.chdir(os.environ["HOME"])
 print(client.main(["--dry-run", "a", "b"]))
-print(config.load(config.ClientSettings, {}, {}, "").values.client_log)
+print(config.load(config.ClientSettings, {}, {}, None).values.client_log)
 """
     log = home / ".local/state/secure-file-transfer/client.log"
     assert run_python(AS_NOBODY + code, installed, home).splitlines() == ["would send: a as b", "0", str(log)]

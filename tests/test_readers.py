@@ -215,7 +215,7 @@ def test_arbitrary_settings_file_is_read_or_refused(place: Path, content: bytes)
 def test_arbitrary_value_of_a_setting_is_taken_within_its_range_or_refused(name: str, value: str) -> None:
     for shape in SHAPES:
         with contextlib.suppress(UsageError):
-            values: Any = load(shape, {name: value}, {"SFT_CONFIG": os.devnull}, "").values  # type: ignore[type-var]
+            values: Any = load(shape, {name: value}, {"SFT_CONFIG": os.devnull}, None).values  # type: ignore[type-var]
             for limit in ("port", "limit", "memory", "max_file_size", "max_connections", "max_logins"):
                 number = getattr(values, limit, None)
                 assert number is None or number > 0 or (limit == "port" and number == 0)

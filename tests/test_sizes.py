@@ -75,7 +75,7 @@ def test_size_is_shown_as_it_was_entered(entered: str, shown: str) -> None:
 
 def test_settings_show_sizes_as_they_were_entered() -> None:
     flags = {"free_space": "1.5G", "max_file_size": "20GiB"}
-    lines = load(ServerSettings, flags, {"SFT_CONFIG": "/dev/null"}, "").lines()
+    lines = load(ServerSettings, flags, {"SFT_CONFIG": "/dev/null"}, None).lines()
     shown = {line.split(" = ")[0].strip(): line.split(" = ")[1].split("#")[0].strip() for line in lines}
     assert shown["free_space"] == '"1.5 GB"'
     assert shown["max_file_size"] == '"20 GiB"'

@@ -9,6 +9,7 @@ but below what the user named.
 import itertools
 import os
 import stat
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -56,6 +57,20 @@ def _goes_into(target: str, count: int) -> bool:
     return os.path.basename(target) in ("", ".", "..") or count > 1
 
 
+def _own_name(source: str) -> str:
+    """What a source is called itself, also when it is given as `.` or `..`. Raises UsageError."""
+    name = os.path.basename(os.path.normpath(source))
+    if name not in ("", ".", ".."):
+        return name
+    try:
+        return os.path.basename(os.path.abspath(source))
+    except OSError as problem:
+        raise UsageError(
+            f"{source} has no name: the current folder can't be found ({problem.strerror})",
+            "Change into another folder",
+        ) from None
+
+
 def _refuse_clash(taken: dict[Parts, str], target: Parts, source: str) -> None:
     if target in taken:
         both = f"{taken[target]} and {source}"
@@ -98,12 +113,13 @@ class Sending:
         for source in sources:
             if source == PIPE and into:
                 raise UsageError("standard input has no name of its own", "Send it alone, to a TARGET that is a name")
-            name = os.path.basename(os.path.abspath(source))
-            place = (*folder, name) if into else folder
+            place = (*folder, _own_name(source)) if into else folder
             _refuse_clash(taken, place, source)
             placed.append((source, place))
         for source, place in placed:
             if source == PIPE:
+                if sys.stdin is None:
+                    raise SourceError("standard input is closed", "Name a file as SOURCE")
                 self.pipe = PipeSource(0)
                 self._add("standard input", place, self._open_pipe)
                 self.total = None
