@@ -35,6 +35,8 @@ from processes import (
     wait_until,
 )
 
+from sizes import counted
+
 LOGIN_REFUSED = (
     "error: login refused: wrong username or password, too many attempts, or not your server. "
     "Check both, and the address; after many attempts wait a minute\n"
@@ -232,6 +234,7 @@ def test_account_command_is_refused_with_the_reason(
     server: Server, run_here: RunHere, tmp_path: Path, command: str, name: str, password: str | None, words: str
 ) -> None:
     before, file = server.accounts.read_bytes(), tmp_path / "password"
+    file.touch(0o600)
     file.write_text(f"{password}\n")
     source = [] if password is None else ["--password-file", file]
     result = run_here("server.py", *server.settings, command, name, *source)
@@ -267,7 +270,8 @@ def test_files_of_every_size_and_mode_arrive_over_one_connection(
         assert arrived[source.name].read_bytes() == source.read_bytes()
         assert arrived[source.name].stat().st_mtime_ns == source.stat().st_mtime_ns
         assert (
-            f"delivered: {box}/{source.name}  {source.stat().st_size:,} bytes  SHA-256 {sha256(source)}" in result.out
+            f"delivered: {box}/{source.name}  {counted(source.stat().st_size, 'byte')}  SHA-256 {sha256(source)}"
+            in result.out
         )
     modes = {name: stat.S_IMODE(path.stat().st_mode) for name, path in arrived.items()}
     assert {modes[f"size {size}"] for size in sizes} == {0o644}

@@ -152,7 +152,7 @@ def test_stop_lets_a_transfer_end_and_begins_no_other(
     source = make(folder / "a", LARGE)
     line, running = held_up(server, proxy, client, source, "b")
     server.signal(signal.SIGTERM)
-    wait_until(lambda: "stopping; 1 connections" in server.told())
+    wait_until(lambda: "stopping; 1 connection" in server.told())
     assert client.at(server.port)(ONCE, source, "c").status == 4
     line.release()
     result = running.finish()
@@ -167,7 +167,7 @@ def test_second_signal_does_not_wait(make_server: MakeServer, proxy: MakeProxy, 
     running = client.at(line.port).start(ONCE, make(folder / "a", LARGE), "b")
     line.wait_reached()
     server.signal(signal.SIGTERM)
-    wait_until(lambda: "stopping; 1 connections" in server.told())
+    wait_until(lambda: "stopping; 1 connection" in server.told())
     server.signal(signal.SIGTERM)
     assert server.ended(10) == 0
     assert "cut off: b, " in server.told() and not server.path("b").exists()
