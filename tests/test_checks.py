@@ -1,0 +1,81 @@
+"""What CHECK costs at most: three for one file, and no byte is read for one that is settled."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peers import C2S, MEMORY, S2C, Raw, no_hang
+from processes import wait_until
+from test_transfer import Lied, Receiving, item, put, written
+
+from crypto_utils import digest
+from disk.storage import Storage
+from errors import Code, ProtocolViolation
+from wire.engine import Engine
+from wire.messages import BYE_MESSAGE, Bye, Cancel, Check, Put, Receipt, Refuse
+
+ENDLESS = 1 << 36  # bytes of a sparse file: to hash it takes minutes
+CONTENT = bytes(1 << 20)
+
+
+@pytest.fixture(autouse=True)
+def watched() -> Iterator[None]:
+    with no_hang(60):
+        yield
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine(MEMORY)
+    yield made
+    made.close()
+
+
+def sparse(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(ENDLESS)
+    return path
+
+
+def test_sender_answers_three_checks_of_a_file_and_no_fourth(engine: Engine, tmp_path: Path) -> None:
+    lied = Lied(engine, [item(written(tmp_path / "a", CONTENT))])
+    lied.hear(Put)
+    for size in (1000, 100, 10):
+        lied.raw.say(Check(1, size, None).encode())
+        assert lied.hear(Check) == [Check(1, size, digest(CONTENT[:size]))]
+    lied.raw.say(Check(1, 1, None).encode())
+    assert isinstance(lied.finish(), ProtocolViolation)
+
+
+def test_sender_that_is_refused_while_it_hashes_stops_at_once(engine: Engine, tmp_path: Path) -> None:
+    lied = Lied(engine, [item(sparse(tmp_path / "a"))])
+    lied.hear(Put)
+    lied.raw.say(Check(1, ENDLESS, None).encode())
+    wait_until(lambda: lied.told.hashed)
+    lied.raw.say(Refuse(1, Code.QUOTA).encode())
+    assert lied.hear(Cancel) == [Cancel(1)]
+    lied.raw.say(BYE_MESSAGE)
+    assert lied.finish() is None
+    assert lied.told.hashed.total() < ENDLESS
+
+
+def test_receiver_stops_hashing_a_file_that_is_cancelled(storage: Storage, engine: Engine, tmp_path: Path) -> None:
+    """The next file that is compared has not to wait until the first one is read."""
+    home = tmp_path / "received/alice"
+    sparse(home / "endless")
+    written(home / "short", CONTENT)
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(put(1, "endless", size=ENDLESS).encode())
+    assert raw.hear() == Check(1, ENDLESS, None)
+    raw.say(Cancel(1).encode(), put(2, "short", size=len(CONTENT)).encode())
+    assert raw.hear() == Check(2, len(CONTENT), None)
+    raw.say(Check(2, len(CONTENT), digest(CONTENT)).encode())
+    answer = raw.hear()
+    assert isinstance(answer, Receipt)
+    assert (answer.id, answer.outcome) == (2, "already")
+    raw.say(Cancel(2).encode(), BYE_MESSAGE)
+    assert raw.hear() == Bye()
+    raw.close()
+    assert receiving.finish() is None
