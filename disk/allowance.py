@@ -22,7 +22,7 @@ from errors import Code, Refused
 
 NOT_PARTIAL = frozenset({RECEIPTS, LEDGER, GATE})  # of the names in a user's partial area
 _LOOK_EVERY = 4 << 20  # bytes of one file between two looks at what is free
-_MOST_SEEN = 10_000
+_MOST_SEEN, _EACH_SEEN = 1 << 20, 100  # bytes of memory, and of one beside its path
 _MOST_OWED = 10_000  # folders that one connection has announced and not made
 
 _Made = TypeVar("_Made")
@@ -118,7 +118,8 @@ class Allowance:
     def __init__(self, place: int, free_space: int, quota: Quota, ledger: Ledger | None) -> None:
         """`place`: a folder on the disk, of which `free_space` bytes must stay free."""
         self._place, self._free_space, self._quota, self._ledger = place, free_space, quota, ledger
-        self._seen: set[PathParts] = set()  # folders that exist
+        self._seen: set[bytes] = set()  # folders that exist
+        self._seen_size = 0
         self._owed: set[PathParts] = set()  # folders that are missing, and were reserved
 
     @property
@@ -182,10 +183,11 @@ class Allowance:
 
     def reserve_folders(self, path: PathParts, depth_of: DepthOf) -> None:
         """Those that are missing on a path count as files, from now on. Raises Refused (QUOTA)."""
-        if self._ledger is None or path in self._seen or path in self._owed:
+        if self._ledger is None or path in self._owed:
             return
-        if len(self._seen) > _MOST_SEEN:
-            self._seen.clear()
+        key = "/".join(path).encode()
+        if key in self._seen:
+            return
         parts = _parts(path)
         there = depth_of(path)
         missing = {part for part in parts[there:] if part not in self._owed}
@@ -195,7 +197,10 @@ class Allowance:
             self._ledger.take(Amount(0, len(missing)), self._quota)
             self._owed |= missing
         elif there == len(parts):
-            self._seen.add(path)
+            if self._seen_size > _MOST_SEEN:
+                self._seen, self._seen_size = set(), 0
+            self._seen.add(key)
+            self._seen_size += len(key) + _EACH_SEEN
 
     @contextlib.contextmanager
     def making_folders(self, path: PathParts, depth_of: DepthOf) -> Iterator[None]:
