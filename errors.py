@@ -164,13 +164,13 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
-# For each code: cause, then remedy. `{name}` is the path at the receiver.
+# For each code: cause, then remedy, where nothing more is known; `refusals.py` says it of a path at one of the ends.
 _WORDS: dict[Code, tuple[str, str]] = {
     Code.EXISTS: (
         "a file of that name exists already",
         "Choose another name, or --if-exists rename, replace or skip",
     ),
-    Code.IS_FOLDER: ("a folder has that name", "To put the file into it, write {name}/"),
+    Code.IS_FOLDER: ("a folder has that name", "Choose another name"),
     Code.NOT_FOLDER: ("a part of that path is a file, not a folder", "Choose another folder"),
     Code.LINK: ("a part of that path is a symbolic link", "Choose another folder; links are never followed"),
     Code.NAME: ("the receiver does not allow that name", "Choose another name"),
@@ -203,13 +203,13 @@ _WORDS: dict[Code, tuple[str, str]] = {
 class Refused(TransferError):
     """One file is refused, by `code`; the others go on.
 
-    `name` is the path that the remedy speaks of, `why` narrows the cause. Both stay on this machine.
+    `why` narrows the cause. `words` are a cause and a remedy that speak of `{path}`. All of them stay on this machine.
     """
 
-    def __init__(self, code: Code, name: str = "", why: str = "") -> None:
-        cause, remedy = _WORDS[code]
-        super().__init__(f"{cause} ({why})" if why else cause, remedy.replace("{name}", name))
-        self.code, self.why = code, why
+    def __init__(self, code: Code, path: str = "", why: str = "", words: tuple[str, str] | None = None) -> None:
+        cause, remedy = (text.replace("{path}", path) for text in words or _WORDS[code])
+        super().__init__(f"{cause} ({why})" if why else cause, remedy)
+        self.code, self.path, self.why = code, path if words else "", why
         self.exit_status = IntegrityError.exit_status if code is Code.INTEGRITY else TransferError.exit_status
 
 

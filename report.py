@@ -463,7 +463,7 @@ class Reporter:
         fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
         if not self._event("failed", **fields) or is_unsaid():
             with self._lock:
-                said = not isinstance(problem, Refused) and problem.cause.startswith(f"{name} ")
+                said = problem.path == name if isinstance(problem, Refused) else problem.cause.startswith(f"{name} ")
                 self._progress.above(lambda: fail(problem, "" if said else name))
 
     def summary(self, where: str, seconds: float) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from disk.durable import disk_errors
+from disk.durable import disk_errors, refusal
 from disk.folders import open_folder
 from disk.names import LOCAL_PARTIAL_AREA
 from disk.storage import Rules, UserFolder, umask_of_process
@@ -27,8 +27,10 @@ def open_local(base: Path, rules: Rules) -> "UserFolder":
         made = [place for place in (base, *base.parents) if not place.exists()]
         base.mkdir(parents=True, exist_ok=True)
         visible = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileExistsError, NotADirectoryError) as problem:
+        raise UsageError(f"can't use the folder {base} here ({problem.strerror})", "Name another") from None
     except OSError as problem:
-        raise UsageError(f"can't use the folder {base} ({problem.strerror})", "Name another") from None
+        raise refusal(problem) from None
     with disk_errors(), contextlib.ExitStack() as opened:
         opened.callback(os.close, visible)
         while True:

@@ -345,9 +345,9 @@ def test_target_rule_does_not_depend_on_the_other_end(server: Server, client: Cl
     assert found == {"two/a", "two/b", "one/a", "name"}
     result = client(a, f"{box}/one")
     assert result.status == 1
-    assert f"a folder has that name. To put the file into it, write {box}/one/\n" in one_line(result)
+    assert f"{box}/one is a folder on the receiver. To put the file into it, write {box}/one/\n" in one_line(result)
     result = client(a, f"{box}/name/")
-    assert result.status == 1 and "a part of that path is a file, not a folder" in one_line(result)
+    assert result.status == 1 and " is a file on the receiver, not a folder" in one_line(result)
 
 
 IMPOSSIBLE: list[tuple[list[str], str]] = [
@@ -382,7 +382,7 @@ def test_target_with_dot_dot_is_refused_and_leaves_nothing(server: Server, clien
     a = make(folder / "a")
     for target in ("../planted", "x/../../planted", "..", "../"):
         result = client(a, target)
-        assert result.status == 1 and "does not allow that name" in one_line(result)
+        assert result.status == 1 and "is not allowed on the receiver" in one_line(result)
     assert not [path for path in server.folder.rglob("*") if path.name in ("planted", "x")]
 
 
@@ -392,7 +392,10 @@ def test_taken_name_follows_the_policy(server: Server, client: Client, folder: P
     old = there.read_bytes()
     make(source)
     result = client(source, f"{box}/")
-    assert result.status == 1 and "exists already. Choose another name, or --if-exists rename" in one_line(result)
+    assert (
+        result.status == 1
+        and "exists already on the receiver. Choose another name, or --if-exists rename" in one_line(result)
+    )
     result = client("--if-exists=skip", source, f"{box}/")
     assert result.status == 0 and f"skipped: {box}/db.dump: " in result.out
     assert there.read_bytes() == old

@@ -418,7 +418,7 @@ def test_of_many_writers_of_one_name_exactly_one_is_delivered(
     for result in results:
         if result.status:
             assert result.status == 1 and result.out.count("delivered:") == 0
-            assert "a file of that name exists already" in result.err
+            assert "exists already on the receiver" in result.err
     assert os.listdir(server.path(box)) == ["name"]
     assert server.partials() == []
 

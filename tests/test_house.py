@@ -16,6 +16,7 @@ LEVELS = {
     "utf8_names": -1,
     "values": -1,
     "receipts_file": 0,
+    "refusals": 0,
     "sizes": -1,
     "output": -1,
     "aside": 0,

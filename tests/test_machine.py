@@ -52,7 +52,7 @@ FULL, BROKEN, OVER_QUOTA = errno.ENOSPC, errno.EIO, errno.EDQUOT
 SAID = {
     FULL: "the receiver's disk is full. Free some space there",
     OVER_QUOTA: "the receiver's disk is full. Free some space there",
-    BROKEN: "the receiver could not store the file. The reason is in its server.log",
+    BROKEN: "the receiver could not store ",
 }
 SMALL, LARGE = 1000, 300_000  # the first is sent unasked; the second is announced, kept and resumed
 DAY = 24 * 3600.0
@@ -279,7 +279,16 @@ def test_replacing_on_a_broken_disk_keeps_the_old_file(
 
 
 @pytest.mark.parametrize(
-    ("call", "error"), [("write", FULL), long("flush", BROKEN), long("link", BROKEN), long("flush folder", OVER_QUOTA)]
+    ("call", "error"),
+    [
+        ("write", FULL),
+        ("create", errno.EACCES),
+        long("write", errno.EFBIG),
+        long("folder", errno.EROFS),
+        long("flush", BROKEN),
+        long("link", BROKEN),
+        long("flush folder", OVER_QUOTA),
+    ],
 )
 def test_fetching_to_a_broken_disk_is_said_of_this_machine(
     server: Server, client: Client, make_machine: MakeMachine, folder: Path, box: str, call: Call, error: int
@@ -292,6 +301,8 @@ def test_fetching_to_a_broken_disk_is_said_of_this_machine(
     result = client("--get", box, target)
     assert machine.hits(call) >= 1
     assert result.status == 1 and "receiver" not in result.err and "delivered:" not in result.out
+    for line in result.err.splitlines():
+        assert str(folder) in line and " here (" in line and f"({os.strerror(error)})" in line
     for source in sources:
         there = target / source.name
         assert not there.exists() or there.read_bytes() == source.read_bytes()
@@ -300,6 +311,21 @@ def test_fetching_to_a_broken_disk_is_said_of_this_machine(
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {
         source.name: source.read_bytes() for source in sources
     }
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, FULL])
+def test_target_folder_that_takes_nothing_is_said_of_this_machine(
+    client: Client, make_machine: MakeMachine, folder: Path, error: int
+) -> None:
+    """Nothing was asked of the receiver yet."""
+    machine = make_machine(folder)
+    client.environment = machine.environment
+    machine.fail("folder", error)
+    result = client("--get", "a", f"{folder}/")
+    assert machine.hits("folder") >= 1
+    assert result.status == 1
+    assert result.err.startswith("error: ") and f"the folder {folder} " in result.err
+    assert f"here ({os.strerror(error)}). " in result.err and result.err.count("\n") == 1
 
 
 def test_log_that_can_not_be_written_stops_no_transfer(

@@ -345,7 +345,7 @@ def test_of_two_clients_with_one_target_one_is_told(
     line.release()
     assert running.finish().status == 0
     result = other.finish()
-    assert result.status == 1 and "a file of that name exists already" in result.err.splitlines()[-1]
+    assert result.status == 1 and "exists already on the receiver" in result.err.splitlines()[-1]
     assert os.listdir(server.path(box)) == ["name"]
     assert server.path(box, "name").read_bytes() == first.read_bytes()
     assert server.partials() == []

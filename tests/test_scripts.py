@@ -129,7 +129,7 @@ def test_taken_name_follows_the_policy_for_pipes_too(server: Server, client: Cli
 
     assert send("first")[0] == 0
     status, out, err = send("second")
-    assert status == 1 and "a file of that name exists already" in err and "delivered:" not in out
+    assert status == 1 and "exists already on the receiver" in err and "delivered:" not in out
     assert send("third", "--if-exists=rename")[0] == 0
     assert send("fourth", "--if-exists=replace")[0] == 0
     there = {path.name: path.read_text() for path in server.path(box).iterdir()}
@@ -205,8 +205,8 @@ def test_fetch_to_a_pipe_before_any_content_tries_again(
 def test_fetch_to_a_pipe_of_what_is_no_file_writes_nothing(server: Server, client: Client, box: str) -> None:
     make(server.path(box, "folder", "file"))
     for name, words in (
-        ("missing", "nothing of that name is there"),
-        ("folder", "it is a folder. Only one file can go to standard output"),
+        ("missing", "missing does not exist on the receiver"),
+        ("folder", "folder is a folder on the receiver. Only one file can go to standard output"),
     ):
         result = client("--get", f"{box}/{name}", "-")
         assert (result.status, result.out) == (1, ""), result

@@ -28,6 +28,7 @@ from errors import (
 )
 from logs import no_log, open_log
 from receipts_file import open_receipts
+from refusals import not_given, refused_here
 from report import INTERRUPTED, Reporter, is_unsaid, note, output_descriptor, warn
 
 if TYPE_CHECKING:
@@ -230,7 +231,10 @@ class Run:
                 raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
             return self._done("fetched", started)
         allow_descriptors()
-        folder = open_local(fetching.base, Rules())
+        try:
+            folder = open_local(fetching.base, Rules())
+        except Refused as problem:
+            raise refused_here(problem, f"the folder {fetching.base}") from None
         try:
             account, started = self._ask(), time.monotonic()
             self._again_and_again(
@@ -284,7 +288,8 @@ class Run:
             if isinstance(page, Refuse) and page.id == asked:
                 if page.code is Code.STOPPING:
                     raise PeerStopped(page.code)
-                self._reporter.failed(name or "your folder", Refused(page.code))
+                what = name or "your folder"
+                self._reporter.failed(what, not_given(Refused(page.code), what))
                 break
             if not isinstance(page, Entries) or page.id != asked or (page.more and not page.entries):
                 raise ProtocolViolation("no answer to LIST")

@@ -20,6 +20,7 @@ from disk.names import LOCAL_PARTIAL_AREA, judge_path, size_of
 from disk.sources import PipeSource, Source
 from disk.tree import Folders, Found, Skipped, Tree
 from errors import Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
+from refusals import not_given, refused_here, refused_there
 from report import Reporter, show_path
 from transfer.items import ALL_BITS, FILE_BITS, Item
 from wire.protocol import ASKED_LIMIT, MAX_INTEGER, WINDOW
@@ -201,7 +202,7 @@ class Sending:
         try:
             item.judge()
         except Refused as problem:
-            self._reporter.failed(name, problem)
+            self._reporter.failed(name, refused_there(problem, show_path(target)))
             return False
         self.left[item] = None
         return True
@@ -242,6 +243,8 @@ class Sending:
             self._reporter.delivered(item.name, path, receipt.size, sha256, receipt.time, receipt.outcome)
 
     def failed(self, item: Item, problem: TransferError) -> None:
+        if isinstance(problem, Refused):
+            problem = refused_there(problem, show_path(item.target))
         if isinstance(problem, Refused) and problem.code is Code.BUSY:
             self.busy[item] = problem
             return
@@ -346,25 +349,33 @@ class Fetching:
 
         if isinstance(put, Misnamed):
             return  # `place` has ended the connection
-        told: TransferError = problem
+        name = show_path(put.path)
         if self.to_pipe and len(put.path) > 1:
             return  # what lies in a folder, which was refused itself
-        if problem.code is Code.IS_FOLDER and self.to_pipe:
-            told = SourceError("it is a folder", "Only one file can go to standard output")
-        elif problem.code is Code.IS_FOLDER:
-            told = Refused(problem.code, str(self.base.joinpath(*self.place(put).path)))
-        elif problem.code is Code.NO_SPACE:  # the receiver is this machine
-            told = SourceError("the disk here is full", "Free some space, then fetch it again")
-        elif problem.code is Code.STORAGE:
-            told = SourceError(f"it can't be written here ({problem.why})", "Check where it is to go")
-        self._reporter.failed(show_path(put.path), told)
+        if self.to_pipe and problem.code is Code.IS_FOLDER:
+            told: TransferError = SourceError(
+                f"{name} is a folder on the receiver", "Only one file can go to standard output"
+            )
+        elif self.to_pipe:
+            told = refused_here(problem, "standard output")
+        else:
+            told = refused_here(problem, self._place_of(put))
+        self._reporter.failed(name, told)
+
+    def _place_of(self, put: "Put") -> str:
+        """Where it was to go, here. What nobody asked for, or has a name that can't be used, has no place."""
+        try:
+            return str(self.base.joinpath(*self.place(put).path))
+        except Refused:
+            return show_path(put.path)
 
     def time_lost(self, path: Parts) -> None:
         self._reporter.note(f"{self.base.joinpath(*path)}: its time can't be kept by the disk here")
 
     def withdrawn(self, put: "Put") -> None:
-        problem = SourceError("it changed on the receiver while it was read", "Fetch it again when nobody writes to it")
-        self._reporter.failed(show_path(put.path), problem)
+        name = show_path(put.path)
+        cause = f"{name} changed on the receiver while it was read, or can't be read there"
+        self._reporter.failed(name, SourceError(cause, "Fetch it again when nobody writes to it"))
 
     def cut_off(self, put: "Put", size: int, kept: bool) -> None:
         pass
@@ -378,7 +389,8 @@ class Fetching:
         if problem.code is Code.STOPPING:  # it is there again soon, perhaps
             raise PeerStopped(problem.code)
         self._answered.add(self.wanted[id - 1][-1:])
-        self._reporter.failed(show_path(self.wanted[id - 1]) or "your folder", problem)
+        name = show_path(self.wanted[id - 1]) or "your folder"
+        self._reporter.failed(name, not_given(problem, name))
 
     def check_answered(self) -> None:
         """Raises ProtocolViolation when the server ended without a word about something that was asked for."""

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Protocol
 from crypto_utils import Mac, digest, new_digest
 from disk.sources import Source
 from errors import IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
-from report import show_path
 from transfer.items import Item
 from wire.canonical import write_end, write_put
 from wire.channel import Channel
@@ -439,7 +438,7 @@ class Sender:
         if outgoing is None or outgoing.settled:
             return  # it crossed our CANCEL
         if isinstance(message, Refuse):
-            problem = Refused(message.code, show_path(outgoing.item.target))
+            problem = Refused(message.code)
             if self._settle(outgoing):
                 self._events.failed(outgoing.item, problem)
         elif isinstance(message, Receipt):
