@@ -5,7 +5,7 @@ everything is a name. A name is never empty. This module knows no setting's valu
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from errors import UsageError
@@ -34,6 +34,10 @@ _REMEDIES = {
     "--quiet": "It would leave nothing to print",
     "--password-fd": "Name one of them",
 }
+
+
+# What a command that keeps accounts may be given of the settings: where everything is, and how to log.
+_WITH_ACCOUNTS = ("accounts", "storage", "server_log", "log_level")
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,6 +75,14 @@ def check_command(options: argparse.Namespace) -> None:
     if not options.list and len(options.names) < 2:
         what = "NAME" if options.get else "SOURCE"
         raise UsageError(f"at least one {what} and a TARGET are needed", "See client.py --help")
+
+
+def check_account_command(command: str, settings: Iterable[str]) -> None:
+    """Raises UsageError for a setting of the command line that only serving has a use for."""
+    for name in settings:
+        if name not in _WITH_ACCOUNTS:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} does not go with {command}", "It is for serving, which is without a command")
 
 
 def _given(options: argparse.Namespace) -> list[str]:

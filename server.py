@@ -41,8 +41,8 @@ from accounts.origin import origin_of
 from accounts.throttle import Throttle
 from accounts.users import Accounts, check_username
 from accounts.watch import Watch
-from command_line import Parser
-from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load
+from command_line import Parser, check_account_command
+from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load, settings_of
 from disk.folders import allow_descriptors
 from disk.private import check_area
 from disk.storage import PARTIAL_AREA, Rules, Storage
@@ -105,6 +105,9 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def _do(options: argparse.Namespace, command: str) -> int:
+    if options.command is not None:
+        given = [name for name in settings_of(ServerSettings) if getattr(options, name) is not None]
+        check_account_command(options.command, given)
     loaded = load(ServerSettings, vars(options), os.environ, options.config)
     if options.show_config:
         for line in loaded.lines():

@@ -195,7 +195,7 @@ def check(program: str, became: dict[str, Any]) -> None:
 @pytest.mark.parametrize("program", list(STATUSES))
 @settings(
     deadline=None,
-    max_examples=150,
+    max_examples=100,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -9,7 +9,7 @@ from processes import Client, Server, clean_environment, make, run
 
 from client import _parser
 from command_line import check_command, read_intermixed
-from config import ClientSettings, flag_of, settings_of
+from config import ClientSettings, ServerSettings, flag_of, settings_of
 from errors import UsageError
 
 JOBS = {
@@ -80,6 +80,15 @@ def test_jobs_and_passwords_exclude_each_other() -> None:
         ["--password-fd=3", "--password-file=x", "a", "b"],
     ):
         assert "does not go with" in refusal(command)
+
+
+@pytest.mark.parametrize("name", settings_of(ServerSettings))
+def test_setting_of_serving_is_refused_with_an_account_command(run_here: RunHere, tmp_path: Path, name: str) -> None:
+    allowed = ("accounts", "storage", "server_log", "log_level")
+    value = {"log_level": "debug", "listen": "::1"}.get(name, str(tmp_path) if name in allowed else "1")
+    result = run_here("server.py", f"{flag_of(name)}={value}", "adduser", "../x")
+    words = "that username is not allowed" if name in allowed else f"{flag_of(name)} does not go with adduser"
+    assert result.status == 2 and words in result.err and result.err.count("\n") == 1
 
 
 def test_settings_of_file_and_variables_are_no_options_of_the_command(run_here: RunHere, tmp_path: Path) -> None:
