@@ -300,8 +300,8 @@ def test_pipe_needs_a_name() -> None:
 @pytest.mark.parametrize(
     ("problem", "cause"),
     [
-        (Refused(Code.NO_SPACE), "there is no room for box/a here"),
-        (Refused(Code.STORAGE, why="Permission denied"), "box/a can't be written here (Permission denied)"),
+        (Refused(Code.NO_SPACE), "the disk here is full"),
+        (Refused(Code.STORAGE, why="Broken pipe"), "it can't be written here (Broken pipe)"),
     ],
 )
 def test_trouble_of_this_disk_is_not_blamed_on_the_other_end(problem: Refused, cause: str) -> None:
@@ -491,8 +491,10 @@ def test_what_can_not_be_fetched_so_is_a_usage_error(make: Callable[[], Fetching
 
 @pytest.mark.parametrize("name", ["..", "a/../b", "a\nb", "x" * 256])
 def test_name_that_no_server_can_have_is_refused_before_connecting(name: str) -> None:
-    with pytest.raises(TransferError, match="can't be the name of anything there"):
+    with pytest.raises(TransferError) as caught:
         fetching([name], "out/")
+    assert name in caught.value.cause
+    assert caught.value.exit_status == 1
 
 
 def test_standard_output_takes_one_name() -> None:
