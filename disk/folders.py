@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from crypto_utils import new_digest
@@ -141,22 +141,32 @@ def measure(folder: int) -> tuple[int, int]:
     Raises OSError when it can't be told, such as without a free descriptor: too little would be a quota for nothing.
     """
     size = count = 0
-    pending: list[PathParts] = [()]
-    while pending:
-        path = pending.pop()
-        with contextlib.suppress(FileNotFoundError, PermissionError, Refused), contextlib.ExitStack() as opened:
-            at = folder
-            for component in path or (".",):
-                at = open_folder(at, component)
-                opened.callback(os.close, at)
-            with os.scandir(at) as entries:
-                for entry in entries:
-                    seen = as_seen((*path, entry.name), entry.stat(follow_symlinks=False))
-                    if seen is not None:
-                        size, count = size + seen.size, count + 1
-                    if seen is not None and seen.is_folder:
-                        pending.append(seen.path)
+    with contextlib.ExitStack() as opened:
+        below: list[tuple[int, list[str]]] = [(folder, ["."])]  # open folders, and those in them that are still to do
+        opened.callback(lambda: _close_all(at for at, _ in below[1:]))
+        while below:
+            parent, names = below[-1]
+            if not names:
+                below.pop()
+                if below:
+                    os.close(parent)
+                continue
+            with contextlib.suppress(FileNotFoundError, PermissionError, Refused):
+                at, inside = open_folder(parent, names.pop()), list[str]()
+                below.append((at, inside))
+                with os.scandir(at) as entries:
+                    for entry in entries:
+                        seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
+                        if seen is not None:
+                            size, count = size + seen.size, count + 1
+                        if seen is not None and seen.is_folder:
+                            inside.append(entry.name)
     return size, count
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def is_utf8(name: str) -> bool:

@@ -29,6 +29,7 @@ from disk.names import judge_path, numbered
 from disk.parents import Parents
 from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, Published
 from disk.permissions import file_bits, folder_bits
+from disk.readings import Readings
 from disk.receipts import Known, Receipts
 from disk.small import Held, Small
 from disk.visible import READ_FLAGS, Visible
@@ -37,6 +38,7 @@ from errors import Code, Refused, UsageError
 PARTIAL_AREA = ".partial"
 _MOST_NUMBERS = 10_000
 _MOST_FOLDERS = 16  # open at once while a group is published; files of one folder mostly come together
+_MANY_FOLDERS = 16  # to flush; from here on the whole file system is flushed at once, if that tells its errors
 _MOST_KNOWN = 8  # users whose receipts were read; 4 MB each at most
 _NOTHING = contextlib.nullcontext()
 
@@ -64,6 +66,7 @@ class Storage:
         """Make the folder when it is missing. Raises UsageError when it can't be used."""
         self.rules, self.umask = rules, umask_of_process()
         self._known: dict[str, Known] = {}
+        self._readings: dict[str, Readings] = {}
         self._lock = threading.Lock()
         with contextlib.ExitStack() as opened:
             try:
@@ -142,7 +145,7 @@ class Storage:
                 ledger = self.ledgers.enter(name)
                 opened.callback(self.ledgers.leave, name)
             folder = UserFolder(rules, self.umask, visible, partials, [self.descriptor], ledger, self._known_of(name))
-            folder.opened = opened.pop_all()
+            folder.opened, folder.readings = opened.pop_all(), self._readings.setdefault(name, Readings())
             return folder
 
     def _known_of(self, name: str) -> Known:
@@ -196,6 +199,7 @@ class UserFolder(Visible):
         self._held = Held()
         self._receipts = Receipts(partials, known)
         self._announced = Announced()
+        self.readings = Readings()
         self.made: list[Path] = []  # for a folder of our own, the deepest first
         self.allowance = Allowance(visible, rules.free_space, rules.quota, ledger)
         self.stale = rules.stale
@@ -491,4 +495,7 @@ class UserFolder(Visible):
 
     def _flush_folders(self, paths: set[PathParts]) -> dict[PathParts, Refused]:
         """Flush these folders and those above them, each once, up to the user's and the root; what failed, and how."""
+        many = len(paths) + max(map(len, paths), default=0) >= _MANY_FOLDERS
+        if many and self._file_system.flush():  # whatever is below, it is on this file system: see `link`
+            return {}
         return flush_below(self.descriptor, paths, self._above)

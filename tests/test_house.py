@@ -36,6 +36,7 @@ LEVELS = {
     "command_line": 2,
     "disk.names": 1,
     "disk.permissions": 1,
+    "disk.readings": 1,
     "disk.hidden": 2,
     "disk.announced": 2,
     "disk.parents": 2,

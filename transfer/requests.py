@@ -195,7 +195,7 @@ class Requests:
             return Entries(request.id, (_entry(path[-1], itself),), False)
         if request.after is None or path not in known:
             known.clear()  # one folder at a time: a listing that goes on reads the names only once
-            known[path] = self._folder.entries(path)
+            known[path] = self._folder.readings.read(lambda: self._folder.entries(path), self._channel.check)
         names = known[path]
         at = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
         entries: list[Entry] = []

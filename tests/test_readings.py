@@ -1,0 +1,215 @@
+"""Large and deep folders cost what they are long and deep, however they are asked for and written to."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from disk.durable import FileSystem
+from disk.folders import measure
+from disk.ledger import NO_QUOTA, Quota
+from disk.partials import Incoming, Partial, Published
+from disk.readings import Readings
+from disk.storage import Rules, Storage, UserFolder
+from errors import ConnectionTrouble
+from transfer.requests import Requests
+from wire.messages import ListFolder
+
+
+class Clock:
+    """Time that passes when somebody works or waits."""
+
+    def __init__(self) -> None:
+        self.now = self.used = 100.0
+        self.waited = 0.0
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.waited += seconds
+
+    def work(self, seconds: float) -> str:
+        self.now += seconds
+        self.used += seconds
+        return "names"
+
+    def readings(self) -> Readings:
+        return Readings(lambda: self.now, lambda: self.used, self.wait)
+
+
+def nothing() -> None:
+    pass
+
+
+def test_reading_takes_a_fifth_of_the_time_at_most() -> None:
+    clock = Clock()
+    readings, start = clock.readings(), clock.now
+    for _ in range(100):
+        assert readings.read(lambda: clock.work(0.25), nothing) == "names"
+    assert clock.used - 100 == 25 and 0.18 < 25 / (clock.now - start) < 0.21
+
+
+def test_first_readings_after_a_while_wait_for_nothing() -> None:
+    clock = Clock()
+    readings = clock.readings()
+    for _ in range(2):
+        clock.now += 60
+        for _ in range(8):  # many small folders
+            readings.read(lambda: clock.work(0.05), nothing)
+    assert clock.waited == 0
+
+
+def test_failed_reading_counts_and_connection_that_ended_waits_no_longer() -> None:
+    clock = Clock()
+    readings = clock.readings()
+
+    def fail() -> str:
+        clock.work(10)
+        raise OSError
+
+    def ended() -> None:
+        raise ConnectionTrouble("gone")
+
+    with pytest.raises(OSError):
+        readings.read(fail, nothing)
+    with pytest.raises(ConnectionTrouble):
+        readings.read(lambda: "names", ended)
+    assert readings.read(lambda: "names", nothing) == "names" and clock.waited >= 30
+
+
+def test_one_who_waits_behind_another_is_let_go_when_it_has_ended() -> None:
+    readings, reading, go_on = Readings(), threading.Event(), threading.Event()
+
+    def slow() -> str:
+        reading.set()
+        go_on.wait()
+        return ""
+
+    def ended() -> None:
+        raise ConnectionTrouble("gone")
+
+    thread = threading.Thread(target=lambda: readings.read(slow, nothing))
+    thread.start()
+    reading.wait()
+    with pytest.raises(ConnectionTrouble):
+        readings.read(lambda: "", ended)
+    go_on.set()
+    thread.join()
+
+
+def test_connections_of_one_user_share_the_time(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "received", Rules())
+    folders = [storage.user(name) for name in ("alice", "alice", "bob")]
+    assert folders[0].readings is folders[1].readings is not folders[2].readings
+    for folder in folders:
+        folder.close()
+    storage.close()
+
+
+def test_large_folder_is_read_once_for_all_its_pages(
+    alice: UserFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number:05}" for number in range(1201)]
+    (tmp_path / "received/alice/many").mkdir()
+    for name in names:
+        os.close(os.open(tmp_path / "received/alice/many" / name, os.O_CREAT, 0o600))
+    requests = Requests.__new__(Requests)
+    requests._folder, requests._channel = alice, SimpleNamespace(check=nothing)  # type: ignore[assignment]
+    listed, calls = os.listdir, list[int]()
+
+    def listdir(folder: int) -> list[str]:
+        calls.append(folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    known: dict[tuple[str, ...], list[str]] = {}
+    found: list[str] = []
+    while len(found) < len(names):
+        page = requests._page(ListFolder(1, ("many",), found[-1] if found else None), known)
+        found += [entry.name for entry in page.entries]
+    assert found == names and not page.more and len(calls) == 1
+
+
+# --- deep folders -----------------------------------------------------------------------------------------------------
+
+DEEP = ("d",) * 253
+
+
+@contextlib.contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many files and folders are opened."""
+    calls: list[int] = []
+    opened = os.open
+
+    def open_it(*arguments: Any, **more: Any) -> int:
+        calls.append(1)
+        return opened(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_it)
+        yield calls
+
+
+@pytest.mark.parametrize("quota", [NO_QUOTA, Quota(1 << 40, 1 << 20)], ids=["", "quota"])
+@pytest.mark.parametrize("is_flushed_at_once", [False, True])
+def test_file_in_253_folders_costs_what_its_path_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: Quota, is_flushed_at_once: bool
+) -> None:
+    monkeypatch.setattr(FileSystem, "flush", lambda _: is_flushed_at_once)
+    storage = Storage(tmp_path / "received", Rules())
+    folder = storage.user("alice", quota=quota)
+    with counted(monkeypatch) as calls:
+        partial = folder.begin(Incoming(b"t" * 16, DEEP, 1, None, None, "fail"), False)
+        assert isinstance(partial, Partial)
+        partial.write(memoryview(b"x"))
+        partial.sha256 = hashlib.sha256(b"x").digest()
+        assert isinstance(folder.commit([partial])[0], Published)
+    assert len(calls) < 8 * len(DEEP)
+    with counted(monkeypatch) as calls:
+        folder.make_folder((*DEEP[:-1], "new"), None, None)
+    assert len(calls) < 8 * len(DEEP)
+    with counted(monkeypatch) as calls:
+        assert measure(folder.descriptor) == (1, len(DEEP) + 1)
+    assert len(calls) < 2 * len(DEEP)
+    folder.close()
+    storage.close()
+
+
+def test_all_folders_on_the_way_are_flushed_once_and_what_fails_fails_what_is_below(
+    alice: UserFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home, root = tmp_path / "received/alice", tmp_path / "received"
+    for path in ("a/b/c", "a/bb", "z"):
+        (home / path).mkdir(parents=True)
+    flushed: list[str] = []
+    bad: set[str] = set()
+
+    def flush(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}").removeprefix(f"{root}").lstrip("/")
+        flushed.append(path)
+        if path in bad:
+            raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr("disk.folders.flush", flush)
+    paths = {("a", "b", "c"), ("a", "b"), ("a", "bb"), ("z",)}
+    assert alice._flush_folders(paths) == {}
+    assert sorted(flushed) == ["", "alice", "alice/a", "alice/a/b", "alice/a/b/c", "alice/a/bb", "alice/z"]
+    for bad_one, failed in {
+        "alice/a/b": {("a", "b"), ("a", "b", "c")},
+        "alice/a": {("a", "b"), ("a", "b", "c"), ("a", "bb")},
+        "alice/z": {("z",)},
+        "alice": paths,
+        "": paths,
+    }.items():
+        bad, flushed[:] = {bad_one}, []
+        assert set(alice._flush_folders(paths)) == failed
+        assert flushed.count(bad_one) == 1
+    bad.clear()
+    (home / "z").rmdir()
+    assert set(alice._flush_folders(paths)) == {("z",)}
