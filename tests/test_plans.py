@@ -300,8 +300,8 @@ def test_pipe_needs_a_name() -> None:
 @pytest.mark.parametrize(
     ("problem", "cause"),
     [
-        (Refused(Code.NO_SPACE), "the disk here is full"),
-        (Refused(Code.STORAGE, why="Broken pipe"), "it can't be written here (Broken pipe)"),
+        (Refused(Code.NO_SPACE), "there is no room for box/a here"),
+        (Refused(Code.STORAGE, why="Permission denied"), "box/a can't be written here (Permission denied)"),
     ],
 )
 def test_trouble_of_this_disk_is_not_blamed_on_the_other_end(problem: Refused, cause: str) -> None:

@@ -91,7 +91,7 @@ def test_large_tree_with_odd_names_arrives_and_comes_back(
     result = client(photos, f"{box}/", seconds=120)
     assert (result.status, result.err) == (0, ""), result.err
     assert server.told()[mark:].count("logged in") == 1
-    assert f"{sum(path.is_file() for path in photos.rglob('*'))} files delivered" in result.out
+    assert f"{sum(path.is_file() for path in photos.rglob('*')):,} files delivered" in result.out
     assert tree_of(server.path(box, "photos")) == tree_of(photos)
     assert server.path(box, "photos").stat().st_mtime_ns == photos.stat().st_mtime_ns
     back = tmp_path / "back"
@@ -252,7 +252,7 @@ def test_target_rule_holds_for_folders_and_folders_merge(
     make(photos / "trip" / "new")
     make(photos / "trip" / "old")
     result = client(photos, f"{box}/renamed")
-    assert result.status == 1 and "a file of that name exists already" in result.err
+    assert result.status == 1 and "exists already on the receiver" in result.err
     assert len(result.err.splitlines()) == 1
     assert visible(server.path(box, "renamed")) == ["a", "trip", "trip/b", "trip/new", "trip/old"]
     assert server.path(box, "renamed", "trip", "old").read_bytes() == old
@@ -262,7 +262,7 @@ def test_target_rule_holds_for_folders_and_folders_merge(
     result = client("--if-exists=replace", photos, f"{box}/clash")
     assert result.status == 1
     assert f"To put the file into it, write {box}/clash/a/" in result.err
-    assert result.err.count("a part of that path is a file, not a folder") == 2
+    assert result.err.count(" is a file on the receiver, not a folder") == 2
     assert visible(server.path(box, "clash")) == ["a", "a/is a folder here", "sub", "trip", "trip/b", "trip/new"] + [
         "trip/old"
     ]
@@ -283,7 +283,10 @@ def test_what_is_fetched_lands_where_the_target_says(server: Server, client: Cli
     result = client("--get", name, "..", cwd=here / "below")
     assert result.status == 0 and "there already: ../db.dump  " in result.out
     result = client("--get", name, "below", cwd=here)
-    assert result.status == 1 and "a folder has that name. To put the file into it, write below/\n" in result.err
+    assert (
+        result.status == 1
+        and result.err == "error: db.dump: below is a folder here. To put the file into it, write below/\n"
+    )
     assert visible(here) == [
         "below",
         "db.dump",
@@ -304,7 +307,7 @@ def test_name_that_is_taken_here_follows_the_policy(server: Server, client: Clie
     file, here = make(server.path(box, "db.dump"), 1000), tmp_path / "here"
     old = make(here / "db.dump", 999).read_bytes()
     result = client("--get", f"{box}/db.dump", f"{here}/")
-    assert result.status == 1 and "a file of that name exists already. Choose another name" in result.err
+    assert result.status == 1 and "exists already here. Choose another TARGET" in result.err
     assert client("--get", "--if-exists=skip", f"{box}/db.dump", f"{here}/").status == 0
     assert (here / "db.dump").read_bytes() == old
     assert client("--get", "--if-exists=rename", f"{box}/db.dump", f"{here}/").status == 0
@@ -324,7 +327,7 @@ def test_failed_fetch_leaves_nothing_behind(
     here = tmp_path / "here"
     here.mkdir()
     result = client("--get", f"{box}/missing", "new/below/", cwd=here)
-    assert result.status == 1 and f"{box}/missing: nothing of that name is there. Check the name\n" in result.err
+    assert result.status == 1 and f"error: {box}/missing does not exist on the receiver. Check the name\n" in result.err
     assert visible(here) == []
     line = proxy(server.port, down=Fault("cut", login_received() + 20_000))
     running = [
@@ -445,7 +448,7 @@ def test_listing_of_everything_of_nothing_and_of_what_is_missing(make_server: Ma
     assert client("--list", "b").out == ""
     result = client("--list", "missing")
     assert (result.status, result.out) == (1, "")
-    assert result.err == "error: missing: nothing of that name is there. Check the name\n"
+    assert result.err == "error: missing does not exist on the receiver. Check the name\n"
     result = client("--list", "../alice")
     assert (result.status, result.out) == (1, "") and "../alice can't be the name of anything there" in result.err
     assert server.stop() == 0
@@ -482,7 +485,7 @@ def test_drop_only_account_sends_and_learns_nothing(make_server: MakeServer, tmp
     ]
     for result in [each.finish() for each in running]:
         assert result.status == 1 and len(result.err.splitlines()) == 1, result
-        assert result.err.endswith("your account may not do that. Ask the receiver's owner for the right\n")
+        assert result.err.endswith(" on the receiver. Ask the receiver's owner for the right\n")
     assert visible(inbox) == before and not (tmp_path / "got").exists()
     assert server.partials() == []
     assert server.stop() == 0
