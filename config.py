@@ -46,6 +46,17 @@ def _name(value: object) -> str:
     return _text(value)
 
 
+def _host(value: object) -> str:
+    """A name or an address; an IPv6 address may stand in brackets, as it does in front of a port."""
+    text = _name(value)
+    inner = text.removeprefix("[").partition("]")[0]
+    if text.startswith("[") and text != f"[{inner}]":
+        raise ValueError("has something else than an IPv6 address in brackets; a port belongs into --port")
+    if text.startswith("[") and ":" not in inner:
+        raise ValueError("has something else than an IPv6 address in brackets")
+    return inner if text.startswith("[") else text
+
+
 def _path(value: object) -> "Path":
     from pathlib import Path  # 5 ms that --help need not pay
 
@@ -198,12 +209,12 @@ class ClientSettings(_Settings):
     """What `client.py` can be told."""
 
     # fmt: off
-    host: str = _setting("localhost", _name, "the receiver: a name, an IPv4 or an IPv6 address", "HOST")
+    host: str = _setting("localhost", _host, "the receiver: a name, an IPv4 or an IPv6 address (brackets or not)", "HOST")
     port: int = _setting(DEFAULT_PORT, _whole(1, 65535), "its port", "PORT")
     user: str = _setting("", _text, "your username there (asked for when not given)", "NAME")
     password_file: "Path | None" = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
     if_exists: str = _setting("fail", _POLICY, "when the name is taken: fail, rename, replace or skip", "WHAT")
-    retries: int = _setting(24, _whole(0, 1_000_000), "new connections in a row, without progress, after one broke (24: ten minutes)", "COUNT")
+    retries: int = _setting(24, _whole(0, 1_000_000), "new connections in a row, without progress, after one broke (24: ten minutes; 0: never a second one)", "COUNT")
     limit: int | None = _setting(None, parse_size, "bytes per second at most, such as 5M", "RATE")
     connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
     client_log: "Path | None" = _setting(_client_log, _path, "the client's log (off: none)", "FILE", _OFF)

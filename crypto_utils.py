@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from errors import ConnectionTrouble, IntegrityError, NoMemory, UsageError, threads_needed
+from errors import ConnectionTrouble, Failure, IntegrityError, NoMemory, UsageError, threads_needed
 
 _NEEDED = (4, 4)
 _INSTALL = "Run: python -m pip install -r requirements.txt"
@@ -191,7 +191,9 @@ def stretch(password_input: bytes, salt: bytes, profile: int) -> bytes:
     with library_needed():
         from Crypto.Protocol.KDF import scrypt
     if profile not in SCRYPT_PROFILES:
-        raise ConnectionTrouble(f"the server asks for an unknown scrypt profile ({profile})", "Update this program")
+        raise ConnectionTrouble(
+            f"the server asks for an unknown scrypt profile ({profile})", "Update this program", Failure.FINAL
+        )
     n, r, p = SCRYPT_PROFILES[profile]
     try:
         with threads_needed():

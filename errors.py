@@ -8,7 +8,7 @@
     ├── NoThread                     1   this machine starts no more threads
     ├── NoMemory                     1   this machine gives no more memory
     ├── LoginRefused                 3   never tried again
-    ├── ConnectionTrouble            4   not reached, busy, or lost
+    ├── ConnectionTrouble            4   not reached, busy, or lost; carries what failed
     │   └── PeerStopped              4   the other end said why it ended the connection; carries a wire code
     ├── Ended                        4   this end ends the connection, and tells the other why; carries a wire code
     └── IntegrityError               5   what came is not what was sent
@@ -20,7 +20,7 @@ code; no text travels on the wire. Any other exception that leaves a room is a b
 
 import contextlib
 from collections.abc import Iterator
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 
 class TransferError(Exception):
@@ -106,14 +106,24 @@ class LoginRefused(TransferError):
         )
 
 
+class Failure(Enum):
+    """What kept a connection from doing its job; `transfer/retries.py` decides by it whether to try again."""
+
+    UNKNOWN_HOST = "the host has no address"
+    UNREACHED = "no address of the host takes the connection"
+    BUSY = "the server says that it can't serve now"
+    LOST = "the connection, or the login on it, broke off or got no answer"
+    FINAL = "another try would meet the same"
+
+
 class ConnectionTrouble(TransferError):
-    """The other end can't be reached, has no room, or is gone. `final`: another try would not help."""
+    """The other end can't be reached, has no room, or is gone; `failure` says which."""
 
     exit_status = 4
 
-    def __init__(self, cause: str, remedy: str = "", final: bool = False) -> None:
+    def __init__(self, cause: str, remedy: str = "", failure: Failure = Failure.LOST) -> None:
         super().__init__(cause, remedy)
-        self.final = final
+        self.failure = failure
 
 
 class IntegrityError(TransferError):
@@ -161,8 +171,12 @@ class Code(StrEnum):
     ACCOUNT = "account"
     STOPPING = "stopping"
     FULL = "full"
+    UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
+
+# What a server says when it can't serve now, and soon may: worth another connection.
+PASSING = frozenset({Code.STOPPING, Code.FULL, Code.UNAVAILABLE})
 
 # For each code: cause, then remedy, where nothing more is known; `refusals.py` says it of a path at one of the ends.
 _WORDS: dict[Code, tuple[str, str]] = {
@@ -196,6 +210,10 @@ _WORDS: dict[Code, tuple[str, str]] = {
     Code.ACCOUNT: ("your account was changed or removed on the receiver", "Ask the receiver's owner"),
     Code.STOPPING: ("the receiver is shutting down", "Send it again when it is back"),
     Code.FULL: ("the receiver has no room for another connection", "Try again in a moment"),
+    Code.UNAVAILABLE: (
+        "the receiver can't use its accounts or its storage at the moment",
+        "Try again later; the reason is in its server.log",
+    ),
     Code.INTERNAL: ("the receiver failed", "The reason is in its server.log"),
 }
 
@@ -227,7 +245,7 @@ class PeerStopped(ConnectionTrouble):
     """The other end ended the connection and said why, by `code`."""
 
     def __init__(self, code: Code) -> None:
-        super().__init__(*_WORDS[code])
+        super().__init__(*_WORDS[code], Failure.BUSY if code in PASSING else Failure.FINAL)
         self.code = code
         if code in (Code.PROTOCOL, Code.INTEGRITY):
             self.exit_status = IntegrityError.exit_status

@@ -82,6 +82,7 @@ class Housekeeping:
         done = self._try(
             "reading the accounts", lambda: names.extend(each.name for each in self._accounts.all() if has_quota(each))
         )
+        done &= not self._accounts.trouble  # then it is not known whom to count
         for name in names:
             if self._stopping.is_set():
                 break

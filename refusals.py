@@ -58,6 +58,7 @@ _FETCHED: _Words = {
     Code.UNSUPPORTED: ("{path} can't be written here", "Name a folder as TARGET"),
     Code.BUSY: ("another transfer to {path} is under way here", "Wait for it to end, then fetch it again"),
     Code.STORAGE: ("{path} can't be written here", "Check that folder, its rights and its disk"),
+    Code.UNAVAILABLE: ("{path} can't be written here", "Check that folder, its rights and its disk"),
     Code.NOT_FOUND: ("a folder above {path} vanished here", "Fetch it again"),
     Code.SIZE: ("it changed its size on the receiver while it was fetched", "Fetch it again when nobody writes to it"),
     Code.INTEGRITY: (

@@ -382,6 +382,13 @@ class Reporter:
         with self._lock:
             self._progress.above(lambda: note(line))
 
+    def waiting(self, line: str) -> None:
+        """One line on standard error about what takes long, unless only errors are wanted."""
+        self._log.info("%s", line)
+        if not self._quiet:
+            with self._lock:
+                self._progress.above(lambda: note(line))
+
     def started(self, name: str, path: tuple[str, ...], size: int | None) -> None:
         """One file is announced."""
         if self._is_verbose:

@@ -45,7 +45,8 @@ from command_line import Parser, check_account_command
 from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load, settings_of
 from disk.folders import allow_descriptors
 from disk.private import check_area
-from disk.storage import PARTIAL_AREA, Rules, Storage
+from disk.root import PARTIAL_AREA
+from disk.storage import Rules, Storage
 from housekeeping import Housekeeping
 from log_limits import LineLimits, Sparing
 from logs import open_log
@@ -61,6 +62,7 @@ _BACKLOG = 512
 _DAY_SECONDS = 24 * 3600
 _CLOSERS = 64
 _LAST_SECONDS = 5
+_SILENT_SECONDS = 1  # at the end, for a client that has connected and said nothing yet
 _ACCEPT_PAUSE = 0.2
 _COMMAND = "python server.py"  # in advice; the flags in use are put behind it
 _REPEATED = ("--config", "--accounts", "--storage")
@@ -330,6 +332,7 @@ class _Server:
                     self._cant_accept(problem)
         self.stopping.set()
         for listener in listeners:
+            self._accept_waiting(listener)
             listener.close()
         self._finish()
         return 0
@@ -370,6 +373,13 @@ class _Server:
             thread.start()
             undo.pop_all()
 
+    def _accept_waiting(self, listener: socket.socket) -> None:
+        """Take the connections that were made already: closed with the listener, they would look like a fault."""
+        before = -1
+        while before != self._numbers:
+            before = self._numbers
+            self._accept(listener)
+
     def _turn_away(self, sock: socket.socket, source: str) -> None:
         """Say "busy", without letting anybody wait for it."""
         self._often.warning("busy: turned away a connection from %s", source)
@@ -409,9 +419,10 @@ class _Server:
         """Wait for the transfers under way, as long as the grace period allows; then cut them off."""
         running = self._running()
         self.log.info("stopping; %s", counted(len(running), "connection", ""))
+        now = time.monotonic()
+        deadline = now + self.settings.grace
         for connection, _ in running:
-            connection.stop_waiting()
-        deadline = time.monotonic() + self.settings.grace
+            connection.put_out_if_silent(min(now + _SILENT_SECONDS, deadline))
         for _, thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._cut_off()

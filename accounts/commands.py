@@ -16,7 +16,8 @@ from accounts.passwords import ask_new_password, check_strength, generate_passwo
 from accounts.users import RIGHTS, Account, Accounts, check_username
 from disk.allowance import NOT_PARTIAL, Ledgers
 from disk.ledger import Amount
-from disk.storage import PARTIAL_AREA, Rules, Storage
+from disk.root import PARTIAL_AREA
+from disk.storage import Rules, Storage
 from errors import Refused, UsageError
 from report import note, say, warn
 from sizes import amount, counted, exact_size, parse_size

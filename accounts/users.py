@@ -5,13 +5,13 @@
         (one line; behind it, where they are set:) quota-files=<count> largest=<bytes> connections=<count>
 
 Rules: the file belongs to the user who runs the server, and nobody else may read it. It is replaced as a whole, in one
-step, under a lock, and read again when it changes. A damaged account line shuts out that account alone, a damaged first
-line everybody; both are told to the caller. Every name has a salt, made from the server's secret in the same way and
-the same time, whether the name is known or not. This room knows no password and no connection: only what a password
-leaves behind, and the file.
+step, under a lock, and read again when it changes: only an unchanged file is taken to be as it was read last. A damaged
+account line shuts out that account alone. A damaged first line, or a file that can't be looked at, shuts out everybody,
+whatever the name, until it can be used again. Both are told to the caller. Every name has a salt, made from the
+server's secret in the same way and the same time, whether the name is known or not. This room knows no password and no
+connection: only what a password leaves behind, and the file.
 """
 
-import errno
 import os
 import re
 import threading
@@ -25,7 +25,7 @@ from typing import Any
 
 from crypto_utils import DEFAULT_PROFILE, SCRYPT_PROFILES, STRETCHED_SIZE, Random, equal, mac, random_bytes
 from disk.private import open_private
-from errors import IntegrityError, UsageError
+from errors import Code, IntegrityError, Refused, UsageError
 from wire.pake import Registration, password_scalars
 
 RIGHTS = ("put", "get", "list")
@@ -265,10 +265,6 @@ def _write(path: Path, lines: list[bytes], publish: Callable[[Path, Path], None]
         os.close(folder)
 
 
-def _is_passing(cause: BaseException | None) -> bool:
-    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
 class Accounts:
     """The accounts of one server. Safe to use from several threads at once.
 
@@ -317,8 +313,17 @@ class Accounts:
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
-        """Whether anything has that name, be it a broken link: then nothing is made there."""
-        return os.path.lexists(path)
+        """Whether anything has that name, be it a broken link: then nothing is made there.
+
+        Raises UsageError when nobody can tell.
+        """
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise UsageError(f"can't look for the accounts file {path} ({error.strerror})", "Check the path") from None
+        return True
 
     @property
     def profile(self) -> int:
@@ -340,8 +345,14 @@ class Accounts:
         return mac(self._reading.secret, username)
 
     def find(self, username: bytes) -> Account | None:
-        """The account of that name as the file has it, 20 ms ago at most. Never raises: a bad file holds nobody."""
-        return self._refresh().accounts.get(username)
+        """The account of that name as the file has it, 20 ms ago at most; None for an unknown name or a damaged line.
+
+        Raises Refused (UNAVAILABLE) for every name when the file can't be used, or not be looked at, now.
+        """
+        reading = self._refresh()
+        if reading.trouble:
+            raise Refused(Code.UNAVAILABLE, why=reading.trouble)
+        return reading.accounts.get(username)
 
     def names(self) -> list[str]:
         """The usable accounts' names, in the file's order."""
@@ -429,10 +440,9 @@ class Accounts:
                 try:
                     self._reading = self._read()
                 except UsageError as error:
-                    if _is_passing(error.__context__):  # of this process, not of the file: what was read still holds
-                        return before
-                    # Fail closed, but go on giving the same salts: a login then fails as it does for a wrong password.
                     self._reading = _Reading(before.profile, before.secret, trouble=str(error))
+                    if isinstance(error.__context__, OSError):  # it may pass, and the file be the same afterwards
+                        stamp = None
                 self._stamp = stamp
                 self._young_at = None if stamp is not None and now - stamp[-1] > _TICK_NS else now
             after = self._reading

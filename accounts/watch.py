@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from accounts.users import Account, Accounts
-from errors import threads_needed
+from errors import Code, threads_needed
 
 _LOOK_SECONDS = 0.2
 _UNUSABLE_SECONDS = 1.0
@@ -25,8 +25,8 @@ class Watched(Protocol):
     def account(self) -> Account | None:
         """The account as it was at the login; None before."""
 
-    def expel(self) -> None:
-        """End it; must not wait. Called at every look until it has ended."""
+    def expel(self, code: Code) -> None:
+        """End it, and say why; must not wait. Called at every look until it has ended."""
 
 
 class Watch:
@@ -64,7 +64,8 @@ class Watch:
         for connection in connections:
             before = connection.account
             if before is not None and (now := found.get(before.name)) is not before and now != before:
-                connection.expel()
+                # An accounts file that can't be read says nothing about the account: its client may come again.
+                connection.expel(Code.UNAVAILABLE if self._accounts.trouble else Code.ACCOUNT)
 
     def _is_unusable(self) -> bool:
         """Whether the accounts file can't be used, for less than a second so far."""

@@ -31,11 +31,11 @@ from disk.partials import HAS_LOCKS, Incoming, Partial, PartialArea, PathParts, 
 from disk.permissions import file_bits, folder_bits
 from disk.readings import Readings
 from disk.receipts import Known, Receipts
+from disk.root import Root
 from disk.small import Held, Small
 from disk.visible import READ_FLAGS, Visible
 from errors import Code, Refused, UsageError
 
-PARTIAL_AREA = ".partial"
 _MOST_NUMBERS = 10_000
 _MOST_FOLDERS = 16  # open at once while a group is published; files of one folder mostly come together
 _MANY_FOLDERS = 16  # to flush; from here on the whole file system is flushed at once, if that tells its errors
@@ -68,37 +68,8 @@ class Storage:
         self._known: dict[str, Known] = {}
         self._readings: dict[str, Readings] = {}
         self._lock = threading.Lock()
-        with contextlib.ExitStack() as opened:
-            try:
-                root.mkdir(parents=True, exist_ok=True)
-                self.descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                opened.callback(os.close, self.descriptor)
-                self._partials = open_folder(self.descriptor, PARTIAL_AREA, create=0o700)
-                opened.callback(os.close, self._partials)
-            except OSError as problem:
-                raise _unusable(root, problem.strerror or str(problem)) from None
-            except Refused as problem:
-                raise _unusable(root, problem.cause) from None
-            self._try_link(root)
-            opened.pop_all()
-        self.ledgers = Ledgers(self.descriptor, self._partials)
-
-    def _try_link(self, root: Path) -> None:
-        """A file system without hard links can't publish without replacing."""
-        one, two = f"try-{os.getpid()}-1", f"try-{os.getpid()}-2"
-        place = self._partials
-        try:
-            os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=place))
-            os.link(one, two, src_dir_fd=place, dst_dir_fd=place)
-        except OSError as problem:
-            raise UsageError(
-                f"{root} can't hold what arrives ({problem.strerror})",
-                "Use a folder that can be written to, on a file system with hard links",
-            ) from None
-        finally:
-            for name in (one, two):
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=place)
+        self._root = Root(root)
+        self.ledgers = Ledgers(self._root.descriptor, self._root.partials)
 
     def sweep(self) -> int:
         """Remove the partial files that nobody holds and nobody may come back for; how many there were.
@@ -110,10 +81,10 @@ class Storage:
             self.ledgers.sweep()
         except OSError as found:
             problem = found
-        for user in os.listdir(self._partials):
+        for user in os.listdir(self._root.partials):
             with contextlib.ExitStack() as opened:
                 try:
-                    folder = open_folder(self._partials, user)
+                    folder = open_folder(self._root.partials, user)
                     opened.callback(os.close, folder)
                     removed += PartialArea(folder).sweep(self.rules.stale, NOT_PARTIAL)
                 except (Refused, PermissionError):  # of another owner, or no folder: nothing of ours
@@ -131,20 +102,31 @@ class Storage:
 
         `largest`: of a file of this user, in bytes, if that is less than what holds for everybody.
         """
+        try:
+            return self._user(name, private, quota, largest)
+        except Refused:
+            if not self._root.reopen_if_dead():
+                raise
+        self.ledgers = Ledgers(self._root.descriptor, self._root.partials)  # what the old one has open is dead, too
+        return self._user(name, private, quota, largest)
+
+    def _user(self, name: str, private: bool, quota: Quota, largest: int | None) -> "UserFolder":
         most = self.rules.max_file_size if largest is None else min(largest, self.rules.max_file_size)
         rules = replace(self.rules, private=private, max_file_size=most, quota=quota)
         with disk_errors(), contextlib.ExitStack() as opened:
-            visible = open_folder(self.descriptor, name, create=folder_bits(None))
+            visible = open_folder(self._root.descriptor, name, create=folder_bits(None))
             opened.callback(os.close, visible)
-            partials = open_folder(self._partials, name, create=0o700)
+            partials = open_folder(self._root.partials, name, create=0o700)
             opened.callback(os.close, partials)
             ledger = None
             if quota == NO_QUOTA:
                 forget(partials)
             else:
-                ledger = self.ledgers.enter(name)
-                opened.callback(self.ledgers.leave, name)
-            folder = UserFolder(rules, self.umask, visible, partials, [self.descriptor], ledger, self._known_of(name))
+                ledgers = self.ledgers
+                ledger = ledgers.enter(name)
+                opened.callback(ledgers.leave, name)
+            known = self._known_of(name)
+            folder = UserFolder(rules, self.umask, visible, partials, [self._root.descriptor], ledger, known)
             folder.opened, folder.readings = opened.pop_all(), self._readings.setdefault(name, Readings())
             return folder
 
@@ -160,8 +142,7 @@ class Storage:
     def close(self) -> None:
         """Give back the descriptors."""
         self.ledgers.close()
-        os.close(self.descriptor)
-        os.close(self._partials)
+        self._root.close()
 
 
 def umask_of_process() -> int:
@@ -171,10 +152,6 @@ def umask_of_process() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
-
-
-def _unusable(root: Path, why: str) -> UsageError:
-    return UsageError(f"can't use the storage folder {root} ({why})", "Mend it, or name another")
 
 
 class UserFolder(Visible):

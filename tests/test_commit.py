@@ -76,7 +76,7 @@ def test_failed_flush_beside_the_caller_refuses_only_the_guilty(
     monkeypatch.setattr(group[0], "finish", refuse)
     flush_with(monkeypatch, lambda descriptors: [None, OSError(errno.EIO, "broken"), None])
     commit = alice.begin_commit(group)
-    assert [word(outcome) for outcome in commit.finish()] == ["no-space", "1", "storage", "3"]
+    assert [word(outcome) for outcome in commit.finish()] == ["no-space", "1", "unavailable", "3"]
     assert sorted(os.listdir(home)) == ["1", "3"]
 
 

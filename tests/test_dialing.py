@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeProxy
-from processes import Client, Server, login_sent, make, run_python
+from processes import ONCE, Client, Server, login_sent, make, run_python
 
 from errors import ConnectionTrouble
 from transfer.dialing import _Call
@@ -64,7 +64,7 @@ def test_command_that_names_too_little_loads_no_cryptography() -> None:
 
 
 def test_hello_leaves_before_what_is_needed_after_it_is_loaded(server: Server, client: Client, folder: Path) -> None:
-    found = loaded(run_python(_LOADED_AT_FIRST_SEND, *client.flags, make(folder / "a"), "b"))
+    found = loaded(run_python(_LOADED_AT_FIRST_SEND, *client.flags, ONCE, make(folder / "a"), "b"))
     assert "Crypto.PublicKey.MLKEM" in found
     assert found & _AFTER_HELLO == set()
 

@@ -17,6 +17,7 @@ from conftest import MakeProxy, MakeServer, RunHere
 from processes import (
     HOME,
     MIB,
+    ONCE,
     PASSWORD,
     USER,
     Client,
@@ -520,7 +521,7 @@ def test_another_program_is_named_as_such(
 def test_close_before_any_answer_is_exit_4(
     client: Client, folder: Path, impostor: Callable[[Callable[[socket.socket], None]], Impostor]
 ) -> None:
-    result = client.at(impostor(close_at_once).port)(make(folder / "a"), "x")
+    result = client.at(impostor(close_at_once).port)(ONCE, make(folder / "a"), "x")
     assert result.status == 4 and "the connection was lost" in one_line(result)
 
 
@@ -529,6 +530,7 @@ def test_close_before_any_answer_is_exit_4(
     [
         (b"\0\0\0\x03\x01\x01\x09", "no common version: this end speaks 1, the server 9. Update the older of the two"),
         (b"\0\0\0\x01\x02", "the server is busy. Try again in a moment"),
+        (b"\0\0\0\x01\x03", "the receiver can't use its accounts or its storage at the moment. Try again later"),
     ],
 )
 def test_server_that_can_not_go_on_is_exit_4(
@@ -543,7 +545,7 @@ def test_server_that_can_not_go_on_is_exit_4(
         while sock.recv(4096):
             pass
 
-    result = client.at(impostor(behave).port)(make(folder / "a"), "x")
+    result = client.at(impostor(behave).port)(ONCE, make(folder / "a"), "x")
     assert result.status == 4 and words in one_line(result)
 
 

@@ -31,7 +31,8 @@ from disk.allowance import NOT_PARTIAL
 from disk.ledger import Amount, Quota
 from disk.leftovers import TRIAL
 from disk.partials import Incoming, Partial, PartialArea, Published
-from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
+from disk.root import PARTIAL_AREA
+from disk.storage import Rules, Storage, UserFolder
 from errors import Code, Refused
 
 ROOM = Path(__file__).resolve().parent.parent
@@ -925,7 +926,7 @@ def test_counting_without_a_free_descriptor_fails_and_tells_no_smaller_number(
         monkeypatch.setattr(os, "open", none_is_free)
         with pytest.raises(Refused) as caught:
             storage.ledgers.recount("alice")
-        assert caught.value.code is Code.STORAGE
+        assert caught.value.code is Code.UNAVAILABLE
         monkeypatch.undo()
     assert written(root) == on_disk(root)
 

@@ -19,7 +19,8 @@ from processes import HOME, run_python, run_python_on_small_disk
 
 from disk import partials, receipts
 from disk.partials import Incoming, Partial, PartialArea, Published
-from disk.storage import PARTIAL_AREA, Storage, UserFolder
+from disk.root import PARTIAL_AREA
+from disk.storage import Storage, UserFolder
 from errors import Code, Refused
 
 ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
@@ -325,7 +326,7 @@ def test_broken_disk_at_the_question_for_room_leaves_nobody_holding(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fstatvfs", broken)
-        assert refuse(folder, announced()) is Code.STORAGE
+        assert refuse(folder, announced()) is Code.UNAVAILABLE
     assert left(place) == []
     begin(folder, announced(TWO)).discard()
 

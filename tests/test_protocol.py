@@ -100,6 +100,7 @@ SERVER_HELLOS = [
     (ServerHello(Status.NO_COMMON_VERSION, spoken=b"\1\2"), b"\1\2\1\2"),
     (ServerHello(Status.NO_COMMON_VERSION), b"\1\0"),
     (ServerHello(Status.BUSY), b"\2"),
+    (ServerHello(Status.UNAVAILABLE), b"\3"),
 ]
 
 
@@ -161,7 +162,7 @@ def test_reject_versions(payload: bytes) -> None:
         ClientHello.decode_versions(payload)
 
 
-@pytest.mark.parametrize("status", range(3, 256))
+@pytest.mark.parametrize("status", range(4, 256))
 def test_reject_unknown_status(status: int) -> None:
     for rest in (b"", b"\1\1" + SALT + CIPHERTEXT):
         with pytest.raises(ProtocolViolation):

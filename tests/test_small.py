@@ -17,8 +17,9 @@ import disk.durable
 from disk import small
 from disk.partials import Incoming, Partial, Published
 from disk.receipts import RECEIPTS
+from disk.root import PARTIAL_AREA
 from disk.small import Small
-from disk.storage import PARTIAL_AREA, Storage, UserFolder
+from disk.storage import Storage, UserFolder
 from errors import Code, Refused
 
 ROOM = Path(__file__).resolve().parent.parent
@@ -365,7 +366,7 @@ def test_failed_flush_of_all_asks_each_and_refuses_only_the_guilty(
     flushes = Flushes(monkeypatch, syncfs=-1)
     group = [begun(folder, f"{number}") for number in range(10)]
     flushes.bad.add(os.fstat(group[3].finish(0o644)).st_ino)
-    assert words(folder, *group) == ["storage" if number == 3 else f"{number}" for number in range(10)]
+    assert words(folder, *group) == ["unavailable" if number == 3 else f"{number}" for number in range(10)]
     assert flushes.files == 10
     assert "3" not in os.listdir(home)
     assert left() == []
@@ -384,7 +385,7 @@ def test_error_told_while_another_group_was_flushed_is_not_forgotten(
     begun_first, begun_second = folder.begin_commit(first), folder.begin_commit(second)
     assert all(isinstance(outcome, Published) for outcome in begun_first.finish())
     assert [word(outcome) for outcome in begun_second.finish()] == [
-        "storage" if number == 3 else f"{number}" for number in range(10)
+        "unavailable" if number == 3 else f"{number}" for number in range(10)
     ]
     assert flushes.files == 20
 
@@ -419,7 +420,7 @@ def test_problem_of_one_file_leaves_the_others_order(folder: UserFolder, monkeyp
     group = [begun(folder, f"{number}") for number in range(4)]
     flushes.bad.add(os.fstat(group[2].finish(0o644)).st_ino)
     monkeypatch.setattr(group[0], "finish", _refuse)
-    assert words(folder, *group) == ["no-space", "1", "storage", "3"]
+    assert words(folder, *group) == ["no-space", "1", "unavailable", "3"]
 
 
 def _refuse(bits: int, parent: object) -> int:

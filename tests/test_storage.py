@@ -27,9 +27,9 @@ from disk.local import close_local, open_local
 from disk.names import LOCAL_PARTIAL_AREA
 from disk.partials import Incoming, Partial, Published
 from disk.receipts import RECEIPTS
+from disk.root import PARTIAL_AREA
 from disk.sources import FileSource
 from disk.storage import (
-    PARTIAL_AREA,
     Rules,
     Storage,
     UserFolder,
@@ -1337,8 +1337,8 @@ def test_file_over_the_systems_limit_is_refused_and_keeps_nothing(tmp_path: Path
         (errno.ENAMETOOLONG, Code.NAME),
         (errno.EILSEQ, Code.NAME),
         (errno.EFBIG, Code.TOO_LARGE),
-        (errno.EIO, Code.STORAGE),
-        (errno.EROFS, Code.STORAGE),
+        (errno.EIO, Code.UNAVAILABLE),
+        (errno.EROFS, Code.UNAVAILABLE),
     ],
 )
 def test_each_error_of_the_disk_has_its_code(number: int, code: Code) -> None:
@@ -1357,7 +1357,7 @@ def test_failed_flush_of_the_bytes_publishes_nothing(
     partial = begun(folder, announced("a"))
     monkeypatch.setattr(os, "fsync", broken)
     (outcome,) = commit(folder, partial)
-    assert code_of(outcome) is Code.STORAGE
+    assert code_of(outcome) is Code.UNAVAILABLE
     assert (tree(home), left(root)) == (set(), [])
 
 

@@ -26,8 +26,9 @@ from crypto_utils import digest
 from disk.folders import Twin
 from disk.local import close_local, open_local
 from disk.partials import Partial, Published
+from disk.root import PARTIAL_AREA
 from disk.sources import FileSource, PipeSource
-from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
+from disk.storage import Rules, Storage, UserFolder
 from disk.stream import Stream
 from errors import (
     Code,

@@ -1,5 +1,6 @@
 """The accounts file: what is kept, what is refused, and who is shut out by which damage."""
 
+import errno
 import itertools
 import os
 import stat
@@ -14,7 +15,7 @@ import pytest
 import accounts.users
 from accounts.users import RIGHTS, Account, Accounts, check_username
 from crypto_utils import mac
-from errors import UsageError
+from errors import Code, Refused, UsageError
 from wire.pake import ORDER, Registration
 
 REGISTRATION = Registration.of(3, 5)
@@ -502,8 +503,11 @@ def test_running_server_lets_nobody_in_while_the_file_is_unusable(three: Path, h
     server = Accounts.open(three, report=told.append, clock_ns=unhurried())
     salt = server.salt(b"alice")
     UNUSABLE[how](three)
-    for _ in range(3):
-        assert server.find(b"alice") is None and server.names() == []
+    for name in (b"alice", b"alice", b"nobody"):
+        with pytest.raises(Refused) as caught:
+            server.find(name)
+        assert caught.value.code is Code.UNAVAILABLE
+        assert server.names() == []
     assert server.salt(b"alice") == salt and server.trouble
     assert len(told) == 1 and "nobody can log in" in told[0]
     with pytest.raises(UsageError):
@@ -516,6 +520,39 @@ def test_running_server_lets_nobody_in_while_the_file_is_unusable(three: Path, h
     three.touch(0o600)
     three.write_bytes(kept)
     assert server.find(b"alice") == account("alice") and not server.trouble
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES])
+def test_changed_file_that_can_not_be_opened_is_no_answer(
+    three: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    server = Accounts.open(three, clock_ns=unhurried())
+    Accounts.open(three).remove("alice")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+        for name in (b"alice", b"bob", b"nobody"):
+            with pytest.raises(Refused, match=os.strerror(code)) as caught:
+                server.find(name)
+            assert caught.value.code is Code.UNAVAILABLE
+    # The file is the same as when it could not be read, and is read all the same.
+    assert server.find(b"alice") is None and server.find(b"bob") == account("bob")
+
+
+def test_file_that_has_not_changed_need_not_be_opened(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = three.stat().st_ctime_ns + 60 * 10**9  # long enough ago for a change to show
+    server = Accounts.open(three, clock_ns=lambda: now)
+    assert server.find(b"alice") is not None
+    monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("it was opened"))
+    assert server.find(b"alice") is not None and server.find(b"nobody") is None
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_file_that_can_not_be_looked_for_is_not_called_missing(
+    three: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "lstat", lambda *_: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+    with pytest.raises(UsageError, match=os.strerror(code)):
+        Accounts.exists(three)
 
 
 def test_reject_file_of_another_user(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """The client's three jobs: sending, fetching and listing, each over as many connections as it takes.
 
 Rules: everything that can be asked or refused without the network is, first, and before that nothing is loaded that
-only the network needs. A connection that breaks is made again, with growing pauses, by a process that has logged in
-before; a refused login never is. A job is done when for everything that was named a receipt is here. Passwords come
+only the network needs. A connection that fails or breaks is made again as `transfer/retries.py` says; a refused login
+never is. A job is done when for everything that was named a receipt is here. Passwords come
 from where `accounts/passwords.py` says. It knows no socket and opens no file but the log.
 """
 
+import contextlib
 import glob
 import os
 import sys
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from aside import Aside
 from errors import (
-    Code,
+    PASSING,
     ConnectionTrouble,
+    Failure,
     IntegrityError,
     PeerStopped,
     ProtocolViolation,
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
 _MEMORY = 64 << 20
 _MOST_DIGITS = 9
-_LONGEST_PAUSE = 30
 _BUSY_PAUSE = 2.0
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
 
@@ -149,7 +150,13 @@ class Run:
             self._send_left(sending, channel, keys, pace)
 
         def send() -> None:
-            self._again_and_again(account, load, job)
+            try:
+                self._again_and_again(account, load, job)
+            except ConnectionTrouble:
+                if not account.is_proven or sending.left or not sending.to_send():
+                    raise
+                # Every receipt is here; only the folders' times, which come last, may not be set.
+                self._reporter.note("the connection was lost behind the last receipt: folders may have other times")
 
         try:
             send()
@@ -173,13 +180,15 @@ class Run:
             Sender(channel, channel.messages(), keys.file_c2s, sending, pace).run(sending.to_send())
             sending.connection_ended()
             if sending.stopping is not None:
-                raise ConnectionTrouble(sending.stopping.cause, sending.stopping.remedy)
+                raise PeerStopped(sending.stopping.code)
         except ConnectionTrouble as problem:
+            if not sending.to_send():
+                return  # with a receipt for everything, an end without BYE is as good as one with
             if sending.pipe is not None and sending.pipe.begun:  # what was read of it is gone
                 said_all = any(item.sha256 is not None for item in sending.left)
                 visible = "it may be there, whole" if said_all else "nothing became visible"
                 remedy = f"Start the whole command again; {visible}"
-                raise ConnectionTrouble(problem.cause, remedy, final=True) from None
+                raise ConnectionTrouble(problem.cause, remedy, Failure.FINAL) from None
             raise
 
     def _send_busy(self, sending: "Sending", send: Callable[[], None]) -> None:
@@ -286,7 +295,7 @@ class Run:
             channel.post(ListFolder(asked, path, self._listed).encode())
             page = next(messages, None)
             if isinstance(page, Refuse) and page.id == asked:
-                if page.code is Code.STOPPING:
+                if page.code in PASSING:
                     raise PeerStopped(page.code)
                 what = name or "your folder"
                 self._reporter.failed(what, not_given(Refused(page.code), what))
@@ -303,8 +312,9 @@ class Run:
             if not page.more or is_unsaid():
                 break
         channel.say_bye()
-        if next(messages, None) is not None:
-            raise ProtocolViolation("a message behind a listing")
+        with contextlib.suppress(ConnectionTrouble):  # all that was asked for is here, with or without a BYE behind it
+            if next(messages, None) is not None:
+                raise ProtocolViolation("a message behind a listing")
 
     # --- before and after ---
 
@@ -363,37 +373,41 @@ class Run:
         `load` loads what it needs, while answers are waited for.
         """
         from transfer.dialing import dialed
+        from transfer.retries import Again, Reached, after, reached_by
         from wire.engine import Engine
+        from wire.link import place_of
         from wire.pace import Pace
 
+        def is_slow() -> None:
+            self._reporter.waiting(f"connecting to {place_of(account.host, account.port)} ...")
+
         engine, pace = Engine(_MEMORY), Pace(self._settings.limit)
-        tries = 0
+        tries, reached, started = 0, Reached.NOBODY, time.monotonic()
         try:
             while True:
                 before = self._reporter.progress_mark()
                 try:
                     seconds = self._settings.connect_timeout
-                    with threads_needed(), dialed(account, seconds, engine, self._log, load) as (channel, keys):
+                    call = dialed(account, seconds, engine, self._log, load, is_slow)
+                    with threads_needed(), call as (channel, keys):
                         job(channel, keys, pace.turn(lambda: channel.ended))  # only used in `job`
                     return
                 except ConnectionTrouble as problem:
+                    import random
+
                     if self._reporter.progress_mark() > before:
                         tries = 0
                     tries += 1
-                    if not account.is_proven or not self._worth_another(problem, tries) or once():
+                    reached = Reached.LOGGED_IN if account.is_proven else reached_by(problem, reached)
+                    lasted, retries = time.monotonic() - started, self._settings.retries
+                    then = after(problem, reached, lasted, tries, retries, random.random())  # noqa: S311 -- no secret
+                    if not isinstance(then, Again) or once():
                         raise
-                    pause = min(2 ** (tries - 1), _LONGEST_PAUSE)
-                    self._reporter.note(
-                        f"{problem.cause}: trying again in {pause} s ({tries} of {self._settings.retries})"
-                    )
-                    time.sleep(pause)
+                    count = f" ({tries} of {retries})" if reached is Reached.LOGGED_IN else ""
+                    self._reporter.note(f"{problem.cause}: trying again in {then.pause:.0f} s{count}")
+                    time.sleep(then.pause)
         finally:
             engine.close()
-
-    def _worth_another(self, problem: ConnectionTrouble, tries: int) -> bool:
-        if isinstance(problem, PeerStopped) and problem.code not in (Code.STOPPING, Code.FULL):
-            return False
-        return tries <= self._settings.retries and not problem.final
 
 
 def _descriptor(text: str) -> int:

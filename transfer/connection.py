@@ -5,6 +5,7 @@ again after the login and before each request, and by the server's watch all the
 the connection ends. Whatever happens stays within this connection: what surprises us goes to the log.
 """
 
+import contextlib
 import logging
 import math
 import threading
@@ -33,12 +34,13 @@ from sizes import counted
 from transfer.requests import Requests
 from wire.channel import Channel
 from wire.engine import Engine
-from wire.handshake import Known, ServerHandshake, SessionKeys
+from wire.handshake import Known, ServerHandshake, SessionKeys, unavailable_frame
 from wire.link import Link, Socket, close_gently, cut
 from wire.messages import Misnamed, Put, Receipt
 from wire.pace import Paces
 
-_LOGIN_SECONDS = 10
+_STEP_SECONDS = 10  # for each frame of the client
+_LOGIN_SECONDS = 30
 _LAST_WORD_SECONDS = 0.4  # for the reason to reach the client of a changed account, before its socket is cut
 _ADMITTED_SECONDS = 0.002  # between two looks at the accounts file: of a run of small files not each costs one
 
@@ -76,6 +78,7 @@ class Connection:
         self._admitted_at = -math.inf  # when the account was last looked at
         self._expelled_at: float | None = None
         self._is_put_out = False  # by this end
+        self._has_spoken = threading.Event()  # a first frame has come, or will not come any more
 
     def run(self) -> None:
         """Log the client in and take its files. Never raises."""
@@ -89,6 +92,7 @@ class Connection:
             cut(self._sock)  # a thread of a channel that did not come to be may still read from it
             self._sock.close()
         finally:
+            self._has_spoken.set()
             self.ticket.leave()
             self._server.ended(self)
 
@@ -99,9 +103,9 @@ class Connection:
         self._is_put_out = True
         cut(self._sock)
 
-    def stop_waiting(self) -> None:
-        """The server stops: a login is ended now, a transfer goes on."""
-        if self._channel is None:
+    def put_out_if_silent(self, until: float) -> None:
+        """The server stops: end this unless the first frame of its login comes in time; what has begun goes on."""
+        if not self._has_spoken.wait(max(0.0, until - time.monotonic())):
             self.put_out()
 
     def cut_off(self) -> None:
@@ -117,25 +121,27 @@ class Connection:
         """The account that the client has logged in to; None before."""
         return None if self._channel is None else self._account
 
-    def expel(self) -> None:
-        """The account was changed or removed: end it, whatever it does. Called again and again until it has ended."""
+    def expel(self, code: Code) -> None:
+        """The account was changed or removed, or nobody can tell: end it. Called again until it has ended."""
         channel = self._channel
         if channel is None:
             self.put_out()
         elif self._expelled_at is None:
             self._expelled_at = time.monotonic()
-            channel.cut(Ended(Code.ACCOUNT))
+            channel.cut(Ended(code))
         elif time.monotonic() - self._expelled_at > _LAST_WORD_SECONDS:
-            channel.fail(Ended(Code.ACCOUNT))
+            channel.fail(Ended(code))
 
     # --- its own thread ---
 
     def _log_in(self) -> SessionKeys | None:
         """The keys; None when the client is not let in, and the socket is closed then."""
-        link = Link(self._sock, time.monotonic() + _LOGIN_SECONDS)
+        link = Link(self._sock, time.monotonic() + _LOGIN_SECONDS, _STEP_SECONDS)
         handshake = ServerHandshake(self._find, self._charge_for, self._server.accounts.profile)
         try:
-            answer, go_on = handshake.hello(link.receive())
+            hello = link.receive()
+            self._has_spoken.set()
+            answer, go_on = handshake.hello(hello)
             self.ticket.progress()
             link.send(answer)
             if go_on:
@@ -148,6 +154,10 @@ class Connection:
             self._log.warning("login refused: no common version")
         except LoginRefused:
             self._log_refused(handshake.username)
+        except Refused as problem:  # the accounts can't be looked at: the same for every name
+            self._log.error("no login: %s", problem.cause)
+            with contextlib.suppress(ConnectionTrouble):
+                link.send(unavailable_frame())
         except (ConnectionTrouble, IntegrityError) as problem:
             # Who has seen by our proof that the password is wrong has nothing more to say: most likely it was that.
             if self._charge is not None and not self._is_put_out:
@@ -207,7 +217,7 @@ class Connection:
             code = Code.INTEGRITY
             self._log.error("ended: %s", problem.cause)
         except Refused as problem:  # not of one file, but of the user's folder
-            code = Code.STORAGE
+            code = Code.STORAGE if problem.code in (Code.LINK, Code.NOT_FOLDER) else Code.UNAVAILABLE
             self._log.error("can't open the user's folder: %s", problem.cause)
         except TransferError as problem:
             self._log.warning("ended: %s", problem.cause)

@@ -7,8 +7,9 @@
     shares and proofs                                      two more round trips
 
 Rules: nothing waits that could be done meanwhile: on a distant line the start of a program fits between two answers.
-What the library computes is checked before anything that it made of the password leaves. A login has a deadline. It
-asks nobody for a password, prints nothing and tries once.
+What the library computes is checked before anything that it made of the password leaves. Each answer of a login has a
+deadline, and the whole has one. It asks nobody for a password, prints nothing and tries once: whether a failure is
+worth another try is said by the error's `failure`.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from aside import Aside
-from errors import Code, ConnectionTrouble, IntegrityError, LoginRefused, ProtocolViolation
+from errors import Code, ConnectionTrouble, Failure, IntegrityError, LoginRefused, ProtocolViolation
 from wire.handshake import ClientHandshake, check_username, password_scalars
 from wire.link import Link, Socket, connect, lost
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from wire.engine import Engine
     from wire.handshake import SessionKeys
 
-_LOGIN_SECONDS = 30
+_STEP_SECONDS = 20  # for each answer of the server
+_LOGIN_SECONDS = 60
+_SLOW_SECONDS = 1.0  # after which a person wants to know what is waited for
 
 
 class Account:
@@ -51,11 +54,16 @@ class Account:
 
 @contextlib.contextmanager
 def dialed(
-    account: Account, seconds: float, engine: "Engine", log: "logging.Logger", load: Callable[[], None]
+    account: Account,
+    seconds: float,
+    engine: "Engine",
+    log: "logging.Logger",
+    load: Callable[[], None],
+    is_slow: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple["Channel", "SessionKeys"]]:
     """A channel, logged in; closed afterwards. `load` loads what the caller needs next.
 
-    Raises ConnectionTrouble, LoginRefused, UsageError.
+    `is_slow` is called when the connection takes over a second. Raises ConnectionTrouble, LoginRefused, UsageError.
     """
     log.info("connecting to %s port %d", account.host, account.port)
     with _Call(account.host, account.port, seconds) as call:
@@ -68,7 +76,7 @@ def dialed(
             return found
 
         handshake = ClientHandshake(account.user, scalars)
-        sock = call.answer()
+        sock = call.answer(is_slow)
         try:
             log.info("connected to %s port %d", *sock.getpeername()[:2])
             keys = _log_in(sock, handshake, account, preparations.start, log)
@@ -94,7 +102,7 @@ def dialed(
 def _log_in(
     sock: Socket, handshake: ClientHandshake, account: Account, once_greeted: Callable[[], None], log: "logging.Logger"
 ) -> "SessionKeys":
-    link = Link(sock, time.monotonic() + _LOGIN_SECONDS)
+    link = Link(sock, time.monotonic() + _LOGIN_SECONDS, _STEP_SECONDS)
     try:
         link.send(handshake.hello())
         once_greeted()
@@ -115,6 +123,7 @@ def _log_in(
         raise ConnectionTrouble(
             f"what answers at {account.host} port {account.port} is not this program's server",
             "Check --host and --port",
+            Failure.FINAL,
         ) from None
     return keys
 
@@ -145,9 +154,11 @@ class _Call:
             if self._is_over:
                 sock.close()
 
-    def answer(self) -> Socket:
-        """The socket, once it is connected. Raises what `connect` does."""
-        self._connecting.wait()
+    def answer(self, is_slow: Callable[[], None] = lambda: None) -> Socket:
+        """The socket, once it is connected; `is_slow` is called when that takes long. Raises what `connect` does."""
+        if not self._connecting.wait(_SLOW_SECONDS):
+            is_slow()
+            self._connecting.wait()
         if self._sock is None:
             raise lost()
         return self._sock

@@ -19,7 +19,7 @@ from crypto_utils import digest
 from disk.names import LOCAL_PARTIAL_AREA, judge_path, size_of
 from disk.sources import PipeSource, Source
 from disk.tree import Folders, Found, Skipped, Tree
-from errors import Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
+from errors import PASSING, Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from refusals import not_given, refused_here, refused_there
 from report import Reporter, show_path
 from transfer.items import ALL_BITS, FILE_BITS, Item
@@ -248,7 +248,7 @@ class Sending:
         if isinstance(problem, Refused) and problem.code is Code.BUSY:
             self.busy[item] = problem
             return
-        if isinstance(problem, Refused) and problem.code is Code.STOPPING:
+        if isinstance(problem, Refused) and problem.code in PASSING:
             self.stopping = problem
             return
         self.left.pop(item, None)
@@ -386,7 +386,7 @@ class Fetching:
     def not_given(self, id: int, problem: Refused) -> None:
         if id > len(self.wanted):
             raise ProtocolViolation("a refusal of what was not asked for")
-        if problem.code is Code.STOPPING:  # it is there again soon, perhaps
+        if problem.code in PASSING:  # it is there again soon, perhaps
             raise PeerStopped(problem.code)
         self._answered.add(self.wanted[id - 1][-1:])
         name = show_path(self.wanted[id - 1]) or "your folder"

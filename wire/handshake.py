@@ -29,7 +29,16 @@ from crypto_utils import (
     random_bytes,
     stretch,
 )
-from errors import ConnectionTrouble, IntegrityError, LoginRefused, ProtocolViolation, UsageError
+from errors import (
+    Code,
+    ConnectionTrouble,
+    Failure,
+    IntegrityError,
+    LoginRefused,
+    PeerStopped,
+    ProtocolViolation,
+    UsageError,
+)
 from wire import pake
 from wire.pake import CONFIRM_SIZE, POINT_SIZE, Identities, Registration
 from wire.protocol import MAX_USERNAME, VERSION, VERSIONS, ClientHello, ServerHello, Status, frame, unframe
@@ -134,16 +143,19 @@ class ClientHandshake(_InOrder):
         return self._saw(frame(hello.encode()))
 
     def share(self, server_hello: bytes) -> bytes:
-        """Frame 3 for frame 2. Raises ConnectionTrouble (busy, no common version), ProtocolViolation."""
+        """Frame 3 for frame 2. Raises ConnectionTrouble (busy, unavailable, no common version), ProtocolViolation."""
         self._enter("share")
         hello = ServerHello.decode(unframe(server_hello))
         if hello.status is Status.BUSY:
-            raise ConnectionTrouble("the server is busy", "Try again in a moment")
+            raise ConnectionTrouble("the server is busy", "Try again in a moment", Failure.BUSY)
+        if hello.status is Status.UNAVAILABLE:
+            raise PeerStopped(Code.UNAVAILABLE)
         if hello.status is Status.NO_COMMON_VERSION:
             spoken = ", ".join(str(version) for version in hello.spoken)
             raise ConnectionTrouble(
                 f"no common version: this end speaks {VERSION}, the server {spoken or 'none'}",
                 "Update the older of the two",
+                Failure.FINAL,
             )
         if hello.version not in VERSIONS:
             raise ProtocolViolation("a version that was not offered")
@@ -185,7 +197,10 @@ class ServerHandshake(_InOrder):
         self.username = b""
 
     def hello(self, client_hello: bytes) -> tuple[bytes, bool]:
-        """(frame 2, go on?) for frame 1. Raises IntegrityError for what is no ClientHello, or holds no ML-KEM key."""
+        """(frame 2, go on?) for frame 1. Raises IntegrityError for what is no ClientHello, or holds no ML-KEM key.
+
+        Whatever `find` raises leaves through here.
+        """
         self._enter("hello")
         payload = unframe(client_hello)
         if VERSION not in ClientHello.decode_versions(payload):
@@ -226,3 +241,8 @@ class ServerHandshake(_InOrder):
 def busy_frame() -> bytes:
     """Frame 2 for a client for whom there is no room."""
     return frame(ServerHello(Status.BUSY).encode())
+
+
+def unavailable_frame() -> bytes:
+    """Frame 2 while the server can't look at its accounts: the same for every username."""
+    return frame(ServerHello(Status.UNAVAILABLE).encode())

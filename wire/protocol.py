@@ -144,10 +144,11 @@ class Status(IntEnum):
     GO_ON = 0
     NO_COMMON_VERSION = 1
     BUSY = 2
+    UNAVAILABLE = 3
 
 
 class ServerHello(NamedTuple):
-    """status ‖ version ‖ scrypt profile ‖ salt ‖ ML-KEM ciphertext; or status 1 ‖ count ‖ versions; or status 2."""
+    """status ‖ version ‖ scrypt profile ‖ salt ‖ ML-KEM ciphertext; or 1 ‖ count ‖ versions; or status 2 or 3 alone."""
 
     status: Status
     version: int = 0
@@ -172,8 +173,8 @@ class ServerHello(NamedTuple):
             hello = cls(Status.GO_ON, version, profile, reader.take(SALT_SIZE), reader.take(KEM_CIPHERTEXT_SIZE))
         elif number == Status.NO_COMMON_VERSION:
             hello = cls(Status.NO_COMMON_VERSION, spoken=reader.take(reader.byte()))
-        elif number == Status.BUSY:
-            hello = cls(Status.BUSY)
+        elif number in (Status.BUSY, Status.UNAVAILABLE):
+            hello = cls(Status(number))
         else:
             raise ProtocolViolation("an unknown status")
         reader.end()

@@ -23,7 +23,8 @@ from peers import C2S, FILE_SECRET, MEMORY, S2C, SECONDS, Raw, data, end, tcp_pa
 
 from aside import Aside
 from crypto_utils import TAG_SIZE
-from disk.storage import PARTIAL_AREA, Rules, Storage, UserFolder
+from disk.root import PARTIAL_AREA
+from disk.storage import Rules, Storage, UserFolder
 from errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
 from fuzz import memory
 from log_limits import Sparing

@@ -13,6 +13,7 @@ from speaker import ClientLogin, Line, Session, body_of, control, data, log_in, 
 
 from accounts.users import Accounts
 from accounts.watch import Watch
+from errors import Code
 
 SECONDS = 2.5  # one is promised; a machine under load gets more
 OTHER_PASSWORD = "another one, much better"
@@ -201,10 +202,10 @@ class Idle:
 
     def __init__(self, accounts: Accounts) -> None:
         self.account = accounts.find(b"alice")
-        self.expelled = 0
+        self.expelled = list[Code]()
 
-    def expel(self) -> None:
-        self.expelled += 1
+    def expel(self, code: Code) -> None:
+        self.expelled.append(code)
 
 
 def test_unusable_accounts_file_ends_connections_only_after_a_second(receiver: Server, tmp_path: Path) -> None:
@@ -223,9 +224,9 @@ def test_unusable_accounts_file_ends_connections_only_after_a_second(receiver: S
     copy.write_bytes(before)
     now[0] += 0.2
     watch.look()
-    assert idle.expelled == 0
+    assert idle.expelled == []
     copy.unlink()
     watch.look()
     now[0] += 1.1
     watch.look()
-    assert idle.expelled == 1
+    assert idle.expelled == [Code.UNAVAILABLE]

@@ -234,6 +234,48 @@ def said_nothing(session: Session) -> None:
     ended(session)
 
 
+def receipted_and(*last: bytes, raw: bytes = b"") -> Serve:
+    """A file is taken whole and receipted; then no BYE comes, but this."""
+
+    def serve(session: Session) -> None:
+        put, content = ended(session)
+        session.say(session.receipt(put.fields, content))
+        if last:
+            session.say(*last)
+        session.line.send(raw)
+
+    return serve
+
+
+ENDS_WITHOUT_BYE: dict[str, Serve] = {
+    "closed": receipted_and(),
+    "half a record": receipted_and(raw=u32(40) + b"half"),
+    "stopping": receipted_and(control("ERROR", code="stopping")),
+    "internal": receipted_and(control("ERROR", code="internal")),
+    "bytes behind BYE": receipted_and(message("BYE"), raw=frame(os.urandom(60))),  # nobody looks at them
+}
+
+
+@pytest.mark.parametrize("end", some(ENDS_WITHOUT_BYE, "closed", "stopping"))
+def test_receipt_for_everything_is_a_success_whatever_the_end(tmp_path: Path, end: str) -> None:
+    (tmp_path / "x").write_bytes(CONTENT)
+    with hostile(served(ENDS_WITHOUT_BYE[end])) as impostor:
+        result = Client(impostor.port, tmp_path / "client")(tmp_path / "x", "box/x")
+    assert (result.status, result.err) == (0, "") and "delivered: box/x  " in result.out
+
+
+def test_listing_that_is_whole_is_a_success_without_bye(tmp_path: Path) -> None:
+    def serve(session: Session) -> None:
+        session.expect("LIST", id=1)
+        session.say(
+            control("ENTRY", id=1, entries=[{"name": "there", "kind": "file", "size": 0, "mtime": 0}], more=False)
+        )
+
+    with hostile(served(serve)) as impostor:
+        result = Client(impostor.port, tmp_path / "client")("--list")
+    assert (result.status, result.err) == (0, "") and result.out.endswith("  there\n")
+
+
 EMPTY = {"size": 0, "sha256": None}
 NOW = {"id": 1, "path": ["box", "x"], "time": 0}
 
@@ -562,21 +604,26 @@ def test_listing_with_more_entries_than_a_page_has_is_none(tmp_path: Path) -> No
     assert meet(served(answered(page)), tmp_path, "--list", "box").status == INTEGRITY
 
 
-def stopping(session: Session) -> None:
-    """An honest one that is told to stop just when somebody has logged in."""
-    session.hear()
-    session.say(control("REFUSE", id=1, code="stopping"), message("BYE"))
+def refusing(code: str) -> Serve:
+    """An honest one that is told to stop, or whose disk is gone, just when somebody has logged in."""
+
+    def serve(session: Session) -> None:
+        session.hear()
+        session.say(control("REFUSE", id=1, code=code), message("BYE"))
+
+    return serve
 
 
+@pytest.mark.parametrize("code", ["stopping", "unavailable"])
 @pytest.mark.parametrize("job", ["send", "fetch", "list"])
-def test_server_that_stops_before_the_job_has_refused_nothing(tmp_path: Path, job: str) -> None:
+def test_server_that_can_not_serve_now_has_refused_nothing(tmp_path: Path, job: str, code: str) -> None:
     """The job is not done, and worth another try: exit 4, not 1."""
     source = tmp_path / "x"
     source.write_bytes(CONTENT)
     jobs = {"send": (source, "box/x"), "fetch": ("--get", "box", f"{tmp_path / 'here'}/"), "list": ("--list", "box")}
-    result = meet(served(stopping), tmp_path, *jobs[job])
+    result = meet(served(refusing(code)), tmp_path, *jobs[job])
     assert (result.status, len(result.err.splitlines())) == (LOST, 1)
-    assert "shutting down" in result.err
+    assert ("shutting down" if code == "stopping" else "can't use its accounts or its storage") in result.err
 
 
 def page(name: object, kind: str = "file", times: int = 1, id: int = 1, more: bool = False) -> bytes:

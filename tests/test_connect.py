@@ -1,0 +1,160 @@
+"""Reaching a host: all its addresses, each soon after the one before, and what is said of those that fail."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import RunHere
+from processes import ONCE, Client, Server, make
+
+from config import ClientSettings, load
+from errors import ConnectionTrouble, Failure
+from wire.link import Address, connect, in_turn
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[int]:
+    """A port of this machine that does not answer: its queue of connections is full, and nobody takes any."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    with deaf() as port:
+        with socket.socket() as trial:
+            trial.settimeout(0.2)
+            try:
+                trial.connect(("127.0.0.1", port))
+            except TimeoutError:
+                yield port
+                return
+        pytest.skip("this system answers although the queue is full")
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def addresses(*ports: int) -> list[Address]:
+    return [(V4, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in ports]
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, found: list[Address]) -> None:
+    """Every host has these addresses."""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+def test_families_take_turns_from_the_first_address_on() -> None:
+    def of(*families: int) -> list[Address]:
+        return [(family, 1, 6, "", (str(number), 1)) for number, family in enumerate(families)]
+
+    def order(*families: int) -> list[str]:
+        return [address[4][0] for address in in_turn(of(*families))]
+
+    assert order(V6, V6, V6, V4, V4) == ["0", "3", "1", "4", "2"]
+    assert order(V4, V4, V6) == ["0", "2", "1"]
+    assert order(V4) == ["0"] and order() == []
+
+
+def test_dead_first_address_costs_a_moment(monkeypatch: pytest.MonkeyPatch, deaf_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        resolve(monkeypatch, addresses(deaf_port, listener.getsockname()[1]))
+        before = time.monotonic()
+        with connect("several", 1, 20) as sock:
+            assert 0.2 < time.monotonic() - before < 3
+            assert sock.getpeername() == listener.getsockname() and sock.gettimeout() is None
+
+
+def test_refused_first_address_costs_nothing(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        unknown: Address = (V6, socket.SOCK_STREAM, 255, "", ("::1", 1))  # no such protocol here
+        resolve(monkeypatch, [unknown, *addresses(closed_port, listener.getsockname()[1])])
+        before = time.monotonic()
+        with connect("several", 1, 20) as sock:
+            assert sock.getpeername() == listener.getsockname() and time.monotonic() - before < 0.2
+
+
+def test_late_answer_of_the_first_address_still_wins(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        resolve(monkeypatch, addresses(listener.getsockname()[1], closed_port))
+        with connect("several", 1, 20) as sock:
+            assert sock.getpeername() == listener.getsockname()
+
+
+def test_of_several_failures_a_refusal_is_told(
+    monkeypatch: pytest.MonkeyPatch, deaf_port: int, closed_port: int
+) -> None:
+    resolve(monkeypatch, addresses(deaf_port, closed_port))
+    with pytest.raises(ConnectionTrouble, match="connection to several:1 refused") as caught:
+        connect("several", 1, 0.5)
+    assert caught.value.failure is Failure.UNREACHED
+
+
+def test_no_answer_in_time_is_told_as_such(monkeypatch: pytest.MonkeyPatch, deaf_port: int) -> None:
+    resolve(monkeypatch, addresses(deaf_port))
+    with pytest.raises(ConnectionTrouble, match="no answer from several:1 in 1 seconds") as caught:
+        connect("several", 1, 1)
+    assert caught.value.failure is Failure.UNREACHED
+
+
+def test_host_without_an_address_is_unknown() -> None:
+    with pytest.raises(ConnectionTrouble, match="unknown host") as caught:
+        connect("no-such-host.invalid", 1, 1)
+    assert caught.value.failure is Failure.UNKNOWN_HOST
+
+
+@pytest.mark.parametrize(("quiet", "lines"), [([], 2), (["--quiet"], 1)])
+def test_connection_that_takes_over_a_second_is_announced(
+    server: Server, client: Client, folder: Path, deaf_port: int, quiet: list[str], lines: int
+) -> None:
+    result = client.at(deaf_port)(ONCE, *quiet, "--connect-timeout=2", make(folder / "a"), "a")
+    said = result.err.splitlines()
+    assert result.status == 4 and len(said) == lines
+    assert said[:-1] == [f"connecting to 127.0.0.1:{deaf_port} ..."][: lines - 1]
+    assert said[-1].startswith(f"error: no answer from 127.0.0.1:{deaf_port} in 2 seconds.")
+
+
+# --- IPv6 in brackets -------------------------------------------------------------------------------------------------
+
+
+def host_from(tmp_path: Path, origin: str, text: str) -> str:
+    flags, environment = dict[str, str | None](), {"SFT_CONFIG": os.devnull}
+    file: str | None = None
+    if origin == "flag":
+        flags["host"] = text
+    elif origin == "variable":
+        environment["SFT_HOST"] = text
+    else:
+        (tmp_path / "settings.toml").write_text(f'host = "{text}"\n')
+        file = str(tmp_path / "settings.toml")
+    return load(ClientSettings, flags, environment, file).values.host
+
+
+@pytest.mark.parametrize("origin", ["flag", "variable", "file"])
+@pytest.mark.parametrize(
+    ("text", "host"), [("[::1]", "::1"), ("::1", "::1"), ("[fe80::1%lo]", "fe80::1%lo"), ("nas", "nas")]
+)
+def test_host_is_taken_with_brackets_and_without(tmp_path: Path, origin: str, text: str, host: str) -> None:
+    assert host_from(tmp_path, origin, text) == host
+
+
+@pytest.mark.parametrize("text", ["[::1]:7380", "[::1", "[nas]", "[]", "[127.0.0.1]"])
+def test_reject_brackets_around_something_else(run_here: RunHere, tmp_path: Path, text: str) -> None:
+    result = run_here("client.py", f"--host={text}", "a", "b", cwd=tmp_path)
+    assert result.status == 2 and "in brackets" in result.err
