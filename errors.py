@@ -32,6 +32,7 @@ class TransferError(Exception):
         super().__init__(cause, remedy)
         self.cause = cause
         self.remedy = remedy
+        self.consequences: list[str] = []  # lines to be said behind it, a few
 
     def __str__(self) -> str:
         return f"{self.cause}. {self.remedy}" if self.remedy else self.cause

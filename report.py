@@ -147,7 +147,7 @@ def note(*lines: str) -> None:
 
 def fail(problem: TransferError, what: str = "") -> None:
     """One line: cause, then remedy, on standard error."""
-    note(f"error: {what + ': ' if what else ''}{problem}")
+    note(f"error: {what + ': ' if what else ''}{problem}", *problem.consequences)
 
 
 def ended(program: Callable[[], int]) -> int:
@@ -416,15 +416,20 @@ class Reporter:
 
     def restarted(self, name: str, checked: int) -> None:
         """What was kept is of another file."""
-        self._progress.advance(-checked)
+        self.unchecked(checked)
         self._log.info("restarted: %s", name)
         if not self._event("restarted", name=name):
             self._say(f"starting again: {name} is not what an earlier attempt has left behind")
 
-    def moved(self, count: int) -> None:
-        """`count` more bytes of content were sent or received."""
+    def unchecked(self, count: int) -> None:
+        """`count` bytes that were compared turned out to be another file's: they are still to be sent."""
+        self._progress.advance(-count)
+
+    def moved(self, count: int, name: str = "") -> None:
+        """`count` more bytes of content, of the file `name`, were sent or received."""
         self.bytes_moved += count
         if self._progress.is_shown:
+            self._progress.name(name)  # which may have been compared, or waiting, since another one was named
             self._progress.advance(count)
         if self._json and (now := time.monotonic()) - self._told >= _EVENT_SECONDS:
             self._told = now

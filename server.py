@@ -10,6 +10,7 @@ import python_version  # noqa: F401, I001  # first of all: an older Python can't
 
 import argparse
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -243,12 +244,17 @@ def _listen(settings: ServerSettings) -> list[socket.socket]:
             where = f"{address} port {port}"
             if isinstance(problem, socket.gaierror | UnicodeError):
                 raise UsageError(f"{address} is no address of this machine", "Check --listen") from None
-            raise UsageError(
-                f"can't listen on {where} ({problem.strerror})",
-                "Another server may use it: stop that one, or choose --port",
-            ) from None
+            raise UsageError(f"can't listen on {where} ({problem.strerror})", _listen_remedy(problem)) from None
         port = listeners[0].getsockname()[1]
     return listeners
+
+
+def _listen_remedy(problem: OSError) -> str:
+    if problem.errno in (errno.EACCES, errno.EPERM):
+        return "Choose a --port above 1023, or give this program the right to lower ones (CAP_NET_BIND_SERVICE)"
+    if problem.errno == errno.EADDRINUSE:
+        return "Another server may use it: stop that one, or choose --port"
+    return "Check --listen: it takes addresses of this machine"
 
 
 def _listen_on(address: str, port: int) -> socket.socket:

@@ -1,5 +1,6 @@
 """The two programs as their users meet them: real processes, a real terminal, what is printed, what arrives."""
 
+import errno
 import hashlib
 import os
 import re
@@ -36,6 +37,9 @@ from processes import (
     wait_until,
 )
 
+from config import ServerSettings, load
+from errors import UsageError
+from server import _listen
 from sizes import counted
 
 LOGIN_REFUSED = (
@@ -377,6 +381,27 @@ def test_impossible_command_is_refused_before_connecting(
     settings = [f"--client-log={tmp_path / 'log'}", "--port=1", "--user=u", f"--password-file={folder / 'a'}"]
     result = run_here("client.py", *settings, *names, cwd=folder)
     assert (result.status, result.out) == (2, "") and words in one_line(result)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "Choose a --port above 1023, or give this program the right to lower ones"),
+        (errno.EADDRINUSE, "Another server may use it: stop that one, or choose --port"),
+        (errno.EADDRNOTAVAIL, "Check --listen: it takes addresses of this machine"),
+    ],
+)
+def test_port_that_can_not_be_had_is_said_with_what_helps(
+    monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("server._listen_on", refuse)
+    settings = load(ServerSettings, {"listen": "127.0.0.1", "port": "80"}, {"SFT_CONFIG": os.devnull}, "").values
+    with pytest.raises(UsageError) as caught:
+        _listen(settings)
+    assert str(caught.value).startswith(f"can't listen on 127.0.0.1 port 80 ({os.strerror(number)}). {remedy}")
 
 
 def test_target_with_dot_dot_is_refused_and_leaves_nothing(server: Server, client: Client, folder: Path) -> None:

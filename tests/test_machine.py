@@ -497,8 +497,8 @@ def test_client_without_threads_says_so_in_one_line(
         result = client("--retries=0", *sources, f"{box}/{each}/")
         assert (result.status == 1) == (machine.hits("thread") > 0), result
         if result.status:
-            *left, last = result.err.splitlines()
-            assert last == "error: this machine starts no more threads. End other programs there, then try again"
+            cause, *left = result.err.splitlines()
+            assert cause == "error: this machine starts no more threads. End other programs there, then try again"
             assert all(line.startswith("not delivered: ") for line in left)
         machine.heal()
         check_mended(server, client, f"{box}/{each}", sources)

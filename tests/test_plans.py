@@ -288,6 +288,21 @@ def test_every_item_has_the_policy_and_a_transfer_of_its_own(policy: str) -> Non
     assert len({item.transfer for item in sending.left}) == len(sending.left)
 
 
+@pytest.mark.usefixtures("here")
+def test_file_compared_in_vain_counts_only_what_is_sent() -> None:
+    """Another file of its size has the name, and the policy is to replace it: no restart is told."""
+    sending, noted = planned(["a"], "box/a")
+    (item,) = sending.left
+    told: list[tuple[str, object]] = []
+    noted.checking = lambda name, count: told.append((f"checking {name}", count))  # type: ignore[method-assign]
+    noted.unchecked = lambda count: told.append(("unchecked", count))  # type: ignore[method-assign]
+    noted.moved = lambda count, name="": told.append((name, count))  # type: ignore[method-assign]
+    sending.checking(item, 70)
+    sending.progress(item, 50)
+    sending.progress(item, 20)
+    assert told == [("checking a", 70), ("unchecked", 70), ("a", 50), ("a", 20)]
+
+
 # --- standard input ---------------------------------------------------------------------------------------------------
 
 

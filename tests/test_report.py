@@ -361,6 +361,23 @@ def test_name_in_the_progress_bar_cannot_move_the_cursor(monkeypatch: pytest.Mon
     assert "evil\\x1b[2J" in screen.getvalue()
 
 
+def test_label_says_what_is_done_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compared is not "checking" any more when its bytes are sent."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    reporter = reporting()
+    reporter.begin(100)
+    bar = reporter._progress._bar
+    reporter.checking("a", 10)
+    assert bar.desc == "checking a"
+    reporter.moved(10, "a")
+    assert bar.desc == "a"
+    reporter.moved(5, "b")
+    assert (bar.desc, bar.n) == ("b", 25)
+    reporter.unchecked(10)
+    assert bar.n == 15, "what has to be sent all the same is not done"
+    reporter.end()
+
+
 # --- what becomes of a run --------------------------------------------------------------------------------------------
 
 SHA256 = bytes(range(32))

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _MEMORY = 64 << 20
 _MOST_DIGITS = 9
 _BUSY_PAUSE = 2.0
+_MOST_NAMED = 3  # of what was not delivered: the cause is what matters
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
 
 
@@ -79,6 +80,7 @@ class Run:
         receipts = open_receipts(Path(options.receipts)) if wants_receipts else None
         self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
         self._account: Account | None = None
+        self._not_delivered: list[str] = []  # lines for an interruption
 
     def _open_log(self) -> "logging.Logger":
         place, level = self._settings.client_log, self._settings.log_level
@@ -113,7 +115,7 @@ class Run:
             self._log.error("interrupted")
             if self._account is None or not self._account.is_proven:
                 raise
-            note("interrupted; the same command goes on where it was")
+            note("interrupted; the same command goes on where it was", *self._not_delivered)
             return INTERRUPTED
         return self._reporter.status
 
@@ -167,7 +169,11 @@ class Run:
             else:
                 looking.wait()  # else only some of what has not arrived would be told
             self._reporter.end()
-            self._tell_left(list(names_in_order(list(sending.left))))
+            left = self._left_out(list(names_in_order(list(sending.left))))
+            if isinstance(problem, TransferError):
+                problem.consequences += left
+            else:
+                self._not_delivered = left
             raise
         self._done(f"delivered to {account.user}@{account.host}", started)
 
@@ -322,13 +328,13 @@ class Run:
         self._reporter.end()
         self._reporter.summary(where, time.monotonic() - started)
 
-    def _tell_left(self, names: list[str]) -> None:
-        """After the end of a connection: what has no receipt."""
-        if len(names) + self._reporter.delivered_count > 1:
-            for name in names[:20]:
-                note(f"not delivered: {name}")
-            if len(names) > 20:
-                note(f"not delivered: {len(names) - 20} more")
+    def _left_out(self, names: list[str]) -> list[str]:
+        """Lines about what has no receipt, when a connection has ended for good: a few names, and how many more."""
+        if len(names) + self._reporter.delivered_count <= 1:
+            return []
+        shown = [f"not delivered: {name}" for name in names[:_MOST_NAMED]]
+        more = len(names) - len(shown)
+        return [*shown, f"not delivered: {more:,} more"] if more else shown
 
     def _ask(self) -> "Account":
         """Username and password. They are asked for before connecting, because the login has a deadline."""

@@ -225,7 +225,9 @@ class Sending:
         self._reporter.restarted(item.name, self._checked.pop(item, 0))
 
     def progress(self, item: Item, count: int) -> None:
-        self._reporter.moved(count)
+        if checked := self._checked.pop(item, 0):
+            self._reporter.unchecked(checked)
+        self._reporter.moved(count, item.name)
 
     def sealed(self, item: Item, size: int, sha256: bytes) -> None:
         self._reporter.sealed(item.name, size, sha256)
@@ -328,7 +330,7 @@ class Fetching:
         self._reporter.resumed(show_path(put.path), offset)
 
     def arrived(self, put: "Put", count: int) -> None:
-        self._reporter.moved(count)
+        self._reporter.moved(count, show_path(put.path))
 
     def stored(self, put: "Put", receipt: "Receipt") -> None:
         path = str(self.base.joinpath(*receipt.path)) if not self.to_pipe else "standard output"
