@@ -526,6 +526,13 @@ def test_name_that_a_server_chooses_is_shown_escaped(tmp_path: Path) -> None:
     assert "box/\\u202egnp.\\u2028exe\\u200b" in result.out
 
 
+@pytest.mark.parametrize(("policy", "status"), [("rename", 0), ("fail", 0), ("skip", 0), ("replace", INTEGRITY)])
+def test_another_last_name_is_taken_with_every_policy_but_replace(tmp_path: Path, policy: str, status: int) -> None:
+    """A client can't know whether its account may look at what lies there."""
+    result = send(served(receipted(path=["box", "x.1"])), tmp_path, CONTENT, f"--if-exists={policy}")
+    assert (result.status, "delivered: box/x.1" in result.out) == (status, not status), result
+
+
 NAMES: dict[str, str] = {
     "dot dot": "..",
     "upwards": "../../../etc/passwd",
