@@ -278,6 +278,15 @@ def test_sections_11_to_20_lead_to_the_records() -> None:
         assert _eax(key, 1, TOLD["bye_message"]) == TOLD[f"{end_name}_record_1"]
 
 
+def test_section_11_leads_to_the_record_of_the_next_epoch() -> None:
+    number = 1 << 20
+    key = _expand(TOLD["secret_c2s"], b"epoch" + (number // 2**20).to_bytes(8, "big"))
+    assert key == TOLD["record_key_c2s_epoch_1"]
+    assert key != TOLD["record_key_c2s"]
+    assert _eax(key, number, TOLD["bye_message"]) == TOLD["client_record_1048576"]
+    assert _open(TOLD["secret_c2s"], number, TOLD["client_record_1048576"]) == TOLD["bye_message"]
+
+
 # --- the document against the other end: its bytes, sent as they stand there ---------------------------------------
 
 

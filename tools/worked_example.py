@@ -22,6 +22,7 @@ from crypto_utils import (
     DEFAULT_PROFILE,
     KEM_CHECK_CIPHERTEXT,
     KEM_CHECK_SEED,
+    RECORDS_PER_EPOCH,
     STRETCHED_SIZE,
     TAG_SIZE,
     KemKey,
@@ -313,6 +314,16 @@ def _records(login: Login) -> Iterator[Block]:
     yield Block("bye_message", "**BYE**, which is the whole text of the last record each way.", BYE_MESSAGE)
     yield Block("client_record_1", "**Client, record 1**: BYE.", seal(login.keys.c2s, 1, BYE_MESSAGE))
     yield Block("server_record_1", "**Server, record 1**: BYE.", seal(login.keys.s2c, 1, BYE_MESSAGE))
+    yield from _next_epoch(login)
+
+
+def _next_epoch(login: Login) -> Iterator[Block]:
+    """What the example is too short for: the key changes with record 2^20 of a direction."""
+    key = hkdf_expand(login.keys.c2s, b"epoch" + (1).to_bytes(8, "big"))
+    text = "**Epoch 1**, which begins with record 2^20 = 1,048,576 of a direction. Its key, c2s."
+    yield Block("record_key_c2s_epoch_1", text, key)
+    text = "**Client, record 1,048,576**, if that were its BYE, sealed. Its nonce is `00 00 00 00 00 10 00 00`."
+    yield Block("client_record_1048576", text, seal(login.keys.c2s, RECORDS_PER_EPOCH, BYE_MESSAGE))
 
 
 def main(arguments: list[str]) -> int:
