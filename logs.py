@@ -85,7 +85,9 @@ class _PrivateFile(logging.Handler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not self._complained:
             self._complained = True
-            self._complain(f"can't write to {self._path}: {sys.exc_info()[1]}")
+            problem = sys.exc_info()[1]
+            reason = problem.strerror if isinstance(problem, OSError) else problem
+            self._complain(f"can't write to {self._path} ({reason})")
 
     def _close_file(self) -> None:
         file, self.stream = self.stream, None

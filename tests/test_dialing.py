@@ -7,8 +7,8 @@ import pytest
 from conftest import MakeProxy
 from processes import ONCE, Client, Server, login_sent, make, run_python
 
-from errors import ConnectionTrouble
-from transfer.dialing import _Call
+from errors import ConnectionTrouble, UsageError
+from transfer.dialing import Account, _Call
 from wire.pake import CONFIRM_SIZE, POINT_SIZE
 from wire.protocol import HEADER_SIZE
 
@@ -98,3 +98,10 @@ def test_call_that_nobody_answers_is_told_to_who_waits() -> None:
         port = listener.getsockname()[1]
     with _Call("127.0.0.1", port, 10) as call, pytest.raises(ConnectionTrouble, match="refused"):
         call.answer()
+
+
+@pytest.mark.parametrize("user", ["", "u" * 33, "\ud83d"])
+def test_username_that_no_account_can_have_is_refused_before_connecting(user: str) -> None:
+    """Half a character is what a command line of Windows can hold."""
+    with pytest.raises(UsageError):
+        Account("localhost", 1, user, "a password")

@@ -83,7 +83,10 @@ def password_scalars(password: str, username: bytes, salt: bytes, profile: int) 
 
 def check_username(username: str) -> bytes:
     """Its bytes on the wire. Raises UsageError for a username that no account can have."""
-    encoded = username.encode(errors="surrogateescape")
+    try:
+        encoded = username.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a character, which a command line of Windows can hold
+        encoded = b""
     if not 1 <= len(encoded) <= MAX_USERNAME:
         raise UsageError(f"{username} can't be a username", f"Usernames have 1 to {MAX_USERNAME} bytes")
     return encoded
