@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
+from typing import Protocol
 
 from disk.journal import Journal
 from disk.leftovers import JOURNAL
@@ -21,20 +22,27 @@ _MOST_AT_ONCE = 32  # on their way to one name that each take the next free one
 Source = tuple[int | None, int | None]  # size, time in ns
 
 
-def names_for(folder: int, path: tuple[str, ...], may_rename: bool, transfer: bytes, source: Source) -> list[str]:
-    """Those that may be taken for it in the open `folder`, the best first."""
+class Area(Protocol):
+    """Where they lie; `disk.partials.PartialArea` is one."""
+
+    folder: int
+    keeps_modes: bool
+
+
+def names_for(area: Area, path: tuple[str, ...], may_rename: bool, transfer: bytes, source: Source) -> list[str]:
+    """Those that may be taken for it in an area, the best first."""
     text = b"path" + b"\0".join(component.encode() for component in path)
     first = hashlib.sha256(text).hexdigest()
     if not may_rename:
         return [first]
     others = [hashlib.sha256(text + b"\0\0%d" % number).hexdigest() for number in range(1, _MOST_AT_ONCE)]
-    return sorted([*others, first], key=lambda name: _rank(folder, name, transfer, source))
+    return sorted([*others, first], key=lambda name: _rank(area, name, transfer, source))
 
 
-def _rank(folder: int, name: str, transfer: bytes, source: Source) -> int:
+def _rank(area: Area, name: str, transfer: bytes, source: Source) -> int:
     """How well that name suits: what was kept of it, then what is free; last what was kept of another one."""
     try:
-        descriptor = open_private(Path(name + JOURNAL), os.O_RDONLY, JOURNAL_WORDS, folder)
+        descriptor = open_private(Path(name + JOURNAL), os.O_RDONLY, JOURNAL_WORDS, area.folder, area.keeps_modes)
     except FileNotFoundError:
         return 2
     except (OSError, UsageError):

@@ -1,15 +1,18 @@
 """A folder of our own, for what is fetched: the same rules as at the receiver, and a partial area of its own.
 
-Rules: the partial area lies in the folder itself, and goes when nothing is kept in it; a folder that was made for what
-then did not arrive goes, too. It has no quota: what is fetched is what its owner asked for.
+Rules: the disk may be without hard links, owners and modes, as FAT is: there nothing can be closed to others, and
+nothing is asked to be. The partial area lies in the folder itself, and goes when nothing is kept in it; a folder that
+was made for what then did not arrive goes, too. It has no quota: what is fetched is what its owner asked for.
 """
 
 import contextlib
 import os
 from pathlib import Path
 
+from crypto_utils import random_bytes
 from disk.durable import disk_errors, refusal
 from disk.folders import open_folder
+from disk.leftovers import TRIAL
 from disk.names import LOCAL_PARTIAL_AREA
 from disk.storage import Rules, UserFolder, umask_of_process
 from errors import UsageError
@@ -40,6 +43,7 @@ def open_local(base: Path, rules: Rules) -> "UserFolder":
                 opened.callback(os.close, partials)
                 folder.opened = opened.pop_all()
                 folder.made = made
+                folder.area.may_move, folder.area.keeps_modes = True, _keeps_modes(partials)
                 return folder
             os.close(partials)  # another program has just removed it
 
@@ -51,6 +55,18 @@ def close_local(folder: "UserFolder") -> None:
     with contextlib.suppress(OSError):
         for place in folder.made:
             place.rmdir()
+
+
+def _keeps_modes(partials: int) -> bool:
+    """Whether a file here belongs to who makes it, and can be closed to others; FAT knows neither."""
+    name = TRIAL + random_bytes(8).hex()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # the files themselves will say what is wrong
+        opened.callback(os.close, os.open(name, flags, 0o600, dir_fd=partials))
+        opened.callback(os.unlink, name, dir_fd=partials)
+        state = os.stat(name, dir_fd=partials, follow_symlinks=False)
+        return state.st_uid == os.geteuid() and not state.st_mode & 0o077
+    return True
 
 
 def _share(partials: int, visible: int) -> bool:

@@ -26,6 +26,7 @@ from disk.durable import disk_errors, flush, set_time
 from disk.hidden import JOURNAL_WORDS, names_for
 from disk.journal import Journal
 from disk.leftovers import JOURNAL, TRIAL, Hold, Leftovers
+from disk.moving import link_or_move
 from disk.parents import UNNAMED, Parent, fit, open_unnamed
 from disk.private import open_private
 from errors import Code, Refused
@@ -94,13 +95,15 @@ class PartialArea(Leftovers):
         super().__init__(folder)
         self._unnamed: bool | None = None if _UNNAMED else False
         self.nearest: Callable[[PathParts], int] | None = None  # see `disk/parents.py`
+        self.may_move = False  # where there are no hard links; only in a folder of our own
+        self.keeps_modes = True
 
     def begin(self, incoming: Incoming, resumable: bool) -> "Partial":
         """A place for the bytes of `incoming`; with what was kept of it, if `resumable`. Raises Refused (BUSY)."""
         if not resumable:
             return Partial(self, incoming, hashlib.sha256(b"id" + incoming.transfer).hexdigest(), False)
         source = (incoming.size, incoming.mtime)
-        names = names_for(self.folder, incoming.path, incoming.policy == "rename", incoming.transfer, source)
+        names = names_for(self, incoming.path, incoming.policy == "rename", incoming.transfer, source)
         for name in names:
             partial = Partial(self, incoming, name, True)
             try:
@@ -185,7 +188,7 @@ class Partial:
         """Become the holder of the key; see the rules of this room. Raises Refused (BUSY), OSError."""
         folder = self._area.folder
         flags, name = os.O_RDWR | os.O_CREAT, Path(self.name + JOURNAL)
-        self._journal_descriptor = open_private(name, flags, JOURNAL_WORDS, folder)
+        self._journal_descriptor = open_private(name, flags, JOURNAL_WORDS, folder, self._area.keeps_modes)
         try:
             with self._journal_lock():
                 self._take_up_locked()
@@ -401,16 +404,19 @@ class Partial:
             if self._descriptor < 0:
                 self._open_new()
             self._check_held()
-            fit(self._descriptor, bits, parent)
-            self.has_time = set_time(self._descriptor, self.incoming.mtime)
+            with contextlib.nullcontext() if self._area.keeps_modes else contextlib.suppress(OSError):
+                fit(self._descriptor, bits, parent)
+                self.has_time = set_time(self._descriptor, self.incoming.mtime)
         return self._descriptor
 
     def link(self, name: str, folder: int) -> None:
         """Make it visible as `name` in `folder`, which never replaces. Raises FileExistsError and other OSError."""
-        if self.has_name:
-            os.link(self.name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder, follow_symlinks=False)
-        else:
+        if not self.has_name:
             link_unnamed(self._descriptor, name, folder)
+        elif self._area.may_move:
+            self.has_name = link_or_move(self.name, self._area.folder, name, folder)
+        else:
+            os.link(self.name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder, follow_symlinks=False)
 
     def rename(self, name: str, folder: int) -> None:
         """Make it visible as `name` in `folder`, in place of the file that may be there. Raises OSError."""

@@ -19,10 +19,11 @@ _PRIVATE = 0o600
 _PARTIAL = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{16})?|small-[0-9a-f]{32}")
 
 
-def open_private(path: Path, flags: int, what: str = "", folder: int | None = None) -> int:
+def open_private(path: Path, flags: int, what: str = "", folder: int | None = None, keeps_modes: bool = True) -> int:
     """A descriptor of a file of ours, with mode 0600 when it is made now. Raises OSError, UsageError.
 
     `what` is what a person calls it, its path unless given. `folder`: a descriptor that a relative `path` starts from.
+    Where the disk `keeps_modes` of nobody, only the kind of the file is judged.
     """
     what = what or str(path)
     try:
@@ -36,19 +37,20 @@ def open_private(path: Path, flags: int, what: str = "", folder: int | None = No
             raise UsageError(f"{what} is no regular file", "Remove it, or name another") from None
         raise
     try:
-        check_private(path, os.fstat(descriptor), what)
+        check_private(path, os.fstat(descriptor), what, keeps_modes=keeps_modes)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def check_private(path: Path, found: os.stat_result, what: str, closed: bool = True) -> None:
+def check_private(path: Path, found: os.stat_result, what: str, closed: bool = True, keeps_modes: bool = True) -> None:
     """Raises UsageError unless `found`, the state of `path`, is that of a file of ours, `closed` to everybody else."""
     if not stat.S_ISREG(found.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
         raise UsageError(f"{what} is {kind}", "Remove it, or name another")
-    _check_owner(path, found, what, closed)
+    if keeps_modes:
+        _check_owner(path, found, what, closed)
 
 
 def _check_owner(path: Path, found: os.stat_result, what: str, closed: bool = True) -> None:

@@ -319,6 +319,22 @@ def test_fetching_to_a_broken_disk_is_said_of_this_machine(
     }
 
 
+def test_fetching_to_a_disk_without_hard_links_is_delivered(
+    server: Server, client: Client, make_machine: MakeMachine, folder: Path, box: str
+) -> None:
+    """As on FAT."""
+    sources, target = sources_in(folder), folder / "fetched"
+    put_there(server, box, {source.name: source for source in sources})
+    machine = make_machine(folder)
+    client.environment = machine.environment
+    machine.fail("link", errno.EPERM)
+    assert client("--get", box, target).status == 0
+    assert machine.hits("link") >= len(sources)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+        source.name: source.read_bytes() for source in sources
+    }
+
+
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, FULL])
 def test_target_folder_that_takes_nothing_is_said_of_this_machine(
     client: Client, make_machine: MakeMachine, folder: Path, error: int
