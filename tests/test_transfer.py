@@ -2696,7 +2696,7 @@ class Spending(Pace):
         super().__init__(None)
         self.spent = 0
 
-    def spend(self, count: int) -> None:
+    def spend(self, count: int, before_waiting: Callable[[], None] = lambda: None) -> None:
         self.spent += count
 
 

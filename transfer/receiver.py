@@ -40,7 +40,7 @@ from wire.messages import (
     file_mac_rest,
 )
 from wire.pace import Pace
-from wire.protocol import CHECK_LIMIT, DATA_SIZE, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
+from wire.protocol import CHECK_LIMIT, DATA_LEAST, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -374,7 +374,7 @@ class Receiver:
             raise ProtocolViolation("content where none belongs")
         if data.offset != arriving.size:
             raise ProtocolViolation("content at another offset than was next")
-        arriving.last_seen = len(data.content) < DATA_SIZE
+        arriving.last_seen = len(data.content) < DATA_LEAST
         arriving.size += len(data.content)
         if arriving.partial is None:
             self._pace.spend(len(data.content))  # nothing of it is wanted, but it came

@@ -45,7 +45,7 @@ from wire.messages import (
     write_data_header,
 )
 from wire.pace import Pace
-from wire.protocol import CHECK_LIMIT, DATA_SIZE, MAX_INTEGER, UNASKED_LIMIT, WINDOW, nearest_time
+from wire.protocol import CHECK_LIMIT, DATA_LEAST, DATA_SIZE, MAX_INTEGER, UNASKED_LIMIT, WINDOW, nearest_time
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -54,6 +54,7 @@ _WAITING_LARGE = 32  # large files announced ahead of their content, each with a
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by paths near their limits
 _COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
+_PIECE_SECONDS = 1 / 8  # of a limit's bytes leave in one record, so that they leave evenly
 _ANSWERS = (Receipt, Accept, Refuse, Check)
 
 Arrived = tuple[Message, memoryview] | None
@@ -124,6 +125,7 @@ class Sender:
             events,
             pace,
         )
+        self._piece = max(DATA_LEAST, int(min(DATA_SIZE, pace.share(_PIECE_SECONDS))))  # of content, in one DATA
         self._lock = threading.Lock()
         self._state = threading.Condition(self._lock)
         self._is_awaited = False  # by the thread that packs: what it needs may be here now
@@ -211,14 +213,21 @@ class Sender:
             self._open[id] = outgoing
             self._memory += outgoing.memory
         self._events.started(item, size)
-        if source is not None and outgoing.unasked:
+        if source is not None and outgoing.unasked and (size or 0) <= self._piece:
             outgoing.begun = True
             self._send_unasked(outgoing, source, message, size or 0)
             return
-        if not outgoing.unasked:
-            outgoing.digest = new_digest()
-            self._waiting += 1
+        outgoing.digest = new_digest()
+        self._waiting += not outgoing.unasked
         self._channel.send(message)
+        self._spend(len(message))
+        if source is not None and outgoing.unasked:
+            outgoing.begun = True
+            self._send_content(outgoing, source, 0)
+
+    def _spend(self, count: int) -> None:
+        """Wait until bytes that were sent are within the limit; they leave before, not together with the next ones."""
+        self._pace.spend(count, self._channel.flush)
 
     def _is_full(self) -> bool:
         return len(self._open) >= WINDOW or self._memory >= _OPEN_MEMORY
@@ -254,8 +263,8 @@ class Sender:
         self._channel.done(end + len(last))
         if size:
             self._events.progress(outgoing.item, size)
-            self._pace.spend(size)
         self._close(outgoing)
+        self._spend(end + len(last))
 
     def _serve(self, wait: bool) -> bool:
         """Do one thing that an answer asks for, if there is one. With `wait`, until something happens."""
@@ -362,6 +371,7 @@ class Sender:
         self._events.sealed(outgoing.item, size, sha256)
         self._channel.send(last)
         self._close(outgoing)
+        self._spend(len(last))
 
     def _last_word(self, outgoing: _Outgoing, size: int, sha256: bytes) -> bytes:
         """END for what was read to its end."""
@@ -375,7 +385,7 @@ class Sender:
         while announced is None or offset < announced:
             if outgoing.settled:
                 return None
-            room = self._channel.content_room(DATA_SIZE if announced is None else min(DATA_SIZE, announced - offset))
+            room = self._channel.content_room(min(self._piece, (announced or MAX_INTEGER) - offset))
             count = source.read_into(room)
             if count < len(room) and announced is not None:
                 source.check_unchanged()
@@ -385,7 +395,7 @@ class Sender:
                 self._channel.content_done(outgoing.id, offset, count)
                 offset += count
                 self._events.progress(outgoing.item, count)
-                self._pace.spend(count)
+                self._spend(DATA_HEADER_SIZE + count)
             if count < len(room):
                 break
         if announced is not None and source.read_into(self._beyond):

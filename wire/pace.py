@@ -5,6 +5,7 @@ the bytes are. Nobody waits on for a connection that has ended. The clock and th
 """
 
 import copy
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ class _Bucket:
     """What all that share one limit have paid for."""
 
     def __init__(self, rate: int, clock: Callable[[], float]) -> None:
-        self._rate, self.clock = rate, clock
+        self.rate, self.clock = rate, clock
         self._paid_until = clock()
         self._lock = threading.Lock()
 
@@ -25,7 +26,7 @@ class _Bucket:
         """When these bytes may have passed, on the clock; whoever comes later is behind them."""
         with self._lock:
             start = max(self._paid_until, self.clock() - _BUCKET_SECONDS)
-            self._paid_until = start + count / self._rate
+            self._paid_until = start + count / self.rate
             return self._paid_until
 
 
@@ -49,11 +50,17 @@ class Pace:
         one._has_ended = has_ended
         return one
 
-    def spend(self, count: int) -> None:
-        """Wait until these bytes are within the limit."""
+    def share(self, seconds: float) -> float:
+        """How many bytes may pass in so many seconds."""
+        return math.inf if self.bucket is None else self.bucket.rate * seconds
+
+    def spend(self, count: int, before_waiting: Callable[[], None] = lambda: None) -> None:
+        """Wait until these bytes are within the limit; `before_waiting` is called when that is not at once."""
         if self.bucket is None:
             return
         due = self.bucket.pay(count)
+        if due > self.bucket.clock():
+            before_waiting()
         while (left := due - self.bucket.clock()) > 0:
             if self._has_ended is None:
                 self._wait(left)

@@ -1,0 +1,162 @@
+"""A limited sender: what leaves in any half second, by a clock that only goes while somebody waits."""
+
+import os
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, Unheard, close_all, no_hang, tcp_pair
+
+from disk.sources import FileSource, PipeSource
+from errors import TransferError
+from transfer.items import Item
+from transfer.sender import Sender
+from wire.channel import Channel
+from wire.engine import Engine
+from wire.messages import BYE_MESSAGE, Accept, Bye, Data, End, Message, Put, Receipt
+from wire.pace import Pace
+from wire.protocol import DATA_LEAST, DATA_SIZE, UNASKED_LIMIT
+
+HALF = 0.5
+RATES = [10_000, 30_000, 1_000_000, 20_000_000]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def read(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Delivered(Unheard):
+    """What has a receipt."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+
+    def delivered(self, item: Item, receipt: Receipt) -> None:
+        self.items.append(item)
+
+    def failed(self, item: Item, problem: TransferError) -> None:
+        raise problem
+
+
+class Honest:
+    """A receiver that takes everything, and remembers the sizes of the DATA of each file."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+        self._puts: dict[int, Put] = {}
+        self.pieces: dict[int, list[int]] = {}
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (message := self._raw.hear()) is not None:
+            for answer in self._answers(message):
+                self._raw.say(answer)
+            if isinstance(message, Bye):
+                return
+
+    def _answers(self, message: Message) -> Iterator[bytes]:
+        if isinstance(message, Put):
+            self._puts[message.id], self.pieces[message.id] = message, []
+            if message.kind == "folder":
+                yield Receipt(message.id, message.path, 0, None, 0, "folder").encode()
+            elif message.size is None or message.size > UNASKED_LIMIT:
+                yield Accept(message.id, 0).encode()
+        elif isinstance(message, Data):
+            self.pieces[message.id].append(len(message.content))
+        elif isinstance(message, End):
+            path = self._puts[message.id].path
+            yield Receipt(message.id, path, message.size, message.sha256, 0, "stored").encode()
+        elif isinstance(message, Bye):
+            yield BYE_MESSAGE
+
+    def wait(self) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+def file_item(path: Path, size: int) -> Item:
+    path.write_bytes(os.urandom(size))
+    return Item(path.name, (path.name,), "fail", lambda: FileSource.open(str(path)))
+
+
+def pipe_item(path: Path, size: int) -> Item:
+    path.write_bytes(os.urandom(size))
+    return Item(path.name, (path.name,), "fail", lambda: PipeSource(os.open(path, os.O_RDONLY)))
+
+
+def folders(count: int) -> list[Item]:
+    return [Item(str(number), ("f" * 200, str(number)), "fail", None, 0, 0o755) for number in range(count)]
+
+
+def items_of(case: str, rate: int, folder: Path) -> list[Item]:
+    """What takes about three seconds at that rate."""
+    size = 3 * rate
+    if case == "one file":
+        return [file_item(folder / "a", size)]
+    if case == "pipe":
+        return [pipe_item(folder / "a", size)]
+    if case == "files that are just small":
+        return [file_item(folder / f"{number}", UNASKED_LIMIT) for number in range(max(1, min(size, 1 << 22) >> 16))]
+    if case == "folders":
+        return folders(min(100, size // 400))
+    return [file_item(folder / f"{number}", 10 + number % 50) for number in range(min(200, size // 400))]
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine(MEMORY)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("case", ["one file", "pipe", "files that are just small", "tiny files", "folders"])
+def test_no_half_second_carries_more_than_twice_its_share(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, rate: int
+) -> None:
+    clock, left, near_and_far = Clock(), list[tuple[float, int]](), tcp_pair()
+    channel, raw = Channel(near_and_far[0], C2S, S2C, engine), Raw(near_and_far[1], S2C, C2S)
+    receiver, events = Honest(raw), Delivered()
+    seal_later = channel._seal_later
+
+    def noted(buffer: bytearray, size: int, leased: bool) -> None:
+        left.append((clock.now, size + 20))
+        seal_later(buffer, size, leased)
+
+    monkeypatch.setattr(channel, "_seal_later", noted)
+    items = items_of(case, rate, tmp_path)
+    with no_hang():
+        Sender(channel, channel.messages(), FILE_SECRET, events, Pace(rate, clock.read, clock.wait)).run(items)
+        receiver.wait()
+    close_all(channel)
+    raw.close()
+    assert len(events.items) == len(items)
+    times = [at for at, _ in left]
+    for first, (at, _) in enumerate(left):
+        window = left[first : bisect_left(times, at + HALF)]
+        assert sum(size for _, size in window) <= 2 * HALF * rate * 1.02
+    for sizes in receiver.pieces.values():
+        assert all(DATA_LEAST <= size <= DATA_SIZE for size in sizes[:-1])
+
+
+def test_without_a_limit_pieces_are_as_large_as_they_may_be(engine: Engine, tmp_path: Path) -> None:
+    near, far = tcp_pair()
+    channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
+    receiver, events = Honest(raw), Delivered()
+    with no_hang():
+        item = file_item(tmp_path / "a", 2 * DATA_SIZE + 5)
+        Sender(channel, channel.messages(), FILE_SECRET, events, Pace(None)).run([item])
+        receiver.wait()
+    close_all(channel)
+    raw.close()
+    assert receiver.pieces == {1: [DATA_SIZE, DATA_SIZE, 5]}
