@@ -29,7 +29,7 @@ _SCRIPT_FOLDER = os.path.dirname(os.path.realpath(__file__))
 _DEFAULT_FILE = ".config/secure-file-transfer.toml"
 _STATE_FOLDER = "secure-file-transfer"
 _LARGEST_FILE = 1 << 20
-_OFF = "off"
+_OFF, _NONE = "off", "none"
 _PASSWORD_FD, _PASSWORD_VARIABLE = "password_fd", "SFT_PASSWORD"
 _TYPES = "string, whole number or true/false"
 
@@ -153,7 +153,7 @@ class Setting(NamedTuple):
 def _setting(
     default: Any, parse: Callable[[object], Any], words: str, name: str = "VALUE", nothing: str | None = None
 ) -> Any:
-    return Setting(default, parse, words, name, "" if default is None else nothing)
+    return Setting(default, parse, words, name, "" if default is None and nothing is None else nothing)
 
 
 def _beside(name: str) -> Callable[[], str]:
@@ -215,7 +215,7 @@ class ClientSettings(_Settings):
     password_file: "Path | None" = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
     if_exists: str = _setting("fail", _POLICY, "when the name is taken: fail, rename, replace or skip", "WHAT")
     retries: int = _setting(24, _whole(0, 1_000_000), "new connections in a row, without progress, after one broke (24: ten minutes; 0: never a second one)", "COUNT")
-    limit: int | None = _setting(None, parse_size, "bytes per second at most, such as 5M", "RATE")
+    limit: int | None = _setting(None, parse_size, "bytes per second at most, such as 5M (none: no limit)", "RATE", _NONE)
     connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
     client_log: "Path | None" = _setting(_client_log, _path, "the client's log (off: none)", "FILE", _OFF)
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
@@ -237,11 +237,11 @@ class ServerSettings(_Settings):
     max_logins_per_source: int = _setting(48, _whole(1, 10_000), "the same, from one address (IPv6: from one /64)", "COUNT")
     max_connections_per_user: int = _setting(64, _whole(1, 10_000), "the same, of one user; an account may have its own limit", "COUNT")
     max_file_size: int = _setting((1 << 63) - 1, parse_size, "the largest file that is taken, such as 20G", "SIZE")
-    free_space: int | None = _setting(None, parse_size, "bytes that stay free on the disk of the storage, such as 5G", "SIZE")
+    free_space: int | None = _setting(None, parse_size, "bytes that stay free on the disk of the storage, such as 5G (none: all of it may be used)", "SIZE", _NONE)
     stale_days: int = _setting(7, _whole(1, 3650), "days that what a cut transfer left is kept for another try", "DAYS")
     memory: int = _setting("256 MiB", parse_size, "for the buffers of all connections together", "SIZE")
     grace: int = _setting(10, _whole(0, 86_400), "seconds that transfers may go on after a signal to stop", "SECONDS")
-    file_mode: int | None = _setting(None, _mode, "permission bits of what arrives (default: 0666 less the umask)", "MODE")
+    file_mode: int | None = _setting(None, _mode, "permission bits of what arrives (none: 0666 less the umask)", "MODE", _NONE)
     portable_names: bool = _setting(False, _yes_no, "refuse names that Windows can't hold", "YES/NO")
     # fmt: on
 
@@ -323,7 +323,10 @@ def load(
         else:
             given, origin = each.default() if callable(each.default) else each.default, "default"
         try:
-            value = None if given is None or given == each.nothing else each.parse(given)
+            if given == "" and origin.startswith("--"):  # of a shell's variable that is not set, most likely
+                raise ValueError("is empty")
+            is_nothing = given is None or given == each.nothing or (given == "" and each.default is None)
+            value = None if is_nothing else each.parse(given)
         except ValueError as problem:
             raise UsageError(f"{name} from {origin} {problem}", f"It means: {each.words}") from None
         if isinstance(value, Path) and str(value) != "-":

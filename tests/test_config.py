@@ -243,7 +243,8 @@ def test_clients_whole_numbers_have_a_range(name: str, least: int, most: int) ->
 
 def test_limit_of_the_rate_is_a_size_or_nothing() -> None:
     assert client().limit is None
-    assert client({"limit": ""}).limit is None
+    assert client({"limit": "none"}).limit is None
+    assert client(environment={"SFT_LIMIT": ""}).limit is None
     assert client({"limit": "5M"}).limit == 5_000_000
     for value in ("0", "-1", "fast", "unlimited"):
         with pytest.raises(UsageError):
@@ -255,11 +256,26 @@ def test_policies_are_the_four(policy: str) -> None:
     assert client({"if_exists": policy}).if_exists == policy
 
 
-@pytest.mark.parametrize("policy", ["", "Fail", "overwrite"])
+@pytest.mark.parametrize("policy", ["Fail", "overwrite"])
 def test_refuse_another_policy(policy: str) -> None:
     with pytest.raises(UsageError) as caught:
         client({"if_exists": policy})
     assert "fail, rename, replace, skip" in caught.value.cause
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_empty_value_of_a_flag_is_an_error(shape: type[ClientSettings]) -> None:
+    """Most likely it is a shell's variable that is not set; --listen "" would listen to everybody."""
+    for name in settings_of(shape):
+        with pytest.raises(UsageError) as caught:
+            load(shape, {name: ""}, {}, None)
+        assert caught.value.cause == f"{name} from {flag_of(name)} is empty"
+
+
+def test_limit_of_the_file_is_lifted_by_a_word(tmp_path: Path) -> None:
+    file = written(tmp_path / "s.toml", 'free_space = "5G"\nfile_mode = "0640"')
+    values = server({"free_space": "none", "file_mode": "none"}, file=file).values
+    assert (values.free_space, values.file_mode) == (None, None)
 
 
 def test_empty_path_and_nul_are_errors() -> None:
