@@ -22,6 +22,7 @@ if sys.platform != "win32":
 
 _ECHO_FLAGS = 3
 _PIECE = 4096
+_MOST_STOPS = 100
 
 
 def read_line(read: Callable[[], bytes], longest: int) -> bytes | None:
@@ -66,14 +67,17 @@ else:
             os.close(terminal)
 
     def _ask_on(terminal: int, prompt: bytes, hidden: bool, longest: int) -> bytes | None:
+        _wait_for_foreground(terminal)
         before = termios.tcgetattr(terminal)
         silent = termios.tcgetattr(terminal)
         silent[_ECHO_FLAGS] &= ~termios.ECHO
 
-        def show() -> None:
+        def silence() -> None:
             if hidden:
                 # What was typed ahead was shown, and the rest of an overlong line would reach the shell: both go.
                 termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
+
+        def show() -> None:
             os.write(terminal, prompt)
 
         def leave() -> None:
@@ -81,20 +85,32 @@ else:
             if hidden and os.tcgetpgrp(terminal) == os.getpgrp():
                 termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
 
-        with _signals() as signalled, _leaving(show, leave):
+        with _signals() as signalled, _leaving(silence, show, leave) as ask:
             try:
-                show()
+                ask()
                 return read_line(lambda: _piece(terminal, signalled), longest)
             finally:
                 leave()
                 if hidden:
                     os.write(terminal, b"\n")
 
+    def _wait_for_foreground(terminal: int) -> None:
+        """Stop, as a read would stop us, until the terminal is ours: till then its state is somebody else's."""
+        for _ in range(_MOST_STOPS):  # a process that nobody could continue is not stopped
+            if os.tcgetpgrp(terminal) == os.getpgrp():
+                break
+            signal.pthread_kill(threading.get_ident(), signal.SIGTTIN)
+
     _STOPPING = (signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
     @contextlib.contextmanager
-    def _leaving(show: Callable[[], None], leave: Callable[[], None]) -> Iterator[None]:
-        """Call `leave` before a signal stops or ends the process, and `show` when it goes on, whatever stopped it."""
+    def _leaving(
+        silence: Callable[[], None], show: Callable[[], None], leave: Callable[[], None]
+    ) -> Iterator[Callable[[], None]]:
+        """Gives what calls `silence` and `show`; so does a process that goes on, whatever has stopped it.
+
+        `leave` is called before a signal stops or ends the process.
+        """
 
         def stop(number: int, frame: FrameType | None) -> None:
             leave()
@@ -105,21 +121,22 @@ else:
             go_on()
 
         def go_on(number: int = 0, frame: FrameType | None = None) -> None:
-            # In the background this stops, and goes on when the process does: once, so no second call meanwhile.
+            # In the background the system stops us in here, and goes on in here: a handler would end that as an error.
             signal.signal(signal.SIGCONT, signal.SIG_DFL)
-            show()
+            silence()
             signal.signal(signal.SIGCONT, go_on)
+            show()
 
-        ours = {number: stop for number in _STOPPING if signal.getsignal(number) is signal.SIG_DFL}
-        if signal.getsignal(signal.SIGCONT) is signal.SIG_DFL:
-            ours[signal.SIGCONT] = go_on
+        ours = [number for number in _STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+        went_on_by = signal.getsignal(signal.SIGCONT)
         try:
-            for number, handler in ours.items():
-                signal.signal(number, handler)
-            yield
+            for number in ours:
+                signal.signal(number, stop)
+            yield go_on
         finally:
             for number in ours:
                 signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCONT, went_on_by)
 
     @contextlib.contextmanager
     def _signals() -> Iterator[int]:

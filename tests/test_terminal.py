@@ -6,6 +6,7 @@ import pty
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -45,9 +46,9 @@ class Shell:
         self._seen = 0
         self.expect("shell> ")
 
-    def ask(self, what: str = "password") -> None:
-        self.type(f"{self._ask} {what} {self.answer}\n")
-        self.expect(f"{self.answer}\r\n")
+    def ask(self, what: str = "password", behind: str = "") -> None:
+        self.type(f"{self._ask} {what} {self.answer}{behind}\n")
+        self.expect(f"{self.answer}{behind}\r\n")
 
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
@@ -69,6 +70,13 @@ class Shell:
     def prompting(self) -> int:
         """The process that asks."""
         return os.tcgetpgrp(self.master)
+
+    def is_stopped(self, script: str) -> bool:
+        """Whether a child of the shell that runs this is stopped."""
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "state=,args=", "--ppid", str(self.pid)], capture_output=True, text=True
+        )
+        return any(script in line and line.startswith("T") for line in listed.stdout.splitlines())
 
     def answered(self) -> str:
         wait_until(lambda: self.answer.exists() and self.answer.read_text())
@@ -118,6 +126,18 @@ def test_prompt_that_was_sent_to_the_background_asks_again_in_the_foreground(she
     shell.expect("shell> ")
     shell.type("bg\n")
     shell.expect("shell> ")
+    shell.type("fg\n")
+    shell.expect("Password: ")
+    wait_until(lambda: not shell.echoes())
+    shell.type("in front\n")
+    assert shell.answered() == "in front"
+    assert "in front" not in shell.shown
+
+
+def test_prompt_that_was_started_in_the_background_asks_in_the_foreground(shell: Shell) -> None:
+    shell.ask(behind="&")
+    shell.expect("shell> ")
+    wait_until(lambda: shell.is_stopped("ask.py"))
     shell.type("fg\n")
     shell.expect("Password: ")
     wait_until(lambda: not shell.echoes())
