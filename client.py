@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 from command_line import Parser, check_command, read_intermixed
 from config import ClientSettings, add_file_flags, add_flags, load
-from report import ended, fill_closed_streams, leave, say
+from output import fill_closed_streams
+from report import ended, leave, say
 from utf8_names import take_names_as_utf8
 
 _MOMENT = 0.01  # seconds: Python has left the cleaning up by then

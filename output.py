@@ -1,4 +1,4 @@
-"""Text to the standard streams: all of it, or an error.
+"""Text to the standard streams: all of it, or an error; and what stands for those that are closed.
 
 Rules: a stream that does not block is waited for, so that everything arrives however slowly it is read. An error is
 raised here, and judged by `report.py`. It escapes nothing.
@@ -10,6 +10,19 @@ import os
 import select
 from collections.abc import Callable
 from typing import TextIO
+
+
+def fill_closed_streams() -> None:
+    """Take the numbers of standard streams that were closed when we were started, or the next file opened gets one.
+
+    It would be read as standard input, or errors would be written into it. Whoever uses one of them still fails.
+    """
+    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):  # there is nothing to fill it with
+                os.open(os.devnull, flags)  # the lowest number that is free
 
 
 def write_all(stream: TextIO | None, text: str) -> None:

@@ -109,19 +109,6 @@ def announce(*lines: str) -> None:
             warn(f"can't write to standard output ({problem.strerror})")
 
 
-def fill_closed_streams() -> None:
-    """Take the numbers of standard streams that were closed when we were started, or the next file opened gets one.
-
-    It would be read as standard input, or errors would be written into it. Whoever uses one of them still fails.
-    """
-    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            with contextlib.suppress(OSError):  # there is nothing to fill it with
-                os.open(os.devnull, flags)  # the lowest number that is free
-
-
 def output_descriptor() -> int:
     """Where content can be written as a result. Raises UsageError."""
     if sys.stdout is None:

@@ -27,7 +27,8 @@ from types import FrameType
 
 # isort: off
 from errors import NoThread, UsageError
-from report import announce, ended, fail, fill_closed_streams, note, say
+from output import fill_closed_streams
+from report import announce, ended, fail, note, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
     from crypto_utils import check_library

@@ -121,6 +121,7 @@ OWN_FILES = {
     "logs",
     "report",
     "receipts_file",
+    "output",
     "accounts.passwords",
     "accounts.terminal",
 }  # ours: no peer names them
