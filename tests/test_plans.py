@@ -573,7 +573,10 @@ def test_refusal_of_everything_names_the_folder() -> None:
 
 def test_file_withdrawn_by_the_server_is_a_failure() -> None:
     noted = Noted()
-    Fetching(noted, "fail", False, ["a"], "out/").withdrawn(put("a"))
+    plan = Fetching(noted, "fail", False, ["a"], "out/")
+    plan.place(put("a"))
+    plan.withdrawn(put("a"))
+    plan.check_answered()
     assert [(name, type(problem)) for name, problem in noted.problems] == [("a", SourceError)]
 
 

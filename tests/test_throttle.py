@@ -6,6 +6,7 @@ from itertools import islice
 
 import pytest
 
+import accounts.throttle
 from accounts.throttle import Charge, Throttle
 
 HERE = "192.0.2.1"
@@ -381,6 +382,33 @@ def test_parallel_guesses_get_no_more_than_serial_ones(throttle: Throttle) -> No
 
     in_parallel(16, guess)
     assert len(allowed) == 20
+
+
+def test_between_the_check_and_the_charge_no_other_guess_gets_in(
+    throttle: Throttle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two guesses for the last charge, the second one begun when the first was just found to be allowed."""
+    for _ in range(19):
+        must(throttle.charge(b"alice", HERE))
+    allows, other = accounts.throttle._Tries.allows, threading.Thread(target=lambda: guess())
+    allowed: list[Charge] = []
+
+    def guess() -> None:
+        charge = throttle.charge(b"alice", HERE)
+        if charge is not None:
+            allowed.append(charge)
+
+    def allows_and_is_overtaken(tries: accounts.throttle._Tries, limit: int, now: float) -> bool:
+        verdict = allows(tries, limit, now)
+        if other.ident is None:
+            other.start()
+            other.join(0.3)  # it ends in that time, unless it has to wait for us
+        return verdict
+
+    monkeypatch.setattr(accounts.throttle._Tries, "allows", allows_and_is_overtaken)
+    guess()
+    other.join()
+    assert len(allowed) == 1
 
 
 def test_charge_is_given_back_once_by_many_threads(throttle: Throttle) -> None:

@@ -19,7 +19,17 @@ from crypto_utils import digest
 from disk.names import LOCAL_PARTIAL_AREA, judge_path, size_of
 from disk.sources import PipeSource, Source
 from disk.tree import Folders, Found, Skipped, Tree
-from errors import PASSING, Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
+from errors import (
+    PASSING,
+    Code,
+    IntegrityError,
+    PeerStopped,
+    ProtocolViolation,
+    Refused,
+    SourceError,
+    TransferError,
+    UsageError,
+)
 from refusals import not_given, refused_here, refused_there
 from report import Reporter, show_path
 from transfer.items import ALL_BITS, FILE_BITS, Item
@@ -291,6 +301,7 @@ class Fetching:
                 f"more than {WINDOW} names, or too long ones", "Name their folders, or use several commands"
             )
         self._last_names = {wanted[-1:] for wanted in self.wanted}
+        self._withdrawn: dict[Parts, TransferError] = {}
         self._answered: set[Parts] = {()}  # an empty folder is an answer of its own
         self._done: set[bytes] = set()
 
@@ -322,6 +333,8 @@ class Fetching:
     # --- what the receiver tells; see transfer.receiver.Events ---
 
     def taking(self, put: "Put", size: int | None) -> None:
+        if not self.to_pipe:  # what is written there can't be taken back
+            self._withdrawn.pop(put.path, None)
         self._reporter.expect(size or 0)
         self._reporter.started(show_path(put.path), self.place(put).path, size)
 
@@ -377,7 +390,12 @@ class Fetching:
     def withdrawn(self, put: "Put") -> None:
         name = show_path(put.path)
         cause = f"{name} changed on the receiver while it was read, or can't be read there"
-        self._reporter.failed(name, SourceError(cause, "Fetch it again when nobody writes to it"))
+        told: TransferError = SourceError(cause, "Fetch it again when nobody writes to it")
+        if self.to_pipe:
+            told = IntegrityError(
+                f"what was written to standard output is not whole ({cause})", "Throw it away, try again"
+            )
+        self._withdrawn[put.path] = told
 
     def cut_off(self, put: "Put", size: int, kept: bool) -> None:
         pass
@@ -395,7 +413,13 @@ class Fetching:
         self._reporter.failed(name, not_given(problem, name))
 
     def check_answered(self) -> None:
-        """Raises ProtocolViolation when the server ended without a word about something that was asked for."""
+        """After the server's BYE: what was withdrawn has failed, unless it came again, with an unknown size.
+
+        Raises ProtocolViolation when the server has ended without a word about something that was asked for.
+        """
+        while self._withdrawn:
+            path, problem = self._withdrawn.popitem()
+            self._reporter.failed(show_path(path), problem)
         if any(wanted[-1:] not in self._answered for wanted in self.wanted):
             raise ProtocolViolation("no answer to a GET")
 
