@@ -15,7 +15,7 @@ from accounts.users import Accounts
 from accounts.watch import Watch
 from errors import Code
 
-SECONDS = 2.5  # one is promised; a machine under load gets more
+SECONDS = 4.0  # one is promised; a machine under load gets more
 OTHER_PASSWORD = "another one, much better"
 
 Activity = Callable[[Session], None]
@@ -186,14 +186,13 @@ def test_client_that_waits_for_its_rate_is_cut_off_and_stores_no_more(
         make(tmp_path / "many" / f"{number:02}", 500_000)
     running = client.start("--retries=0", tmp_path / "many", "slowly")
     wait_until(lambda: receiver.path("slowly", "01").exists())
+    before = receiver.told().count(": ended: your account was changed or removed")
     alice("deluser", "alice")
-    started = time.monotonic()
-    result = running.finish()
-    seconds, stored = time.monotonic() - started, len(list(receiver.path("slowly").iterdir()))
-    assert result.status == 4 and "your account was changed or removed" in result.err
-    assert seconds < SECONDS + 1
+    wait_until(lambda: receiver.told().count(": ended: your account was changed or removed") > before, SECONDS)
+    stored = len(list(receiver.path("slowly").iterdir()))
     assert stored < 80
-    wait_until(lambda: receiver.told().count(": logged in") == receiver.told().count(": done, "))
+    result = running.finish()
+    assert result.status == 4 and "your account was changed or removed" in result.err
     assert len(list(receiver.path("slowly").iterdir())) == stored
 
 
