@@ -79,3 +79,14 @@ def test_receiver_stops_hashing_a_file_that_is_cancelled(storage: Storage, engin
     assert raw.hear() == Bye()
     raw.close()
     assert receiving.finish() is None
+
+
+def test_receiver_stops_hashing_when_the_connection_ends(storage: Storage, engine: Engine, tmp_path: Path) -> None:
+    """Nobody waits for the digest any more."""
+    sparse(tmp_path / "received/alice/endless")
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(put(1, "endless", size=ENDLESS).encode())
+    assert raw.hear() == Check(1, ENDLESS, None)
+    raw.close()
+    receiving.finish()

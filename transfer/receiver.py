@@ -157,10 +157,7 @@ class Receiver:
         events: Events,
         pace: Pace,
     ) -> None:
-        """`place(put)` says where a PUT lands; it raises Refused for that one, or Ended for the connection.
-
-        For a Misnamed it has to raise.
-        """
+        """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all."""
         self._channel, self._messages, self._mac, self._folder = channel, messages, Mac(file_secret), folder
         self._place, self._events, self._pace = place, events, pace
         self._open: dict[int, _Arriving] = {}
