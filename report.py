@@ -15,11 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from errors import NoMemory, OutputError, Refused, SourceError, TransferError, UsageError
 from log_limits import LineLimit, Sparing
 from output import write_all
+from progress import Progress
 from sizes import amount, counted
 
 if TYPE_CHECKING:
@@ -182,64 +183,9 @@ def _is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def _bar(total: int | None) -> Any:
-    """A bar of tqdm; None, which is said in one line, where that can't be used: then there is none."""
-    try:
-        from tqdm import tqdm  # 40 ms that a pipe need not pay
-
-        return tqdm(
-            total=total,
-            unit="B",
-            unit_scale=True,
-            unit_divisor=1000,
-            dynamic_ncols=True,
-            leave=False,
-            mininterval=0.1,
-        )
-    except ImportError:
-        note("no progress bar: tqdm is not installed. Run: python -m pip install -r requirements.txt")
-    except Exception as problem:  # a variable TQDM_..., which tqdm takes for its settings, may be anything
-        note(f"no progress bar: tqdm fails ({problem}). Check the variables TQDM_...")
-    return None
-
-
-class Progress:
-    """A bar with bytes, rate and time left, on a terminal; nothing in a pipe or when quiet."""
-
-    def __init__(self, total: int | None, shown: bool) -> None:
-        self._bar: Any = None
-        if shown and _is_terminal():
-            self._bar = _bar(total)
-        self.is_shown = self._bar is not None
-
-    def name(self, what: str) -> None:
-        """Say what is being done now."""
-        if self._bar is not None:
-            self._bar.set_description_str(escape(what)[-40:], refresh=False)
-
-    def more(self, count: int) -> None:
-        """`count` more bytes are to come than was known."""
-        if self._bar is not None:
-            self._bar.total = (self._bar.total or 0) + count
-
-    def advance(self, count: int) -> None:
-        """`count` more bytes are done."""
-        if self._bar is not None:
-            self._bar.update(count)
-
-    def close(self) -> None:
-        """Take the bar away; what is printed next starts on a clean line."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def above(self, write: Callable[[], None]) -> None:
-        """Write lines above the bar."""
-        if self._bar is not None:
-            self._bar.clear()
-        write()
-        if self._bar is not None:
-            self._bar.refresh()
+def open_progress(total: int | None, shown: bool) -> Progress:
+    """A progress display; nothing in a pipe or when not `shown`."""
+    return Progress(total, shown and _is_terminal(), note, escape)
 
 
 def _flush(file: TextIO) -> None:
@@ -270,7 +216,7 @@ class Reporter:
         self._pausing = threading.Lock()
         self._is_verbose = log.isEnabledFor(_DEBUG)
         self._wants_bar = not quiet and not as_json
-        self._progress, self._has_begun = Progress(None, shown=False), False
+        self._progress, self._has_begun = open_progress(None, shown=False), False
         self.tells_starts = self._is_verbose or as_json  # else nobody hears of one
         self._sparing = Sparing(log, LineLimit(_MOST_LOGGED))
         self._lock = threading.Lock()
@@ -331,7 +277,7 @@ class Reporter:
         """Show the bar from now on, unless it is there already."""
         if not self._has_begun:
             self._has_begun = True
-            self._progress = Progress(total, self._wants_bar)
+            self._progress = open_progress(total, self._wants_bar)
             self.tells_starts = self.tells_starts or self._progress.is_shown
 
     def end(self) -> None:
@@ -368,13 +314,6 @@ class Reporter:
             return
         with self._lock:
             self._progress.above(lambda: note(line))
-
-    def waiting(self, line: str) -> None:
-        """One line on standard error about what takes long, unless only errors are wanted."""
-        self._log.info("%s", line)
-        if not self._quiet:
-            with self._lock:
-                self._progress.above(lambda: note(line))
 
     def started(self, name: str, path: tuple[str, ...], size: int | None) -> None:
         """One file is announced."""

@@ -20,6 +20,7 @@ LEVELS = {
     "sizes": -1,
     "output": -1,
     "aside": 0,
+    "progress": 0,
     "log_limits": 0,
     "crypto_utils": 0,
     "config": 0,

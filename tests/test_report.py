@@ -20,7 +20,8 @@ import logs
 from disk.private import open_private
 from errors import Code, Refused, SourceError, UsageError
 from logs import no_log, open_log
-from report import Progress, Reporter, cut, ended, escape, fail, note, say, show_briefly, show_path, warn
+from progress import Progress
+from report import Reporter, cut, ended, escape, fail, note, open_progress, say, show_briefly, show_path, warn
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 
@@ -319,7 +320,7 @@ def reporting(
 
 def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     for shown in (True, False):
-        progress = Progress(total=10, shown=shown)
+        progress = open_progress(total=10, shown=shown)
         progress.name("x")
         progress.more(5)
         progress.advance(10)
@@ -348,7 +349,7 @@ class Terminal(io.StringIO):
 def test_name_in_the_progress_bar_cannot_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    progress = Progress(total=10, shown=True)
+    progress = open_progress(total=10, shown=True)
     progress.name("evil\x1b[2J\x1b]0;x\x07\nname")
     progress.advance(5)
     progress._bar.refresh()
@@ -356,6 +357,35 @@ def test_name_in_the_progress_bar_cannot_move_the_cursor(monkeypatch: pytest.Mon
     assert "\x1b[2J" not in screen.getvalue()
     assert "\x07" not in screen.getvalue()
     assert "evil\\x1b[2J" in screen.getvalue()
+
+
+@pytest.mark.parametrize("total", [100, None])
+def test_bar_says_stalled_while_nothing_moves_and_a_rate_again_afterwards(
+    monkeypatch: pytest.MonkeyPatch, total: int | None
+) -> None:
+    screen, now = Terminal(), [100.0]
+    monkeypatch.setattr(sys, "stderr", screen)
+    progress = Progress(total, True, note, escape, lambda: now[0])
+
+    def shown() -> str:
+        screen.truncate(0)
+        progress.look()
+        progress._bar.refresh()
+        return screen.getvalue()
+
+    progress.name("a")
+    progress.advance(10)
+    now[0] += 2.9
+    assert "stalled" not in shown() and "B/s" in shown()
+    now[0] += 0.2
+    assert "stalled]" in shown() and "B/s" not in shown() and "a: " in shown() and "10.0" in shown()
+    progress.advance(10)
+    assert "stalled" not in shown() and "B/s" in shown()
+    now[0] += 10
+    progress.close()
+    screen.truncate(0)
+    progress.look()
+    assert screen.getvalue() == "", "nothing is drawn behind the end"
 
 
 def test_label_says_what_is_done_now(monkeypatch: pytest.MonkeyPatch) -> None:

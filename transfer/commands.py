@@ -385,7 +385,7 @@ class Run:
         from wire.pace import Pace
 
         def is_slow() -> None:
-            self._reporter.waiting(f"connecting to {place_of(account.host, account.port)} ...")
+            self._reporter.note(f"connecting to {place_of(account.host, account.port)} ...")
 
         engine, pace = Engine(_MEMORY), Pace(self._settings.limit)
         tries, reached, started = 0, Reached.NOBODY, time.monotonic()

@@ -488,10 +488,7 @@ class Receiver:
     def _refuse(self, arriving: _Arriving, problem: Refused) -> None:
         """Say no to this one, now or in the middle of it, and keep nothing of it, unless it is to be sent again."""
         if arriving.partial is not None:
-            if problem.code is Code.UNAVAILABLE:
-                arriving.partial.keep()
-            else:
-                arriving.partial.discard()
+            arriving.partial.keep() if problem.code is Code.UNAVAILABLE else arriving.partial.discard()
             arriving.partial = None
         arriving.told = True
         self._events.refused(arriving.put, problem)
