@@ -56,6 +56,22 @@ def offer(session: Session, id: int, path: list[str], content: bytes, **more: An
     return session.hear()
 
 
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_folder_has_its_time_also_when_only_the_farewell_is_lost(stage: Stage) -> None:
+    then, place = 1_500_000_000 * 10**9, stage.home / "with a time"
+    try:
+        with stage.session() as session:
+            session.say(message("PUT", body_of({**put_fields(1, [place.name], None), "kind": "folder", "mtime": then})))
+            assert said(session.hear()) == "RECEIPT"
+            assert said(offer(session, 2, [place.name, "file"], b"hello")) == "RECEIPT"
+            assert place.stat().st_mtime_ns != then
+        wait_until(lambda: place.stat().st_mtime_ns == then)
+    finally:
+        remove(place)
+
+
 # --- traps ------------------------------------------------------------------------------------------------------------
 
 
