@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import wire.pace
 from wire.pace import Pace, Paces
 
 
@@ -132,3 +133,36 @@ def test_user_who_connects_anew_still_owes_what_came_before() -> None:
     gc.collect()
     again = paces.of("alice", 5).bucket
     assert again is not None and again.pay(1) > owed
+
+
+class Hurried:
+    """A channel that counts how often its answers were let go."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def hurry(self) -> None:
+        self.count += 1
+
+
+def test_every_byte_of_every_message_counts() -> None:
+    channel = Hurried()
+    clock, pace = paced(1_000)
+    messages: list[tuple[str, memoryview] | None] = [
+        ("PUT", memoryview(bytes(9_995))),
+        ("END", memoryview(bytes(95))),
+        None,
+        ("PING", memoryview(b"")),
+    ]
+    times = []
+    for arrived in wire.pace.paced(channel, iter(messages), pace):
+        times.append(clock.now)
+        assert arrived is None or isinstance(arrived[0], str)
+    start = times[0]
+    assert [round(each - start, 6) for each in times] == [0, 10, 10, 10.1]
+    assert channel.count == 2, "answers leave before the wait"
+
+
+def test_messages_without_a_limit_pass_as_they_are() -> None:
+    messages: list[tuple[str, memoryview] | None] = [("PUT", memoryview(bytes(10_000))), None]
+    assert list(wire.pace.paced(Hurried(), iter(messages), Pace(None))) == messages

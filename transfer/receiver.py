@@ -39,7 +39,7 @@ from wire.messages import (
     file_mac_begin,
     file_mac_rest,
 )
-from wire.pace import Pace
+from wire.pace import Pace, paced
 from wire.protocol import CHECK_LIMIT, DATA_LEAST, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
 
 if TYPE_CHECKING:
@@ -158,8 +158,9 @@ class Receiver:
         pace: Pace,
     ) -> None:
         """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all."""
-        self._channel, self._messages, self._mac, self._folder = channel, messages, Mac(file_secret), folder
-        self._place, self._events, self._pace = place, events, pace
+        self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
+        self._messages = paced(channel, messages, pace)
+        self._place, self._events = place, events
         self._open: dict[int, _Arriving] = {}
         self._group: _Group = []
         self._group_bytes = self._group_memory = 0
@@ -374,7 +375,6 @@ class Receiver:
         arriving.last_seen = len(data.content) < DATA_LEAST
         arriving.size += len(data.content)
         if arriving.partial is None:
-            self._pace.spend(len(data.content))  # nothing of it is wanted, but it came
             return
         try:
             if arriving.put.size is not None and arriving.size > arriving.put.size:
@@ -387,7 +387,6 @@ class Receiver:
         if arriving.resumable and self._flushing and self._flushing[0][1].is_flushed:
             self._publish(0)  # it may be long until another group is full
         self._events.arrived(arriving.put, len(data.content))
-        self._pace.spend(len(data.content))
 
     def _end(self, end: End) -> None:
         arriving = self._opened(end.id)

@@ -38,7 +38,7 @@ from wire.messages import (
     Receipt,
     Refuse,
 )
-from wire.pace import Pace
+from wire.pace import Pace, paced
 from wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
 
 _PAGE_BYTES = 48 * 1024
@@ -73,6 +73,8 @@ class Requests:
     def run(self, taking: receiver.Events) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
         first = next((arrived for arrived in self._messages if arrived is not None), None)
+        if first is not None:
+            self._pace.spend(len(first[1]))
         if first is None:
             self._channel.post(BYE_MESSAGE)
         elif isinstance(first[0], Put) or _is_misnamed(first[0], Kind.PUT):
@@ -99,6 +101,7 @@ class Requests:
     def _give(self, first: Get | Misnamed) -> None:
         wanted: list[_Wanted] = []
         get, asked, size = first, 1, 0
+        messages = paced(self._channel, self._messages, self._pace)
         while True:
             if isinstance(get, Get):
                 size += size_of(get.path)
@@ -107,13 +110,13 @@ class Requests:
             self._take(get, wanted)
             if not get.more:
                 break
-            arrived = next((arrived for arrived in self._messages if arrived is not None), None)
+            arrived = next((arrived for arrived in messages if arrived is not None), None)
             if arrived is None or not (isinstance(arrived[0], Get) or _is_misnamed(arrived[0], Kind.GET)):
                 raise ProtocolViolation("something else where another GET was announced")
             get, asked = arrived[0], asked + 1
         events = _Giving(self._log, self._log_sparingly)
         items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
-        Sender(self._channel, self._messages, self._keys.file_s2c, events, self._pace).run(items)
+        Sender(self._channel, messages, self._keys.file_s2c, events, self._pace).run(items)
 
     def _take(self, get: Get | Misnamed, wanted: "list[_Wanted]") -> None:
         """Remember it until all are asked for, in as few bytes as it came in, unless it is refused anyway."""
@@ -173,15 +176,19 @@ class Requests:
 
     def _list(self, request: ListFolder | Misnamed) -> None:
         known: dict[tuple[str, ...], list[str]] = {}
+        messages = paced(self._channel, self._messages, self._pace)
         while True:
             try:
                 self._admit("list")
                 if isinstance(request, Misnamed):
                     raise Refused(Code.NAME, why=request.why)
-                self._channel.post(self._page(request, known).encode())
+                answer = self._page(request, known).encode()
+                self._channel.post(answer)
+                self._channel.hurry()
+                self._pace.spend(len(answer))
             except Refused as problem:
                 self._channel.post(Refuse(request.id, problem.code).encode())
-            arrived = next((arrived for arrived in self._messages if arrived is not None), None)
+            arrived = next((arrived for arrived in messages if arrived is not None), None)
             if arrived is None:
                 break
             if not (isinstance(arrived[0], ListFolder) or _is_misnamed(arrived[0], Kind.LIST)):

@@ -8,10 +8,15 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 _BUCKET_SECONDS = 0.25
 _LONGEST_WAIT = 0.25  # between two looks at whether it is still worth it
+_MESSAGE_HEADER = 5  # type and size
+_PAID_AT_ONCE = 4096  # bytes of small messages, of which not each is worth a look at the clock
+
+_Message = TypeVar("_Message")
 
 
 class _Bucket:
@@ -88,3 +93,27 @@ class Paces:
                 else:
                     self._buckets[user] = rate, pace.bucket
         return pace
+
+
+class Messages(Protocol):
+    """Whatever gives messages, and lets answers leave; `wire.channel.Channel` is one."""
+
+    def hurry(self) -> None: ...
+
+
+def paced(
+    channel: Messages, messages: Iterator[tuple[_Message, memoryview] | None], pace: Pace
+) -> Iterator[tuple[_Message, memoryview] | None]:
+    """The same messages within the limit: every byte of each one counts, whatever it is, once it was dealt with."""
+    if pace.bucket is None:
+        yield from messages
+        return
+    due = 0
+    for arrived in messages:
+        if arrived is not None:
+            due += _MESSAGE_HEADER + len(arrived[1])
+        yield arrived
+        if due >= _PAID_AT_ONCE or arrived is None:
+            channel.hurry()  # what was answered need not wait
+            pace.spend(due)
+            due = 0
