@@ -9,7 +9,7 @@
 # make timing      measure whether a login's answers tell by their times who has an account
 # make format      rewrite the files in the project's format
 # make fuzz        every fuzzing harness for TIME seconds (300), on one core
-# make lock        the versions and hashes of what is installed, anew from requirements.txt and requirements-dev.txt
+# make lock        the versions and hashes of all that is installed, also by the tools, anew from the requirements*.txt
 # make audit       known vulnerabilities of what is installed; needs a network
 
 PYTHON ?= python3
@@ -69,9 +69,11 @@ fuzz: $(VENV)/.fuzz
 lock: $(TOOLS)/.done
 	$(TOOLS)/bin/uv $(LOCK) -o requirements.lock requirements.txt
 	$(TOOLS)/bin/uv $(LOCK) -o requirements-dev.lock requirements-dev.txt -c requirements.lock
+	for each in requirements-tools bench/requirements tests/fuzz/requirements; do \
+		$(TOOLS)/bin/uv $(LOCK) -o $$each.lock $$each.txt -c requirements.lock || exit 1; done
 
 audit: $(TOOLS)/.done
-	@$(TOOLS)/bin/python tools/audit.py requirements.lock requirements-dev.lock
+	@$(TOOLS)/bin/python tools/audit.py requirements.lock requirements-dev.lock requirements-tools.lock bench/requirements.lock
 
 clean:
 	rm -rf $(VENV) .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -88,17 +90,17 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	$(RUN) $(INSTALL) requirements-dev.lock
 	@touch $@
 
-$(VENV)/.fuzz: tests/fuzz/requirements.txt $(VENV)/.runtime
-	@$(RUN) $(INSTALL) $< || { echo "error: the fuzzer, atheris, can't be installed here: it exists for Linux on x86-64 with Python 3.11 to 3.13, and the first time needs a network" >&2; exit 1; }
+$(VENV)/.fuzz: tests/fuzz/requirements.lock $(VENV)/.runtime
+	@$(RUN) $(INSTALL) $< --only-binary=atheris || { echo "error: the fuzzer, atheris, can't be installed here: it exists for Linux on x86-64 with Python 3.11 to 3.13, and the first time needs a network" >&2; exit 1; }
 	@touch $@
 
-$(TOOLS)/.done: requirements-tools.txt | $(VENV)/bin/python
+$(TOOLS)/.done: requirements-tools.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv $(TOOLS)
-	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< || { echo "error: uv and pip-audit can't be installed: this needs a network" >&2; exit 1; }
+	@$(TOOLS)/bin/python $(INSTALL) $< || { echo "error: uv and pip-audit can't be installed: this needs a network" >&2; exit 1; }
 	@touch $@
 
-$(PEERS)/.done: bench/requirements.txt requirements.lock | $(VENV)/bin/python
+$(PEERS)/.done: bench/requirements.lock requirements.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python $(INSTALL) requirements.lock
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@$(PEERS)/bin/python $(INSTALL) $<
 	@touch $@

@@ -13,7 +13,16 @@ from test_house import HOUSE
 
 from tools.audit import verdict
 
-LOCKS = {"requirements.txt": "requirements.lock", "requirements-dev.txt": "requirements-dev.lock"}
+LOCKS = {
+    each: each.replace(".txt", ".lock")
+    for each in (
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-tools.txt",
+        "bench/requirements.txt",
+        "tests/fuzz/requirements.txt",
+    )
+}
 LOCKED = re.compile(r"^([\w.-]+==[^\s;]+(?: ; [^\\\n]+)?) \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", re.M)
 COMMENT = re.compile(r"^ *#.*\n", re.M)
 
@@ -61,12 +70,17 @@ def test_both_locks_hold_the_same_versions() -> None:
     assert {name: version_of(all_of_it[name]) for name in ours} == {name: version_of(one) for name, one in ours.items()}
 
 
-@pytest.mark.parametrize("file", ["requirements-tools.txt", "tests/fuzz/requirements.txt"])
-def test_tools_are_pinned(file: str) -> None:
-    text = (HOUSE / file).read_text("utf-8")
-    names = [line for line in text.splitlines() if line and line[0].isalpha()]
-    assert names
-    assert all("==" in line for line in names)
+def test_whatever_is_installed_is_installed_from_a_lock_with_hashes() -> None:
+    made = (HOUSE / "Makefile").read_text("utf-8")
+    assert "--require-hashes" in made[made.index("INSTALL :=") :].splitlines()[0]
+    for line in made.splitlines():
+        if "pip install" in line and not line.startswith("INSTALL :="):
+            raise AssertionError(f"not from a lock: {line}")
+    prepared = re.findall(r"^\S+/\.\w+: (.*)$", made, re.M)
+    named = {
+        each for line in prepared for each in line.split() if each.startswith("requirements") or "/requirements" in each
+    }
+    assert named == set(LOCKS.values())
 
 
 def test_make_installs_from_the_locks_alone() -> None:
