@@ -49,7 +49,13 @@ class _Limit:
 
 
 _LIMITS = (
-    _Limit("quota", "SIZE", True, "bytes that it may keep there, such as 10G", lambda n: f"of {exact_size(n)}"),
+    _Limit(
+        "quota",
+        "SIZE",
+        True,
+        "bytes that it may keep there, such as 10G; each file and folder counts as 512 at least",
+        lambda n: f"of {exact_size(n)}",
+    ),
     _Limit(
         "quota_files", "COUNT", False, "files and folders that it may keep there", lambda n: f"of {counted(n, 'file')}"
     ),
@@ -250,6 +256,8 @@ def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
             words.append(_used(account, _ledgers(storage).used))
         words += [limit.shown(value) for limit in _LIMITS if (value := getattr(account, limit.field)) is not None]
         say(f"{account.name:<32}  {'  '.join(words)}")
+    if any(map(has_quota, accounts.all())):
+        note(_LEAST)
     for damage in accounts.damaged:
         note(f"warning: {path}, {damage}")
 
@@ -263,6 +271,9 @@ def _recount(path: Path, storage: Path, options: argparse.Namespace) -> None:
             say(f"{account.name:<32}  {_used(account, _ledgers(storage).recount)}")
         elif options.name == account.name:
             say(f"{account.name} has no quota: nobody counts what it uses")
+
+
+_LEAST = "of a quota, each file and folder uses 512 bytes at least"
 
 
 def has_quota(account: Account) -> bool:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from disk.durable import disk_errors
 from disk.folders import measure, open_folder, state_of
-from disk.ledger import GATE, LEDGER, Amount, Hold, Holders, Ledger, Quota
+from disk.ledger import GATE, LEDGER, Amount, Hold, Holders, Ledger, Quota, file_of, folders_of
 from disk.partials import Partial, PartialArea, PathParts
 from disk.receipts import RECEIPTS
 from errors import Code, Refused
@@ -42,8 +42,8 @@ class _Counted(Ledger):
             self._opened = opened.pop_all()
 
     def _measure(self) -> Amount:
-        kept = [Amount(size, 1) for size in self._area.unheld(NOT_PARTIAL)]
-        return sum(kept, Amount(*measure(self._visible)))
+        kept = [file_of(size) for size in self._area.unheld(NOT_PARTIAL)]
+        return sum(kept, Amount(*measure(self._visible, file_of(0).bytes)))
 
     def close(self) -> None:
         with self._opened:
@@ -194,7 +194,7 @@ class Allowance:
         if missing:
             if len(self._owed) + len(missing) > _MOST_OWED:
                 raise Refused(Code.QUOTA, why="too many folders announced and not made")
-            self._ledger.take(Amount(0, len(missing)), self._quota)
+            self._ledger.take(folders_of(len(missing)), self._quota)
             self._owed |= missing
         elif there == len(parts):
             if self._seen_size > _MOST_SEEN:
@@ -217,13 +217,13 @@ class Allowance:
             finally:
                 made = owed.intersection(parts[: depth_of(path)])
                 self._owed -= made
-                ledger.count(Amount(0, len(made & missing)))
-                ledger.give(Amount(0, len(made - missing)))
+                ledger.count(folders_of(len(made & missing)))
+                ledger.give(folders_of(len(made - missing)))
 
     def close(self) -> None:
         """The connection has ended: no folder is made any more."""
         if self._ledger is not None:
-            self._ledger.give(Amount(0, len(self._owed)))
+            self._ledger.give(folders_of(len(self._owed)))
             self._owed.clear()
 
     @contextlib.contextmanager
@@ -236,7 +236,7 @@ class Allowance:
             old = state_of(name, folder)
             yield
             if old is not None and stat.S_ISREG(old.st_mode):
-                self._ledger.credit(Amount(old.st_size, 1))
+                self._ledger.credit(file_of(old.st_size))
 
 
 def _parts(path: PathParts) -> list[PathParts]:

@@ -135,8 +135,10 @@ def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:
     return Seen(path, is_folder, 0 if is_folder else state.st_size, state.st_mtime_ns, mode)
 
 
-def measure(folder: int) -> tuple[int, int]:
+def measure(folder: int, least: int = 0) -> tuple[int, int]:
     """How many bytes lie below a folder, and in how many files and folders. What nobody may read is not seen.
+
+    Each file and folder counts as `least` bytes at least.
 
     Raises OSError when it can't be told, such as without a free descriptor: too little would be a quota for nothing.
     """
@@ -158,7 +160,7 @@ def measure(folder: int) -> tuple[int, int]:
                     for entry in entries:
                         seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
                         if seen is not None:
-                            size, count = size + seen.size, count + 1
+                            size, count = size + max(seen.size, least), count + 1
                         if seen is not None and seen.is_folder:
                             inside.append(entry.name)
     return size, count

@@ -4,8 +4,8 @@
     ledger.lock       held shared while something moves between on its way and counted, alone while all is counted
     .holder-<hex>     in the folder above: one for each process that has reserved anything, locked as long as it lives
 
-`bytes` and `files` is what lies on the disk, kept partial files included; a holder's share is what it has reserved
-beyond that. Their sum never passes the quota, and never is less than what the disk holds.
+`bytes` and `files` is what lies on the disk, kept partial files included, each with 512 bytes at least; a holder's
+share is what it has reserved beyond that. Their sum never passes the quota, and never is less than what the disk holds.
 
 Rules: who can't reserve gets nothing, in one step under one lock. A process reserves a little more than was asked for
 and spends that without touching the file, so that many small files cost few locks. What a process that died had
@@ -65,6 +65,19 @@ class Amount:
 
 
 NOTHING = Amount()
+LEAST_BYTES = 512  # that a file or folder counts for; else a quota of bytes allowed any number of empty ones
+
+
+def file_of(size: int) -> Amount:
+    """What a file of `size` bytes counts for; a folder counts like an empty file."""
+    return Amount(max(size, LEAST_BYTES), 1)
+
+
+def folders_of(count: int) -> Amount:
+    """What so many folders count for."""
+    return Amount(count * LEAST_BYTES, count)
+
+
 _MOST_SPARE = Amount(_MOST_SPARE_BYTES, _MOST_SPARE_FILES)
 
 
@@ -425,7 +438,7 @@ class Hold:
             if before is not None:
                 self._amount, before._amount = before._amount, NOTHING
             if found is not None:
-                there = Amount(found, 1)
+                there = file_of(found)
                 ledger.credit(there)
                 ledger._spare -= there
                 self._amount += there
@@ -433,7 +446,7 @@ class Hold:
     def grow(self, size: int) -> None:
         """Let it be so large. Raises Refused (QUOTA), OSError."""
         with self._ledger._lock:
-            more = Amount(size, 1).beyond(self._amount)
+            more = file_of(size).beyond(self._amount)
             if more != NOTHING:
                 self._ledger.take(more, self._quota)
                 self._amount += more
@@ -441,7 +454,7 @@ class Hold:
     def published(self, size: int) -> None:
         """It is visible now."""
         with self._ledger._lock:
-            done = Amount(size, 1)
+            done = file_of(size)
             self._ledger.count(done)
             self._amount -= done
 
@@ -457,6 +470,6 @@ class Hold:
                 with self._ledger._lock:
                     amount, self._amount = self._amount, NOTHING
                     if stays is not None:
-                        self._ledger.count(Amount(stays, 1))
-                        amount -= Amount(stays, 1)
+                        self._ledger.count(file_of(stays))
+                        amount -= file_of(stays)
                     self._ledger.give(amount)

@@ -45,9 +45,9 @@ def test_quota_is_refused_before_anything_is_sent_and_the_others_go_on(
     sent = re.search(r"done, (\d+) bytes received", server.told())
     assert sent is not None and int(sent[1]) < 700_000
     shown = server.command("users").out
-    assert "600.0 kB in 3 files  of 1 MB  a file up to 900 kB" in shown
+    assert "601.0 kB in 3 files  of 1 MB  a file up to 900 kB" in shown
     (server.storage / "alice/box/a").unlink()
-    assert server.command("recount").out.split() == ["alice", "20", "B", "in", "2", "files"]
+    assert server.command("recount").out.split() == ["alice", "1.0", "kB", "in", "2", "files"]
     assert client.at(server.port)(sources[1], "box/").status == 0
     assert server.stop() == 0
     assert not list((server.storage / ".partial").glob(".holder-*"))
@@ -196,7 +196,7 @@ def test_counting_survives_names_that_are_not_utf8(make_server: MakeServer, clie
     odd = os.path.join(os.fsencode(server.path()), b"\xff")
     os.mkdir(odd)
     Path(os.fsdecode(odd), "b").write_bytes(bytes(100))
-    assert server.command("recount").out.split()[1:] == ["120", "B", "in", "3", "files"]
+    assert server.command("recount").out.split()[1:] == ["1.5", "kB", "in", "3", "files"]
 
 
 @pytest.mark.parametrize("command", ["users", "recount"])

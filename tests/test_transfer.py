@@ -2690,10 +2690,10 @@ def test_server_that_gives_a_name_that_is_not_allowed_breaks_the_protocol(
 
 
 class Spending(Pace):
-    """No limit, but a count."""
+    """A limit that nobody waits for, and a count."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__(1)
         self.spent = 0
 
     def spend(self, count: int, before_waiting: Callable[[], None] = lambda: None) -> None:
@@ -2713,16 +2713,19 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
         thread = threading.Thread(target=receiver.run, daemon=True)
         thread.start()
         one, two = put(1, "a"), put(2, "a")
-        raw.say(one.encode(), data(1, 0, b"first"), end(one, b"first").encode())
-        raw.say(two.encode(), data(2, 0, b"twice"), end(two, b"twice").encode())
-        raw.say(put(3, "a", size=None, kind="folder").encode(), BYE_MESSAGE)
+        three = put(3, "a", size=None, kind="folder").encode()
+        said = [one.encode(), data(1, 0, b"first"), end(one, b"first").encode()]
+        said += [two.encode(), data(2, 0, b"twice"), end(two, b"twice").encode(), three]
+        raw.say(*said[:3])
+        raw.say(*said[3:5])
+        raw.say(*said[5:], BYE_MESSAGE)
         heard = list(iter(raw.hear, Bye()))
         thread.join(30)
         raw.close()
         channel.close()
     assert (tmp_path / "stdout").read_bytes() == b"first"
     assert stream.whole
-    assert pace.spent == len(b"first") + len(b"twice"), "what is refused came, too"
+    assert pace.spent == sum(map(len, said)), "what is refused came, too"
     assert [message for message in heard if isinstance(message, Refuse)] == [
         Refuse(2, Code.UNSUPPORTED),
         Refuse(3, Code.IS_FOLDER),

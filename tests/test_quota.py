@@ -1,0 +1,71 @@
+"""A quota of bytes bounds the number of files, too: each file and folder counts as 512 bytes at least."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import MakeServer
+from processes import Client, make, wait_until
+from test_ledger import on_disk, put, refuses, written
+
+from disk.ledger import Amount, Quota
+from disk.storage import Rules, Storage, UserFolder
+from errors import Refused
+
+LEAST = 512
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "received"
+
+
+@contextlib.contextmanager
+def limited(root: Path, files: int) -> Iterator[UserFolder]:
+    """Alice's folder, with a quota of bytes for so many empty files."""
+    with (
+        contextlib.closing(Storage(root, Rules())) as storage,
+        contextlib.closing(storage.user("alice", quota=Quota(files * LEAST, None))) as folder,
+    ):
+        yield folder
+
+
+def is_full(folder: UserFolder, name: str) -> bool:
+    return refuses(put(folder, name, 0))
+
+
+def test_empty_files_use_up_a_quota_of_bytes(root: Path) -> None:
+    with limited(root, 3) as folder:
+        assert [is_full(folder, name) for name in "abcd"] == [False, False, False, True]
+    assert written(root) == on_disk(root) == Amount(3 * LEAST, 3)
+
+
+def test_empty_folders_use_up_a_quota_of_bytes(root: Path) -> None:
+    with limited(root, 3) as folder:
+        folder.make_folder(("a", "b"), None, None)
+        folder.make_folder(("c",), None, None)
+        with pytest.raises(Refused, match="quota"):
+            folder.make_folder(("d",), None, None)
+        assert is_full(folder, "a/b/file")
+    assert written(root) == on_disk(root) == Amount(3 * LEAST, 3)
+
+
+def test_replacing_an_empty_file_gives_back_what_it_counted_for(root: Path) -> None:
+    with limited(root, 2) as folder:
+        for size in (0, 511, 512, 100, 0):
+            put(folder, "a", size, "replace")
+    assert written(root) == on_disk(root) == Amount(LEAST, 1)
+
+
+def test_users_says_how_small_files_count(make_server: MakeServer, client: Client, folder: Path) -> None:
+    server = make_server()
+    assert "512 bytes" not in server.command("users").err
+    assert server.command("limits", "alice", "--quota=1500").status == 0
+    sources = [make(folder / name, 1) for name in "abc"]
+    result = client.at(server.port)(*sources, "./")
+    assert result.status == 1 and result.err.count("quota on the receiver is used up") == 1
+    wait_until(lambda: "done, " in server.told())
+    said = server.command("users")
+    assert "1.0 kB in 2 files" in said.out
+    assert "each file and folder uses 512 bytes at least" in said.err
