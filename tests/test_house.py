@@ -359,7 +359,7 @@ for name in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY",
 os.supports_dir_fd.clear()
 os.supports_follow_symlinks.clear()
 import client
-import wire.channel, wire.handshake, disk.sources, disk.local, disk.storage, transfer.sender, transfer.plans
+import wire.channel, wire.handshake, disk.sources, disk.tree, disk.local, disk.storage, transfer.sender, transfer.plans
 from pathlib import Path
 from errors import UsageError
 for refused in (disk.storage.Storage, disk.local.open_local):
@@ -369,6 +369,9 @@ for refused in (disk.storage.Storage, disk.local.open_local):
         print(problem)
 source = disk.sources.FileSource.open(Path(client.__file__))
 source.close()
+tree = disk.tree.Tree(os.path.dirname(client.__file__), False, disk.tree.Folders())
+found = next(each for each in tree.walk() if each.path.endswith("client.py"))
+tree.open(found.path, found.parts).close()
 import logs
 logs.open_log("x", Path(sys.argv[1]) / "log", "info").info("hello")
 print(sorted(os.listdir(sys.argv[1])))
