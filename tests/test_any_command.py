@@ -188,8 +188,8 @@ def check(program: str, became: dict[str, Any]) -> None:
     assert "Traceback" not in err and "Exception" not in err, err
     lines = err.split("\n")[:-1]
     assert all(line.startswith(("error: ", "warning: ", "not delivered: ")) for line in lines), err
-    if status:
-        assert any(line.startswith("error: ") for line in lines) and len(lines) <= 8, became
+    is_told = any(line.startswith("error: ") for line in lines) or '{"event": "failed", ' in became["out"]
+    assert (is_told or not status) and len(lines) <= 8, became
 
 
 @pytest.mark.parametrize("program", list(STATUSES))

@@ -55,16 +55,15 @@ def test_older_python_is_named_in_one_line_before_anything_is_loaded(program: st
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "[]\n", 1)
 
 
-def test_real_older_pythons_say_so_too() -> None:
-    pythons = list(old_pythons())
-    if not pythons:
+def test_real_older_python_says_so_too() -> None:
+    python = next(old_pythons(), None)
+    if python is None:
         pytest.skip("this machine has no Python that is too old")
-    for python in {pythons[0], pythons[-1]}:
-        for program in STARTED:
-            command = [python, "-B", *(["-m", "tools.worked_example"] if "worked" in program else [program])]
-            done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=LIMIT)
-            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), (python, done)
-            assert done.stderr.startswith("error: Python 3.11 or later is needed")
+    for program in STARTED:
+        command = [python, "-B", *(["-m", "tools.worked_example"] if "worked" in program else [program])]
+        done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=LIMIT)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), (python, done)
+        assert done.stderr.startswith("error: Python 3.11 or later is needed")
 
 
 def without_tqdm(place: Path) -> dict[str, str]:
