@@ -580,6 +580,17 @@ def test_file_withdrawn_by_the_server_is_a_failure() -> None:
     assert [(name, type(problem)) for name, problem in noted.problems] == [("a", SourceError)]
 
 
+def test_what_a_server_withdraws_is_not_gathered_without_end() -> None:
+    noted = Noted()
+    plan = Fetching(noted, "fail", False, ["a"], "out/")
+    for number in range(3000):
+        plan.withdrawn(put("a", f"{number}"))
+        assert number - len(noted.problems) < 1000
+    plan.place(put("a"))
+    plan.check_answered()
+    assert len(noted.problems) == 3000
+
+
 def test_item_is_itself_and_equal_to_no_other() -> None:
     """They are keys: two sources with the same words are two."""
     one, two = (Item("a", ("a",), "fail", None) for _ in range(2))

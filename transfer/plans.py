@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody 
 PIPE = "-"
 TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
 
+_MOST_WITHDRAWN = 1000  # files that may still come again; a hostile server withdraws any number
+
 Parts = tuple[str, ...]
 
 
@@ -396,6 +398,12 @@ class Fetching:
                 f"what was written to standard output is not whole ({cause})", "Throw it away, try again"
             )
         self._withdrawn[put.path] = told
+        self._tell_withdrawn(_MOST_WITHDRAWN)
+
+    def _tell_withdrawn(self, left: int) -> None:
+        while len(self._withdrawn) > left:
+            path = next(iter(self._withdrawn))
+            self._reporter.failed(show_path(path), self._withdrawn.pop(path))
 
     def cut_off(self, put: "Put", size: int, kept: bool) -> None:
         pass
@@ -417,9 +425,7 @@ class Fetching:
 
         Raises ProtocolViolation when the server has ended without a word about something that was asked for.
         """
-        while self._withdrawn:
-            path, problem = self._withdrawn.popitem()
-            self._reporter.failed(show_path(path), problem)
+        self._tell_withdrawn(0)
         if any(wanted[-1:] not in self._answered for wanted in self.wanted):
             raise ProtocolViolation("no answer to a GET")
 
