@@ -475,7 +475,7 @@ def test_username_that_is_not_utf8_is_refused(client: Client, folder: Path) -> N
 def test_refused_connection_is_exit_4(client: Client, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    result = client.at(port)(make(folder / "a"), "x")
+    result = client.at(port)(ONCE, make(folder / "a"), "x")
     assert result.status == 4 and f"connection to 127.0.0.1:{port} refused. Is server.py running there" in one_line(
         result
     )

@@ -105,7 +105,7 @@ def test_killed_server_leaves_no_file_and_its_successor_keeps_what_can_be_resume
     orphan = server.kept("b").with_name("0" * 64)
     orphan.write_bytes(b"bytes of a small file, which nobody can resume")
     server.start()
-    wait_until(lambda: "removed 1 partial files" in server.told())
+    wait_until(lambda: "removed 1 partial file of" in server.told())
     assert server.kept("b").exists() and not orphan.exists()
     result = client.at(server.port)(source, "b")
     assert result.status == 0 and f"resumed: {source} from " in result.out

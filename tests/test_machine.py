@@ -175,15 +175,15 @@ def check_fault(
     assert machine.hits(call) >= 1 and "delivered:" not in result.out
     lines = result.err.splitlines()
     if error == BROKEN:  # worth another try, as the server's own trouble
-        assert result.status == 4 and lines[:-1] == [f"not delivered: {source}" for source in sources], lines
-        assert SAID[error] in lines[-1]
+        assert result.status == 4 and lines[1:] == [f"not delivered: {source}" for source in sources], lines
+        assert SAID[error] in lines[0]
     else:
         assert result.status == 1
         assert len(lines) == len(sources) and all(SAID[error] in line for line in lines), lines
     assert all(str(source) in result.err for source in sources)
     assert os.strerror(error) in server.told()
     check_whole_or_not_there(server, box, sources, result)
-    assert server.partials() == []
+    assert error == BROKEN or server.partials() == []  # what is worth another try is kept for it
     machine.heal()
     check_mended(server, client, box, sources, *flags)
 
