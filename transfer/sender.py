@@ -376,6 +376,7 @@ class Sender:
     def _last_word(self, outgoing: _Outgoing, size: int, sha256: bytes) -> bytes:
         """END for what was read to its end."""
         outgoing.sha256 = outgoing.item.sha256 = sha256
+        outgoing.size = size  # now that of a pipe is known, too
         proof = self._mac.finish(outgoing.proof, *file_mac_rest(size, sha256))
         return encode_message(Kind.END, write_end(outgoing.id, size, sha256, proof).encode())
 
@@ -495,6 +496,6 @@ class Sender:
             whole = outgoing.digest.digest() if outgoing.checked and outgoing.checked == outgoing.size else None
             known = [digest for digest in (outgoing.sha256, item.sha256, whole) if digest is not None]
             fair = fair and receipt.sha256 in known
-            fair = fair and (outgoing.size is None or receipt.size == outgoing.size)
+            fair = fair and receipt.size == outgoing.size
         if not fair:
             raise IntegrityError(f"the receipt for {item.name} does not match what was sent")

@@ -1,0 +1,192 @@
+"""Ceilings and promises of one line each, which nothing else would miss."""
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from peers import C2S, MEMORY, S2C, Raw, close_all, data, end, no_hang, tcp_pair
+from processes import wait_until
+from test_transfer import Lied, Receiving, put, written
+
+from crypto_utils import digest
+from disk.sources import PipeSource
+from disk.storage import Rules, Storage
+from errors import Code, IntegrityError, ProtocolViolation, Refused
+from tools import worked_example
+from transfer.items import Item
+from wire.channel import Channel
+from wire.engine import Engine
+from wire.handshake import ClientHandshake
+from wire.messages import (
+    BYE_MESSAGE,
+    PING_MESSAGE,
+    Accept,
+    Bye,
+    Cancel,
+    Check,
+    End,
+    Put,
+    Receipt,
+    Refuse,
+)
+from wire.protocol import DATA_SIZE, frame, unframe
+
+CONTENT = bytes(range(256)) * 8192  # 2 MiB
+
+
+@pytest.fixture(autouse=True)
+def watched() -> Iterator[None]:
+    with no_hang(60):
+        yield
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine(MEMORY)
+    yield made
+    made.close()
+
+
+def test_no_more_than_64_records_are_read_ahead(engine: Engine) -> None:
+    near, far = tcp_pair()
+    channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
+    for _ in range(200):
+        raw.say(PING_MESSAGE)
+    wait_until(lambda: channel._to_read._waiters or len(channel._arrived) > 64)  # type: ignore[attr-defined]
+    assert len(channel._arrived) == 64
+    raw.close()
+    close_all(channel)
+
+
+@pytest.mark.parametrize("change", [lambda reply: reply + b"\0", lambda reply: reply[:-1], lambda reply: reply[:65]])
+def test_frame_4_of_another_size_is_no_proof_and_breaks_the_protocol(change: Callable[[bytes], bytes]) -> None:
+    scalars = (int.from_bytes(digest(b"w0"), "big"), int.from_bytes(digest(b"w1"), "big"))
+    login = worked_example.log_in(*scalars)
+    client = ClientHandshake(worked_example.USERNAME, lambda salt, profile: scalars, worked_example.client_draws())
+    client.hello()
+    client.share(login.frames[1])
+    with pytest.raises(ProtocolViolation):
+        client.confirm(frame(change(unframe(login.frames[3]))))
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("server", "account", "most"), [(2, 4, 2), (4, 2, 2), (2, None, 2)])
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_the_smaller_limit_of_server_and_account_holds(
+    tmp_path: Path, engine: Engine, server: int, account: int | None, most: int, kind: str
+) -> None:
+    """In MiB; for a pipe it is found out on its way."""
+    storage = Storage(tmp_path / "limited", Rules(max_file_size=server * DATA_SIZE))
+    folder = storage.user("alice", largest=None if account is None else account * DATA_SIZE)
+    receiving = Receiving(storage, engine, around=lambda _: folder)
+    raw = Raw(receiving.near, C2S, S2C)
+    if kind == "file":
+        raw.say(put(1, "a", size=most * DATA_SIZE + 1).encode())
+        assert raw.hear() == Refuse(1, Code.TOO_LARGE)
+        raw.say(put(2, "b", size=most * DATA_SIZE).encode())
+        assert raw.hear() == Accept(2, 0)
+        raw.say(Cancel(1).encode(), Cancel(2).encode())
+    else:
+        raw.say(put(1, "a", size=None).encode())
+        assert raw.hear() == Accept(1, 0)
+        for at in range(most):
+            raw.say(data(1, at * DATA_SIZE, bytes(DATA_SIZE)))
+        raw.say(data(1, most * DATA_SIZE, b"x"))
+        assert raw.hear() == Refuse(1, Code.TOO_LARGE)
+        raw.say(Cancel(1).encode())
+    raw.say(BYE_MESSAGE)
+    assert raw.hear() == Bye()
+    raw.close()
+    assert receiving.finish() is None
+    assert list((tmp_path / "limited/alice").iterdir()) == []
+    folder.close()
+    storage.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 6])
+def test_receipt_of_another_size_is_none_for_a_pipe_too(engine: Engine, size: int) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"piped")
+    os.close(writing)
+    lied = Lied(engine, [Item("pipe", ("a",), "fail", lambda: PipeSource(reading))])
+    lied.hear(Put)
+    lied.raw.say(Accept(1, 0).encode())
+    lied.hear(End)
+    lied.raw.say(Receipt(1, ("a",), size, digest(b"piped"), 0, "stored").encode(), BYE_MESSAGE)
+    assert isinstance(lied.finish(), IntegrityError)
+    assert lied.told.receipts == {}
+    os.close(reading)
+
+
+# --- already ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [5, len(CONTENT)])
+def test_a_file_that_is_there_already_is_flushed_with_its_folders(
+    storage: Storage, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Somebody may have put it there a moment ago; the receipt says that it is on the disk."""
+    content = CONTENT[:size]
+    there = written(tmp_path / "received/alice/folder/deeper/a", content)
+    flushed: set[int] = set()
+    flush = os.fsync
+
+    def remember(descriptor: int) -> None:
+        flushed.add(os.fstat(descriptor).st_ino)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    announced = put(1, "folder", "deeper", "a", size=size)
+    raw.say(announced.encode())
+    if size > 65536:
+        assert raw.hear() == Check(1, size, None)
+        raw.say(Check(1, size, digest(content)).encode())
+    else:
+        raw.say(data(1, 0, content), end(announced, content).encode())
+    answer = raw.hear()
+    assert isinstance(answer, Receipt)
+    assert answer.outcome == "already"
+    assert {path.stat().st_ino for path in (there, *list(there.parents)[:4])} <= flushed
+    if size > 65536:
+        raw.say(Cancel(1).encode())
+    raw.say(BYE_MESSAGE)
+    assert raw.hear() == Bye()
+    raw.close()
+    assert receiving.finish() is None
+
+
+# --- what is settled --------------------------------------------------------------------------------------------------
+
+
+def announcements() -> int:
+    """How many PUTs this process still holds."""
+    gc.collect()
+    return sum(isinstance(each, Put) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("answer", ["refused", "skipped"])
+def test_of_a_file_that_is_settled_and_not_closed_no_announcement_is_kept(
+    storage: Storage, engine: Engine, tmp_path: Path, answer: str
+) -> None:
+    def admit(_: str) -> None:
+        if answer == "refused":
+            raise Refused(Code.DENIED)
+
+    written(tmp_path / "received/alice/a", b"there")
+    before = announcements()
+    receiving = Receiving(storage, engine, admit)
+    raw = Raw(receiving.near, C2S, S2C)
+    for id in range(1, 101):
+        raw.say(put(id, "a", size=DATA_SIZE, policy="skip").encode())
+        assert isinstance(raw.hear(), Refuse if answer == "refused" else Receipt)
+    assert announcements() - before <= 2, "the last ones"
+    raw.say(*(Cancel(id).encode() for id in range(1, 101)), BYE_MESSAGE)
+    assert raw.hear() == Bye()
+    raw.close()
+    assert receiving.finish() is None
