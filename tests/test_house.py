@@ -73,6 +73,8 @@ LEVELS = {
     "accounts.passwords": 2,
     "wire.channel": 4,
     "accounts.commands": 6,
+    "transfer.arriving": 4,
+    "transfer.outgoing": 4,
     "transfer.sender": 5,
     "transfer.receiver": 5,
     "transfer.requests": 6,

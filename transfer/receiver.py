@@ -16,11 +16,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from crypto_utils import Mac, equal, new_digest
+from crypto_utils import Mac, equal
 from disk.commit import Commit, Outcome
 from disk.folders import Twin, few_left_from
 from disk.partials import Incoming, Partial, PathParts, Published
 from errors import Code, ProtocolViolation, Refused
+from transfer.arriving import Arriving, Deaf
 from wire.channel import Channel
 from wire.messages import (
     BYE_MESSAGE,
@@ -40,7 +41,7 @@ from wire.messages import (
     file_mac_rest,
 )
 from wire.pace import Pace, paced
-from wire.protocol import CHECK_LIMIT, DATA_LEAST, OPEN_LIMIT, UNASKED_LIMIT, WINDOW
+from wire.protocol import CHECK_LIMIT, DATA_LEAST, OPEN_LIMIT, WINDOW
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 _GROUP_FILES = 512
 _GROUP_BYTES = 8 << 20
 _GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near their limits
-_COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
 
 Arrived = tuple[Message, memoryview] | None
 
@@ -80,68 +80,7 @@ class Events(Protocol):
     def pause(self) -> None: ...  # nothing more becomes of anything for now
 
 
-class _Arriving:
-    """One announced file on its way in. `partial` is None once nothing of it is wanted: what still comes is dropped."""
-
-    __slots__ = (
-        *("_put", "asked", "checks", "digest", "incoming", "kept", "last_seen", "memory", "partial", "proof"),
-        *("resumable", "size", "told", "twin", "unasked"),
-    )
-
-    def __init__(self, put: Put, body: bytes, proof: "_Hash") -> None:
-        """`proof`: the HMAC of END, begun with `body`."""
-        self._put: Put | None = put
-        self.proof: _Hash | None = proof
-        self.memory = len(body) + _COMPONENT_MEMORY * len(put.path)
-        self.incoming: Incoming | None = None
-        self.partial: Partial | None = None
-        self.twin: Future[bytes] | None = None
-        self.kept: Future[_Hash] | None = None
-        self.asked = 0  # the size of the CHECK that is not answered yet
-        self.checks = 0  # how many were asked
-        self.digest: _Hash = new_digest()
-        self.size = 0
-        self.last_seen = False
-        self.told = False  # a receipt or a refusal was sent
-        self.resumable = put.size is not None and put.size > UNASKED_LIMIT
-        self.unasked = put.size is not None and put.size <= UNASKED_LIMIT
-
-    @property
-    def put(self) -> Put:
-        """What was announced; nobody asks for it once that is forgotten."""
-        if self._put is None:
-            raise RuntimeError("a file that was settled is asked for its name")
-        return self._put
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether a receipt or a refusal was sent: nothing of it is wanted any more."""
-        return self._put is None
-
-    def forget(self) -> None:
-        """It is settled: give back what it holds, and read nothing for it any more.
-
-        Its id stays open until its END or CANCEL, and a peer may let thousands wait for that.
-        """
-        self._put = self.proof = self.incoming = None
-        for job in (self.twin, self.kept):
-            if job is not None:
-                job.cancel()  # what has begun stops when it asks
-
-
-class _Deaf(_Arriving):
-    """A file that was refused for its name."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.asked = self.size = 0
-        self.partial = self.twin = self.kept = None
-        self.last_seen, self.told = False, True
-        self.forget()
-
-
-_Group = list[tuple[_Arriving, Partial]]
+_Group = list[tuple[Arriving, Partial]]
 
 
 class Receiver:
@@ -161,7 +100,7 @@ class Receiver:
         self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
         self._messages = paced(channel, messages, pace)
         self._place, self._events = place, events
-        self._open: dict[int, _Arriving] = {}
+        self._open: dict[int, Arriving] = {}
         self._group: _Group = []
         self._group_bytes = self._group_memory = 0
         self._flushing: deque[tuple[_Group, Commit]] = deque()  # groups whose bytes are on their way to the disk
@@ -204,7 +143,7 @@ class Receiver:
                 if partial is not None:
                     ends.callback(self._keep, arriving, partial)
 
-    def _keep(self, arriving: _Arriving, partial: Partial) -> None:
+    def _keep(self, arriving: Arriving, partial: Partial) -> None:
         self._events.cut_off(arriving.put, arriving.size, partial.keep())
 
     def _take(self, message: Message, body: memoryview) -> None:
@@ -225,7 +164,7 @@ class Receiver:
         else:
             raise ProtocolViolation("a message that no sender sends")
 
-    def _opened(self, id: int) -> _Arriving:
+    def _opened(self, id: int) -> Arriving:
         arriving = self._open.get(id)
         if arriving is None:
             raise ProtocolViolation("a message about a file that was not announced")
@@ -247,7 +186,7 @@ class Receiver:
         """Refuse a path that is not allowed; no more than its id is kept."""
         self._announced(put.id)
         if put.is_open:
-            self._open[put.id] = _Deaf()
+            self._open[put.id] = Deaf()
         try:
             self._place(put)
         except Refused as problem:
@@ -258,7 +197,7 @@ class Receiver:
 
     def _put(self, put: Put, body: bytes) -> None:
         self._announced(put.id)
-        arriving = _Arriving(put, body, self._mac.begin(*file_mac_begin(body)))
+        arriving = Arriving(put, body, self._mac.begin(*file_mac_begin(body)))
         if put.kind != FOLDER:
             self._open[put.id] = arriving
         try:
@@ -272,7 +211,7 @@ class Receiver:
         except Refused as problem:
             self._refuse(arriving, problem)
 
-    def _begun(self, arriving: _Arriving, begun: Partial | Published | Twin) -> None:
+    def _begun(self, arriving: Arriving, begun: Partial | Published | Twin) -> None:
         """Go on with what the folder has said."""
         if isinstance(begun, Published):
             self._receipt(arriving, begun, "skipped" if begun.skipped else "already")
@@ -291,7 +230,7 @@ class Receiver:
                 self._flush_group()  # what is whole gives its descriptors back
             self._offer(arriving, begun)
 
-    def _offer(self, arriving: _Arriving, partial: Partial) -> None:
+    def _offer(self, arriving: Arriving, partial: Partial) -> None:
         """Ask for the digest of what was kept; without anything kept, ask for the content."""
         if partial.kept and arriving.checks < CHECK_LIMIT:
             size = partial.kept[0]
@@ -306,16 +245,16 @@ class Receiver:
             self._hashing = ThreadPoolExecutor(1, thread_name_prefix="checking")
         return self._hashing.submit(work)
 
-    def _goes_on(self, arriving: _Arriving) -> bool:
+    def _goes_on(self, arriving: Arriving) -> bool:
         """Asked while a file is read for CHECK: whether that is still wanted, or it was settled or has ended."""
         return not (arriving.is_settled or self._over or self._channel.ended)
 
-    def _ask(self, arriving: _Arriving, size: int) -> None:
+    def _ask(self, arriving: Arriving, size: int) -> None:
         arriving.asked = size
         arriving.checks += 1
         self._channel.post(Check(arriving.put.id, size, None).encode())
 
-    def _accept(self, arriving: _Arriving, partial: Partial, offset: int) -> None:
+    def _accept(self, arriving: Arriving, partial: Partial, offset: int) -> None:
         if arriving.resumable:
             partial.resume_from(offset)
         arriving.size = offset
@@ -345,7 +284,7 @@ class Receiver:
         except Refused as problem:
             self._refuse(arriving, problem)
 
-    def _compare_twin(self, arriving: _Arriving, theirs: bytes, ours: bytes) -> None:
+    def _compare_twin(self, arriving: Arriving, theirs: bytes, ours: bytes) -> None:
         arriving.twin = None
         incoming = arriving.incoming
         if incoming is None:
@@ -355,7 +294,7 @@ class Receiver:
         else:
             self._begun(arriving, self._folder.begin_anyway(incoming, arriving.resumable))
 
-    def _compare_kept(self, arriving: _Arriving, partial: Partial, check: Check, ours: "_Hash") -> None:
+    def _compare_kept(self, arriving: Arriving, partial: Partial, check: Check, ours: "_Hash") -> None:
         arriving.kept = None
         if check.sha256 is not None and equal(check.sha256, ours.digest()):
             arriving.digest = ours
@@ -471,11 +410,11 @@ class Receiver:
         self._events.pause()
         self._channel.hurry()
 
-    def _receipt(self, arriving: _Arriving, published: Published, outcome: str) -> None:
+    def _receipt(self, arriving: Arriving, published: Published, outcome: str) -> None:
         self._channel.post(self._receipt_for(arriving, published, outcome))
         arriving.forget()
 
-    def _receipt_for(self, arriving: _Arriving, published: Published, outcome: str) -> bytes:
+    def _receipt_for(self, arriving: Arriving, published: Published, outcome: str) -> bytes:
         """The message; the file is told of as stored."""
         put, incoming, arriving.told = arriving.put, arriving.incoming, True
         receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)
@@ -484,7 +423,7 @@ class Receiver:
             receipt = replace(receipt, path=put.path)  # what it is called at this end is nobody else's business
         return receipt.encode()
 
-    def _refuse(self, arriving: _Arriving, problem: Refused) -> None:
+    def _refuse(self, arriving: Arriving, problem: Refused) -> None:
         """Say no to this one, now or in the middle of it, and keep nothing of it, unless it is to be sent again."""
         if arriving.partial is not None:
             arriving.partial.keep() if problem.code is Code.UNAVAILABLE else arriving.partial.discard()

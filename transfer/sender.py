@@ -25,6 +25,7 @@ from crypto_utils import Mac, digest, new_digest
 from disk.sources import Source
 from errors import IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
 from transfer.items import Item
+from transfer.outgoing import Outgoing
 from wire.canonical import write_end, write_put
 from wire.channel import Channel
 from wire.messages import (
@@ -45,15 +46,14 @@ from wire.messages import (
     write_data_header,
 )
 from wire.pace import Pace
-from wire.protocol import CHECK_LIMIT, DATA_LEAST, DATA_SIZE, MAX_INTEGER, UNASKED_LIMIT, WINDOW, nearest_time
+from wire.protocol import CHECK_LIMIT, DATA_LEAST, DATA_SIZE, MAX_INTEGER, WINDOW, nearest_time
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
+    pass
 
 _WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by paths near their limits
-_COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
 _PIECE_SECONDS = 1 / 8  # of a limit's bytes leave in one record, so that they leave evenly
 _ANSWERS = (Receipt, Accept, Refuse, Check)
 
@@ -79,33 +79,6 @@ class Events(Protocol):
     def pause(self) -> None: ...  # nothing more has arrived for now
 
 
-class _Outgoing:
-    """One announced item, until it is settled (RECEIPT, REFUSE or withdrawn) and closed (END or CANCEL sent)."""
-
-    __slots__ = (
-        *("accepted", "asked", "begun", "checked", "checks", "closed", "digest", "id", "item", "memory", "proof"),
-        *("settled", "sha256", "size", "source", "unasked"),
-    )
-
-    digest: "_Hash"  # of what is asked for first, from its first byte on
-
-    def __init__(
-        self, item: Item, source: Source | None, id: int, size: int | None, body: bytes, proof: "_Hash"
-    ) -> None:
-        """`body`: that of the PUT, whose `id` and `size` they are; `proof`: the HMAC of END, begun with it."""
-        self.item, self.source, self.id, self.size, self.proof = item, source, id, size, proof
-        self.memory = len(body) + _COMPONENT_MEMORY * len(item.target)
-        self.settled = False
-        self.closed = source is None  # a folder is all said with its PUT
-        self.begun = False
-        self.asked = False  # a CHECK is here and not answered yet
-        self.accepted = False  # an ACCEPT is here that was waited for
-        self.checks = 0  # how many have come
-        self.checked = 0  # the size of the last CHECK that was answered; `digest` has so many bytes of the source
-        self.sha256: bytes | None = None
-        self.unasked = source is None or (size is not None and size <= UNASKED_LIMIT)
-
-
 class Sender:
     """Sends items over one channel: the calling thread reads and packs, another takes the answers."""
 
@@ -129,9 +102,9 @@ class Sender:
         self._lock = threading.Lock()
         self._state = threading.Condition(self._lock)
         self._is_awaited = False  # by the thread that packs: what it needs may be here now
-        self._open: dict[int, _Outgoing] = {}
+        self._open: dict[int, Outgoing] = {}
         self._memory = 0  # of all that is open
-        self._todo: deque[tuple[_Outgoing, Message | None]] = deque()
+        self._todo: deque[tuple[Outgoing, Message | None]] = deque()
         self._again: deque[Item] = deque()  # streams, as their content has shown
         self._beyond = memoryview(bytearray(1))
         self._waiting = 0
@@ -208,7 +181,7 @@ class Sender:
         id = self._last_id
         body = write_put(id, item.transfer, item.target, kind, size, mtime, mode, item.policy).encode()
         message = encode_message(Kind.PUT, body)
-        outgoing = _Outgoing(item, source, id, size, body, self._mac.begin(*file_mac_begin(body)))
+        outgoing = Outgoing(item, source, id, size, body, self._mac.begin(*file_mac_begin(body)))
         with self._lock:
             self._open[id] = outgoing
             self._memory += outgoing.memory
@@ -232,7 +205,7 @@ class Sender:
     def _is_full(self) -> bool:
         return len(self._open) >= WINDOW or self._memory >= _OPEN_MEMORY
 
-    def _send_unasked(self, outgoing: _Outgoing, source: Source, message: bytes, size: int) -> None:
+    def _send_unasked(self, outgoing: Outgoing, source: Source, message: bytes, size: int) -> None:
         """A small file, in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was.
 
         Nothing, when its content has another size: then it is announced again, as a stream.
@@ -297,7 +270,7 @@ class Sender:
             self._send_content(outgoing, source, message.offset if isinstance(message, Accept) else 0)
         return True
 
-    def _answer_check(self, outgoing: _Outgoing, source: Source, check: Check) -> None:
+    def _answer_check(self, outgoing: Outgoing, source: Source, check: Check) -> None:
         """Hash the first bytes of the source, as many as the receiver has, and say the digest."""
         room = memoryview(bytearray(DATA_SIZE))
         digest, done = new_digest(), 0
@@ -325,13 +298,13 @@ class Sender:
         self._channel.send(Check(outgoing.id, done, digest.digest()).encode())
         self._channel.flush()
 
-    def _send_as_stream(self, outgoing: _Outgoing) -> None:
+    def _send_as_stream(self, outgoing: Outgoing) -> None:
         """Announce it again, later, unless something has become of it already."""
         if self._settle(outgoing):
             outgoing.item.is_stream = True
             self._again.append(outgoing.item)
 
-    def _withdraw(self, outgoing: _Outgoing, source: Source, problem: SourceError | _OtherSize | None) -> None:
+    def _withdraw(self, outgoing: Outgoing, source: Source, problem: SourceError | _OtherSize | None) -> None:
         if isinstance(problem, _OtherSize):
             self._send_as_stream(outgoing)
         elif problem is not None and self._settle(outgoing):
@@ -340,7 +313,7 @@ class Sender:
         self._channel.send(Cancel(outgoing.id).encode())
         self._close(outgoing)
 
-    def _send_content(self, outgoing: _Outgoing, source: Source, offset: int) -> None:
+    def _send_content(self, outgoing: Outgoing, source: Source, offset: int) -> None:
         """DATA from `offset` and END; or CANCEL, when it was settled meanwhile or can't be read as it was."""
         if outgoing.settled:
             self._withdraw(outgoing, source, None)
@@ -364,7 +337,7 @@ class Sender:
             return
         self._end(outgoing, source, size)
 
-    def _end(self, outgoing: _Outgoing, source: Source, size: int) -> None:
+    def _end(self, outgoing: Outgoing, source: Source, size: int) -> None:
         source.close()
         sha256 = outgoing.digest.digest()
         last = self._last_word(outgoing, size, sha256)
@@ -373,14 +346,14 @@ class Sender:
         self._close(outgoing)
         self._spend(len(last))
 
-    def _last_word(self, outgoing: _Outgoing, size: int, sha256: bytes) -> bytes:
+    def _last_word(self, outgoing: Outgoing, size: int, sha256: bytes) -> bytes:
         """END for what was read to its end."""
         outgoing.sha256 = outgoing.item.sha256 = sha256
         outgoing.size = size  # now that of a pipe is known, too
         proof = self._mac.finish(outgoing.proof, *file_mac_rest(size, sha256))
         return encode_message(Kind.END, write_end(outgoing.id, size, sha256, proof).encode())
 
-    def _send_data(self, outgoing: _Outgoing, source: Source, offset: int) -> int | None:
+    def _send_data(self, outgoing: Outgoing, source: Source, offset: int) -> int | None:
         """The final size once the whole content is sent; None when the receiver has settled it meanwhile."""
         announced = outgoing.size
         while announced is None or offset < announced:
@@ -404,19 +377,19 @@ class Sender:
             raise _OtherSize
         return offset
 
-    def _settle(self, outgoing: _Outgoing) -> bool:
+    def _settle(self, outgoing: Outgoing) -> bool:
         """Nothing more is expected from the receiver about this item; True the first time, to tell about it once."""
         with self._lock:
             first, outgoing.settled = not outgoing.settled, True
             self._forget(outgoing)
             return first
 
-    def _close(self, outgoing: _Outgoing) -> None:
+    def _close(self, outgoing: Outgoing) -> None:
         with self._lock:
             outgoing.closed = True
             self._forget(outgoing)
 
-    def _forget(self, outgoing: _Outgoing) -> None:
+    def _forget(self, outgoing: Outgoing) -> None:
         if outgoing.settled and outgoing.closed:
             if self._open.pop(outgoing.id, None) is not None:
                 self._memory -= outgoing.memory
@@ -464,7 +437,7 @@ class Sender:
                 self._state.notify_all()
 
     @staticmethod
-    def _check_offset(outgoing: _Outgoing, message: Accept | Check) -> None:
+    def _check_offset(outgoing: Outgoing, message: Accept | Check) -> None:
         """Raises ProtocolViolation for an offset that the receiver can't mean, or may not name any more."""
         if isinstance(message, Accept):
             fair = message.offset in (0, outgoing.checked)
@@ -479,7 +452,7 @@ class Sender:
         outgoing.accepted = not outgoing.asked and not outgoing.unasked
 
     @staticmethod
-    def _check_receipt(outgoing: _Outgoing, receipt: Receipt) -> None:
+    def _check_receipt(outgoing: Outgoing, receipt: Receipt) -> None:
         """Raises IntegrityError when the receipt is not for what was sent, where it was to go.
 
         The receiver may choose another last name (`rename`, and always for accounts that may not look).
