@@ -54,6 +54,7 @@ from log_limits import LineLimits, Sparing
 from logs import open_log
 from sizes import counted
 from transfer.connection import Connection
+from transfer.places import Places
 from utf8_names import take_names_as_utf8
 from wire.engine import Engine
 from wire.handshake import busy_frame
@@ -291,6 +292,7 @@ class _Server:
         self.engine = Engine(settings.memory)
         self.paces = Paces()
         self.line_limits = LineLimits()
+        self.places = Places()
         self.max_connections_per_user = settings.max_connections_per_user
         self.stopping = threading.Event()
         self._admission = Admission(settings.max_connections, settings.max_logins, settings.max_logins_per_source)

@@ -77,6 +77,7 @@ LEVELS = {
     "transfer.outgoing": 4,
     "transfer.sender": 5,
     "transfer.receiver": 5,
+    "transfer.places": 0,
     "transfer.requests": 6,
     "transfer.items": 3,
     "transfer.plans": 6,

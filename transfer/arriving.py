@@ -56,6 +56,11 @@ class Arriving:
         """Whether a receipt or a refusal was sent: nothing of it is wanted any more."""
         return self._put is None
 
+    @property
+    def needs_descriptors(self) -> bool:
+        """Whether files of it are open, or may be yet."""
+        return not self.is_settled and (self.partial is not None or self.twin is not None)
+
     def forget(self) -> None:
         """It is settled: give back what it holds, and read nothing for it any more.
 

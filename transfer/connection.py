@@ -31,6 +31,7 @@ from errors import (
 from log_limits import LineLimits, Sparing
 from report import show_briefly, show_path
 from sizes import counted
+from transfer.places import Places
 from transfer.requests import Requests
 from wire.channel import Channel
 from wire.engine import Engine
@@ -57,6 +58,7 @@ class Shared(Protocol):
     engine: Engine
     paces: Paces
     line_limits: LineLimits
+    places: Places
     max_connections_per_user: int
     stopping: threading.Event
 
@@ -202,7 +204,8 @@ class Connection:
             sparing = Sparing(self._log, self._server.line_limits.of(account.name))
             try:
                 pace = self._server.paces.of(account.name, account.rate).turn(lambda: channel.ended)
-                requests = Requests(channel, keys, folder, self._admit, self._log.info, pace, sparing.info)
+                share = self._server.places.of(account.name)
+                requests = Requests(channel, keys, folder, self._admit, self._log.info, pace, sparing.info, share)
                 requests.run(_Taking(self._log, sparing))
             finally:
                 folder.close()

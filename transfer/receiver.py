@@ -22,6 +22,7 @@ from disk.folders import Twin, few_left_from
 from disk.partials import Incoming, Partial, PathParts, Published
 from errors import Code, ProtocolViolation, Refused
 from transfer.arriving import Arriving, Deaf
+from transfer.places import Places, Share
 from wire.channel import Channel
 from wire.messages import (
     BYE_MESSAGE,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 _GROUP_FILES = 512
 _GROUP_BYTES = 8 << 20
 _GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near their limits
+
+_NO_ANSWER_YET = -1  # in the place of the size of a CHECK, which is never less than 1
 
 Arrived = tuple[Message, memoryview] | None
 
@@ -95,11 +98,15 @@ class Receiver:
         place: Callable[[Put | Misnamed], Incoming],
         events: Events,
         pace: Pace,
+        share: Share | None = None,
     ) -> None:
         """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all."""
         self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
         self._messages = paced(channel, messages, pace)
         self._place, self._events = place, events
+        self._share = share or Places().of("")
+        self._placed: list[Arriving] = []  # large files that have a place, or had one
+        self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
         self._open: dict[int, Arriving] = {}
         self._group: _Group = []
         self._group_bytes = self._group_memory = 0
@@ -119,6 +126,8 @@ class Receiver:
                     self._flush_group()
                 else:
                     self._take(*arrived)
+                if self._unplaced or arrived is None:
+                    self._begin_unplaced()
             if self._open:
                 raise ProtocolViolation("BYE before the end of a file")
             self._flush_group()
@@ -132,6 +141,7 @@ class Receiver:
 
     def _keep_what_can_be_resumed(self) -> None:
         self._over = True
+        self._share.keep(0)
         if self._hashing is not None:
             self._hashing.shutdown(wait=True, cancel_futures=True)  # before its descriptors are closed
         unfinished = [(arriving, arriving.partial) for arriving in self._open.values()] + self._group
@@ -207,9 +217,41 @@ class Receiver:
                 self._receipt(arriving, Published(incoming.path), "folder")
                 return
             self._events.taking(put, put.size)
+            if not arriving.unasked and (self._unplaced or not self._has_place(arriving)):
+                arriving.asked = _NO_ANSWER_YET
+                self._unplaced.append((put.id, arriving))
+                return
             self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
         except Refused as problem:
             self._refuse(arriving, problem)
+
+    def _has_place(self, arriving: Arriving) -> bool:
+        """Whether there are descriptors for one large file more."""
+        self._placed = [each for each in self._placed if each.needs_descriptors]
+        self._share.keep(len(self._placed))
+        if self._share.take():
+            self._placed.append(arriving)
+            return True
+        return False
+
+    def _begin_unplaced(self) -> None:
+        """Begin those that waited for a place, in their order, as long as there are places."""
+        self._placed = [each for each in self._placed if each.needs_descriptors]
+        self._share.keep(len(self._placed))
+        while self._unplaced:
+            id, arriving = self._unplaced[0]
+            incoming = arriving.incoming
+            if incoming is not None and self._open.get(id) is arriving:  # else it was cancelled
+                if not self._has_place(arriving):
+                    self._flush_group()  # what is whole gives its place back
+                    if not self._has_place(arriving):
+                        return
+                arriving.asked = 0
+                try:
+                    self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
+                except Refused as problem:
+                    self._refuse(arriving, problem)
+            self._unplaced.popleft()
 
     def _begun(self, arriving: Arriving, begun: Partial | Published | Twin) -> None:
         """Go on with what the folder has said."""

@@ -19,6 +19,7 @@ from report import show_briefly, show_path
 from sizes import counted
 from transfer import receiver
 from transfer.items import ALL_BITS, Item
+from transfer.places import Share
 from transfer.receiver import Arrived, Receiver
 from transfer.sender import Sender
 from wire.channel import Channel
@@ -60,13 +61,14 @@ class Requests:
         log: Callable[..., None],
         pace: Pace,
         log_sparingly: Callable[..., None] | None = None,
+        share: Share | None = None,
     ) -> None:
         """`admit(right)` raises Refused for one request, or Ended for the connection.
 
         `log_sparingly`: for what a client can cause at will; without it, `log`.
         """
         self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
-        self._pace, self._log_sparingly = pace, log_sparingly or log
+        self._pace, self._log_sparingly, self._share = pace, log_sparingly or log, share
         self._messages: Iterator[Arrived] = channel.messages()
         self._refused: set[int] = set()
 
@@ -94,7 +96,7 @@ class Requests:
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
 
         secret = self._keys.file_c2s
-        Receiver(self._channel, self._messages, secret, self._folder, place, events, self._pace).run(first)
+        Receiver(self._channel, self._messages, secret, self._folder, place, events, self._pace, self._share).run(first)
 
     # --- GET ---
 
