@@ -78,6 +78,15 @@ _ASKED: _Words = {
 }
 
 
+_OMITTED: _Words = {
+    Code.NAME: (
+        "{path} on the receiver has a name that can't be sent (not UTF-8, a control character, or a path too long)",
+        "Rename it there",
+    ),
+    Code.UNREADABLE: _ASKED[Code.UNREADABLE],
+}
+
+
 def refused_there(problem: Refused, path: str) -> Refused:
     """The receiver does not take what should become `path` there."""
     return _told(_SENT, problem, path)
@@ -91,6 +100,11 @@ def refused_here(problem: Refused, path: str) -> Refused:
 def not_given(problem: Refused, path: str) -> Refused:
     """The receiver does not give or list `path` there."""
     return _told(_ASKED, problem, path)
+
+
+def omitted(code: Code, path: str) -> Refused:
+    """The receiver has `path`, below what was asked for, and can't give it."""
+    return _told(_OMITTED, Refused(code), path)
 
 
 def _told(words: _Words, problem: Refused, path: str) -> Refused:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from errors import NoMemory, OutputError, Refused, SourceError, TransferError, UsageError
+from json_lines import as_json, utc
 from log_limits import LineLimit, Sparing
 from output import write_all
 from progress import Progress
@@ -253,8 +254,8 @@ class Reporter:
 
     def listed(self, name: str, kind: str, size: int, mtime_ns: int) -> None:
         """One name in a listing."""
-        if not self._event("entry", name=name, kind=kind, size=size, time=_utc(mtime_ns)):
-            say(f"{size:>15,}  {_utc(mtime_ns)[:19]}Z  {name}{'/' if kind == 'folder' else ''}")
+        if not self._event("entry", name=name, kind=kind, size=size, time=utc(mtime_ns)):
+            say(f"{size:>15,}  {utc(mtime_ns)[:19]}Z  {name}{'/' if kind == 'folder' else ''}")
 
     def planned(self, name: str, path: str, kind: str) -> None:
         """One thing that would be sent."""
@@ -299,7 +300,7 @@ class Reporter:
         """One JSON line; whether JSON is what is wanted."""
         if self._json:
             with self._lock:
-                self._result(_as_json({"event": event, **fields}))
+                self._result(as_json({"event": event, **fields}))
         return self._json
 
     def _say(self, *lines: str) -> None:
@@ -374,10 +375,10 @@ class Reporter:
             self.pause()
         if not self._at_once:
             return
-        receipt: dict[str, object] = {"name": name, "path": path, "size": size, "sha256": digest, "time": _utc(time_ns)}
+        receipt: dict[str, object] = {"name": name, "path": path, "size": size, "sha256": digest, "time": utc(time_ns)}
         if self._receipts is not None:
             try:
-                self._receipts.write(_as_json(receipt) + "\n")
+                self._receipts.write(as_json(receipt) + "\n")
                 self._receipts.flush()
             except OSError as problem:
                 self._lose_receipts(problem)
@@ -416,18 +417,3 @@ class Reporter:
         files = counted(self.delivered_count, "file")
         done = f"{amount(self.bytes_done)} in {seconds:.2f} s, {amount(rate)}/s"
         self._say(f"{files} {where}{others}: {done}")
-
-
-def _as_json(fields: dict[str, object]) -> str:
-    import json
-
-    return json.dumps(fields, ensure_ascii=True)
-
-
-def _utc(time_ns: int) -> str:
-    """`2026-01-31T12:00:00.123456Z`; a time that no calendar has stays a number."""
-    try:
-        seconds, rest = divmod(time_ns, 1_000_000_000)
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06d}Z"
-    except (OverflowError, ValueError, OSError):
-        return str(time_ns)

@@ -6,6 +6,7 @@ Names are taken as they are, never normalised or repaired.
 """
 
 import re
+from collections.abc import Iterable
 
 from errors import Code, Refused
 
@@ -45,6 +46,18 @@ def why_not_allowed(path: tuple[str, ...]) -> str:
     except Refused as problem:
         return problem.why
     return ""
+
+
+def split_names(path: tuple[str, ...], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Names in a folder of an allowed path: those with which its path stays allowed, and the others."""
+    room = MAX_PATH - (size_of(path) if path else 0) - 1
+    is_deep = len(path) >= MAX_DEPTH
+    fair: list[str] = []
+    others: list[str] = []
+    for name in names:
+        is_allowed = not is_deep and not why_not_allowed((name,)) and len(name.encode()) <= room
+        (fair if is_allowed else others).append(name)
+    return fair, others
 
 
 def size_of(path: tuple[str, ...]) -> int:

@@ -12,11 +12,15 @@ import stat
 from collections.abc import Callable, Iterator
 
 from disk.durable import disk_errors
-from disk.folders import PathParts, Seen, as_seen, is_utf8, open_folder, state_of
-from disk.names import judge_path
+from disk.folders import PathParts, Seen, as_seen, open_folder, state_of
+from disk.names import judge_path, split_names
 from errors import Code, Refused
 
 READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
+
+
+# Told of names in a folder that are there and can't be given, and why.
+Missed = Callable[[PathParts, list[str], Code], None]
 
 
 class Visible:
@@ -92,11 +96,11 @@ class Visible:
             except OSError as problem:
                 raise (Refused(Code.LINK) if problem.errno == errno.ELOOP else problem) from None
 
-    def walk(self, path: PathParts, missed: Callable[[PathParts], None] = lambda _: None) -> Iterator[Seen]:
+    def walk(self, path: PathParts, missed: Missed = lambda *_: None) -> Iterator[Seen]:
         """`path` itself, and what lies below it; folders before their content, links and special files left out.
 
-        Raises Refused when `path` is not there or may not be reached. What vanishes meanwhile is left out; folders
-        that can't be read, or hold names that can't be said on the wire, are told to `missed`.
+        Raises Refused when `path` is not there or may not be reached. What vanishes meanwhile is left out; what can't
+        be read, or has a name that can't be said on the wire, is told to `missed`.
         """
         if path:
             judge_path(path)
@@ -104,30 +108,47 @@ class Visible:
             if state is None or as_seen(path, state) is None:
                 is_link = state is not None and stat.S_ISLNK(state.st_mode)
                 raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
-        pending = [path] if path else [(name,) for name in reversed(self._names((), missed))]
+        pending = [path] if path else [(name,) for name in reversed(self._fair_names((), missed))]
         while pending:
-            seen = self._look(pending.pop())
-            if seen is not None:
+            above = pending.pop()
+            try:
+                seen = self.see(above)
+                if seen is None:
+                    continue
                 yield seen
                 if seen.is_folder:
-                    try:
-                        pending += [(*seen.path, name) for name in reversed(self._names(seen.path, missed))]
-                    except Refused:
-                        missed(seen.path)
+                    pending += [(*seen.path, name) for name in reversed(self._fair_names(seen.path, missed))]
+            except Refused as problem:
+                if problem.code is not Code.NOT_FOUND:
+                    missed(above[:-1], [above[-1]], Code.UNREADABLE)
 
-    def entries(self, path: PathParts) -> list[str]:
-        """The names in a folder that are UTF-8, in the order of their bytes. Raises Refused."""
+    def _fair_names(self, path: PathParts, missed: Missed) -> list[str]:
+        fair, others = self.names(path)
+        if others:
+            missed(path, others, Code.NAME)
+        return fair
+
+    def names(self, path: PathParts) -> tuple[list[str], list[str]]:
+        """The names in a folder, in the order of their bytes: those that can be said on the wire, and the others.
+
+        Raises Refused.
+        """
         if path:
             judge_path(path)
-        return self._names(path)
-
-    def _names(self, path: PathParts, missed: Callable[[PathParts], None] = lambda _: None) -> list[str]:
         with disk_errors(), self._folder(path) as folder:
             names = os.listdir(folder)
-        fair = sorted(filter(is_utf8, names), key=str.encode)
-        if len(fair) < len(names):
-            missed(path)
-        return fair
+        fair, others = split_names(path, names)
+        return sorted(fair, key=str.encode), sorted(others, key=os.fsencode)
+
+    def see(self, path: PathParts) -> Seen | None:
+        """The same as `look`; but what is there and can't be looked at is an error. Raises Refused."""
+        try:
+            state = self._state_of(path)
+        except Refused as problem:
+            if problem.code in (Code.LINK, Code.NOT_FOLDER):  # put there just now
+                return None
+            raise
+        return None if state is None else as_seen(path, state)
 
     def look(self, path: PathParts) -> Seen | None:
         """One file or folder; None when it is gone, a link, something else, or has a name that is not allowed."""
@@ -135,11 +156,7 @@ class Visible:
             judge_path(path)
         except Refused:
             return None
-        return self._look(path)
-
-    def _look(self, path: PathParts) -> Seen | None:
         try:
-            state = self._state_of(path)
+            return self.see(path)
         except Refused:
             return None
-        return None if state is None else as_seen(path, state)

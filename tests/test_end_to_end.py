@@ -398,7 +398,7 @@ def test_port_that_can_not_be_had_is_said_with_what_helps(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("server._listen_on", refuse)
-    settings = load(ServerSettings, {"listen": "127.0.0.1", "port": "80"}, {"SFT_CONFIG": os.devnull}, "").values
+    settings = load(ServerSettings, {"listen": "127.0.0.1", "port": "80"}, {"SFT_CONFIG": os.devnull}, None).values
     with pytest.raises(UsageError) as caught:
         _listen(settings)
     assert str(caught.value).startswith(f"can't listen on 127.0.0.1 port 80 ({os.strerror(number)}). {remedy}")

@@ -15,6 +15,7 @@ LEVELS = {
     "python_version": -1,
     "utf8_names": -1,
     "values": -1,
+    "json_lines": -1,
     "receipts_file": 0,
     "refusals": 0,
     "sizes": -1,

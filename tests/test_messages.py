@@ -34,6 +34,7 @@ from wire.messages import (
     ListFolder,
     Message,
     Misnamed,
+    Omitted,
     Ping,
     Put,
     Receipt,
@@ -112,6 +113,7 @@ TABLE: list[tuple[Control | Ping | Bye, int, bytes]] = [
         b'{"name":"\\"","kind":"folder","size":0,"mtime":-5}],"more":true}',
     ),
     (Entries(1, (), False), 11, b'{"id":1,"entries":[],"more":false}'),
+    (Omitted(6, "a/\\xff", Code.NAME, 3), 15, b'{"id":6,"name":"a/\\\\xff","code":"name","more":3}'),
     (Ping(), 12, b""),
     (Error(Code.STOPPING), 13, b'{"code":"stopping"}'),
     (Bye(), 14, b""),
@@ -148,7 +150,7 @@ def refused(kind: int, body: bytes) -> None:
 
 def test_headers_and_types_are_the_specifications() -> None:
     assert (MESSAGE_HEADER_SIZE, DATA_HEADER_SIZE) == (5, 17)
-    assert [kind.value for kind in Kind] == list(range(1, 15))
+    assert [kind.value for kind in Kind] == list(range(1, 16))
 
 
 def test_table_has_every_type() -> None:
@@ -232,7 +234,7 @@ def test_reject_body_where_none_belongs(kind: Kind, body: bytes) -> None:
     refused(kind, body)
 
 
-@pytest.mark.parametrize("kind", [0, *range(15, 256)])
+@pytest.mark.parametrize("kind", [0, *range(16, 256)])
 def test_reject_unknown_type(kind: int) -> None:
     for body in (b"", b"{}", b'{"id":1}'):
         refused(kind, body)
@@ -263,7 +265,7 @@ def test_reject_message_longer_than_its_record(kind: int, announced: int) -> Non
         decode(struct.pack(">BI", kind, announced))
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind in range(1, 15) if kind != Kind.DATA), 0, 255])
+@pytest.mark.parametrize("kind", [*(kind for kind in range(1, 16) if kind != Kind.DATA), 0, 255])
 def test_reject_control_over_its_ceiling(kind: int) -> None:
     with pytest.raises(ProtocolViolation):
         list(split_record(memoryview(struct.pack(">BI", kind, CONTROL_LIMIT + 1) + bytes(CONTROL_LIMIT + 1))))

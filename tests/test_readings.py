@@ -20,7 +20,7 @@ from disk.readings import Readings
 from disk.storage import Rules, Storage, UserFolder
 from errors import ConnectionTrouble
 from transfer.requests import Requests
-from wire.messages import ListFolder
+from wire.messages import Entries, ListFolder
 
 
 class Clock:
@@ -128,10 +128,11 @@ def test_large_folder_is_read_once_for_all_its_pages(
         return listed(folder)
 
     monkeypatch.setattr(os, "listdir", listdir)
-    known: dict[tuple[str, ...], list[str]] = {}
+    known: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
     found: list[str] = []
     while len(found) < len(names):
-        page = requests._page(ListFolder(1, ("many",), found[-1] if found else None), known)
+        (page,) = requests._page(ListFolder(1, ("many",), found[-1] if found else None), known)
+        assert isinstance(page, Entries)
         found += [entry.name for entry in page.entries]
     assert found == names and not page.more and len(calls) == 1
 

@@ -68,6 +68,7 @@ from wire.messages import (
     ListFolder,
     Message,
     Misnamed,
+    Omitted,
     Put,
     Receipt,
     Refuse,
@@ -236,6 +237,9 @@ class Taken:
 
     def not_given(self, id: int, problem: Refused) -> None:
         raise ProtocolViolation("a REFUSE from a client")
+
+    def omitted(self, omitted: Omitted) -> None:
+        raise ProtocolViolation("an OMITTED from a client")
 
     def pause(self) -> None:
         pass
@@ -2378,7 +2382,7 @@ def test_refusal_of_a_get_has_its_id(storage: Storage, engine: Engine, there: Pa
     assert receiving.finish() is None
 
 
-def test_files_there_that_can_not_be_read_are_told_once_and_the_rest_comes(
+def test_files_there_that_can_not_be_read_are_each_named_and_the_rest_comes(
     storage: Storage, engine: Engine, there: Path, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = UserFolder.open_file
@@ -2390,19 +2394,20 @@ def test_files_there_that_can_not_be_read_are_told_once_and_the_rest_comes(
 
     monkeypatch.setattr(UserFolder, "open_file", open_some)
     noted = fetch(Receiving(storage, engine), ["d", "a"], f"{into}/")
-    assert noted.problems == [("d", Code.UNREADABLE)]
+    assert noted.problems == [("d/e/y", Code.UNREADABLE), ("d/x", Code.UNREADABLE)]
     assert files_in(into) == {name: TREE[name] for name in ("a", "d/e/large")}
 
 
 @pytest.mark.parametrize("name", ["evil\nname", "\x1b[2J"])
-def test_name_there_that_no_end_may_have_is_told_once_and_the_rest_comes(
+def test_names_there_that_no_end_may_have_are_each_told_and_the_rest_comes(
     storage: Storage, engine: Engine, there: Path, into: Path, name: str
 ) -> None:
     """Put there by other means: not silently left out, because then the client would believe that it has all."""
     written(there / "d" / name, b"evil")
     written(there / "d" / f"{name}2", b"evil")
     noted = fetch(Receiving(storage, engine), ["d", "a"], f"{into}/")
-    assert noted.problems == [("d", Code.UNREADABLE)]
+    shown = name.replace("\n", "\\x0a").replace("\x1b", "\\x1b")
+    assert noted.problems == [(f"d/{shown}", Code.NAME), (f"d/{shown}2", Code.NAME)]
     assert noted.status == 1
     assert files_in(into) == TREE
 
@@ -2429,7 +2434,8 @@ def test_path_there_that_is_too_long_is_told_and_the_rest_comes(
     noted = fetch(Receiving(storage, engine), ["d", "a"], f"{into}/")
     shutil.rmtree(there / "d" / name)
     shutil.rmtree(into / "d" / name)
-    assert noted.problems == [("d", Code.UNREADABLE)]
+    ((told, code),) = noted.problems
+    assert told.startswith(f"d/{name}/{name}") and code is Code.NAME
     assert files_in(into) == TREE
 
 
@@ -2877,9 +2883,7 @@ def test_list_of_a_file_is_that_file(storage: Storage, engine: Engine, there: Pa
     assert (entry.name, entry.kind, entry.size) == ("x", "file", 1)
 
 
-def test_list_leaves_out_what_is_no_utf8_and_no_file(storage: Storage, engine: Engine, there: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems refuse such a name
-        (there / os.fsdecode(b"caf\xe9")).write_bytes(b"")
+def test_list_leaves_out_what_is_no_file_and_no_folder(storage: Storage, engine: Engine, there: Path) -> None:
     os.mkfifo(there / "fifo")
     (there / "link").symlink_to("a")
     assert [entry.name for entry in listed(storage, engine, ())[0]] == ["a", "d"]

@@ -44,6 +44,7 @@ from wire.messages import (
     Kind,
     Message,
     Misnamed,
+    Omitted,
     Put,
     Receipt,
     decode_message,
@@ -344,6 +345,9 @@ class _Taking:
 
     def not_given(self, id: int, problem: Refused) -> None:
         raise AssertionError("a client's REFUSE") from problem
+
+    def omitted(self, omitted: Omitted) -> None:
+        raise AssertionError("a client's OMITTED")
 
     def pause(self) -> None:
         pass

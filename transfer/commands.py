@@ -289,9 +289,9 @@ class Run:
 
     def _list_on(self, name: str, channel: "Channel") -> None:
         """List what comes behind the last name that was listed, over an earlier connection perhaps."""
-        from transfer.plans import TIME_BEYOND, named
-        from wire.messages import Entries, ListFolder, Refuse
-        from wire.protocol import MAX_INTEGER
+        from transfer.plans import TIME_BEYOND, named, report_omitted
+        from wire.messages import Entries, ListFolder, Omitted, Refuse
+        from wire.protocol import MAX_INTEGER, OMITTED_LIMIT
 
         path = named(name)
         messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
@@ -300,6 +300,10 @@ class Run:
             asked += 1
             channel.post(ListFolder(asked, path, self._listed).encode())
             page = next(messages, None)
+            missed: list[Omitted] = []
+            while isinstance(page, Omitted) and page.id == asked and len(missed) < OMITTED_LIMIT:
+                missed.append(page)
+                page = next(messages, None)
             if isinstance(page, Refuse) and page.id == asked:
                 if page.code in PASSING:
                     raise PeerStopped(page.code)
@@ -308,6 +312,8 @@ class Run:
                 break
             if not isinstance(page, Entries) or page.id != asked or (page.more and not page.entries):
                 raise ProtocolViolation("no answer to LIST")
+            for each in missed:
+                report_omitted(self._reporter, each, "/".join((*path, each.name)))
             for entry in page.entries:
                 if self._listed is not None and entry.name.encode() <= self._listed.encode():
                     raise ProtocolViolation("a listing that is out of its order")

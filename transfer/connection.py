@@ -37,7 +37,7 @@ from wire.channel import Channel
 from wire.engine import Engine
 from wire.handshake import Known, ServerHandshake, SessionKeys, unavailable_frame
 from wire.link import Link, Socket, close_gently, cut
-from wire.messages import Misnamed, Put, Receipt
+from wire.messages import Misnamed, Omitted, Put, Receipt
 from wire.pace import Paces
 
 _STEP_SECONDS = 10  # for each frame of the client
@@ -320,6 +320,9 @@ class _Taking:
 
     def not_given(self, id: int, problem: Refused) -> None:
         raise ProtocolViolation("a REFUSE from a client")
+
+    def omitted(self, omitted: Omitted) -> None:
+        raise ProtocolViolation("an OMITTED from a client")
 
 
 class _Prefixed(_Log):

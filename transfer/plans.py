@@ -30,8 +30,9 @@ from errors import (
     TransferError,
     UsageError,
 )
-from refusals import not_given, refused_here, refused_there
+from refusals import not_given, omitted, refused_here, refused_there
 from report import Reporter, show_path
+from sizes import counted
 from transfer.items import ALL_BITS, FILE_BITS, Item
 from wire.protocol import ASKED_LIMIT, MAX_INTEGER, WINDOW
 
@@ -39,9 +40,10 @@ if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody 
     from disk.folders import Twin
     from disk.partials import Incoming, Partial, Published
     from transfer.receiver import Folder
-    from wire.messages import Misnamed, Put, Receipt
+    from wire.messages import Misnamed, Omitted, Put, Receipt
 
 PIPE = "-"
+_MOST_MISSED = 10_000  # names that the receiver can't give, remembered so that each is said once
 TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
 
 _MOST_WITHDRAWN = 1000  # files that may still come again; a hostile server withdraws any number
@@ -304,6 +306,7 @@ class Fetching:
             )
         self._last_names = {wanted[-1:] for wanted in self.wanted}
         self._withdrawn: dict[Parts, TransferError] = {}
+        self._missed: set[str] = set()
         self._answered: set[Parts] = {()}  # an empty folder is an answer of its own
         self._done: set[bytes] = set()
 
@@ -420,6 +423,17 @@ class Fetching:
         name = show_path(self.wanted[id - 1]) or "your folder"
         self._reporter.failed(name, not_given(problem, name))
 
+    def omitted(self, told: "Omitted") -> None:
+        if told.id > len(self.wanted):
+            raise ProtocolViolation("word of something that was not asked for")
+        wanted = self.wanted[told.id - 1]
+        self._answered.add(wanted[-1:])
+        name = "/".join((*wanted[:-1], told.name))
+        if name not in self._missed:  # by an earlier connection of this run
+            if len(self._missed) < _MOST_MISSED:
+                self._missed.add(name)
+            report_omitted(self._reporter, told, name)
+
     def check_answered(self) -> None:
         """After the server's BYE: what was withdrawn has failed, unless it came again, with an unknown size.
 
@@ -428,6 +442,16 @@ class Fetching:
         self._tell_withdrawn(0)
         if any(wanted[-1:] not in self._answered for wanted in self.wanted):
             raise ProtocolViolation("no answer to a GET")
+
+
+def report_omitted(reporter: Reporter, told: "Omitted", name: str) -> None:
+    """Something at the receiver, and perhaps more in its folder, can't be given or listed."""
+    reporter.failed(name, omitted(told.code, name))
+    if told.more:
+        what = counted(told.more, "more name")
+        problem = SourceError(f"{what} beside it on the receiver can't be given", "Their reasons are in its server.log")
+        reporter.failed(name, problem)
+        reporter.failed_count += told.more - 1  # each of them counts
 
 
 class _Remembering:

@@ -35,6 +35,7 @@ from wire.messages import (
     Kind,
     Message,
     Misnamed,
+    Omitted,
     Put,
     Receipt,
     Refuse,
@@ -80,6 +81,7 @@ class Events(Protocol):
     def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
     def time_lost(self, path: PathParts) -> None: ...  # the disk can't hold it
     def not_given(self, id: int, problem: Refused) -> None: ...
+    def omitted(self, omitted: Omitted) -> None: ...
     def pause(self) -> None: ...  # nothing more becomes of anything for now
 
 
@@ -171,6 +173,8 @@ class Receiver:
             self._cancel(message)
         elif isinstance(message, Refuse):
             self._events.not_given(message.id, Refused(message.code))
+        elif isinstance(message, Omitted):
+            self._events.omitted(message)
         else:
             raise ProtocolViolation("a message that no sender sends")
 

@@ -23,6 +23,7 @@ from transfer.places import Share
 from transfer.receiver import Arrived, Receiver
 from transfer.sender import Sender
 from wire.channel import Channel
+from wire.fields import spell
 from wire.handshake import SessionKeys
 from wire.messages import (
     BYE_MESSAGE,
@@ -35,6 +36,7 @@ from wire.messages import (
     ListFolder,
     Message,
     Misnamed,
+    Omitted,
     Put,
     Receipt,
     Refuse,
@@ -42,11 +44,13 @@ from wire.messages import (
 from wire.pace import Pace, paced
 from wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
 
+_MOST_NAMED = 100  # of what can't be given, in one folder; the rest is counted
 _PAGE_BYTES = 48 * 1024
 _POLICY = "skip"  # whether it takes a file is the client's business
 
 
 _Wanted = tuple[int, bytes]  # the id of a GET, and its path
+_Known = dict[PathParts, tuple[list[str], list[str]]]  # the names of a folder, and those that can't be said
 
 
 class Requests:
@@ -70,7 +74,6 @@ class Requests:
         self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
         self._pace, self._log_sparingly, self._share = pace, log_sparingly or log, share
         self._messages: Iterator[Arrived] = channel.messages()
-        self._refused: set[int] = set()
 
     def run(self, taking: receiver.Events) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
@@ -139,27 +142,33 @@ class Requests:
         above = max(len(path) - 1, 0)
         try:
             self._admit("get")
-            for seen in self._folder.walk(path, lambda _: self._not_whole(get)):
+            for seen in self._folder.walk(path, lambda *missed: self._omit(get, above, *missed)):
                 if (item := self._item(get, seen, seen.path[above:])) is not None:
                     yield item
         except Refused as problem:
             self._not_given(get, show_briefly(path), problem)
 
-    def _not_whole(self, get: int) -> None:
-        """Say once that something below the path can't be read: the client has no other way to know."""
-        if get not in self._refused:
-            self._refused.add(get)
-            self._channel.post(Refuse(get, Code.UNREADABLE).encode())
+    def _omit(self, get: int, above: int, folder: PathParts, names: list[str], code: Code) -> None:
+        """Name what is there and can't be given, from the last component of the GET's path on."""
+        for omitted in self._omitted(get, folder, folder[above:], names, code):
+            self._channel.send(omitted.encode())
+
+    def _omitted(self, id: int, folder: PathParts, shown: PathParts, names: list[str], code: Code) -> Iterator[Omitted]:
+        """About such names in one folder, called `shown` there: few are named, all are counted."""
+        few = names[:_MOST_NAMED]
+        for number, name in enumerate(few, 1):
+            self._log_sparingly("not given: %s: %s", show_briefly((*folder, name)), Refused(code).cause)
+            yield Omitted(id, spell((*shown, name)), code, len(names) - len(few) if number == len(few) else 0)
 
     def _item(self, get: int, seen: Seen, target: tuple[str, ...]) -> Item | None:
         """None for a name that the wire does not allow; not each that was put here by other means is one."""
-        name = show_path(seen.path)
+        name, above = show_path(seen.path), len(seen.path) - len(target)
 
         def open_it() -> Source:
             try:
                 return FileSource(name, self._folder.open_file(seen.path))
             except TransferError as problem:
-                self._not_whole(get)
+                self._omit(get, above, seen.path[:-1], [seen.path[-1]], Code.UNREADABLE)
                 raise SourceError(problem.cause) from None
 
         if seen.is_folder:
@@ -169,25 +178,24 @@ class Requests:
         try:
             item.judge()
         except Refused as problem:
-            self._log_sparingly("not given: %s: %s", show_briefly(seen.path), problem.cause)
-            self._not_whole(get)
+            self._omit(get, above, seen.path[:-1], [seen.path[-1]], problem.code)
             return None
         return item
 
     # --- LIST ---
 
     def _list(self, request: ListFolder | Misnamed) -> None:
-        known: dict[tuple[str, ...], list[str]] = {}
+        known: _Known = {}
         messages = paced(self._channel, self._messages, self._pace)
         while True:
             try:
                 self._admit("list")
                 if isinstance(request, Misnamed):
                     raise Refused(Code.NAME, why=request.why)
-                answer = self._page(request, known).encode()
-                self._channel.post(answer)
+                answers = [message.encode() for message in self._page(request, known)]
+                self._channel.post(*answers)
                 self._channel.hurry()
-                self._pace.spend(len(answer))
+                self._pace.spend(sum(map(len, answers)))
             except Refused as problem:
                 self._channel.post(Refuse(request.id, problem.code).encode())
             arrived = next((arrived for arrived in messages if arrived is not None), None)
@@ -198,24 +206,33 @@ class Requests:
             request = arrived[0]
         self._channel.post(BYE_MESSAGE)
 
-    def _page(self, request: ListFolder, known: dict[tuple[str, ...], list[str]]) -> Entries:
+    def _page(self, request: ListFolder, known: _Known) -> Iterator[Omitted | Entries]:
         path = request.path
         if path and (itself := self._folder.look(path)) is not None and not itself.is_folder:
-            return Entries(request.id, (_entry(path[-1], itself),), False)
+            yield Entries(request.id, (_entry(path[-1], itself),), False)
+            return
         if request.after is None or path not in known:
             known.clear()  # one folder at a time: a listing that goes on reads the names only once
-            known[path] = self._folder.readings.read(lambda: self._folder.entries(path), self._channel.check)
-        names = known[path]
+            known[path] = self._folder.readings.read(lambda: self._folder.names(path), self._channel.check)
+        names, others = known[path]
         at = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
         entries: list[Entry] = []
+        unseen: list[str] = []
         size = 0
         while at < len(names) and len(entries) < ENTRIES_LIMIT and size < _PAGE_BYTES:
-            seen = self._folder.look((*path, names[at]))
+            try:
+                seen = self._folder.see((*path, names[at]))
+            except Refused:
+                seen = None
+                unseen.append(names[at])
             if seen is not None:
                 entries.append(_entry(names[at], seen))
                 size += len(Entries(request.id, (entries[-1],), False).body())
             at += 1
-        return Entries(request.id, tuple(entries), at < len(names))
+        yield from self._omitted(request.id, path, (), unseen, Code.UNREADABLE)
+        if at == len(names):
+            yield from self._omitted(request.id, path, (), others, Code.NAME)
+        yield Entries(request.id, tuple(entries), at < len(names))
 
 
 def _is_misnamed(message: Message, kind: Kind) -> TypeGuard[Misnamed]:

@@ -45,7 +45,7 @@ from wire.protocol import (
 from wire.record import Record
 from wire.silence import LOOK_EVERY, Silence
 
-_FIRST_OF_OURS = int(Kind.PING)  # PING, ERROR and BYE are the channel's own business
+_OURS = frozenset([Kind.PING, Kind.ERROR, Kind.BYE])  # the channel's own business
 
 # Implementation constants: the other end does not notice them.
 _INLINE = 32 * 1024  # a record up to this size is not worth a worker nor a large buffer
@@ -418,7 +418,7 @@ class Channel:
                     if said_bye:
                         raise ProtocolViolation("a message behind BYE")
                     message = decode_message(kind, body)
-                    if kind < _FIRST_OF_OURS:
+                    if kind not in _OURS:
                         if self._answer_bytes > _UNREAD_BYTES:
                             self._wait_until_answers_left()
                         yield message, body

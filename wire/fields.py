@@ -4,13 +4,17 @@ Rules: whatever a field may not hold is a ProtocolViolation; integers meet their
 judge of names. A check knows Python's values, and not the form in which they travelled.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from disk.names import why_not_allowed
 from errors import Code, ProtocolViolation
+from wire.protocol import SPELLED_LIMIT
 
 Check = Callable[[Any], Any]
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\udc80-\udcff]")  # Cc, and bytes that are no UTF-8
 
 
 def integer(least: int, most: int) -> Check:
@@ -87,6 +91,31 @@ def name(value: Any) -> str:
     if why := why_not_allowed((found,)):
         raise ProtocolViolation(f"a name that is not allowed: {why}")
     return found
+
+
+def spelled(value: Any) -> str:
+    """A name for people to read, as `spell` gives it. It names nothing that anybody may open."""
+    found = text(value)
+    if not 0 < len(found.encode()) <= SPELLED_LIMIT or _CONTROL.search(found):
+        raise ProtocolViolation("a name that can't be shown")
+    return found
+
+
+def spell(path: tuple[str, ...]) -> str:
+    """A path that can't be said on the wire, for people: what is not UTF-8, controls and backslashes as `\\xHH`.
+
+    It is cut where it is longer than may be said.
+    """
+    whole = "/".join(path).encode("utf-8", "surrogateescape")
+    plain = whole.decode("utf-8", "surrogateescape")
+    shown = "".join(_byte_by_byte(char) if char == "\\" or _CONTROL.match(char) else char for char in plain)
+    if len(shown.encode()) <= SPELLED_LIMIT:
+        return shown
+    return shown.encode()[: SPELLED_LIMIT - 3].decode("utf-8", "ignore") + "..."
+
+
+def _byte_by_byte(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def code(value: Any) -> Code:

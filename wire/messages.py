@@ -39,6 +39,7 @@ class Kind(IntEnum):
     PING = 12
     ERROR = 13
     BYE = 14
+    OMITTED = 15
 
 
 _DATA = int(Kind.DATA)
@@ -280,6 +281,21 @@ class Entries(Control):
 
 
 @value
+class Omitted(Control):
+    """Something that a GET or LIST asked for is there and can't be given: its name, spelled for people, and why.
+
+    `more`: so many others in the same folder have the same fate, and are not named.
+    """
+
+    KIND = Kind.OMITTED
+    CHECKS = {"id": _ID, "name": fields.spelled, "code": fields.code, "more": _SIZE}
+    id: int
+    name: str
+    code: Code
+    more: int
+
+
+@value
 class Error(Control):
     """The connection ends, and why."""
 
@@ -341,6 +357,7 @@ Message = (
     | Get
     | ListFolder
     | Entries
+    | Omitted
     | Error
     | Ping
     | Bye
@@ -348,7 +365,8 @@ Message = (
 )
 
 _CONTROLS: dict[int, type[Control]] = {
-    shape.KIND: shape for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Error)
+    shape.KIND: shape
+    for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Omitted, Error)
 }
 _QUICK: dict[int, tuple[type[Control], Reader]] = {
     Kind.PUT: (Put, read_put),

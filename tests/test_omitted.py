@@ -1,0 +1,92 @@
+"""What lies at the receiver and can't be given is named, counted, and never passed over in silence."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from processes import Client, Server, make
+
+from errors import Code, ProtocolViolation
+from wire.fields import spell, spelled
+from wire.messages import Kind, Omitted, decode_message
+
+CAFE = b"caf\xe9.txt"  # as Latin-1 writes it
+WORDS = "on the receiver has a name that can't be sent (not UTF-8, a control character, or a path too long)"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"caf\xe9", "caf\\xe9"),
+        ("caf\u00e9".encode(), "caf\u00e9"),
+        (b"a\nb", "a\\x0ab"),
+        ("a\u0085b".encode(), "a\\xc2\\x85b"),
+        (b"a\\b\xff", "a\\x5cb\\xff"),
+    ],
+    ids=ascii,
+)
+def test_name_is_spelled_so_that_people_can_read_it(name: bytes, shown: str) -> None:
+    assert spell(("box", os.fsdecode(name))) == spelled(f"box/{shown}") == f"box/{shown}"
+
+
+def test_spelled_name_has_a_bound() -> None:
+    assert len(spelled(spell(("\udcff" * 255,) * 16))) <= 4096
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x7f", "\x9b", "n" * 4097, 5, None], ids=ascii)
+def test_refuse_spelled_name(name: object) -> None:
+    body = json.dumps({"id": 1, "name": name, "code": "name", "more": 0}, ensure_ascii=True).encode()
+    with pytest.raises(ProtocolViolation):
+        decode_message(Kind.OMITTED, memoryview(body))
+
+
+def test_message_comes_back_as_it_was_sent() -> None:
+    sent = Omitted(7, "box/caf\\xe9", Code.NAME, 3)
+    assert decode_message(Kind.OMITTED, memoryview(sent.body())) == sent
+
+
+@pytest.fixture
+def odd(server: Server, box: str) -> Path:
+    """A folder at the receiver with a good name, two that can't be said, and one deeper."""
+    folder = make(server.path(box, "good")).parent
+    make(folder / "sub" / "good")
+    for place in (os.fsencode(folder) + b"/" + CAFE, os.fsencode(folder) + b"/sub/new\nline"):
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600))
+    return folder
+
+
+@pytest.mark.usefixtures("odd")
+def test_listing_names_what_it_can_not_list(client: Client, box: str) -> None:
+    result = client("--list", box)
+    assert [line.split()[-1] for line in result.out.splitlines()] == ["good", "sub/"]
+    assert (result.status, result.err) == (1, f"error: {box}/caf\\xe9.txt {WORDS}. Rename it there\n")
+    result = client("--list", "--json", f"{box}/sub")
+    (failed,) = [event for event in map(json.loads, result.out.splitlines()) if event["event"] == "failed"]
+    assert result.status == failed["status"] == 1 and failed["name"] == f"{box}/sub/new\\x0aline"
+
+
+@pytest.mark.usefixtures("odd")
+def test_fetch_names_what_it_can_not_fetch_and_brings_the_rest(client: Client, box: str, tmp_path: Path) -> None:
+    result = client("--get", box, f"{tmp_path}/here/")
+    assert result.status == 1 and "2 files fetched" in result.out and ", 2 failed: " in result.out
+    told = sorted(result.err.splitlines())
+    assert told == [
+        f"error: {box}/caf\\xe9.txt {WORDS}. Rename it there",
+        f"error: {box}/sub/new\\x0aline {WORDS}. Rename it there",
+    ]
+    assert (tmp_path / "here" / box / "sub" / "good").exists()
+
+
+def test_hundred_names_are_said_and_the_others_counted(
+    server: Server, client: Client, box: str, tmp_path: Path
+) -> None:
+    folder = server.path(box)
+    folder.mkdir()
+    for number in range(230):
+        os.close(os.open(os.fsencode(folder) + b"/%03d\xff" % number, os.O_CREAT | os.O_WRONLY, 0o600))
+    for job in (["--list", box], ["--get", box, f"{tmp_path}/here/"]):
+        result = client(*job)
+        assert result.status == 1 and result.err.count(WORDS) == 100
+        assert "130 more names beside it on the receiver can't be given" in result.err
+    assert ", 230 failed: " in result.out
