@@ -13,7 +13,8 @@ from processes import ONCE, Client, Server, make
 
 from config import ClientSettings, load
 from errors import ConnectionTrouble, Failure
-from wire.link import Address, connect, in_turn
+from wire.link import Address, Link, connect, in_turn
+from wire.protocol import frame
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -128,6 +129,38 @@ def test_connection_that_takes_over_a_second_is_announced(
     assert result.status == 4 and len(said) == lines
     assert said[:-1] == [f"connecting to 127.0.0.1:{deaf_port} ..."][: lines - 1]
     assert said[-1].startswith(f"error: no answer from 127.0.0.1:{deaf_port} in 2 seconds.")
+
+
+# --- The deadlines of a login -----------------------------------------------------------------------------------------
+
+
+def test_each_frame_has_its_own_time_and_all_together_have_a_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, (near, far) = [1_000.0], socket.socketpair()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with near, far:
+        link = Link(near, 1_030.0, 10)
+        for _ in range(3):  # what this end computes between two frames is not the other end's slowness
+            far.sendall(frame(b"a"))
+            assert link.receive() == frame(b"a")
+            link.send(frame(b"b"))
+            now[0] += 9.9
+        far.sendall(frame(b"a"))
+        assert link.receive() == frame(b"a")
+        now[0] += 0.4
+        far.sendall(frame(b"a"))
+        with pytest.raises(ConnectionTrouble, match="too long"):
+            link.receive()
+
+
+@pytest.mark.parametrize("sent", [b"", frame(b"abc")[:5]], ids=["nothing", "half a frame"])
+def test_frame_that_does_not_come_in_its_time_ends_the_login(sent: bytes) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(sent)
+        before = time.monotonic()
+        with pytest.raises(ConnectionTrouble, match="too long"):
+            Link(near, before + 60, 0.2).receive()
+        assert 0.2 <= time.monotonic() - before < 10
 
 
 # --- IPv6 in brackets -------------------------------------------------------------------------------------------------

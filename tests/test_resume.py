@@ -151,12 +151,6 @@ def test_tries_are_told_and_end(make_server: MakeServer, proxy: MakeProxy, clien
     assert len(told) == 3 and told[2].startswith("error: ")
 
 
-def test_first_connection_is_never_tried_again(server: Server, client: Client, folder: Path, proxy: MakeProxy) -> None:
-    line = proxy(server.port, up=Fault("cut", login_sent() - 50))
-    result = client.at(line.port)(make(folder / "a", 20), "b")
-    assert result.status == 4 and len(result.err.splitlines()) == 1 and line.connections == 1
-
-
 def test_client_whose_side_alone_was_lost_takes_over_at_once(
     server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
 ) -> None:

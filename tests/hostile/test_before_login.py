@@ -400,7 +400,7 @@ def trickle(opened: dict[str, tuple[Line, bytes]], seconds: float) -> dict[str, 
 
 @pytest.mark.long
 def test_one_byte_a_second_and_silence_end_at_the_deadline_in_every_state(stage: Stage) -> None:
-    """Nobody is closed early for it, nobody has a second more than the ten of the whole login, and others get in."""
+    """Nobody is closed early for it, nobody has a second more than the ten of each frame, and others get in."""
     with contextlib.ExitStack() as opened:
         slow: dict[str, tuple[Line, bytes]] = {}
         for state in STATES:
