@@ -117,3 +117,4 @@ def paced(
             channel.hurry()  # what was answered need not wait
             pace.spend(due)
             due = 0
+    pace.spend(due)  # what came right before the end
