@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import disk.commit
+import disk.durable
 from disk.partials import Incoming, Partial, Published
 from disk.storage import UserFolder
 from errors import Code, Refused
@@ -43,6 +44,65 @@ def word(outcome: Published | Refused) -> str:
 
 def flush_with(monkeypatch: pytest.MonkeyPatch, work: Callable[[list[int]], list[OSError | None]]) -> None:
     monkeypatch.setattr(disk.commit, "flush_all", lambda descriptors, file_system: iter(work(descriptors)))
+
+
+class Flushed:
+    """What the disk was told to flush while `there` was visible: inodes, and 0 for the whole file system."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, there: Path) -> None:
+        self.inodes: set[int] = set()
+        self.fail_at = -1  # this inode's flush
+        fsync = os.fsync
+
+        def flush(descriptor: int) -> None:
+            inode = os.fstat(descriptor).st_ino
+            if there.exists():
+                self.inodes.add(inode)
+            if inode == self.fail_at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            fsync(descriptor)
+
+        def flush_all(descriptor: int) -> int:
+            if there.exists():
+                self.inodes.add(0)
+            return 0
+
+        monkeypatch.setattr(os, "fsync", flush)
+        monkeypatch.setattr(disk.durable, "_syncfs", flush_all)
+
+
+def in_folders(alice: UserFolder, count: int) -> list[Partial]:
+    """A whole file in each of so many folders."""
+    group: list[Partial] = []
+    for number in range(count):
+        incoming = Incoming(os.urandom(16), ("below", f"{number}", "file"), 1, 5, 0o640, "fail")
+        partial = alice.begin(incoming, resumable=False)
+        assert isinstance(partial, Partial)
+        partial.write(memoryview(b"x"))
+        partial.sha256 = hashlib.sha256(b"x").digest()
+        group.append(partial)
+    return group
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_folders_are_flushed_behind_the_file_and_before_its_receipt(
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    last = home / f"below/{count - 1}/file"
+    flushed = Flushed(monkeypatch, last)
+    assert all(isinstance(outcome, Published) for outcome in alice.commit(in_folders(alice, count)))
+    above = [last.parents[depth].stat().st_ino for depth in range(4)]
+    assert 0 in flushed.inodes or flushed.inodes >= set(above)
+
+
+def test_file_whose_folder_can_not_be_flushed_has_no_receipt(
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = in_folders(alice, 2)
+    flushed = Flushed(monkeypatch, home)
+    (home / "below/1").mkdir(parents=True)
+    flushed.fail_at = (home / "below/1").stat().st_ino
+    assert [word(outcome) for outcome in alice.commit(group)] == ["file", str(Code.UNAVAILABLE)]
 
 
 def test_caller_goes_on_while_bytes_are_flushed_and_nothing_is_visible_before(

@@ -46,6 +46,8 @@ sys.stderr = sys.stdout
 print(main(sys.argv[1:]))
 """
 
+_WRONG_LIBRARY_OF_THE_SERVER = _WRONG_LIBRARY.replace("from client", "from server")
+
 
 def loaded(told: str) -> set[str]:
     (line,) = [line for line in told.splitlines() if line.startswith("loaded ")]
@@ -81,6 +83,13 @@ def test_library_that_computes_something_else_ends_the_login_before_the_share(
     ]
     share, confirm = HEADER_SIZE + POINT_SIZE, HEADER_SIZE + CONFIRM_SIZE
     assert line.passed[0] == login_sent() - share - confirm
+
+
+def test_library_that_computes_something_else_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    settings = [f"--accounts={tmp_path / 'accounts.txt'}", f"--storage={tmp_path / 'received'}", "--port=0"]
+    told = run_python(_WRONG_LIBRARY_OF_THE_SERVER, *settings, f"--server-log={tmp_path / 'server.log'}")
+    assert "computes another key agreement" in told and told.splitlines()[-1] == "2"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_connection_that_comes_after_the_end_is_closed() -> None:

@@ -1,6 +1,7 @@
 """A quota of bytes bounds the number of files, too: each file and folder counts as 512 bytes at least."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,3 +70,39 @@ def test_users_says_how_small_files_count(make_server: MakeServer, client: Clien
     said = server.command("users")
     assert "1.0 kB in 2 files" in said.out
     assert "each file and folder uses 512 bytes at least" in said.err
+
+
+def test_between_the_look_at_what_is_spare_and_the_taking_nobody_else_takes_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that want more than half of what is left, the second one begun when the first was found to fit."""
+    quota, half = Quota(100, None), Amount(60)
+    beyond, other = Amount.beyond, threading.Thread(target=lambda: take())
+    taken: list[Amount] = []
+
+    def take() -> None:
+        with contextlib.suppress(Refused):
+            ledger.take(half, quota)
+            taken.append(half)
+
+    def beyond_and_is_overtaken(wanted: Amount, limit: Amount) -> Amount:
+        missing = beyond(wanted, limit)
+        if wanted is half and other.ident is None:
+            other.start()
+            other.join(0.3)  # it ends in that time, unless it has to wait for us
+        return missing
+
+    with (
+        contextlib.closing(Storage(root, Rules())) as storage,
+        contextlib.closing(storage.user("alice", quota=quota)),
+        contextlib.ExitStack() as entered,
+    ):
+        ledger = storage.ledgers.enter("alice")
+        entered.callback(storage.ledgers.leave, "alice")
+        ledger.take(Amount(100), quota)
+        ledger.give(Amount(100))
+        monkeypatch.setattr(Amount, "beyond", beyond_and_is_overtaken)
+        take()
+        other.join()
+        assert len(taken) == 1
+        ledger.give(half)

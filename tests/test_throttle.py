@@ -311,6 +311,7 @@ def test_tables_are_bounded_and_the_fewest_charges_are_taken_over_first(clock: C
         throttle.charge(b"x%d" % number, f"10.0.{number % 256}.1")
         assert len(throttle) <= 30
     assert throttle.charge(b"alice", HERE) is None
+    must(throttle.charge(b"new", "198.51.100.7"))
 
 
 def test_no_try_is_ever_forgotten_however_full_the_tables_are(clock: Clock) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,13 +56,25 @@ def test_created_file_is_private_and_has_the_documented_first_line(path: Path) -
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_file_is_private_under_any_umask(path: Path) -> None:
+def test_file_is_private_under_any_umask(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the moment on when it is made: `os.open` is looked at, too."""
+    modes: list[int] = []
+    opened = os.open
+
+    def look(*arguments: Any, **named: Any) -> int:
+        descriptor = opened(*arguments, **named)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        return descriptor
+
+    monkeypatch.setattr(os, "open", look)
     before = os.umask(0)
     try:
         Accounts.create(path).add(account("alice"))
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert set(modes) == {0o600}
 
 
 def test_create_never_overwrites(three: Path) -> None:
@@ -526,8 +539,10 @@ def test_running_server_lets_nobody_in_while_the_file_is_unusable(three: Path, h
 def test_changed_file_that_can_not_be_opened_is_no_answer(
     three: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    server = Accounts.open(three, clock_ns=unhurried())
+    now = [time.time_ns()]
+    server = Accounts.open(three, clock_ns=lambda: now[0])
     Accounts.open(three).remove("alice")
+    now[0] += 60 * 10**9  # it is not read again because it is young
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
         for name in (b"alice", b"bob", b"nobody"):

@@ -323,7 +323,8 @@ def test_two_hundred_parallel_guesses_get_no_more_answers_than_the_throttle_allo
 
 
 def test_twenty_parallel_logins_with_the_right_password_all_succeed(stage: Stage) -> None:
-    with lines(stage.server.port, 20, new_source()) as opened:
+    source = new_source()
+    with lines(stage.server.port, 20, source) as opened:
         logins = [ClientLogin(USER, PASSWORD) for _ in opened]
         hear_hellos(opened, logins)
         for line, login in zip(opened, logins, strict=True):
@@ -335,6 +336,8 @@ def test_twenty_parallel_logins_with_the_right_password_all_succeed(stage: Stage
         for number, session in enumerate(sessions):
             session.send(1, [f"parallel {number}"], b"one of twenty")
             session.farewell()
+    with stage.line(source) as line:  # twenty that were not given back would leave no try
+        log_in(line, USER, PASSWORD).farewell()
     stage.check(**{f"parallel {number}": b"one of twenty" for number in range(20)})
 
 
