@@ -305,7 +305,7 @@ class _Server:
         self._wake_in, self._wake_out = socket.socketpair()
 
     def start(self, accounts: Accounts) -> None:
-        """Keep house for these accounts, and watch over them. Raises NoThread."""
+        """Begin the background tasks, which need the accounts. Raises NoThread."""
         self.accounts = accounts
         self.housekeeping = Housekeeping(self.storage, accounts, self.log)
         self.housekeeping.start()
@@ -387,7 +387,11 @@ class _Server:
         before = -1
         while before != self._numbers:
             before = self._numbers
-            self._accept(listener)
+            try:
+                self._accept(listener)
+            except Exception as problem:  # the transfers under way have their grace period all the same
+                self._cant_accept(problem)
+                break
 
     def _turn_away(self, sock: socket.socket, source: str) -> None:
         """Say "busy", without letting anybody wait for it."""

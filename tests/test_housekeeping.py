@@ -37,6 +37,20 @@ server.Connection = Clumsy
 sys.exit(server.main(sys.argv[1:]))
 """
 
+LATE = """
+import socket, sys, server
+class Clumsy(server.Connection):
+    def __init__(self, shared, sock, source, number):
+        raise ValueError("nobody expected this")
+server.Connection = Clumsy
+accept_waiting = server._Server._accept_waiting
+def accept_one_more(self, listener):
+    self.late = socket.create_connection(listener.getsockname())
+    accept_waiting(self, listener)
+server._Server._accept_waiting = accept_one_more
+sys.exit(server.main(sys.argv[1:]))
+"""
+
 
 @contextlib.contextmanager
 def changed_server(folder: Path, accounts: Path, code: str, descriptors: int) -> Iterator[tuple[Server, int]]:
@@ -86,6 +100,13 @@ def test_server_outlives_whatever_accepting_a_connection_raises(server: Server, 
         assert clumsy.told().count("can't accept a connection: MemoryError()") == 1
         assert clumsy.told().count("a bug: a connection could not be accepted") == 1
         assert clumsy.told().count("no login: the connection was lost") == 1
+
+
+def test_server_stops_in_order_though_it_can_not_accept_who_waits(server: Server, tmp_path: Path) -> None:
+    with changed_server(tmp_path / "server", server.accounts, LATE, 1024) as (stopped, _):
+        pass
+    assert stopped.told().count("a bug: a connection could not be accepted") == 1
+    assert stopped.told().splitlines()[-1].endswith("INFO stopped")
 
 
 class Lines(logging.Handler):

@@ -219,9 +219,10 @@ class Connection:
         except IntegrityError as problem:
             code = Code.INTEGRITY
             self._log.error("ended: %s", problem.cause)
-        except Refused as problem:  # not of one file, but of the user's folder
+        except Refused as problem:  # not of one file: the user's folder, or the accounts, can't be used
             code = Code.STORAGE if problem.code in (Code.LINK, Code.NOT_FOLDER) else Code.UNAVAILABLE
-            self._log.error("can't open the user's folder: %s", problem.cause)
+            what = "ended" if problem.code is Code.UNAVAILABLE else "can't open the user's folder"
+            self._log.error("%s: %s", what, problem.cause)
         except TransferError as problem:
             self._log.warning("ended: %s", problem.cause)
         except Exception as problem:
