@@ -49,8 +49,9 @@ class Housekeeping:
     def _run(self) -> None:
         retry = self._retry
         while not self._stopping.is_set():
-            swept, counted = self._try("removing stale partial files", self._sweep), self._recount_all()
-            if swept and counted:
+            has_swept = self._try("removing stale partial files", self._sweep)
+            has_counted = self._recount_all()
+            if has_swept and has_counted:
                 retry = self._retry
                 self._stopping.wait(self._every)
             else:
