@@ -24,11 +24,10 @@ except ImportError:  # Windows, where only sending works; `disk/storage.py` says
 
 # ext2 to ext4, XFS, btrfs, tmpfs: the first field of fstatfs, from linux/magic.h.
 _TELLING = frozenset([0xEF53, 0x58465342, 0x9123683E, 0x01021994])
+# This process lacks something at the moment; that says nothing about the disk.
+SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 # The server's trouble and nobody else's: a file system that is gone, broken or read-only, or no descriptors. May pass.
-_PASSING = {
-    *(errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV, errno.ETIMEDOUT),
-    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-}
+PASSING = SHORT | {errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV, errno.ETIMEDOUT}
 _STATFS_SIZE = 256  # the largest struct statfs of any system has 120 bytes
 
 _NO_SUCH_TIME = frozenset([errno.EINVAL, errno.EOVERFLOW, errno.ERANGE])
@@ -47,7 +46,7 @@ def refusal(problem: OSError) -> Refused:
         errno.ENAMETOOLONG: Code.NAME,
         errno.EILSEQ: Code.NAME,
         errno.EFBIG: Code.TOO_LARGE,
-    }.get(problem.errno or 0, Code.UNAVAILABLE if problem.errno in _PASSING else Code.STORAGE)
+    }.get(problem.errno or 0, Code.UNAVAILABLE if problem.errno in PASSING else Code.STORAGE)
     return Refused(code, why=os.strerror(problem.errno) if problem.errno else str(problem))
 
 

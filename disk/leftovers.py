@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from disk.durable import PASSING
+
 try:
     import fcntl
 except ImportError:  # Windows, where only sending works; `disk/storage.py` says so
     fcntl = None  # type: ignore[assignment]
 
 JOURNAL = ".journal"
-_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ENOSPC, errno.EROFS)  # worth another try
+_AGAIN = PASSING | {errno.ENOSPC}  # worth another try
 TRIAL = "try-"  # begins the name of an empty file that only shows what the file system can do
 
 
@@ -84,7 +86,7 @@ class Leftovers:
             except (BlockingIOError, PermissionError, FileNotFoundError):  # held, not ours, or gone meanwhile
                 continue
             except OSError as found:
-                problem = problem or (found if found.errno in _TRANSIENT else None)
+                problem = problem or (found if found.errno in _AGAIN else None)
         if problem is not None:
             raise problem
         return removed

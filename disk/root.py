@@ -7,19 +7,19 @@ another disk may be the one that the storage should be mounted on.
 """
 
 import contextlib
-import errno
 import os
 import threading
 from pathlib import Path
 
-from disk.durable import disk_errors
+from crypto_utils import random_bytes
+from disk.durable import SHORT, disk_errors
 from disk.folders import open_folder, state_of
+from disk.leftovers import TRIAL
 from disk.private import check_area
 from errors import Code, Refused, UsageError
 
 PARTIAL_AREA = ".partial"
 _FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_CLOEXEC"))
-_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # this process can't look; that says nothing about the disk
 
 
 class Root:
@@ -45,11 +45,11 @@ class Root:
             opened.pop_all()
 
     def _try_link(self) -> None:
-        """A file system without hard links can't publish without replacing."""
-        one, two = f"try-{os.getpid()}-1", f"try-{os.getpid()}-2"
+        """Raises UsageError for a file system without hard links: it can't publish without replacing."""
+        one, two = (TRIAL + random_bytes(8).hex() for _ in range(2))
         place = self.partials
         try:
-            os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=place))
+            os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place))
             os.link(one, two, src_dir_fd=place, dst_dir_fd=place)
         except OSError as problem:
             raise UsageError(
@@ -94,7 +94,7 @@ class Root:
             there = os.stat(PARTIAL_AREA, dir_fd=self.descriptor, follow_symlinks=False)
             return not os.path.samestat(there, os.fstat(self.partials))
         except OSError as problem:
-            return problem.errno not in _SHORT
+            return problem.errno not in SHORT
 
     def close(self) -> None:
         """Give back the descriptors."""

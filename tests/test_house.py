@@ -27,7 +27,7 @@ LEVELS = {
     "config": 0,
     "disk.durable": 0,
     "disk.private": 0,
-    "disk.leftovers": 0,
+    "disk.leftovers": 1,
     "disk.moving": 0,
     "wire.pake": 1,
     "wire.protocol": 1,
