@@ -190,13 +190,14 @@ class Partial:
         flags, name = os.O_RDWR | os.O_CREAT, Path(self.name + JOURNAL)
         self._journal_descriptor = open_private(name, flags, JOURNAL_WORDS, folder, self._area.keeps_modes)
         try:
-            with self._journal_lock():
-                self._take_up_locked()
+            with self._journal_lock(), contextlib.ExitStack() as undo:
+                self._take_up_locked(undo)
+                undo.pop_all()
         except BaseException:
             self.close()
             raise
 
-    def _take_up_locked(self) -> None:
+    def _take_up_locked(self, undo: contextlib.ExitStack) -> None:
         incoming = self.incoming
         if not os.fstat(self._journal_descriptor).st_nlink:
             raise Refused(Code.BUSY)  # removed by its holder while we waited for the lock
@@ -206,6 +207,8 @@ class Partial:
         if not same and self._area.holder(self.name) is not None:
             raise Refused(Code.BUSY)
         existed = os.access(self.name, os.F_OK, dir_fd=self._area.folder)
+        if not existed:
+            undo.callback(self._remove)  # else a journal without bytes would stay
         self._open_bytes()
         if not self._locked and not same:
             raise Refused(Code.BUSY)
@@ -234,12 +237,9 @@ class Partial:
             min(old.durable, limit) if old is not None else 0,
             generation,
         )
-        try:
-            self._journal.write(self._journal_descriptor)
-        except OSError:
-            if not self.kept:
-                self._remove()
-            raise
+        if not self.kept:
+            undo.callback(self._remove)
+        self._journal.write(self._journal_descriptor)
 
     def _open_bytes(self) -> None:
         while self._descriptor < 0:
@@ -259,7 +259,8 @@ class Partial:
         descriptor = self._area.open_unnamed(self.incoming.path)
         if descriptor < 0:
             descriptor = os.open(self.name, _open_flags() | os.O_EXCL, _PRIVATE, dir_fd=folder)
-            self._descriptor, self._locked = descriptor, lock(descriptor)
+            self._descriptor, self.has_name = descriptor, True
+            self._locked = lock(descriptor)
             return
         locked = lock(descriptor)
         try:
