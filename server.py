@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -54,7 +54,7 @@ from log_limits import LineLimits, Sparing
 from logs import open_log
 from sizes import counted
 from transfer.connection import Connection
-from transfer.places import Places
+from transfer.places import Most, Places, limit_of_files, most_for
 from utf8_names import take_names_as_utf8
 from wire.engine import Engine
 from wire.handshake import busy_frame
@@ -64,6 +64,7 @@ from wire.pace import Paces
 _BACKLOG = 512
 _DAY_SECONDS = 24 * 3600
 _CLOSERS = 64
+_THREAD_PAUSE = 1.0  # before the next try to start a thread that runs as long as the server
 _LAST_SECONDS = 5
 _SILENT_SECONDS = 1  # at the end, for a client that has connected and said nothing yet
 _ACCEPT_PAUSE = 0.2
@@ -150,10 +151,10 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     accounts = None if is_first else open_accounts()
     storage = Storage(settings.storage, rules)
     check_area(settings.storage / PARTIAL_AREA)
+    allow_descriptors()
     server = _Server(settings, storage, log)
     server.catch_signals()
     listeners = _listen(settings)
-    allow_descriptors()
     addresses = ", ".join(_shown(listener.getsockname()) for listener in listeners)
     announce(f"listening on {addresses}")
     announce(f"storing under {settings.storage}", f"accounts in {settings.accounts}, log in {settings.server_log}")
@@ -164,6 +165,7 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     elif not accounts.names():
         note(f"warning: there are no accounts; run: {command} adduser NAME")
     log.info("listening on %s, storing under %s", addresses, settings.storage)
+    server.say_if_fewer()
     server.start(accounts)
     return server.run(listeners)
 
@@ -293,23 +295,57 @@ class _Server:
         self.paces = Paces()
         self.line_limits = LineLimits()
         self.places = Places()
-        self.max_connections_per_user = settings.max_connections_per_user
+        self._wanted = Most(settings.max_connections, settings.max_connections_per_user, settings.max_logins, _CLOSERS)
+        self._most = most_for(limit_of_files(), self._wanted)
+        self.max_connections_per_user = self._most.per_user
         self.stopping = threading.Event()
-        self._admission = Admission(settings.max_connections, settings.max_logins, settings.max_logins_per_source)
+        self._admission = Admission(self._most.connections, self._most.logins, settings.max_logins_per_source)
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
-        self._closers = threading.BoundedSemaphore(_CLOSERS)
+        self._closers = threading.BoundedSemaphore(self._most.closing)
         self._often = Sparing(log)
         self._numbers = 0
         self._signals = 0
         self._wake_in, self._wake_out = socket.socketpair()
+        self._unstarted: list[tuple[str, Callable[[], None]]] = []  # threads that run as long as the server
+        self._is_late = False  # one of them could not be started at once
+
+    def say_if_fewer(self) -> None:
+        """Log it when the limit of open files allows fewer connections than the settings."""
+        most, wanted = self._most, self._wanted
+        if most.connections < wanted.connections or most.logins < wanted.logins:
+            self.log.warning(
+                "the limit of open files (%d) allows %d connections of logged-in users at once, %d of one user, and %d"
+                " not logged in; raise it (ulimit -n, LimitNOFILE), or lower max_connections and max_logins",
+                *(limit_of_files(), most.connections, most.per_user, most.logins),
+            )
 
     def start(self, accounts: Accounts) -> None:
-        """Begin the background tasks, which need the accounts. Raises NoThread."""
+        """Begin the background tasks, which need the accounts; `run` starts those that get no thread now."""
         self.accounts = accounts
         self.housekeeping = Housekeeping(self.storage, accounts, self.log)
-        self.housekeeping.start()
-        Watch(accounts, lambda: [connection for connection, _ in self._running()], self.log).start()
+        watch = Watch(accounts, lambda: [connection for connection, _ in self._running()], self.log)
+        self._unstarted = [("watching the accounts", watch.start), ("housekeeping", self.housekeeping.start)]
+        self._start_threads()
+
+    def _start_threads(self) -> float | None:
+        """Start what does not run yet; the seconds until another try, None when all of it runs.
+
+        Without the watch, the account of a connection is looked at before each request all the same.
+        """
+        try:
+            while self._unstarted:
+                name, begin = self._unstarted[0]
+                begin()
+                del self._unstarted[0]
+                if self._is_late:
+                    self.log.info("%s runs now", name)
+        except NoThread as problem:
+            if not self._is_late:
+                self.log.error("no thread yet for %s, tried again every second: %s", name, problem.cause)
+            self._is_late = True
+            return _THREAD_PAUSE
+        return None
 
     def catch_signals(self) -> None:
         """From now on SIGINT and SIGTERM stop the accepting; a second one does not wait for anybody."""
@@ -334,7 +370,7 @@ class _Server:
                 selector.register(listener, selectors.EVENT_READ)
             while not self._signals:
                 try:
-                    for key, _ in selector.select():
+                    for key, _ in selector.select(self._start_threads()):
                         if key.fileobj is not self._wake_in:
                             self._accept(key.fileobj)  # type: ignore[arg-type]
                 except Exception as problem:  # whatever it is, the next connection is accepted

@@ -1,9 +1,9 @@
-"""A budget of open files for large files: what an account may take, and what is left to others."""
+"""What the limit of open files is shared out for: large files, by account; connections and logins."""
 
 import pytest
 
 from transfer import places
-from transfer.places import Places
+from transfer.places import Most, Places, most_for
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +47,35 @@ def test_limit_is_half_of_the_open_files_and_each_place_takes_two(monkeypatch: p
     monkeypatch.undo()
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1000, 4000))
     assert places.limit_of_process() == 250
+
+
+DEFAULT = Most(256, 64, 128, 64)
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        (1 << 62, DEFAULT),
+        (8192, DEFAULT),
+        (4096, Most(183, 64, 128, 64)),
+        (1024, Most(30, 15, 128, 64)),
+        (280, Most(6, 3, 35, 17)),
+        (256, Most(6, 3, 32, 16)),
+        (64, Most(1, 1, 8, 4)),
+        (3, Most(1, 1, 1, 1)),
+    ],
+)
+def test_connections_and_logins_are_as_many_as_open_files_allow(files: int, most: Most) -> None:
+    assert most_for(files, DEFAULT) == most
+
+
+def test_settings_below_what_open_files_allow_hold() -> None:
+    for wanted in (Most(2, 64, 3, 4), Most(1, 1, 1, 1)):
+        assert most_for(256, wanted) == wanted
+
+
+@pytest.mark.parametrize("files", [128, 129, 255, 256, 1000, 1024, 4096, 5000, 1 << 20])
+def test_all_together_take_no_more_than_the_limit_of_open_files(files: int) -> None:
+    most = most_for(files, DEFAULT)
+    large = files // 2 // 2 * 2
+    assert 20 + most.logins + most.closing + most.connections * 10 + large <= files

@@ -42,6 +42,7 @@ from processes import (
 
 from disk.storage import Rules, Storage
 from errors import ConnectionTrouble
+from wire.engine import Engine
 from wire.handshake import ClientHandshake
 from wire.link import Link
 
@@ -500,6 +501,29 @@ def test_server_without_threads_says_so_and_lives_on(
             assert other.stop() == 0
         finally:
             other.close()
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_server_that_starts_without_threads_says_so_and_starts_them_later(
+    make_machine: MakeMachine, server: Server, tmp_path: Path, folder: Path, skip: int
+) -> None:
+    other = Server(tmp_path / "server", server.accounts)
+    machine = make_machine(other.storage)
+    other.environment = machine.environment
+    with contextlib.closing(Engine(MIB)) as engine:  # a server has as many workers before it listens
+        machine.fail("thread", errno.EAGAIN, engine.workers + skip)
+    try:
+        client, sources = Client(other.start().port, tmp_path / "client"), sources_in(folder)
+        what = ["watching the accounts", "housekeeping"][skip]
+        wait_until(lambda: f"no thread yet for {what}, tried again every second: " in other.told())
+        assert client("--retries=0", *sources, "box/").status == 4
+        machine.heal()
+        wait_until(lambda: "housekeeping runs now" in other.told())
+        assert ("watching the accounts runs now" in other.told()) == (skip == 0)
+        check_mended(other, client, "box", sources)
+        assert other.stop() == 0
+    finally:
+        other.close()
 
 
 @pytest.mark.parametrize("skip", THREADS)

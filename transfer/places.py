@@ -1,25 +1,57 @@
-"""Places for large files on their way, each of which needs two open files: a budget of the process, shared by accounts.
+"""What the limit of open files of a process is shared out for: large files on their way, connections and logins.
 
-Rules: half of the open files that the process may have are for large files; the rest is for logins, connections and
-small files. An account gets at most as many places as it leaves free, so one alone takes half, and the next still finds
-some. Each connection has one in any case, so that it goes on. Who gets none waits, and nothing is refused for it.
+Rules: half of the open files are for large files on their way, two for each; the rest is for connections, logins and
+small files. An account gets at most as many places for large files as it leaves free, so one alone takes half, and the
+next still finds some. Each connection has one in any case, so that it goes on. A file that gets none waits, and nothing
+is refused for it. It opens nothing.
 """
 
 import sys
 import threading
 from collections import Counter
 
-_EACH = 2  # descriptors: the bytes, and the journal
+from values import value
+
+# Implementation constants, in descriptors.
+_EACH = 2  # for a large file: the bytes, and the journal; one that is sent needs only one
+_OF_A_CONNECTION = 10  # socket, 2 folders, 1 to walk with, 4 of an account with a quota, 2 of its first large file
+_OF_THE_PROCESS = 20  # streams, log, listening sockets, the root of the storage, ledgers, housekeeping
 
 
-def limit_of_process() -> int:
-    """How many places there are."""
+@value
+class Most:
+    """How many connections there may be at once: logged in, of one user, not logged in, and hearing "busy"."""
+
+    connections: int
+    per_user: int
+    logins: int
+    closing: int
+
+
+def most_for(files: int, wanted: Most) -> Most:
+    """As many of `wanted` as that limit of open files has room for, and one of each at least."""
+    rest = files // 2  # the other half is for large files
+    logins = max(1, min(wanted.logins, rest // 4))
+    closing = max(1, min(wanted.closing, rest // 8))
+    connections = max(1, min(wanted.connections, (rest - _OF_THE_PROCESS - logins - closing) // _OF_A_CONNECTION))
+    is_less = connections < wanted.connections
+    per_user = min(wanted.per_user, max(1, connections // 2)) if is_less else wanted.per_user
+    return Most(connections, per_user, logins, closing)
+
+
+def limit_of_files() -> int:
+    """How many open files the process may have."""
     try:
         import resource
     except ImportError:  # Windows, where nothing is received
         return sys.maxsize
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft // 2 // _EACH
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def limit_of_process() -> int:
+    """How many places for large files there are."""
+    return limit_of_files() // 2 // _EACH
 
 
 class Places:

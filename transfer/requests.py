@@ -121,7 +121,7 @@ class Requests:
             get, asked = arrived[0], asked + 1
         events = _Giving(self._log, self._log_sparingly)
         items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
-        Sender(self._channel, messages, self._keys.file_s2c, events, self._pace).run(items)
+        Sender(self._channel, messages, self._keys.file_s2c, events, self._pace, self._share).run(items)
 
     def _take(self, get: Get | Misnamed, wanted: "list[_Wanted]") -> None:
         """Remember it until all are asked for, in as few bytes as it came in, unless it is refused anyway."""

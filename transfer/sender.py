@@ -26,6 +26,7 @@ from disk.sources import Source
 from errors import IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
 from transfer.items import Item
 from transfer.outgoing import Outgoing
+from transfer.places import Places, Share
 from wire.canonical import write_end, write_put
 from wire.channel import Channel
 from wire.messages import (
@@ -89,8 +90,10 @@ class Sender:
         file_secret: bytes,
         events: Events,
         pace: Pace,
+        share: Share | None = None,
     ) -> None:
         """`messages`: the channel's, from the point on where the caller has left them."""
+        self._share = share or Places().of("")  # a place for each of `_waiting`, and one for the next file
         self._channel, self._messages, self._mac, self._events, self._pace = (
             channel,
             messages,
@@ -145,6 +148,7 @@ class Sender:
             for outgoing in list(self._open.values()):
                 if outgoing.source is not None:
                     outgoing.source.close()
+            self._share.keep(0)
 
     def _unfinished(self) -> bool:
         """Whether something is still to be said about an item: its END or CANCEL; a receipt needs no answer."""
@@ -159,7 +163,7 @@ class Sender:
 
     def _announce(self, item: Item) -> None:
         """Send a PUT, and for a small file its content."""
-        while self._is_full() or self._waiting >= _WAITING_LARGE:
+        while self._is_full() or self._waiting >= _WAITING_LARGE or not self._has_place():
             self._serve(wait=True)
         try:
             item.judge()
@@ -204,6 +208,10 @@ class Sender:
 
     def _is_full(self) -> bool:
         return len(self._open) >= WINDOW or self._memory >= _OPEN_MEMORY
+
+    def _has_place(self) -> bool:
+        """Whether another file may be opened; how large it is shows only then."""
+        return self._share.held > self._waiting or self._share.take()
 
     def _send_unasked(self, outgoing: Outgoing, source: Source, message: bytes, size: int) -> None:
         """A small file, in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was.
@@ -388,6 +396,7 @@ class Sender:
         with self._lock:
             outgoing.closed = True
             self._forget(outgoing)
+        self._share.keep(self._waiting + 1)
 
     def _forget(self, outgoing: Outgoing) -> None:
         if outgoing.settled and outgoing.closed:
