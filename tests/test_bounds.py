@@ -2,17 +2,20 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from peers import C2S, MEMORY, S2C, Raw, close_all, data, end, no_hang, tcp_pair
 from processes import wait_until
-from test_transfer import Lied, Receiving, put, written
+from test_transfer import Lied, Receiving, kept_of, put, written
 
+import transfer.receiver
 from crypto_utils import digest
+from disk.commit import Outcome
+from disk.partials import Partial
 from disk.sources import PipeSource
-from disk.storage import Rules, Storage
+from disk.storage import Rules, Storage, UserFolder
 from errors import Code, IntegrityError, ProtocolViolation, Refused
 from tools import worked_example
 from transfer.items import Item
@@ -122,6 +125,31 @@ def test_receipt_of_another_size_is_none_for_a_pipe_too(engine: Engine, size: in
     os.close(reading)
 
 
+@pytest.mark.parametrize("fault", ["HMAC", "size", "too much"])
+def test_large_file_that_is_refused_leaves_nothing_to_go_on_from(
+    storage: Storage, engine: Engine, tmp_path: Path, fault: str
+) -> None:
+    announced = put(1, "a", size=len(CONTENT))
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(announced.encode())
+    assert raw.hear() == Accept(1, 0)
+    last = {
+        "HMAC": end(announced, CONTENT[::-1]).encode(),
+        "size": end(announced, CONTENT[:-1]).encode(),
+        "too much": data(1, len(CONTENT), b"x") + Cancel(1).encode(),
+    }[fault]
+    for at in range(0, len(CONTENT), DATA_SIZE):
+        raw.say(data(1, at, CONTENT[at : at + DATA_SIZE]))
+    raw.say(last)
+    assert raw.hear() == Refuse(1, Code.INTEGRITY if fault == "HMAC" else Code.SIZE)
+    raw.say(BYE_MESSAGE)
+    assert raw.hear() == Bye()
+    raw.close()
+    assert receiving.finish() is None
+    assert kept_of(tmp_path / "received/alice") == []
+
+
 # --- already ----------------------------------------------------------------------------------------------------------
 
 
@@ -159,6 +187,35 @@ def test_a_file_that_is_there_already_is_flushed_with_its_folders(
     assert raw.hear() == Bye()
     raw.close()
     assert receiving.finish() is None
+
+
+# --- descriptors ------------------------------------------------------------------------------------------------------
+
+
+def test_pipes_that_wait_to_be_published_do_not_take_the_last_descriptors(
+    storage: Storage, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an open file from its first byte on."""
+    groups: list[int] = []
+    commit = UserFolder.commit
+
+    def counted(folder: UserFolder, group: Sequence[Partial]) -> list[Outcome]:
+        groups.append(len(group))
+        return commit(folder, group)
+
+    monkeypatch.setattr(UserFolder, "commit", counted)
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    monkeypatch.setattr(transfer.receiver, "few_left_from", lambda: lowest_free + 20)
+    pipes = [put(id, f"{id}", size=None) for id in range(1, 101)]
+    raw.say(*(each.encode() + data(each.id, 0, b"x") + end(each, b"x").encode() for each in pipes), BYE_MESSAGE)
+    heard = raw.hear_all()
+    assert sum(isinstance(answer, Receipt) for answer in heard) == 100
+    raw.close()
+    assert receiving.finish() is None
+    assert max(groups) < 30
 
 
 # --- what is settled --------------------------------------------------------------------------------------------------

@@ -217,19 +217,24 @@ def test_mode_of_the_sender_only_restricts(root: Path, file_mode: int, sent: int
     assert stat.S_IMODE((root / "alice/a").stat().st_mode) == expected
 
 
+@pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize(("umask", "expected"), [(0o022, "644"), (0o077, "600"), (0o007, "660")])
-def test_mode_is_0666_less_the_umask(tmp_path: Path, umask: int, expected: str) -> None:
+def test_mode_is_0666_less_the_umask(tmp_path: Path, umask: int, expected: str, named: bool) -> None:
+    """Also of what has been in the hidden area, with a name there, before it became visible."""
     code = """
 import os, sys
 from pathlib import Path
 os.umask(int(sys.argv[1]))
+import disk.partials
+if sys.argv[3] == "True":
+    disk.partials._UNNAMED = 0
 from disk.partials import Incoming
 from disk.storage import Rules, Storage
 folder = Storage(Path(sys.argv[2]), Rules()).user("alice")
 folder.commit([folder.begin(Incoming(b"t" * 16, ("d", "a"), 0, None, None, "fail"), False)])
 print(f"{os.stat(sys.argv[2] + '/alice/d/a').st_mode & 0o7777:o}", f"{os.umask(0):o}")
 """
-    assert run_python(code, umask, tmp_path / "r") == f"{expected} {umask:o}"
+    assert run_python(code, umask, tmp_path / "r", named) == f"{expected} {umask:o}"
 
 
 @pytest.mark.usefixtures("named")
