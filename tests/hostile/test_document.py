@@ -185,11 +185,18 @@ def test_small_file_with_replace_takes_the_place_of_a_link_itself(odd: Stage) ->
     odd.check(link=CONTENT)
 
 
-def test_names_that_can_not_be_said_are_left_out_of_a_listing_and_refused_to_a_get(odd: Stage) -> None:
+def test_names_that_can_not_be_said_are_spelled_to_a_listing_and_to_a_get(odd: Stage) -> None:
+    spelled = ["new\\x0aline", "\\xc2\\x85", "\\xff"]
     with odd.session() as session:
-        assert session.names_in("odd") == ["fair"]
+        session.say(control("LIST", id=1, path=["odd"], after=None))
+        told = [session.hear() for _ in range(4)]
+    assert [(each.kind, each.fields.get("name"), each.fields.get("code")) for each in told[:3]] == [
+        ("OMITTED", name, "name") for name in spelled
+    ]
+    assert [entry["name"] for entry in told[3].fields["entries"]] == ["fair"]
     with odd.session() as session:
         session.say(control("GET", id=7, path=["odd"], more=False))
         heard = [session.hear() for _ in range(5)]
-    assert [each.fields for each in heard if each.kind == "REFUSE"] == [{"id": 7, "code": "unreadable"}]
+    omitted = [each.fields for each in heard if each.kind == "OMITTED"]
+    assert omitted == [{"id": 7, "name": f"odd/{name}", "code": "name", "more": 0} for name in spelled]
     assert [each.fields["path"] for each in heard if each.kind == "PUT"] == [["odd"], ["odd", "fair"]]
