@@ -1,7 +1,7 @@
 """The one judge of names that come from another machine; it judges and does nothing else.
 
 Rules: a path is a tuple of components, judged one at a time, as bytes that will stand in a folder. It opens nothing and
-knows no folder: that a name is fair does not yet make it safe to open (`disk/storage.py` never follows a link).
+knows no folder: that a name is allowed does not yet make it safe to open (`disk/storage.py` never follows a link).
 Names are taken as they are, never normalised or repaired.
 """
 
@@ -52,12 +52,12 @@ def split_names(path: tuple[str, ...], names: Iterable[str]) -> tuple[list[str],
     """Names in a folder of an allowed path: those with which its path stays allowed, and the others."""
     room = MAX_PATH - (size_of(path) if path else 0) - 1
     is_deep = len(path) >= MAX_DEPTH
-    fair: list[str] = []
+    allowed: list[str] = []
     others: list[str] = []
     for name in names:
         is_allowed = not is_deep and not why_not_allowed((name,)) and len(name.encode()) <= room
-        (fair if is_allowed else others).append(name)
-    return fair, others
+        (allowed if is_allowed else others).append(name)
+    return allowed, others
 
 
 def size_of(path: tuple[str, ...]) -> int:

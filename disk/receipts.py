@@ -125,8 +125,8 @@ def _read(line: str) -> Receipt | None:
         found = bytes.fromhex(transfer), tuple(asked), tuple(path), size, bytes.fromhex(sha256)
     except (ValueError, TypeError):
         return None
-    fair = all(type(each) is list and each and all(type(part) is str for part in each) for each in (asked, path))
-    return found if fair and type(size) is int and size >= 0 else None
+    are_paths = all(type(each) is list and each and all(type(part) is str for part in each) for each in (asked, path))
+    return found if are_paths and type(size) is int and size >= 0 else None
 
 
 def _lines(descriptor: int) -> list[str]:

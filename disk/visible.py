@@ -108,7 +108,7 @@ class Visible:
             if state is None or as_seen(path, state) is None:
                 is_link = state is not None and stat.S_ISLNK(state.st_mode)
                 raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
-        pending = [path] if path else [(name,) for name in reversed(self._fair_names((), missed))]
+        pending = [path] if path else [(name,) for name in reversed(self._allowed_names((), missed))]
         while pending:
             above = pending.pop()
             try:
@@ -117,16 +117,16 @@ class Visible:
                     continue
                 yield seen
                 if seen.is_folder:
-                    pending += [(*seen.path, name) for name in reversed(self._fair_names(seen.path, missed))]
+                    pending += [(*seen.path, name) for name in reversed(self._allowed_names(seen.path, missed))]
             except Refused as problem:
                 if problem.code is not Code.NOT_FOUND:
                     missed(above[:-1], [above[-1]], Code.UNREADABLE)
 
-    def _fair_names(self, path: PathParts, missed: Missed) -> list[str]:
-        fair, others = self.names(path)
+    def _allowed_names(self, path: PathParts, missed: Missed) -> list[str]:
+        allowed, others = self.names(path)
         if others:
             missed(path, others, Code.NAME)
-        return fair
+        return allowed
 
     def names(self, path: PathParts) -> tuple[list[str], list[str]]:
         """The names in a folder, in the order of their bytes: those that can be said on the wire, and the others.
@@ -137,8 +137,8 @@ class Visible:
             judge_path(path)
         with disk_errors(), self._folder(path) as folder:
             names = os.listdir(folder)
-        fair, others = split_names(path, names)
-        return sorted(fair, key=str.encode), sorted(others, key=os.fsencode)
+        allowed, others = split_names(path, names)
+        return sorted(allowed, key=str.encode), sorted(others, key=os.fsencode)
 
     def see(self, path: PathParts) -> Seen | None:
         """The same as `look`; but what is there and can't be looked at is an error. Raises Refused."""
