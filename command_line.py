@@ -40,6 +40,11 @@ _REMEDIES = {
 _WITH_ACCOUNTS = ("accounts", "storage", "server_log", "log_level")
 
 
+def flag_of(name: str) -> str:
+    """`max_logins` is `--max-logins`."""
+    return "--" + name.replace("_", "-")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that says what is wrong as a UsageError, which is one escaped line, and prints its help as a result."""
 
@@ -81,13 +86,14 @@ def check_account_command(command: str, settings: Iterable[str]) -> None:
     """Raises UsageError for a setting of the command line that only serving has a use for."""
     for name in settings:
         if name not in _WITH_ACCOUNTS:
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} does not go with {command}", "It is for serving, which is without a command")
+            raise UsageError(
+                f"{flag_of(name)} does not go with {command}", "It is for serving, which is without a command"
+            )
 
 
 def _given(options: argparse.Namespace) -> list[str]:
     """The options on the command line as they are written, and the pipes among its names."""
-    given = ["--" + name.replace("_", "-") for name, value in vars(options).items() if value not in (None, False, [])]
+    given = [flag_of(name) for name, value in vars(options).items() if value not in (None, False, [])]
     given += [_STDIN] if not options.get and PIPE in options.names[:-1] else []
     given += [_STDOUT] if options.get and PIPE in options.names[-1:] else []
     return given

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from command_line import flag_of
 from errors import UsageError
 from sizes import exact_size, parse_size
 
@@ -278,11 +279,6 @@ def _show(value: Any, setting: Setting) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def flag_of(name: str) -> str:
-    """`max_logins` is `--max-logins`."""
-    return "--" + name.replace("_", "-")
 
 
 def add_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup", shape: type[Shape]) -> None:

@@ -86,6 +86,11 @@ def threads_needed() -> Iterator[None]:
         raise
 
 
+def reason_of(problem: BaseException) -> str:
+    """Why, in the system's words; for an error without such words what Python shows of it."""
+    return (problem.strerror if isinstance(problem, OSError) else None) or repr(problem)
+
+
 def forget_frames(problem: BaseException) -> None:
     """Drop the tracebacks of an error and of those that it came from, whose frames hold on to what was received."""
     chain = [problem]

@@ -13,7 +13,7 @@ from accounts.commands import has_quota
 from accounts.users import Accounts
 from aside import Aside
 from disk.storage import Storage
-from errors import Refused
+from errors import Refused, reason_of
 from sizes import counted
 
 _EVERY = 24 * 3600.0
@@ -63,8 +63,7 @@ class Housekeeping:
         try:
             work()
         except (OSError, MemoryError) as problem:
-            reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else repr(problem)
-            self._log.error("%s failed, and is tried again: %s", what, reason)
+            self._log.error("%s failed, and is tried again: %s", what, reason_of(problem))
         except Refused as problem:
             self._log.error("%s failed, and is tried again: %s", what, problem.cause)
         except Exception:

@@ -22,7 +22,7 @@ from json_lines import as_json, utc
 from log_limits import LineLimit, Sparing
 from output import write_all
 from progress import Progress
-from sizes import amount, counted
+from sizes import amount, announced, counted
 
 if TYPE_CHECKING:
     import logging
@@ -319,8 +319,7 @@ class Reporter:
     def started(self, name: str, path: tuple[str, ...], size: int | None) -> None:
         """One file is announced."""
         if self._is_verbose:
-            told = "a stream" if size is None else counted(size, "byte", "")
-            self._own_log.debug("started: %s as %s, %s", name, show_path(path), told)
+            self._own_log.debug("started: %s as %s, %s", name, show_path(path), announced(size))
         self._progress.name(name)
         if self._json:
             self._event("started", name=name, path=show_path(path), size=size)
@@ -392,6 +391,10 @@ class Reporter:
         self._sparing.info("skipped: %s: %s", cut(escape(name), _BRIEF_BYTES), why)
         if not self._event("skipped", name=name, why=why):
             self._say(f"skipped: {name}: {why}")
+
+    def failed_beside(self, count: int) -> None:
+        """The line that was said last speaks of so many more things that do not arrive."""
+        self.failed_count += count
 
     def failed(self, name: str, problem: TransferError) -> None:
         """One thing that was named does not arrive."""

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 
 # isort: off
-from errors import NoThread, UsageError
+from errors import NoThread, UsageError, reason_of
 from output import fill_closed_streams
 from report import announce, ended, fail, note, say
 
@@ -385,8 +385,7 @@ class _Server:
     def _cant_accept(self, problem: Exception) -> None:
         """Say why, and let connections end before the next try."""
         if isinstance(problem, OSError | MemoryError):  # out of descriptors or memory
-            reason = (problem.strerror if isinstance(problem, OSError) else None) or repr(problem)
-            self._often.error("can't accept a connection: %s", reason)
+            self._often.error("can't accept a connection: %s", reason_of(problem))
         elif NoThread.is_why(problem):
             self._often.error("can't start a thread for a connection")
         else:

@@ -53,3 +53,8 @@ def amount(count: float) -> str:
 def counted(count: int, noun: str, grouping: str = ",") -> str:
     """`1 file`, `1,000 files`; in a log, which programs read, without the comma."""
     return f"{count:{grouping}} {noun}" if count == 1 else f"{count:{grouping}} {noun}s"
+
+
+def announced(size: int | None) -> str:
+    """The size of a file that is announced, for a log; None for one that shows only at its end."""
+    return "a stream" if size is None else counted(size, "byte", "")

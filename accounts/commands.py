@@ -14,6 +14,7 @@ from typing import Any
 
 from accounts.passwords import ask_new_password, check_strength, generate_password, read_password_file
 from accounts.users import RIGHTS, Account, Accounts, check_username
+from command_line import flag_of
 from disk.allowance import NOT_PARTIAL, Ledgers
 from disk.ledger import Amount
 from disk.root import PARTIAL_AREA
@@ -45,7 +46,7 @@ class _Limit:
 
     @property
     def flag(self) -> str:
-        return "--" + self.field.replace("_", "-")
+        return flag_of(self.field)
 
 
 _LIMITS = (

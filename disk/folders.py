@@ -171,15 +171,6 @@ def _close_all(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-def is_utf8(name: str) -> bool:
-    """Whether a name of this disk can be said on the wire."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Twin:
     """A visible file of the announced size: perhaps the very one. `digest` reads it."""

@@ -8,8 +8,8 @@ from conftest import RunHere
 from processes import Client, Server, clean_environment, make, run
 
 from client import _parser
-from command_line import check_command, read_intermixed
-from config import ClientSettings, ServerSettings, flag_of, settings_of
+from command_line import check_command, flag_of, read_intermixed
+from config import ClientSettings, ServerSettings, settings_of
 from errors import UsageError
 
 JOBS = {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from config import ClientSettings, Loaded, ServerSettings, add_flags, flag_of, load, settings_of
+from command_line import flag_of
+from config import ClientSettings, Loaded, ServerSettings, add_flags, load, settings_of
 from errors import UsageError
 
 SHAPES = [ClientSettings, ServerSettings]

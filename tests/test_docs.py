@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from test_house import HOUSE, LEVELS, on_disk
 
-from config import ClientSettings, ServerSettings, flag_of, settings_of
+from command_line import flag_of
+from config import ClientSettings, ServerSettings, settings_of
 
 README = HOUSE / "README.md"
 SECURITY = HOUSE / "docs" / "SECURITY.md"

@@ -24,7 +24,7 @@ LEVELS = {
     "progress": 0,
     "log_limits": 0,
     "crypto_utils": 0,
-    "config": 0,
+    "config": 3,
     "disk.durable": 0,
     "disk.private": 0,
     "disk.leftovers": 1,

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import new_digest
 from disk.partials import Incoming, Partial
+from transfer.items import memory_of
 from wire.messages import Put
 from wire.protocol import UNASKED_LIMIT
 
 if TYPE_CHECKING:
     from hashlib import _Hash
-
-COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
 
 
 class Arriving:
@@ -30,7 +29,7 @@ class Arriving:
         """`proof`: the HMAC of END, begun with `body`."""
         self._put: Put | None = put
         self.proof: _Hash | None = proof
-        self.memory = len(body) + COMPONENT_MEMORY * len(put.path)
+        self.memory = memory_of(body, put.path)
         self.incoming: Incoming | None = None
         self.partial: Partial | None = None
         self.twin: Future[bytes] | None = None

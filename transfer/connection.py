@@ -30,7 +30,7 @@ from errors import (
 )
 from log_limits import LineLimits, Sparing
 from report import show_briefly, show_path
-from sizes import counted
+from sizes import announced, counted
 from transfer.places import Places
 from transfer.requests import Requests
 from wire.channel import Channel
@@ -288,8 +288,7 @@ class _Taking:
 
     def taking(self, put: Put, size: int | None) -> None:
         if self._is_verbose:
-            told = "a stream" if size is None else counted(size, "byte", "")
-            self._own_log.debug("taking %s, %s", show_path(put.path), told)
+            self._own_log.debug("taking %s, %s", show_path(put.path), announced(size))
 
     def resumed(self, put: Put, offset: int) -> None:
         self._sparing.info("resumed %s from byte %d on", show_briefly(put.path), offset)

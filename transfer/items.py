@@ -14,6 +14,13 @@ from wire.protocol import TRANSFER_ID_SIZE
 FILE_BITS = 0o666
 ALL_BITS = 0o777
 
+_COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
+
+
+def memory_of(body: bytes, path: tuple[str, ...]) -> int:
+    """How many bytes of memory an announced path costs, at either end, until it is settled; `body` is its PUT's."""
+    return len(body) + _COMPONENT_MEMORY * len(path)
+
 
 class Item:
     """One file or folder to send.
@@ -23,7 +30,7 @@ class Item:
     """
 
     __slots__ = (
-        "_is_fair",
+        "_is_judged",
         "is_stream",
         "mode",
         "mode_mask",
@@ -52,10 +59,10 @@ class Item:
         self.transfer = random_bytes(TRANSFER_ID_SIZE) if transfer is None else transfer
         self.sha256: bytes | None = None
         self.is_stream = False
-        self._is_fair = False
+        self._is_judged = False
 
     def judge(self) -> None:
         """Raises Refused for a target that is not allowed. It is looked at once."""
-        if not self._is_fair:
+        if not self._is_judged:
             judge_path(self.target)
-            self._is_fair = True
+            self._is_judged = True

@@ -6,13 +6,11 @@ Rules: it does nothing by itself. It lives until it is settled by the other end 
 from typing import TYPE_CHECKING
 
 from disk.sources import Source
-from transfer.items import Item
+from transfer.items import Item, memory_of
 from wire.protocol import UNASKED_LIMIT
 
 if TYPE_CHECKING:
     from hashlib import _Hash
-
-COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
 
 
 class Outgoing:
@@ -30,7 +28,7 @@ class Outgoing:
     ) -> None:
         """`body`: that of the PUT, whose `id` and `size` they are; `proof`: the HMAC of END, begun with it."""
         self.item, self.source, self.id, self.size, self.proof = item, source, id, size, proof
-        self.memory = len(body) + COMPONENT_MEMORY * len(item.target)
+        self.memory = memory_of(body, item.target)
         self.settled = False
         self.closed = source is None  # a folder is all said with its PUT
         self.begun = False

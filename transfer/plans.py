@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command_line import PIPE
 from crypto_utils import digest
 from disk.names import LOCAL_PARTIAL_AREA, judge_path, size_of
 from disk.sources import PipeSource, Source
@@ -42,10 +43,8 @@ if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody 
     from transfer.receiver import Folder
     from wire.messages import Misnamed, Omitted, Put, Receipt
 
-PIPE = "-"
-_MOST_MISSED = 10_000  # names that the receiver can't give, remembered so that each is said once
 TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
-
+_MOST_MISSED = 10_000  # names that the receiver can't give, remembered so that each is said once
 _MOST_WITHDRAWN = 1000  # files that may still come again; a hostile server withdraws any number
 
 Parts = tuple[str, ...]
@@ -174,10 +173,10 @@ class Sending:
             self._reporter.failed(found.path, problem)
         elif isinstance(found, Skipped):
             self._reporter.skipped(found.path, found.why)
-        elif LOCAL_PARTIAL_AREA in found.parts if isinstance(found, Found) else False:
-            pass  # what an interrupted --get has left: nobody's content
         elif isinstance(found, SourceError):
             self._reporter.failed(found.name, found)
+        elif LOCAL_PARTIAL_AREA in found.parts:
+            pass  # what an interrupted --get has left: nobody's content
         elif not found.is_folder and found.parts and found.identity in self._logs:
             self._reporter.skipped(found.path, "this program's own log")
         elif not found.is_folder:
@@ -451,7 +450,7 @@ def report_omitted(reporter: Reporter, told: "Omitted", name: str) -> None:
         what = counted(told.more, "more name")
         problem = SourceError(f"{what} beside it on the receiver can't be given", "Their reasons are in its server.log")
         reporter.failed(name, problem)
-        reporter.failed_count += told.more - 1  # each of them counts
+        reporter.failed_beside(told.more - 1)
 
 
 class _Remembering:

@@ -19,7 +19,7 @@ room knows no socket, no address and no account.
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from crypto_utils import Mac, digest, new_digest
 from disk.sources import Source
@@ -48,9 +48,6 @@ from wire.messages import (
 )
 from wire.pace import Pace
 from wire.protocol import CHECK_LIMIT, DATA_LEAST, DATA_SIZE, MAX_INTEGER, WINDOW, nearest_time
-
-if TYPE_CHECKING:
-    pass
 
 _WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
@@ -449,10 +446,10 @@ class Sender:
     def _check_offset(outgoing: Outgoing, message: Accept | Check) -> None:
         """Raises ProtocolViolation for an offset that the receiver can't mean, or may not name any more."""
         if isinstance(message, Accept):
-            fair = message.offset in (0, outgoing.checked)
+            may_be = message.offset in (0, outgoing.checked)
         else:
-            fair = not outgoing.unasked and 0 < message.size <= (outgoing.size or 0) and message.sha256 is None
-        if not fair or outgoing.asked or outgoing.accepted:
+            may_be = not outgoing.unasked and 0 < message.size <= (outgoing.size or 0) and message.sha256 is None
+        if not may_be or outgoing.asked or outgoing.accepted:
             raise ProtocolViolation("content wanted from where none was offered")
         outgoing.asked = isinstance(message, Check)
         outgoing.checks += outgoing.asked
@@ -467,17 +464,17 @@ class Sender:
         The receiver may choose another last name (`rename`, and always for accounts that may not look).
         """
         item = outgoing.item
-        fair = len(receipt.path) == len(item.target) and receipt.path[:-1] == item.target[:-1]
+        matches = len(receipt.path) == len(item.target) and receipt.path[:-1] == item.target[:-1]
         if receipt.outcome in ("folder", "skipped") or item.policy == "replace":
-            fair = fair and receipt.path == item.target
+            matches = matches and receipt.path == item.target
         if receipt.outcome == "folder":
-            fair = fair and outgoing.source is None
+            matches = matches and outgoing.source is None
         elif receipt.outcome == "skipped":
-            fair = fair and outgoing.source is not None and item.policy == "skip"
+            matches = matches and outgoing.source is not None and item.policy == "skip"
         else:
             whole = outgoing.digest.digest() if outgoing.checked and outgoing.checked == outgoing.size else None
             known = [digest for digest in (outgoing.sha256, item.sha256, whole) if digest is not None]
-            fair = fair and receipt.sha256 in known
-            fair = fair and receipt.size == outgoing.size
-        if not fair:
+            matches = matches and receipt.sha256 in known
+            matches = matches and receipt.size == outgoing.size
+        if not matches:
             raise IntegrityError(f"the receipt for {item.name} does not match what was sent")
