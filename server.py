@@ -315,9 +315,9 @@ class _Server:
         most, wanted = self._most, self._wanted
         if most.connections < wanted.connections or most.logins < wanted.logins:
             self.log.warning(
-                "the limit of open files (%d) allows %d connections of logged-in users at once, %d of one user, and %d"
-                " not logged in; raise it (ulimit -n, LimitNOFILE), or lower max_connections and max_logins",
-                *(limit_of_files(), most.connections, most.per_user, most.logins),
+                "the limit of open files (%d) allows %s of logged-in users at once, %d of one user, and %d not logged"
+                " in; raise it (ulimit -n, LimitNOFILE), or lower max_connections and max_logins",
+                *(limit_of_files(), counted(most.connections, "connection", ""), most.per_user, most.logins),
             )
 
     def start(self, accounts: Accounts) -> None:
