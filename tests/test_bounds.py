@@ -30,10 +30,13 @@ from wire.messages import (
     Cancel,
     Check,
     End,
+    Entries,
+    ListFolder,
     Put,
     Receipt,
     Refuse,
 )
+from wire.pace import Pace
 from wire.protocol import DATA_SIZE, frame, unframe
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
@@ -216,6 +219,25 @@ def test_pipes_that_wait_to_be_published_do_not_take_the_last_descriptors(
     raw.close()
     assert receiving.finish() is None
     assert max(groups) < 30
+
+
+# --- a rate -----------------------------------------------------------------------------------------------------------
+
+
+def test_first_message_of_a_connection_counts_for_the_rate(
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else connections of one message each would cost nothing; the answer is paid for by who asked."""
+    paid: list[int] = []
+    monkeypatch.setattr(Pace, "spend", lambda pace, count, *_: paid.append(count))
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    asked = ListFolder(1, (), None)
+    raw.say(asked.encode(), BYE_MESSAGE)
+    assert [type(answer) for answer in raw.hear_all()] == [Entries, Bye]
+    raw.close()
+    assert receiving.finish() is None
+    assert paid[0] == len(asked.body())
 
 
 # --- what is settled --------------------------------------------------------------------------------------------------

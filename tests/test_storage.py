@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peers import no_hang
 from processes import run_python, run_python_on_small_disk
 
 from disk.durable import refusal
@@ -56,6 +57,13 @@ def using(storage: Storage, name: str = "alice", private: bool = False) -> Itera
         yield folder
     finally:
         folder.close()
+
+
+@pytest.fixture(autouse=True)
+def watched() -> Iterator[None]:
+    """A FIFO that is waited for is a failure, and no end of the tests."""
+    with no_hang(120):
+        yield
 
 
 @pytest.fixture
