@@ -64,7 +64,12 @@ def show_path(path: tuple[str, ...]) -> str:
 
 def show_briefly(path: tuple[str, ...]) -> str:
     """The same, escaped and in at most 500 bytes: for what is refused, and so may hold anything of any length."""
-    return cut(escape(show_path(path)), _BRIEF_BYTES)
+    return briefly(show_path(path))
+
+
+def briefly(text: str) -> str:
+    """`text`, escaped and in at most 500 bytes."""
+    return cut(escape(text), _BRIEF_BYTES)
 
 
 # --- The screen -------------------------------------------------------------------------------------------------------
@@ -388,7 +393,7 @@ class Reporter:
         """Left out on purpose: no failure."""
         self.skipped_count += 1
         self.pause()
-        self._sparing.info("skipped: %s: %s", cut(escape(name), _BRIEF_BYTES), why)
+        self._sparing.info("skipped: %s: %s", briefly(name), why)
         if not self._event("skipped", name=name, why=why):
             self._say(f"skipped: {name}: {why}")
 
@@ -401,7 +406,7 @@ class Reporter:
         self.failed_count += 1
         self.status = max(self.status, problem.exit_status)
         self.pause()
-        self._sparing.error("%s: %s", cut(escape(name), _BRIEF_BYTES), problem)
+        self._sparing.error("%s: %s", briefly(name), briefly(str(problem)))
         fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
         if not self._event("failed", **fields) or is_unsaid():
             with self._lock:

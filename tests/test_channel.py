@@ -27,6 +27,8 @@ from wire.messages import (
     Bye,
     Cancel,
     Data,
+    Entries,
+    Entry,
     Error,
     Kind,
     ListFolder,
@@ -35,6 +37,15 @@ from wire.messages import (
     encode_message,
 )
 from wire.protocol import CONTROL_LIMIT, DATA_SIZE, LOGIN_FRAME_LIMIT, RECORD_FRAME_LIMIT, frame, frame_header
+
+
+def listing(size: int) -> Entries:
+    """A message whose body has about so many bytes."""
+    names = (f"{number:0240}" for number in range(size // 290))
+    return Entries(1, tuple(Entry(name, "file", 0, 0) for name in names), False)
+
+
+LISTING = listing(60_000)
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +189,7 @@ def test_room_that_is_not_named_is_not_sent(pair: tuple[Channel, Channel]) -> No
 
 def test_largest_messages_pass(pair: tuple[Channel, Channel]) -> None:
     one, two = pair
-    fitting = ListFolder(1, (), "n" * (CONTROL_LIMIT - 100))
+    fitting = listing(CONTROL_LIMIT)
     for _ in range(40):
         one.post(fitting.encode())
         one.send(fitting.encode())
@@ -567,7 +578,7 @@ def test_close_gives_up_on_a_peer_that_reads_nothing(engine: Engine, monkeypatch
     monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
     against = Against(engine, buffers=4096)
     for _ in range(100):
-        against.channel.post(ListFolder(1, (), "n" * 60_000).encode())
+        against.channel.post(LISTING.encode())
     started = time.monotonic()
     against.channel.close(Code.STOPPING)
     assert time.monotonic() - started < 2
@@ -647,7 +658,7 @@ def test_post_never_waits_even_when_the_peer_reads_nothing(engine: Engine, monke
 class Answering:
     """A consumer that gives 60 kB for each message, to a peer that has asked 300 times and reads nothing yet."""
 
-    ANSWER = ListFolder(1, (), "n" * 60_000).encode()
+    ANSWER = LISTING.encode()
 
     def __init__(self, engine: Engine) -> None:
         self.against = Against(engine, buffers=4096)
@@ -679,7 +690,7 @@ class Answering:
 
 def test_consumer_waits_while_its_answers_are_not_read_and_then_gives_all(engine: Engine) -> None:
     answering = Answering(engine)
-    assert sum(message == ListFolder(1, (), "n" * 60_000) for message in iter(answering.against.raw.hear, Bye())) == 300
+    assert sum(message == LISTING for message in iter(answering.against.raw.hear, Bye())) == 300
     answering.finish()
     assert (answering.given, answering.problem) == (300, None)
 
@@ -721,7 +732,7 @@ def test_failed_post_wakes_whoever_waits(engine: Engine, monkeypatch: pytest.Mon
     monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
     monkeypatch.setattr(wire.channel, "_MOST_ANSWERS", 3)
     against = Against(engine, buffers=4096)
-    message = ListFolder(1, (), "n" * 60_000).encode()
+    message = LISTING.encode()
     problems: list[TransferError | None] = []
     consumer = threading.Thread(target=lambda: problems.append(against.collect()[1]), daemon=True)
     consumer.start()

@@ -421,14 +421,16 @@ def test_listing_tells_all_in_order(server: Server, client: Client, box: str) ->
     (area / "link").symlink_to("size")
     expected = sorted({*names, "folder", "size"}, key=str.encode)
     result = client("--list", "--json", f"{box}/many")
-    assert (result.status, result.err) == (0, "")
-    entries = [json.loads(line) for line in result.out.splitlines()]
+    assert (result.status, result.err) == (1, "")
+    events = [json.loads(line) for line in result.out.splitlines()]
+    entries = [event for event in events if event["event"] != "failed"]
+    assert [event["name"] for event in events if event not in entries] == [f"{box}/many/latin \\xe9"]
     assert [entry["name"] for entry in entries] == expected and len(entries) > 3000 - 100
     assert {(entry["event"], entry["kind"]) for entry in entries} == {("entry", "file"), ("entry", "folder")}
     assert [entry["size"] for entry in entries if entry["name"] == "size"] == [1_234_567]
     assert [entry["time"] for entry in entries if entry["name"] == "size"] == ["2009-02-13T23:31:30.123456Z"]
     result = client("--list", f"{box}/many/")
-    assert (result.status, result.err) == (0, "")
+    assert result.status == 1 and result.err.startswith(f"error: {box}/many/latin \\xe9 on the receiver has a name ")
     lines = result.out.splitlines()
     assert len(lines) == len(expected) and all(line.isprintable() for line in lines)
     assert "      1,234,567  2009-02-13T23:31:30Z  size" in lines

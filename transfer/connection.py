@@ -29,7 +29,7 @@ from errors import (
     TransferError,
 )
 from log_limits import LineLimits, Sparing
-from report import show_briefly, show_path
+from report import briefly, show_briefly, show_path
 from sizes import announced, counted
 from transfer.places import Places
 from transfer.requests import Requests
@@ -304,7 +304,7 @@ class _Taking:
         self._stored.append(f"{receipt.outcome} {path}, {counted(receipt.size, 'byte', '')}, SHA-256 {sha256}")
 
     def refused(self, put: Put | Misnamed, problem: Refused) -> None:
-        name = put.shown if isinstance(put, Misnamed) else show_briefly(put.path)
+        name = briefly(put.shown) if isinstance(put, Misnamed) else show_briefly(put.path)
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
         self._sparing.log(level, "refused: %s: %s", name, problem.cause)
 

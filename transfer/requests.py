@@ -15,7 +15,7 @@ from disk.partials import Incoming
 from disk.sources import FileSource, Source
 from disk.storage import UserFolder
 from errors import Code, ProtocolViolation, Refused, SourceError, TransferError
-from report import show_briefly, show_path
+from report import briefly, show_briefly, show_path
 from sizes import counted
 from transfer import receiver
 from transfer.items import ALL_BITS, Item
@@ -131,7 +131,9 @@ class Requests:
                 raise Refused(Code.NAME, why=get.why)
             wanted.append((get.id, "/".join(get.path).encode()))
         except Refused as problem:
-            self._not_given(get.id, get.shown if isinstance(get, Misnamed) else show_briefly(get.path), problem)
+            self._not_given(
+                get.id, briefly(get.shown) if isinstance(get, Misnamed) else show_briefly(get.path), problem
+            )
 
     def _not_given(self, id: int, name: str, problem: Refused) -> None:
         self._log_sparingly("not given: %s: %s", name, problem.cause)
@@ -260,7 +262,7 @@ class _Giving:
         pass
 
     def resumed(self, item: Item, offset: int) -> None:
-        self._log_sparingly("giving %s from byte %d on", show_briefly((item.name,)), offset)
+        self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
 
     def restarted(self, item: Item) -> None:
         pass
@@ -273,15 +275,15 @@ class _Giving:
 
     def delivered(self, item: Item, receipt: Receipt) -> None:
         if receipt.outcome == "skipped":
-            self._log_sparingly("skipped: %s", show_briefly((item.name,)))
+            self._log_sparingly("skipped: %s", briefly(item.name))
         elif receipt.outcome != "folder":
             self._log("given (%s): %s, %s", receipt.outcome, item.name, counted(receipt.size, "byte", ""))
 
     def time_changed(self, item: Item) -> None:
-        self._log_sparingly("the time of %s is given as the nearest that can be said", show_briefly((item.name,)))
+        self._log_sparingly("the time of %s is given as the nearest that can be said", briefly(item.name))
 
     def pause(self) -> None:
         pass
 
     def failed(self, item: Item, problem: TransferError) -> None:
-        self._log_sparingly("not given: %s: %s", show_briefly((item.name,)), problem.cause)
+        self._log_sparingly("not given: %s: %s", briefly(item.name), problem.cause)
