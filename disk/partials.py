@@ -405,8 +405,11 @@ class Partial:
             if self._descriptor < 0:
                 self._open_new()
             self._check_held()
-            with contextlib.nullcontext() if self._area.keeps_modes else contextlib.suppress(OSError):
+            lenient = contextlib.nullcontext() if self._area.keeps_modes else contextlib.suppress(OSError)
+            with lenient:
                 fit(self._descriptor, bits, parent)
+            self.has_time = False
+            with lenient:
                 self.has_time = set_time(self._descriptor, self.incoming.mtime)
         return self._descriptor
 

@@ -124,10 +124,11 @@ def test_name_taken_in_the_last_moment_stays(folder: UserFolder, here: Path) -> 
 
 @pytest.mark.usefixtures("no_links", "no_modes")
 @pytest.mark.parametrize("large", [False, True])
-def test_disk_without_owners_and_modes_takes_files_too(folder: UserFolder, here: Path, large: bool) -> None:
+def test_disk_without_owners_and_modes_takes_files_and_their_times(folder: UserFolder, here: Path, large: bool) -> None:
     assert not folder.area.keeps_modes
     assert fetched(folder, "a", b"one", large=large) == "a"
     assert content_of(here) == {"a": b"one"}
+    assert (here / "a").stat().st_mtime_ns == 10**18
 
 
 @pytest.mark.usefixtures("no_modes")
