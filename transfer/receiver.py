@@ -247,6 +247,8 @@ class Receiver:
             incoming = arriving.incoming
             if incoming is not None and self._open.get(id) is arriving:  # else it was cancelled
                 if not self._has_place(arriving):
+                    if all(each.unasked for each in self._whole()):
+                        return
                     self._flush_group()  # what is whole gives its place back
                     if not self._has_place(arriving):
                         return
@@ -256,6 +258,11 @@ class Receiver:
                 except Refused as problem:
                     self._refuse(arriving, problem)
             self._unplaced.popleft()
+
+    def _whole(self) -> Iterator[Arriving]:
+        """The files that wait for their group."""
+        for group in (self._group, *(group for group, _ in self._flushing)):
+            yield from (arriving for arriving, _ in group)
 
     def _begun(self, arriving: Arriving, begun: Partial | Published | Twin) -> None:
         """Go on with what the folder has said."""
