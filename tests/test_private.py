@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 from processes import HOME, Client, Server, clean_environment
 
 from accounts.users import RIGHTS, Account, Accounts
+from disk.leftovers import JOURNAL
 from disk.partials import Incoming, Partial, Published
 from disk.private import check_area
 from disk.receipts import RECEIPTS, Receipts
-from disk.storage import Rules, Storage
+from disk.storage import Rules, Storage, UserFolder
 from errors import Code, Refused, UsageError
 from logs import open_log
 from wire.pake import Registration
@@ -290,3 +292,15 @@ def test_file_that_is_just_replacing_another_keeps_no_server_from_starting(
         folder.close()
     finally:
         storage.close()
+
+
+@pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
+def test_hidden_name_of_a_large_file_tells_nothing(alice: UserFolder, tmp_path: Path, policy: str) -> None:
+    """It is the hash of its path; with `rename` one of several."""
+    path = ("folder", "wages.ods")
+    partial = alice.begin(Incoming(b"t" * 16, path, 70_000, None, None, policy), resumable=True)
+    assert isinstance(partial, Partial)
+    area = tmp_path / AREA / "alice"
+    names = {entry.name.removesuffix(JOURNAL) for entry in area.iterdir()} - {RECEIPTS}
+    partial.discard()
+    assert names == {partial.name} and re.fullmatch("[0-9a-f]{64}", partial.name)
