@@ -8,8 +8,8 @@ Rules: the file belongs to the user who runs the server, and nobody else may rea
 step, under a lock, and read again when it changes: only an unchanged file is taken to be as it was read last. A damaged
 account line shuts out that account alone. A damaged first line, or a file that can't be looked at, shuts out everybody,
 whatever the name, until it can be used again. Both are told to the caller. Every name has a salt, made from the
-server's secret in the same way and the same time, whether the name is known or not. This room knows no password and no
-connection: only what a password leaves behind, and the file.
+server's secret in the same way and the same time, whether the name is known or not. This module knows no password and
+no connection: only what a password leaves behind, and the file.
 """
 
 import os

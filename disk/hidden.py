@@ -1,7 +1,7 @@
 """The hidden names of large files on their way: hashes of their paths, so that a later try finds what was kept.
 
-Rules: two that may not both get the name that they are going to have one hidden name, so that the second is told at
-once. Those that take the next free name (`rename`) do not compete, neither for the hidden one nor for what was kept:
+Rules: two that may not both get the name that they are going to have one hidden name, so that the second is refused
+at once. Those that take the next free name (`rename`) do not compete, neither for the hidden one nor for what was kept:
 each has one of its own, and finds it again by its transfer id, or by size and time of its source. It judges no path.
 """
 

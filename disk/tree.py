@@ -202,7 +202,7 @@ class Tree:
         """What has the name that the user gave; what is opened later is reached from the folder that is opened here."""
         state = os.stat(self.name)
         if stat.S_ISDIR(state.st_mode):
-            with contextlib.suppress(OSError):  # it is told when its names are wanted
+            with contextlib.suppress(OSError):  # `names` reports it
                 self._folders.hold(self._top)
             return state
         head, name = os.path.split(self.name)

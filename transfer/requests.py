@@ -29,6 +29,7 @@ from wire.messages import (
     BYE_MESSAGE,
     FILE,
     FOLDER,
+    MESSAGE_HEADER_SIZE,
     Entries,
     Entry,
     Get,
@@ -79,7 +80,7 @@ class Requests:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
         first = next((arrived for arrived in self._messages if arrived is not None), None)
         if first is not None:
-            self._pace.spend(len(first[1]))
+            self._pace.spend(MESSAGE_HEADER_SIZE + len(first[1]))
         if first is None:
             self._channel.post(BYE_MESSAGE)
         elif isinstance(first[0], Put) or _is_misnamed(first[0], Kind.PUT):

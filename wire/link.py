@@ -2,7 +2,7 @@
 
 Rules: a frame's length meets its ceiling before anything is read. Each frame has a deadline, and all of them together
 have another; none is for a byte, so a peer that trickles bytes is disconnected like a silent one. All addresses of a
-host are tried, each soon after the one before (RFC 8305). This room knows no key, no file and no account.
+host are tried, each soon after the one before (RFC 8305). This module knows no key, no file and no account.
 """
 
 import contextlib
