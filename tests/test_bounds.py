@@ -1,9 +1,12 @@
 """Ceilings and promises of one line each, which nothing else would miss."""
 
 import gc
+import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from peers import C2S, MEMORY, S2C, Raw, close_all, data, end, no_hang, tcp_pair
@@ -18,6 +21,7 @@ from disk.sources import PipeSource
 from disk.storage import Rules, Storage, UserFolder
 from errors import Code, IntegrityError, ProtocolViolation, Refused
 from tools import worked_example
+from transfer.connection import Connection
 from transfer.items import Item
 from wire.channel import Channel
 from wire.engine import Engine
@@ -238,6 +242,28 @@ def test_first_message_of_a_connection_counts_for_the_rate(
     raw.close()
     assert receiving.finish() is None
     assert paid[0] == len(asked.body())
+
+
+# --- an account that is gone ------------------------------------------------------------------------------------------
+
+
+def test_connection_of_a_removed_account_has_less_than_half_a_second_for_a_last_word(
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its channel would go on for seconds while the other end does not read."""
+    near, far = tcp_pair()
+    connection = Connection(SimpleNamespace(log=logging.getLogger("test")), far, "192.0.2.1", 1)
+    connection._channel = channel = Channel(far, S2C, C2S, engine)
+    broken: list[bool] = []
+    for seconds in (0.0, 0.3, 0.5):
+        now = time.monotonic() + seconds
+        with monkeypatch.context() as later:
+            later.setattr(time, "monotonic", lambda now=now: now)
+            connection.expel(Code.ACCOUNT)
+        broken.append(channel._broken)
+    assert broken == [False, False, True]
+    near.close()
+    channel.close()
 
 
 # --- what is settled --------------------------------------------------------------------------------------------------
