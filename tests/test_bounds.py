@@ -241,7 +241,7 @@ def test_first_message_of_a_connection_counts_for_the_rate(
     assert [type(answer) for answer in raw.hear_all()] == [Entries, Bye]
     raw.close()
     assert receiving.finish() is None
-    assert paid[0] == len(asked.body())
+    assert paid[0] == len(asked.encode())
 
 
 # --- an account that is gone ------------------------------------------------------------------------------------------
