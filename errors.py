@@ -183,6 +183,8 @@ class Code(StrEnum):
 
 # What a server says when it can't serve now, and soon may: worth another connection.
 PASSING = frozenset({Code.STOPPING, Code.FULL, Code.UNAVAILABLE})
+# A changed account may be one with other limits: the next login shows whether it still lets us in.
+_FAILURES = {Code.ACCOUNT: Failure.LOST} | dict.fromkeys(PASSING, Failure.BUSY)
 
 # For each code: cause, then remedy, where nothing more is known; `refusals.py` says it of a path at one of the ends.
 _WORDS: dict[Code, tuple[str, str]] = {
@@ -251,7 +253,7 @@ class PeerStopped(ConnectionTrouble):
     """The other end ended the connection and said why, by `code`."""
 
     def __init__(self, code: Code) -> None:
-        super().__init__(*_WORDS[code], Failure.BUSY if code in PASSING else Failure.FINAL)
+        super().__init__(*_WORDS[code], _FAILURES.get(code, Failure.FINAL))
         self.code = code
         if code in (Code.PROTOCOL, Code.INTEGRITY):
             self.exit_status = IntegrityError.exit_status

@@ -631,6 +631,11 @@ UNUSABLE: list[tuple[str, list[str], str]] = [
 ]
 
 
+def test_standard_input_is_not_both_the_password_and_what_is_sent() -> None:
+    result = run("client.py", "--user=u", "--password-fd=0", "-", "a", typed=PASSWORD + "\n")
+    assert result.status == 2 and "standard input can't be both the password and what is sent" in one_line(result)
+
+
 def test_unusable_command_is_exit_2(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a password\n")
     settings = {

@@ -209,10 +209,26 @@ def test_changed_password_ends_the_running_client(
     assert changed.status == 0, changed
     result = running.finish()
     line.release()
-    assert result.status == 4 and result.err.startswith("error: your account was changed or removed"), result
-    again = client.at(line.port)(folder / "a", "b")
-    assert again.status == 3 and again.err.startswith("error: login refused: "), again
+    changed_word, refused = result.err.splitlines()
+    assert changed_word.startswith("your account was changed or removed on the receiver: trying again in "), result
+    assert result.status == 3 and refused.startswith("error: login refused: "), result
     assert line.connections == 2 and not server.path("b").exists()
+    assert server.stop() == 0
+
+
+def test_transfer_goes_on_by_itself_when_only_the_limits_of_its_account_change(
+    make_server: MakeServer, proxy: MakeProxy, client: Client, folder: Path
+) -> None:
+    server = make_server()
+    line = proxy(server.port, up=Fault("hold", 5 * MIB))
+    running = client.at(line.port).start(make(folder / "a", 32_000_000), "b")
+    line.wait_reached()
+    changed = server.command("limits", "alice", "--quota", "10G")
+    assert changed.status == 0, changed
+    result = running.finish()
+    line.release()
+    assert result.status == 0 and "your account was changed" in result.err, result
+    assert server.path("b").read_bytes() == (folder / "a").read_bytes()
     assert server.stop() == 0
 
 

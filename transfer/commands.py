@@ -356,11 +356,13 @@ class Run:
 
         user = self._settings.user or ask_username(_local_user())
         check_username(user)
-        if self._options.password_fd is not None:
-            password = read_password_fd(_descriptor(self._options.password_fd))
+        named = self._options.password_fd
+        reads_input = named == "0" or (named is None and str(self._settings.password_file) == "-")
+        if reads_input and "-" in self._options.names[:-1]:
+            raise UsageError("standard input can't be both the password and what is sent", "Use --password-file FILE")
+        if named is not None:
+            password = read_password_fd(_descriptor(named))
         elif self._settings.password_file is not None:
-            if str(self._settings.password_file) == "-" and "-" in self._options.names[:-1]:
-                raise UsageError("standard input can't be both the password and what is sent", "Use --password-fd")
             password = read_password_file(
                 self._settings.password_file, lambda line: self._reporter.note(f"warning: {line}")
             )

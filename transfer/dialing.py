@@ -111,7 +111,7 @@ def _log_in(
             reply = link.receive()
         except ConnectionTrouble:
             raise ConnectionTrouble(
-                "the server closed the connection during the login: too many attempts, or the connection was lost",
+                "the login was cut off: too many attempts, it took too long, or the connection was lost",
                 "Wait a minute, then try again",
             ) from None
         confirm, keys = handshake.confirm(reply)
