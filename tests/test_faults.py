@@ -319,7 +319,7 @@ def test_folder_that_reaches_nobody_is_told_behind_the_cause_in_a_few_lines(clie
 # --- What changes meanwhile -------------------------------------------------------------------------------------------
 
 
-def test_account_removed_meanwhile_ends_the_connection_at_the_next_file(
+def test_account_removed_meanwhile_ends_the_connection_and_the_next_login_is_refused(
     make_server: MakeServer, proxy: MakeProxy, client: Client, folder: Path, box: str
 ) -> None:
     server = make_server()
@@ -331,8 +331,9 @@ def test_account_removed_meanwhile_ends_the_connection_at_the_next_file(
     line.wait_reached()
     line.release()
     result = running.finish()
-    assert (result.status, result.out) == (4, "")
-    assert "error: your account was changed or removed on the receiver. Ask the receiver's owner\n" in result.err
+    assert (result.status, result.out) == (3, "")
+    assert "your account was changed or removed on the receiver: trying again in " in result.err
+    assert "error: login refused: " in result.err
     assert [f"not delivered: {source}" in result.err for source in sources] == [True, True]
     assert not server.path(box).exists() and server.partials() == []
     assert server.stop() == 0
