@@ -204,11 +204,11 @@ class Partial:
         old = Journal.read(self._journal_descriptor)
         generation = 1 if old is None else old.generation + 1
         same = old is not None and old.transfer == incoming.transfer.hex()
-        if not same and self._area.holder(self.name) is not None:
-            raise Refused(Code.BUSY)
         existed = os.access(self.name, os.F_OK, dir_fd=self._area.folder)
         if not existed:
             undo.callback(self._remove)  # else a journal without bytes would stay
+        if not same and self._area.holder(self.name) is not None:
+            raise Refused(Code.BUSY)
         self._open_bytes()
         if not self._locked and not same:
             raise Refused(Code.BUSY)

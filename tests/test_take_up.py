@@ -10,7 +10,7 @@ import pytest
 
 from disk.partials import Incoming, Partial
 from disk.storage import Rules, Storage, UserFolder
-from errors import Refused
+from errors import Code, Refused
 
 CONTENT = os.urandom(300_000)
 
@@ -73,3 +73,15 @@ def test_bytes_that_were_kept_outlast_a_try_without_descriptors(folder: UserFold
     second = begin(folder, "a")
     assert second.kept == [len(CONTENT)]
     second.discard()
+
+
+def test_refusal_while_the_holder_has_removed_its_files_and_not_let_go_leaves_nothing(
+    folder: UserFolder, tmp_path: Path
+) -> None:
+    holder = begin(folder, "a")
+    holder._remove()  # as just after it was published
+    with pytest.raises(Refused) as caught:
+        folder.begin(Incoming(b"2" * 16, ("a",), len(CONTENT), None, None, "fail"), True)
+    assert caught.value.code is Code.BUSY
+    assert kept(tmp_path) == set()
+    holder.discard()
