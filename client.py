@@ -2,10 +2,10 @@
 
 Rules: success (exit 0) means that for everything that was named a receipt is here. Each error is one line. No password
 is taken from the command line. What is not needed for --help, or to say what is wrong with the command, is not loaded
-for it; the work itself is `transfer/commands.py`.
+for it; the work itself is `sft/client/jobs.py`.
 """
 
-import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
+from sft.common import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
 
 import _thread
 import argparse
@@ -16,11 +16,11 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from command_line import Parser, check_command, read_intermixed
+from sft.console.command_line import Parser, check_command, read_intermixed
 from config import ClientSettings, add_file_flags, add_flags, load
-from output import fill_closed_streams
-from report import ended, leave, say
-from utf8_names import take_names_as_utf8
+from sft.console.output import fill_closed_streams
+from sft.console.report import ended, leave, say
+from sft.common.utf8_names import take_names_as_utf8
 
 _MOMENT = 0.01  # seconds: Python has left the cleaning up by then
 
@@ -82,7 +82,7 @@ def _main(arguments: Sequence[str]) -> int:
         for line in loaded.lines():
             say(line)
         return 0
-    from transfer.commands import Run  # not before it is known that there is something to do
+    from sft.client.jobs import Run  # not before it is known that there is something to do
 
     return Run(loaded.values, loaded.origins, options).run(options.names)
 

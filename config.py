@@ -17,9 +17,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from command_line import flag_of
-from errors import UsageError
-from sizes import exact_size, parse_size
+from sft.common.errors import UsageError
+from sft.common.sizes import exact_size, parse_size
+from sft.console.command_line import flag_of
 
 if TYPE_CHECKING:
     import argparse

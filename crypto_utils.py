@@ -10,8 +10,8 @@
 
 Rules: this room knows no socket, no file and no clock. Randomness enters through `random_bytes` alone, which callers
 take as an argument, so that a test can fix it. `RecordCipher.open` decrypts nothing before its tag was found right.
-This room and `wire/pake.py` are the only ones that import pycryptodome; each part of it is loaded where it is used, for
-a client can say hello before most of them are there (`check_library` loads them all).
+This module and `sft/wire/pake.py` are the only ones that import pycryptodome; each part of it is loaded where it is
+used, for a client can say hello before most of them are there (`check_library` loads them all).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from errors import ConnectionTrouble, Failure, IntegrityError, NoMemory, UsageError, threads_needed
+from sft.common.errors import ConnectionTrouble, Failure, IntegrityError, NoMemory, UsageError, threads_needed
 
 _NEEDED = (4, 4)
 _INSTALL = "Run: python -m pip install -r requirements.txt"

@@ -6,7 +6,7 @@ and then cut them off; what is not whole stays hidden. Errors are one line each;
 the server lives on.
 """
 
-import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
+from sft.common import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
 
 import argparse
 import contextlib
@@ -26,9 +26,9 @@ from pathlib import Path
 from types import FrameType
 
 # isort: off
-from errors import NoThread, UsageError, reason_of
-from output import fill_closed_streams
-from report import announce, ended, fail, note, say
+from sft.common.errors import NoThread, UsageError, reason_of
+from sft.console.output import fill_closed_streams
+from sft.console.report import announce, ended, fail, note, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
     from crypto_utils import check_library
@@ -37,29 +37,29 @@ except UsageError as missing:
     sys.exit(missing.exit_status)
 
 # isort: on
-from accounts import commands
-from accounts.admission import Admission
-from accounts.origin import origin_of
-from accounts.throttle import Throttle
-from accounts.users import Accounts, check_username
-from accounts.watch import Watch
-from command_line import Parser, check_account_command
 from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load, settings_of
-from disk.folders import allow_descriptors
-from disk.private import check_area
-from disk.root import PARTIAL_AREA
-from disk.storage import Rules, Storage
-from housekeeping import Housekeeping
-from log_limits import LineLimits, Sparing
-from logs import open_log
-from sizes import counted
-from transfer.connection import Connection
-from transfer.places import Most, Places, limit_of_files, most_for
-from utf8_names import take_names_as_utf8
-from wire.engine import Engine
-from wire.handshake import busy_frame
-from wire.link import close_gently
-from wire.pace import Paces
+from sft.accounts.store import Accounts, check_username
+from sft.common.log_limits import LineLimits, Sparing
+from sft.common.private_files import check_area
+from sft.common.rate_limit import Paces
+from sft.common.sizes import counted
+from sft.common.utf8_names import take_names_as_utf8
+from sft.console.command_line import Parser, check_account_command
+from sft.console.log import open_log
+from sft.disk.folders import allow_descriptors
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.storage import Rules, Storage
+from sft.server import admin as commands
+from sft.server.admission import Admission
+from sft.server.housekeeping import Housekeeping
+from sft.server.origin import origin_of
+from sft.server.session import Connection
+from sft.server.throttle import Throttle
+from sft.server.watch import Watch
+from sft.transfer.places import Most, Places, limit_of_files, most_for
+from sft.wire.handshake import busy_frame
+from sft.wire.sockets import close_gently
+from sft.wire.workers import Engine
 
 _BACKLOG = 512
 _DAY_SECONDS = 24 * 3600

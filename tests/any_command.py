@@ -22,16 +22,16 @@ from typing import Any
 import client
 import config
 import crypto_utils
-import report
 import server
+from sft.console import report
 
 LOADED_LATER = (
-    "transfer.commands",
-    "transfer.plans",
-    "transfer.dialing",
-    "accounts.passwords",
-    "disk.local",
-    "wire.pace",
+    "sft.client.jobs",
+    "sft.client.plans",
+    "sft.client.login",
+    "sft.accounts.passwords",
+    "sft.disk.local",
+    "sft.common.rate_limit",
 )
 SECONDS = 20
 BUG = 99  # the exit status of a program that ended by an exception

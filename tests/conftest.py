@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import pytest
 from processes import USER, Argument, Client, Fault, Proxy, Result, Running, Server, clean_environment
 
-import disk.partials
+import sft.disk.partials
 from client import main as run_client
-from disk.storage import Rules, Storage, UserFolder
 from server import main as run_server
+from sft.disk.storage import Rules, Storage, UserFolder
 
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[..., Proxy]
@@ -28,6 +29,9 @@ if "PYTEST_DEBUG_TEMPROOT" not in os.environ and os.path.isdir(_MEMORY) and shut
 
 # Started in the background of a script, we and all our programs would ignore what the tests send them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("untimed")
 
 _boxes = count(1)
 
@@ -94,7 +98,7 @@ def alice(storage: Storage) -> Iterator[UserFolder]:
 @pytest.fixture
 def named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a system where bytes on their way must have a name."""
-    monkeypatch.setattr(disk.partials, "_UNNAMED", 0)
+    monkeypatch.setattr(sft.disk.partials, "_UNNAMED", 0)
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from types import FrameType
 
 from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
-from transfer.items import Item
-from wire.channel import Channel
-from wire.engine import Engine
-from wire.messages import End, Message, Put, decode_message, file_mac_input, split_record, write_data_header
-from wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT, frame_header, frame_size
+from sft.transfer.items import Item
+from sft.wire.channel import Channel
+from sft.wire.messages import End, Message, Put, decode_message, file_mac_input, split_record, write_data_header
+from sft.wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT, frame_header, frame_size
+from sft.wire.workers import Engine
 
 C2S, S2C, FILE_SECRET = b"c" * 32, b"s" * 32, b"f" * 32
 MEMORY = 64 << 20

@@ -29,9 +29,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Literal
 
-from disk.allowance import NOT_PARTIAL
-from wire.pake import CONFIRM_SIZE, POINT_SIZE
-from wire.protocol import HEADER_SIZE, ClientHello, ServerHello, Status
+from sft.disk.quota import NOT_PARTIAL
+from sft.wire.pake import CONFIRM_SIZE, POINT_SIZE
+from sft.wire.protocol import HEADER_SIZE, ClientHello, ServerHello, Status
 
 HOME = Path(__file__).resolve().parent.parent
 USER = "alice"

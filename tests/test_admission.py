@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from accounts.admission import Admission, Ticket
+from sft.server.admission import Admission, Ticket
 
 
 class Clock:

@@ -194,7 +194,6 @@ def check(program: str, became: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("program", list(STATUSES))
 @settings(
-    deadline=None,
     max_examples=100,
     derandomize=True,
     database=None,

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from aside import Aside
-from errors import NoThread, SourceError
+from sft.common.background import Aside
+from sft.common.errors import NoThread, SourceError
 
 
 def test_work_is_done_beside_the_caller() -> None:

@@ -13,20 +13,19 @@ from peers import C2S, MEMORY, S2C, Raw, close_all, data, end, no_hang, tcp_pair
 from processes import wait_until
 from test_transfer import Lied, Receiving, kept_of, put, written
 
-import transfer.receiver
+import sft.transfer.receiver
 from crypto_utils import digest
-from disk.commit import Outcome
-from disk.partials import Partial
-from disk.sources import PipeSource
-from disk.storage import Rules, Storage, UserFolder
-from errors import Code, IntegrityError, ProtocolViolation, Refused
-from tools import worked_example
-from transfer.connection import Connection
-from transfer.items import Item
-from wire.channel import Channel
-from wire.engine import Engine
-from wire.handshake import ClientHandshake
-from wire.messages import (
+from sft.common.errors import Code, IntegrityError, ProtocolViolation, Refused
+from sft.common.rate_limit import Pace
+from sft.disk.commit import Outcome
+from sft.disk.partials import Partial
+from sft.disk.sources import PipeSource
+from sft.disk.storage import Rules, Storage, UserFolder
+from sft.server.session import Connection
+from sft.transfer.items import Item
+from sft.wire.channel import Channel
+from sft.wire.handshake import ClientHandshake
+from sft.wire.messages import (
     BYE_MESSAGE,
     PING_MESSAGE,
     Accept,
@@ -40,8 +39,9 @@ from wire.messages import (
     Receipt,
     Refuse,
 )
-from wire.pace import Pace
-from wire.protocol import DATA_SIZE, frame, unframe
+from sft.wire.protocol import DATA_SIZE, frame, unframe
+from sft.wire.workers import Engine
+from tools import worked_example
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 
@@ -215,7 +215,7 @@ def test_pipes_that_wait_to_be_published_do_not_take_the_last_descriptors(
     raw = Raw(receiving.near, C2S, S2C)
     lowest_free = os.dup(0)
     os.close(lowest_free)
-    monkeypatch.setattr(transfer.receiver, "few_left_from", lambda: lowest_free + 20)
+    monkeypatch.setattr(sft.transfer.receiver, "few_left_from", lambda: lowest_free + 20)
     pipes = [put(id, f"{id}", size=None) for id in range(1, 101)]
     raw.say(*(each.encode() + data(each.id, 0, b"x") + end(each, b"x").encode() for each in pipes), BYE_MESSAGE)
     heard = raw.hear_all()

@@ -13,15 +13,21 @@ from peers import C2S, MEMORY, S2C, Raw, check_nothing_is_left, close_all, data,
 from processes import wait_until
 
 import crypto_utils
-import wire.channel
-import wire.engine
-import wire.silence
+import sft.wire.channel
+import sft.wire.silence
+import sft.wire.workers
 from crypto_utils import RecordCipher
-from errors import Code, ConnectionTrouble, IntegrityError, NoThread, PeerStopped, ProtocolViolation, TransferError
-from wire.channel import Channel
-from wire.engine import Budget, Engine, Lease
-from wire.link import Link, close_gently
-from wire.messages import (
+from sft.common.errors import (
+    Code,
+    ConnectionTrouble,
+    IntegrityError,
+    NoThread,
+    PeerStopped,
+    ProtocolViolation,
+    TransferError,
+)
+from sft.wire.channel import Channel
+from sft.wire.messages import (
     BYE_MESSAGE,
     PING_MESSAGE,
     Bye,
@@ -36,7 +42,9 @@ from wire.messages import (
     Ping,
     encode_message,
 )
-from wire.protocol import CONTROL_LIMIT, DATA_SIZE, LOGIN_FRAME_LIMIT, RECORD_FRAME_LIMIT, frame, frame_header
+from sft.wire.protocol import CONTROL_LIMIT, DATA_SIZE, LOGIN_FRAME_LIMIT, RECORD_FRAME_LIMIT, frame, frame_header
+from sft.wire.sockets import Link, close_gently
+from sft.wire.workers import Budget, Engine, Lease
 
 
 def listing(size: int) -> Entries:
@@ -524,7 +532,7 @@ def test_failure_wakes_a_consumer_that_waits(against: Against) -> None:
 
 
 def test_failure_wakes_a_producer_that_waits_for_room(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.3)
     against = Against(engine, buffers=4096)
     problems: list[BaseException] = []
 
@@ -575,7 +583,7 @@ def test_close_does_not_wait_for_a_peer_that_has_left(against: Against) -> None:
 
 
 def test_close_gives_up_on_a_peer_that_reads_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
     against = Against(engine, buffers=4096)
     for _ in range(100):
         against.channel.post(LISTING.encode())
@@ -633,13 +641,15 @@ def test_close_gently_lets_the_last_word_arrive() -> None:
 
 
 def test_post_never_waits_even_when_the_peer_reads_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
     against = Against(engine, buffers=4096)
     message = ListFolder(1, (), "n" * 500).encode()
-    assert wire.channel._MOST_ANSWERS * len(message) < wire.channel._MOST_ANSWER_BYTES, "even if none has left yet"
+    assert sft.wire.channel._MOST_ANSWERS * len(message) < sft.wire.channel._MOST_ANSWER_BYTES, (
+        "even if none has left yet"
+    )
 
     def post() -> None:
-        for _ in range(wire.channel._MOST_ANSWERS):
+        for _ in range(sft.wire.channel._MOST_ANSWERS):
             against.channel.post(message)
 
     posting = threading.Thread(target=post)
@@ -668,7 +678,7 @@ class Answering:
         self._thread.start()
         self.against.raw.say(*[Cancel(1).encode()] * 150)
         self.against.raw.say(*[Cancel(1).encode()] * 150, BYE_MESSAGE)
-        wait_until(lambda: self.most > wire.channel._UNREAD_BYTES)
+        wait_until(lambda: self.most > sft.wire.channel._UNREAD_BYTES)
 
     def _answer(self) -> None:
         channel = self.against.channel
@@ -684,7 +694,7 @@ class Answering:
     def finish(self) -> None:
         self._thread.join(10)
         assert not self._thread.is_alive()
-        assert self.most <= wire.channel._UNREAD_BYTES + len(self.ANSWER)
+        assert self.most <= sft.wire.channel._UNREAD_BYTES + len(self.ANSWER)
         self.against.close()
 
 
@@ -707,7 +717,7 @@ ENDS: dict[str, Callable[[Against], object]] = {
 def test_consumer_whose_answers_are_not_read_ends_with_the_channel(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
     answering = Answering(engine)
     ENDS[end](answering.against)
     answering.finish()
@@ -716,21 +726,21 @@ def test_consumer_whose_answers_are_not_read_ends_with_the_channel(
 
 def test_peer_that_asks_without_end_and_reads_nothing_is_left(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """No honest peer can have so many answers due: the window bounds them, and so the memory of this end."""
-    monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
     against = Against(engine, buffers=4096)
     message = ListFolder(1, (), "n" * 500).encode()
     posted = 0
     with pytest.raises(ConnectionTrouble, match="does not read"):
-        for posted in range(wire.channel._MOST_ANSWERS + 10_000):  # noqa: B007
+        for posted in range(sft.wire.channel._MOST_ANSWERS + 10_000):  # noqa: B007
             against.channel.post(message)
-    assert posted >= wire.channel._MOST_ANSWERS
+    assert posted >= sft.wire.channel._MOST_ANSWERS
     assert isinstance(against.collect()[1], ConnectionTrouble)
     against.close()
 
 
 def test_failed_post_wakes_whoever_waits(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
-    monkeypatch.setattr(wire.channel, "_MOST_ANSWERS", 3)
+    monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(sft.wire.channel, "_MOST_ANSWERS", 3)
     against = Against(engine, buffers=4096)
     message = LISTING.encode()
     problems: list[TransferError | None] = []
@@ -771,8 +781,8 @@ def test_two_channels_that_only_post_never_lock_each_other(engine: Engine) -> No
 
 
 def test_ping_is_sent_after_silence_and_keeps_the_peer_waiting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.channel, "PING_AFTER", 0.2)
-    monkeypatch.setattr(wire.silence, "SILENCE_LIMIT", 1)
+    monkeypatch.setattr(sft.wire.channel, "PING_AFTER", 0.2)
+    monkeypatch.setattr(sft.wire.silence, "SILENCE_LIMIT", 1)
     against = Against(engine)
     started = time.monotonic()
     while time.monotonic() - started < 1.3:  # longer than the limit, paced by the pings themselves
@@ -784,7 +794,7 @@ def test_ping_is_sent_after_silence_and_keeps_the_peer_waiting(engine: Engine, m
 
 
 def test_silence_ends_the_connection(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.silence, "SILENCE_LIMIT", 1)
+    monkeypatch.setattr(sft.wire.silence, "SILENCE_LIMIT", 1)
     against = Against(engine)
     started = time.monotonic()
     got, problem = against.collect()
@@ -796,7 +806,7 @@ def test_silence_ends_the_connection(engine: Engine, monkeypatch: pytest.MonkeyP
 
 
 def test_half_a_record_and_then_silence_ends_the_connection(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.silence, "SILENCE_LIMIT", 1)
+    monkeypatch.setattr(sft.wire.silence, "SILENCE_LIMIT", 1)
     against = Against(engine)
     against.raw.sock.sendall(frame_header(RECORD_FRAME_LIMIT) + b"x" * 1000)
     got, problem = against.collect()
@@ -809,7 +819,7 @@ def test_half_a_record_and_then_silence_ends_the_connection(engine: Engine, monk
 
 
 def test_every_lease_has_two_buffers_always_and_more_only_while_free() -> None:
-    budget = Budget(3 * wire.engine._BUFFER_SIZE)
+    budget = Budget(3 * sft.wire.workers._BUFFER_SIZE)
     greedy, late = Lease(10), Lease(10)
     mine = [budget.take(greedy) for _ in range(3)]
     theirs = [budget.take(late), budget.take(late)]
@@ -861,7 +871,7 @@ def test_smallest_budget_still_moves_content() -> None:
 
 
 def test_spare_buffers_stay_within_the_budget(engine: Engine) -> None:
-    budget, lease = Budget(3 * wire.engine._BUFFER_SIZE), Lease(3)
+    budget, lease = Budget(3 * sft.wire.workers._BUFFER_SIZE), Lease(3)
     buffers = [budget.take(lease) for _ in range(3)]
     for buffer in buffers:
         assert buffer is not None
@@ -895,7 +905,7 @@ def test_engine_without_threads_for_all_its_work_ends_those_that_it_got(monkeypa
             start(thread)
 
         with monkeypatch.context() as patched:
-            patched.setattr(wire.engine, "_MOST_WORKERS", 3)
+            patched.setattr(sft.wire.workers, "_MOST_WORKERS", 3)
             patched.setattr(os, "cpu_count", lambda: 3)
             patched.setattr(threading.Thread, "start", limited)
             with pytest.raises(NoThread):

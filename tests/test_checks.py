@@ -9,10 +9,10 @@ from processes import wait_until
 from test_transfer import Lied, Receiving, item, put, written
 
 from crypto_utils import digest
-from disk.storage import Storage
-from errors import Code, ProtocolViolation
-from wire.engine import Engine
-from wire.messages import BYE_MESSAGE, Bye, Cancel, Check, Put, Receipt, Refuse
+from sft.common.errors import Code, ProtocolViolation
+from sft.disk.storage import Storage
+from sft.wire.messages import BYE_MESSAGE, Bye, Cancel, Check, Put, Receipt, Refuse
+from sft.wire.workers import Engine
 
 ENDLESS = 1 << 36  # bytes of a sparse file: to hash it takes minutes
 CONTENT = bytes(1 << 20)

@@ -8,9 +8,9 @@ from conftest import RunHere
 from processes import Client, Server, clean_environment, make, run
 
 from client import _parser
-from command_line import check_command, flag_of, read_intermixed
 from config import ClientSettings, ServerSettings, settings_of
-from errors import UsageError
+from sft.common.errors import UsageError
+from sft.console.command_line import check_command, flag_of, read_intermixed
 
 JOBS = {
     "send": ["a", "b"],

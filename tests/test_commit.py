@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import disk.commit
-import disk.durable
-from disk.partials import Incoming, Partial, Published
-from disk.storage import UserFolder
-from errors import Code, Refused
+import sft.disk.commit
+import sft.disk.durable
+from sft.common.errors import Code, Refused
+from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.storage import UserFolder
 
 LIMIT = 30.0
 
@@ -43,7 +43,7 @@ def word(outcome: Published | Refused) -> str:
 
 
 def flush_with(monkeypatch: pytest.MonkeyPatch, work: Callable[[list[int]], list[OSError | None]]) -> None:
-    monkeypatch.setattr(disk.commit, "flush_all", lambda descriptors, file_system: iter(work(descriptors)))
+    monkeypatch.setattr(sft.disk.commit, "flush_all", lambda descriptors, file_system: iter(work(descriptors)))
 
 
 class Flushed:
@@ -68,7 +68,7 @@ class Flushed:
             return 0
 
         monkeypatch.setattr(os, "fsync", flush)
-        monkeypatch.setattr(disk.durable, "_syncfs", flush_all)
+        monkeypatch.setattr(sft.disk.durable, "_syncfs", flush_all)
 
 
 def in_folders(alice: UserFolder, count: int) -> list[Partial]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from command_line import flag_of
 from config import ClientSettings, Loaded, ServerSettings, add_flags, load, settings_of
-from errors import UsageError
+from sft.common.errors import UsageError
+from sft.console.command_line import flag_of
 
 SHAPES = [ClientSettings, ServerSettings]
 

@@ -12,9 +12,9 @@ from conftest import RunHere
 from processes import ONCE, Client, Server, make
 
 from config import ClientSettings, load
-from errors import ConnectionTrouble, Failure
-from wire.link import Address, Link, connect, in_turn
-from wire.protocol import frame
+from sft.common.errors import ConnectionTrouble, Failure
+from sft.wire.protocol import frame
+from sft.wire.sockets import Address, Link, connect, in_turn
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 

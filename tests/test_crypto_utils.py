@@ -33,7 +33,7 @@ from crypto_utils import (
     random_bytes,
     stretch,
 )
-from errors import ConnectionTrouble, IntegrityError, UsageError
+from sft.common.errors import ConnectionTrouble, IntegrityError, UsageError
 
 ROOT = Path(crypto_utils.__file__).resolve().parent
 
@@ -123,7 +123,7 @@ def test_hkdf_of_rfc_5869(key_material: bytes, salt: bytes, info: bytes, size: i
     assert hkdf_expand(bytes.fromhex(prk), info, size).hex() == okm
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=100), st.binary(max_size=100), st.binary(max_size=100), st.integers(1, 255 * 32))
 def test_hkdf_equals_an_independent_computation(salt: bytes, key_material: bytes, info: bytes, size: int) -> None:
     prk = hmac.digest(salt, key_material, "sha256")
@@ -445,7 +445,7 @@ _ABSENT = "import sys; sys.modules['Crypto'] = None"
 _WITHOUT_HPKE = "import sys; sys.modules['Crypto.Protocol.HPKE'] = None"
 _RELEASE = "import Crypto; Crypto.version_info = {}"
 _IMPORT = """
-import errors
+from sft.common import errors
 try:
     import {}
     from crypto_utils import check_library
@@ -460,7 +460,7 @@ def told_at_import(room: str, before: str, *path: Path) -> str:
     return run_python(before + _IMPORT.format(room), path=path)
 
 
-@pytest.mark.parametrize("room", ["crypto_utils", "wire.pake", "wire.handshake"])
+@pytest.mark.parametrize("room", ["crypto_utils", "sft.wire.pake", "sft.wire.handshake"])
 @pytest.mark.parametrize(
     ("before", "cause"),
     [
@@ -476,7 +476,7 @@ def test_unusable_library_is_told_with_the_command_that_helps(room: str, before:
     assert "python -m pip install -r requirements.txt" in told
 
 
-@pytest.mark.parametrize("room", ["crypto_utils", "wire.pake"])
+@pytest.mark.parametrize("room", ["crypto_utils", "sft.wire.pake"])
 def test_another_package_of_that_name_is_told_as_too_old(room: str, tmp_path: Path) -> None:
     (tmp_path / "Crypto").mkdir()
     (tmp_path / "Crypto" / "__init__.py").write_text("version_info = (2, 6, 1, 'final', 0)\n")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from transfer import places
-from transfer.places import Most, Places, most_for
+from sft.transfer import places
+from sft.transfer.places import Most, Places, most_for
 
 
 @pytest.fixture(autouse=True)

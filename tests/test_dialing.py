@@ -7,13 +7,20 @@ import pytest
 from conftest import MakeProxy
 from processes import ONCE, Client, Server, login_sent, make, run_python
 
-from errors import ConnectionTrouble, UsageError
-from transfer.dialing import Account, _Call
-from wire.pake import CONFIRM_SIZE, POINT_SIZE
-from wire.protocol import HEADER_SIZE
+from sft.client.login import Account, _Call
+from sft.common.errors import ConnectionTrouble, UsageError
+from sft.wire.pake import CONFIRM_SIZE, POINT_SIZE
+from sft.wire.protocol import HEADER_SIZE
 
-_WORK = {"Crypto", "dataclasses", "hashlib", "json", "logging", "pathlib", "socket", "tqdm", "transfer.commands"}
-_AFTER_HELLO = {"Crypto.Protocol.HPKE", "Crypto.Cipher.AES", "dataclasses", "json", "wire.channel", "transfer.sender"}
+_WORK = {"Crypto", "dataclasses", "hashlib", "json", "logging", "pathlib", "socket", "tqdm", "sft.client.jobs"}
+_AFTER_HELLO = {
+    "Crypto.Protocol.HPKE",
+    "Crypto.Cipher.AES",
+    "dataclasses",
+    "json",
+    "sft.wire.channel",
+    "sft.transfer.sender",
+}
 
 _LOADED_FOR = """
 import sys
@@ -28,8 +35,8 @@ print("loaded", *sorted(sys.modules))
 _LOADED_AT_FIRST_SEND = """
 import sys
 from client import main
-from errors import ConnectionTrouble
-from wire.link import Link
+from sft.common.errors import ConnectionTrouble
+from sft.wire.sockets import Link
 def send(link, frame):
     print("loaded", *sorted(sys.modules))
     raise ConnectionTrouble("enough")

@@ -1,4 +1,4 @@
-"""The documents against the code: named tests exist, flags and settings exist, links lead somewhere, rooms are told."""
+"""The documents against the code: named tests exist, flags and settings exist, links lead somewhere."""
 
 import ast
 import functools
@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_house import HOUSE, LEVELS, on_disk
+from test_architecture import MODULES, TOP
 
-from command_line import flag_of
 from config import ClientSettings, ServerSettings, settings_of
+from sft.console.command_line import flag_of
 
-README = HOUSE / "README.md"
-SECURITY = HOUSE / "docs" / "SECURITY.md"
-DOCUMENTS = [README, *sorted((HOUSE / "docs").glob("*.md"))]
+README = TOP / "README.md"
+SECURITY = TOP / "docs" / "SECURITY.md"
+DOCUMENTS = [README, *sorted((TOP / "docs").glob("*.md"))]
 HELPS = [
     ("client.py",),
     ("server.py",),
@@ -37,7 +37,7 @@ def help_of(*words: str) -> str:
     """What `--help` prints, on one line."""
     shown = subprocess.run(
         [sys.executable, *words, "--help"],
-        cwd=HOUSE,
+        cwd=TOP,
         env={**os.environ, "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
@@ -50,7 +50,7 @@ def help_of(*words: str) -> str:
 @functools.cache
 def found_in(file: str) -> dict[str, bool]:
     """The tests of that file, and whether each is a long one."""
-    path = HOUSE / file
+    path = TOP / file
     if not path.is_file():
         return {}
     return {
@@ -154,14 +154,10 @@ def test_dead_link_is_noticed() -> None:
     assert dead_links(text, README) == ["docs/no.md", "#no"]
 
 
-# --- rooms ------------------------------------------------------------------------------------------------------------
+# --- modules ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_rooms_has_every_room_at_its_level() -> None:
-    told = {
-        room.removesuffix(".py").replace("/", "."): int(level)
-        for level, rooms, _ in rows_of(section(README.read_text("utf-8"), "The rooms"))
-        for room in re.findall(r"`([\w/]+\.py)`", rooms)
-    }
-    assert set(told) == on_disk()
-    assert told == LEVELS
+def test_table_of_modules_has_each_of_them_once() -> None:
+    table = rows_of(section((TOP / "docs" / "ARCHITECTURE.md").read_text("utf-8"), "Modules"))
+    named = [cells[0].strip("`").removesuffix(".py").replace("/", ".") for cells in table]
+    assert sorted(named) == MODULES

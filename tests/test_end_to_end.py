@@ -38,9 +38,9 @@ from processes import (
 )
 
 from config import ServerSettings, load
-from errors import UsageError
 from server import _listen
-from sizes import counted
+from sft.common.errors import UsageError
+from sft.common.sizes import counted
 
 LOGIN_REFUSED = (
     "error: login refused: wrong username or password, too many attempts, or not your server. "

@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peers import no_hang
 
-import disk.names
-import transfer.receiver
-import transfer.sender
-import wire.messages
-import wire.pake
-import wire.protocol
-from wire.messages import PING_MESSAGE
-from wire.protocol import LOGIN_FRAME_LIMIT
+import sft.common.names
+import sft.transfer.receiver
+import sft.transfer.sender
+import sft.wire.messages
+import sft.wire.pake
+import sft.wire.protocol
+from sft.wire.messages import PING_MESSAGE
+from sft.wire.protocol import LOGIN_FRAME_LIMIT
 
 SEEDS = {name: sorted((CORPUS / name).iterdir()) for name in HARNESSES}
 STEPS = ("requests", "replies")
@@ -67,7 +67,7 @@ def damaged(name: str) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("name", [name for name in HARNESSES if name not in STEPS])
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_arbitrary_and_damaged_bytes_are_read_or_refused(name: str, data: st.DataObject) -> None:
     harness(name)(data.draw(damaged(name) | st.binary(max_size=300)))
@@ -79,14 +79,14 @@ def steps() -> st.SearchStrategy[bytes]:
     return st.lists(step, max_size=16).map(b"".join)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(steps() | damaged("requests"))
 def test_clients_that_ask_in_any_order_get_nothing_visible_that_was_not_proved(clients: bytes) -> None:
     with no_hang(60):
         fuzz.requests.one_input(clients)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(steps() | damaged("replies"))
 def test_servers_that_reply_in_any_order_make_nothing_count_as_delivered_that_is_not(replies: bytes) -> None:
     with no_hang(60):
@@ -102,7 +102,7 @@ def notices(name: str, bad: bytes) -> None:
 
 
 def test_harness_of_names_notices_a_judge_that_lets_everything_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk.names, "judge_component", lambda component, portable=False: None)
+    monkeypatch.setattr(sft.common.names, "judge_component", lambda component, portable=False: None)
     for bad in (b"..", b"a\xff..", b"a/b", b"", b"a" * 256):
         notices("names", bad or b"\xff")
 
@@ -116,13 +116,13 @@ def test_harness_of_frames_notices_a_length_over_the_ceiling(monkeypatch: pytest
 
 
 def test_harness_of_frames_notices_bytes_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire.protocol._Reader, "end", lambda self: None)
+    monkeypatch.setattr(sft.wire.protocol._Reader, "end", lambda self: None)
     notices("frames", seed("frames", "client-hello") + b"more")
 
 
 def test_harness_of_messages_notices_a_reader_that_changes_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(wire.messages.Cancel.CHECKS, "id", lambda value: value + 1)
-    notices("messages", wire.messages.Cancel(1).encode())
+    monkeypatch.setitem(sft.wire.messages.Cancel.CHECKS, "id", lambda value: value + 1)
+    notices("messages", sft.wire.messages.Cancel(1).encode())
 
 
 def test_harness_of_messages_notices_an_error_that_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,18 +136,18 @@ def test_harness_of_a_login_notices_a_proof_that_is_not_compared(
     name: str, last: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = seed(name, "honest")
-    monkeypatch.setattr(wire.pake, "equal", lambda one, other: True)
+    monkeypatch.setattr(sft.wire.pake, "equal", lambda one, other: True)
     notices(name, honest[:last] + bytes([honest[last] ^ 1]))
 
 
 def test_harness_of_requests_notices_a_proof_that_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer.receiver, "equal", lambda one, other: True)
+    monkeypatch.setattr(sft.transfer.receiver, "equal", lambda one, other: True)
     for file in ("wrong-hmac", "wrong-digest"):
         notices("requests", seed("requests", file))
 
 
 def test_harness_of_replies_notices_a_receipt_that_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer.sender.Sender, "_check_receipt", staticmethod(lambda outgoing, receipt: None))
+    monkeypatch.setattr(sft.transfer.sender.Sender, "_check_receipt", staticmethod(lambda outgoing, receipt: None))
     notices("replies", seed("replies", "lied"))
 
 

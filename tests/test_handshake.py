@@ -9,9 +9,9 @@ import Crypto.Protocol.KDF
 import pytest
 
 from crypto_utils import KEM_CIPHERTEXT_SIZE, KEM_SEED_SIZE, KemKey, kem_encapsulate, random_bytes
-from errors import ConnectionTrouble, IntegrityError, LoginRefused, ProtocolViolation, TransferError
-from wire import handshake
-from wire.handshake import (
+from sft.common.errors import ConnectionTrouble, IntegrityError, LoginRefused, ProtocolViolation, TransferError
+from sft.wire import handshake
+from sft.wire.handshake import (
     VERIFIER_IDENTITY,
     ClientHandshake,
     Known,
@@ -20,8 +20,8 @@ from wire.handshake import (
     busy_frame,
     password_scalars,
 )
-from wire.pake import Identities, M, Prover, Registration, encode_point
-from wire.protocol import LOGIN_FRAME_LIMIT, VERSION, ClientHello, ServerHello, Status, frame
+from sft.wire.pake import Identities, M, Prover, Registration, encode_point
+from sft.wire.protocol import LOGIN_FRAME_LIMIT, VERSION, ClientHello, ServerHello, Status, frame
 
 USER = "alice"
 SALT = bytes(range(32))

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 from processes import HOME, Server, check_no_traceback, clean_environment, knock, make, wait_until
 
-import housekeeping
-from accounts.users import Accounts
-from disk.storage import Rules, Storage
-from housekeeping import Housekeeping
+from sft.accounts.store import Accounts
+from sft.disk.storage import Rules, Storage
+from sft.server import housekeeping
+from sft.server.housekeeping import Housekeeping
 
 SILENT = 110
 HURRY = """
-import sys, housekeeping, server
+import sys, server
+from sft.server import housekeeping
 housekeeping._EVERY = housekeeping._RETRY = housekeeping._LONGEST_RETRY = 0.05
 server.most_for = lambda files, wanted: wanted  # no room is kept for others
 sys.exit(server.main(sys.argv[1:]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from disk.journal import Journal
+from sft.disk.journal import Journal
 
 
 def test_journal_is_flushed_before_writing_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

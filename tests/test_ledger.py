@@ -25,15 +25,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from disk import folders, visible
-from disk import ledger as ledgers
-from disk.allowance import NOT_PARTIAL
-from disk.ledger import Amount, Quota
-from disk.leftovers import TRIAL
-from disk.partials import Incoming, Partial, PartialArea, Published
-from disk.root import PARTIAL_AREA
-from disk.storage import Rules, Storage, UserFolder
-from errors import Code, Refused
+from sft.common.errors import Code, Refused
+from sft.disk import folders, visible
+from sft.disk import ledger as ledgers
+from sft.disk.ledger import Amount, Quota
+from sft.disk.leftovers import TRIAL
+from sft.disk.partials import Incoming, Partial, PartialArea, Published
+from sft.disk.quota import NOT_PARTIAL
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.storage import Rules, Storage, UserFolder
 
 ROOM = Path(__file__).resolve().parent.parent
 LARGE = 70_000  # more than what may not be resumed
@@ -525,9 +525,9 @@ WORKER = """
 import os, random, sys, threading
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 from pathlib import Path
-from disk.ledger import Quota
-from disk.storage import Rules, Storage
-from errors import Code, Refused
+from sft.disk.ledger import Quota
+from sft.disk.storage import Rules, Storage
+from sft.common.errors import Code, Refused
 from test_ledger import begin, fill, put
 root, seed, most = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 storage, told = Storage(root, Rules()), []
@@ -595,8 +595,8 @@ import os, signal, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 import fcntl, shutil
 from pathlib import Path
-from disk.ledger import Amount
-from disk.storage import Rules, Storage
+from sft.disk.ledger import Amount
+from sft.disk.storage import Rules, Storage
 from test_ledger import ENDLESS, begin, fill, on_disk, put, written
 base = Path(sys.argv[2])
 
@@ -681,8 +681,8 @@ def test_process_that_died_with_everything_reserved_refuses_nobody(root: Path, s
 import os, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 from pathlib import Path
-from disk.ledger import Quota
-from disk.storage import Rules, Storage
+from sft.disk.ledger import Quota
+from sft.disk.storage import Rules, Storage
 from test_ledger import begin
 folder = Storage(Path(sys.argv[2]), Rules()).user("alice", quota=Quota(100_000))
 partial = begin(folder, "a", 100_000)
@@ -712,7 +712,7 @@ def test_group_is_refused_and_given_back_when_the_ledger_fails(
             raise OSError(errno.ENOLCK, "no locks")
 
         with monkeypatch.context() as patched:
-            patched.setattr("disk.ledger._Gate.moving", fail)
+            patched.setattr("sft.disk.ledger._Gate.moving", fail)
             outcomes = folder.commit(group)
             assert [outcome.code for outcome in outcomes if isinstance(outcome, Refused)] == [Code.STORAGE] * 3
             assert len(os.listdir("/dev/fd")) == before
@@ -877,13 +877,13 @@ class Model(RuleBasedStateMachine):
 
 
 def test_ledger_follows_the_model() -> None:
-    few = settings(max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    few = settings(max_examples=20, stateful_step_count=25, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Model, settings=few)
 
 
 @pytest.mark.long
 def test_ledger_follows_the_model_for_long() -> None:
-    many = settings(max_examples=600, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
+    many = settings(max_examples=600, stateful_step_count=50, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Model, settings=many)
 
 

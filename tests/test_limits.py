@@ -12,11 +12,11 @@ from processes import MIB, PASSWORD, Client, Fault, Running, Server, login_sent,
 from test_ledger import on_disk, written
 
 import server
-from accounts import commands
-from accounts.users import RIGHTS, Account, Accounts
 from crypto_utils import STRETCHED_SIZE
-from errors import UsageError
-from wire.pake import Registration, password_scalars
+from sft.accounts.store import RIGHTS, Account, Accounts
+from sft.common.errors import UsageError
+from sft.server import admin as commands
+from sft.wire.pake import Registration, password_scalars
 
 
 def limit(server: Server, *flags: str) -> None:

@@ -132,7 +132,13 @@ def test_terminal_of_another_encoding_shows_what_it_can_and_is_not_controlled(sc
 
 def test_utf8_locale_needs_no_second_start() -> None:
     """It would cost each command as long as a login does."""
-    code = "import sys, os, utf8_names; os.execv = None; utf8_names.take_names_as_utf8(); print(sys.flags.utf8_mode)"
+    code = """
+import os, sys
+from sft.common import utf8_names
+os.execv = None
+utf8_names.take_names_as_utf8()
+print(sys.flags.utf8_mode)
+"""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).resolve().parent.parent,

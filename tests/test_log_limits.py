@@ -1,6 +1,6 @@
 """Limits for log lines: what is let through, what is counted, and when the count is told."""
 
-from log_limits import LineLimit, LineLimits, Sparing
+from sft.common.log_limits import LineLimit, LineLimits, Sparing
 
 
 class Told:

@@ -40,11 +40,11 @@ from processes import (
     wait_until,
 )
 
-from disk.storage import Rules, Storage
-from errors import ConnectionTrouble
-from wire.engine import Engine
-from wire.handshake import ClientHandshake
-from wire.link import Link
+from sft.common.errors import ConnectionTrouble
+from sft.disk.storage import Rules, Storage
+from sft.wire.handshake import ClientHandshake
+from sft.wire.sockets import Link
+from sft.wire.workers import Engine
 
 if TYPE_CHECKING:
     from _pytest.mark import ParameterSet

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from errors import Code, ProtocolViolation
-from wire.canonical import Reader, read_end, read_put, read_receipt
-from wire.messages import (
+from sft.common.errors import Code, ProtocolViolation
+from sft.wire.canonical import Reader, read_end, read_put, read_receipt
+from sft.wire.messages import (
     BYE_MESSAGE,
     DATA_HEADER_SIZE,
     MESSAGE_HEADER_SIZE,
@@ -46,8 +46,8 @@ from wire.messages import (
     split_record,
     write_data_header,
 )
-from wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE
-from wire.strict_json import read_json
+from sft.wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE
+from sft.wire.strict_json import read_json
 
 TRANSFER = bytes(range(16))
 SHA256 = bytes(range(32))
@@ -558,7 +558,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(messages, min_size=1, max_size=8))
 def test_every_record_survives_the_wire(record: list[Message]) -> None:
     assert decode(b"".join(map(encode, record))) == record
@@ -570,7 +570,7 @@ def only_refused(reader: Callable[[], object]) -> None:
         reader()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(messages, min_size=1, max_size=3), st.data())
 def test_damaged_record_is_read_or_refused(record: list[Message], data: st.DataObject) -> None:
     whole = bytearray(b"".join(map(encode, record)))
@@ -587,14 +587,14 @@ json_values = st.recursive(
 bodies = st.binary(max_size=100) | json_values.map(lambda value: json.dumps(value).encode())
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(bodies)
 def test_arbitrary_body_of_every_type_is_read_or_refused(body: bytes) -> None:
     for kind in range(16):
         only_refused(lambda kind=kind: body_of(kind, body))  # type: ignore[misc]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(CONTROLS), st.data())
 def test_any_value_in_any_field_is_read_or_refused(row: tuple[Control, int, bytes], data: st.DataObject) -> None:
     _, kind, body = row
@@ -603,7 +603,7 @@ def test_any_value_in_any_field_is_read_or_refused(row: tuple[Control, int, byte
     only_refused(lambda: body_of(kind, json.dumps(whole).encode()))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_arbitrary_record_is_read_or_refused(record: bytes) -> None:
     only_refused(lambda: decode(record))

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from disk import moving
-from disk.local import close_local, open_local
-from disk.moving import move_new
-from disk.names import LOCAL_PARTIAL_AREA
-from disk.partials import Incoming, Partial, Published
-from disk.storage import Rules, Storage, UserFolder
-from errors import Code, Refused
+from sft.common.errors import Code, Refused
+from sft.common.names import LOCAL_PARTIAL_AREA
+from sft.disk import moving
+from sft.disk.local import close_local, open_local
+from sft.disk.moving import move_new
+from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.storage import Rules, Storage, UserFolder
 
 
 @pytest.fixture(params=[True, False], ids=["renameat2", "no renameat2"])

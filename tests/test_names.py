@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from disk.names import MAX_COMPONENT, MAX_DEPTH, MAX_PATH, judge_component, judge_path, numbered
-from errors import Code, Refused
+from sft.common.errors import Code, Refused
+from sft.common.names import MAX_COMPONENT, MAX_DEPTH, MAX_PATH, judge_component, judge_path, numbered
 
 FAIR = [
     "out.txt",

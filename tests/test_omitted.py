@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from processes import Client, Server, make
 
-from errors import Code, ProtocolViolation
-from wire.fields import spell, spelled
-from wire.messages import Kind, Omitted, decode_message
+from sft.common.errors import Code, ProtocolViolation
+from sft.wire.fields import spell, spelled
+from sft.wire.messages import Kind, Omitted, decode_message
 
 CAFE = b"caf\xe9.txt"  # as Latin-1 writes it
 WORDS = "on the receiver has a name that can't be sent (not UTF-8, a control character, or a path too long)"

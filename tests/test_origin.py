@@ -2,7 +2,7 @@
 
 import pytest
 
-from accounts.origin import origin_of
+from sft.server.origin import origin_of
 
 
 @pytest.mark.parametrize(

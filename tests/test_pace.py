@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import wire.pace
-from wire.pace import Pace, Paces
+import sft.common.rate_limit
+from sft.common.rate_limit import Pace, Paces
 
 
 class Clock:
@@ -155,7 +155,7 @@ def test_every_byte_of_every_message_counts() -> None:
         ("PING", memoryview(b"")),
     ]
     times = []
-    for arrived in wire.pace.paced(channel, iter(messages), pace):
+    for arrived in sft.common.rate_limit.paced(channel, iter(messages), pace):
         times.append(clock.now)
         assert arrived is None or isinstance(arrived[0], str)
     start = times[0]
@@ -165,4 +165,4 @@ def test_every_byte_of_every_message_counts() -> None:
 
 def test_messages_without_a_limit_pass_as_they_are() -> None:
     messages: list[tuple[str, memoryview] | None] = [("PUT", memoryview(bytes(10_000))), None]
-    assert list(wire.pace.paced(Hurried(), iter(messages), Pace(None))) == messages
+    assert list(sft.common.rate_limit.paced(Hurried(), iter(messages), Pace(None))) == messages

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_utils import mac
-from errors import IntegrityError, LoginRefused
-from wire.pake import (
+from sft.common.errors import IntegrityError, LoginRefused
+from sft.wire.pake import (
     ORDER,
     POINT_SIZE,
     SCALAR_SIZE,
@@ -150,7 +150,7 @@ def test_vector_each_side_computes_every_value(side: str, monkeypatch: pytest.Mo
         assert transcript(identities, *items) == TT
         return TT
 
-    monkeypatch.setattr("wire.pake.transcript", watched)
+    monkeypatch.setattr("sft.wire.pake.transcript", watched)
     if side == "prover":
         prover = Prover(IDENTITIES, w0, w1, fixed(x))
         assert prover.share() == SHARE_P
@@ -167,7 +167,7 @@ def test_vector_each_side_computes_every_value(side: str, monkeypatch: pytest.Mo
 scalars = st.integers(min_value=1, max_value=ORDER - 1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(scalars, scalars, scalars, scalars, st.binary(max_size=40), st.binary(max_size=40))
 def test_both_ends_agree(one: int, two: int, ours: int, theirs: int, prover_id: bytes, verifier_id: bytes) -> None:
     identities = Identities(b"any", prover_id, verifier_id)
@@ -474,7 +474,7 @@ def test_accept_point_on_the_curve(point: tuple[int, int]) -> None:
     assert encode_point(decode_point(encoded)) == encoded
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=80) | st.binary(min_size=64, max_size=64).map(b"\x04".__add__))
 def test_reject_arbitrary_bytes_as_a_point(encoded: bytes) -> None:
     try:
@@ -526,7 +526,7 @@ def test_reject_damaged_registration(damage: dict[str, bytes]) -> None:
         Registration(**{**_GOOD, **damage}).check()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(scalars, scalars)
 def test_every_registration_made_here_passes_its_check(one: int, two: int) -> None:
     Registration.of(one, two).check()

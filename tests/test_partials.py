@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from processes import HOME, run_python, run_python_on_small_disk
 
-from disk import partials, receipts
-from disk.partials import Incoming, Partial, PartialArea, Published
-from disk.root import PARTIAL_AREA
-from disk.storage import Storage, UserFolder
-from errors import Code, Refused
+from sft.common.errors import Code, Refused
+from sft.disk import partials, receipts
+from sft.disk.partials import Incoming, Partial, PartialArea, Published
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.storage import Storage, UserFolder
 
 ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
 CONTENT = os.urandom(300_000)
@@ -591,9 +591,9 @@ def test_many_connections_of_one_transfer_publish_it_once(storage: Storage, home
 HOLDER = """
 import os, sys
 from pathlib import Path
-from disk.storage import Rules, Storage
-from disk.partials import Incoming
-from errors import Refused
+from sft.disk.storage import Rules, Storage
+from sft.disk.partials import Incoming
+from sft.common.errors import Refused
 folder = Storage(Path(sys.argv[1]), Rules()).user("alice")
 partial = folder.begin(Incoming(bytes.fromhex(sys.argv[2]), ("big",), 300_000, 5, None, "fail"), True)
 partial.resume_from(0)
@@ -883,9 +883,9 @@ def run_as_nobody(code: str) -> str:
         drop = """
 import hashlib, os, sys
 from pathlib import Path
-from disk.partials import Incoming
-from disk.storage import Rules, Storage
-from errors import Refused
+from sft.disk.partials import Incoming
+from sft.disk.storage import Rules, Storage
+from sft.common.errors import Refused
 if os.getuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 root = Path(sys.argv[1]) / "r"
@@ -1261,9 +1261,9 @@ def test_fifo_in_place_of_a_kept_file_stops_nothing(storage: Storage, folder: Us
 FULL_DISK = """
 import os, sys
 from pathlib import Path
-from disk.storage import Rules, Storage
-from disk.partials import Incoming
-from errors import Refused
+from sft.disk.storage import Rules, Storage
+from sft.disk.partials import Incoming
+from sft.common.errors import Refused
 root = Path(sys.argv[1]) / "r"
 folder = Storage(root, Rules()).user("alice")
 place, filler = root / ".partial/alice", Path(sys.argv[1]) / "filler"

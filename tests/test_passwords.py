@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from accounts.passwords import (
+from sft.accounts.passwords import (
     check_strength,
     generate_password,
     read_password_fd,
     read_password_file,
     read_password_variable,
 )
-from errors import UsageError
+from sft.common.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 30.0
@@ -34,8 +34,8 @@ read, write = os.pipe()
 os.write(write, b"from standard input\\n" * 3)
 os.close(write)
 os.dup2(read, 0)
-from accounts.passwords import *
-from errors import UsageError
+from sft.accounts.passwords import *
+from sft.common.errors import UsageError
 try:
     answer = ["answer", eval(sys.argv[1])]
 except UsageError as error:
@@ -317,7 +317,7 @@ def test_password_from_a_descriptor_leaves_what_follows_it(pipe: tuple[int, int]
 
 
 def test_dash_is_standard_input_and_leaves_what_follows_it() -> None:
-    code = "import os; from accounts.passwords import *; print(read_password_file('-'), os.read(0, 99))"
+    code = "import os; from sft.accounts.passwords import *; print(read_password_file('-'), os.read(0, 99))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, input=b"correct horse\nrest", stdout=subprocess.PIPE, check=True
     )

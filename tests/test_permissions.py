@@ -12,10 +12,10 @@ import pytest
 from conftest import MakeProxy, MakeServer
 from processes import MIB, ONCE, Client, Fault, make, run_python, wait_until
 
-from disk import small
-from disk.local import close_local, open_local
-from disk.partials import Incoming, Partial, Published
-from disk.permissions import (
+from sft.disk import small
+from sft.disk.local import close_local, open_local
+from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.permissions import (
     ACCESS_ACL,
     DEFAULT_ACL,
     GROUP,
@@ -28,7 +28,7 @@ from disk.permissions import (
     folder_bits,
     masked,
 )
-from disk.storage import Rules, Storage, UserFolder
+from sft.disk.storage import Rules, Storage, UserFolder
 
 NOBODY = 0xFFFFFFFF
 SOMEBODY = 54321
@@ -214,7 +214,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_permissions as tests
-from disk.storage import Rules, Storage
+from sft.disk.storage import Rules, Storage
 root = Path(sys.argv[1]) / "received"
 (root / "alice").mkdir(parents=True)
 for path in (root, root / "alice"):

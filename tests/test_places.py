@@ -10,14 +10,14 @@ from processes import PASSWORD, USER, Client, Result, Server, clean_environment,
 
 import config
 from config import ClientSettings, load
-from errors import UsageError
+from sft.common.errors import UsageError
 
 NOBODY = 65534
 
 # Runs as a user who is not the superuser, where there is one; then the superuser owns what is only said to be closed.
 AS_NOBODY = f"""
 import os, pathlib, sys, tomllib
-import client, config, disk.sources, transfer.commands, transfer.plans
+import client, config, sft.disk.sources, sft.client.jobs, sft.client.plans
 client._parser()  # what it loads later could not be reached
 config._SCRIPT_FOLDER = sys.argv[1]
 os.environ.clear()

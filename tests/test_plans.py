@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from disk.names import LOCAL_PARTIAL_AREA
-from disk.partials import Incoming, Published
-from errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
-from logs import no_log
-from report import Reporter
-from transfer.items import Item
-from transfer.plans import Fetching, Sending, is_regular, names_in_order, parts_of
-from wire.messages import Misnamed, Put, Receipt, decode_message
+from sft.client.plans import Fetching, Sending, is_regular, names_in_order, parts_of
+from sft.common.errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
+from sft.common.names import LOCAL_PARTIAL_AREA
+from sft.console.log import no_log
+from sft.console.report import Reporter
+from sft.disk.partials import Incoming, Published
+from sft.transfer.items import Item
+from sft.wire.messages import Misnamed, Put, Receipt, decode_message
 
 
 class Noted(Reporter):

@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import HOME, Client, Server, clean_environment
 
-from accounts.users import RIGHTS, Account, Accounts
-from disk.leftovers import JOURNAL
-from disk.partials import Incoming, Partial, Published
-from disk.private import check_area
-from disk.receipts import RECEIPTS, Receipts
-from disk.storage import Rules, Storage, UserFolder
-from errors import Code, Refused, UsageError
-from logs import open_log
-from wire.pake import Registration
+from sft.accounts.store import RIGHTS, Account, Accounts
+from sft.common.errors import Code, Refused, UsageError
+from sft.common.private_files import check_area
+from sft.console.log import open_log
+from sft.disk.leftovers import JOURNAL
+from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.receipts import RECEIPTS, Receipts
+from sft.disk.storage import Rules, Storage, UserFolder
+from sft.wire.pake import Registration
 
 AREA = Path("received/.partial")
 KEY = "0" * 64
@@ -243,7 +243,7 @@ LINE = (
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_account_line_with_any_change_is_refused_or_means_what_it_says(data: st.DataObject) -> None:
     import tempfile

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from errors import ProtocolViolation
-from wire.protocol import (
+from sft.common.errors import ProtocolViolation
+from sft.wire.protocol import (
     DATA_SIZE,
     LOGIN_FRAME_LIMIT,
     RECORD_FRAME_LIMIT,
@@ -172,7 +172,7 @@ def test_reject_unknown_status(status: int) -> None:
 # --- Whatever arrives -------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=60), st.integers(0, 1300))
 def test_arbitrary_hello_is_read_or_refused(front: bytes, size: int) -> None:
     filled = front.ljust(size, b"\1")
@@ -183,7 +183,7 @@ def test_arbitrary_hello_is_read_or_refused(front: bytes, size: int) -> None:
         only_refused(lambda payload=payload: unframe(payload))  # type: ignore[misc]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(min_size=1, max_size=255), st.binary(min_size=1, max_size=32), st.binary(min_size=1184, max_size=1184))
 def test_every_client_hello_survives_the_wire(versions: bytes, username: bytes, kem_public: bytes) -> None:
     hello = ClientHello(versions, username, kem_public)

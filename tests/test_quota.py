@@ -10,9 +10,9 @@ from conftest import MakeServer
 from processes import Client, make, wait_until
 from test_ledger import on_disk, put, refuses, written
 
-from disk.ledger import Amount, Quota
-from disk.storage import Rules, Storage, UserFolder
-from errors import Refused
+from sft.common.errors import Refused
+from sft.disk.ledger import Amount, Quota
+from sft.disk.storage import Rules, Storage, UserFolder
 
 LEAST = 512
 

@@ -13,21 +13,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from accounts.origin import origin_of
-from accounts.passwords import LONGEST, check_strength, read_password_file, read_password_variable
-from accounts.throttle import Charge, Throttle
-from accounts.users import RIGHTS, Account, Accounts, check_username
 from config import ClientSettings, ServerSettings, load, settings_of
-from disk.partials import Incoming, PartialArea
-from disk.receipts import RECEIPTS, Receipts
-from errors import ConnectionTrouble, TransferError, UsageError
-from report import escape
-from sizes import parse_size
-from transfer.plans import parts_of
-from wire.link import connect
-from wire.pake import Registration
+from sft.accounts.passwords import LONGEST, check_strength, read_password_file, read_password_variable
+from sft.accounts.store import RIGHTS, Account, Accounts, check_username
+from sft.client.plans import parts_of
+from sft.common.errors import ConnectionTrouble, TransferError, UsageError
+from sft.common.sizes import parse_size
+from sft.console.report import escape
+from sft.disk.partials import Incoming, PartialArea
+from sft.disk.receipts import RECEIPTS, Receipts
+from sft.server.origin import origin_of
+from sft.server.throttle import Charge, Throttle
+from sft.wire.pake import Registration
+from sft.wire.sockets import connect
 
-few = settings(deadline=None, max_examples=50)
+few = settings(max_examples=50)
 TRANSFER = b"t" * 16
 SHAPES = (ClientSettings, ServerSettings)
 ours = contextlib.suppress(TransferError)

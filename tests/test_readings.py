@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from disk.durable import FileSystem
-from disk.folders import measure
-from disk.ledger import NO_QUOTA, Quota
-from disk.partials import Incoming, Partial, Published
-from disk.readings import Readings
-from disk.storage import Rules, Storage, UserFolder
-from errors import ConnectionTrouble
-from transfer.requests import Requests
-from wire.messages import Entries, ListFolder
+from sft.common.errors import ConnectionTrouble
+from sft.disk.durable import FileSystem
+from sft.disk.folders import measure
+from sft.disk.ledger import NO_QUOTA, Quota
+from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.readings import Readings
+from sft.disk.storage import Rules, Storage, UserFolder
+from sft.server.requests import Requests
+from sft.wire.messages import Entries, ListFolder
 
 
 class Clock:
@@ -197,7 +197,7 @@ def test_all_folders_on_the_way_are_flushed_once_and_what_fails_fails_what_is_be
         if path in bad:
             raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr("disk.folders.flush", flush)
+    monkeypatch.setattr("sft.disk.folders.flush", flush)
     paths = {("a", "b", "c"), ("a", "b"), ("a", "bb"), ("z",)}
     assert alice._flush_folders(paths) == {}
     assert sorted(flushed) == ["", "alice", "alice/a", "alice/a/b", "alice/a/b/c", "alice/a/bb", "alice/z"]

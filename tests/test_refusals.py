@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from processes import Client, Server, make
 
-from errors import Code, Refused
-from refusals import _ASKED, _FETCHED, _SENT, not_given, refused_here, refused_there
+from sft.client.refusals import _ASKED, _FETCHED, _SENT, not_given, refused_here, refused_there
+from sft.common.errors import Code, Refused
 
 
 @pytest.mark.parametrize("code", _SENT)

@@ -10,11 +10,11 @@ import pytest
 from conftest import MakeProxy, MakeServer
 from processes import MIB, ONCE, Client, Fault, make, wait_until
 
-from disk import receipts
-from disk.partials import Incoming, Partial, Published
-from disk.receipts import RECEIPTS, Receipts
-from disk.storage import Storage, UserFolder
-from errors import Code, Refused
+from sft.common.errors import Code, Refused
+from sft.disk import receipts
+from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.receipts import RECEIPTS, Receipts
+from sft.disk.storage import Storage, UserFolder
 
 ONE, TWO, THREE = (bytes([number]) * 16 for number in (1, 2, 3))
 
@@ -110,7 +110,7 @@ def test_same_transfer_takes_over_also_beside_others(alice: UserFolder, others: 
 
 
 def test_more_than_may_be_at_once_are_busy(alice: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("disk.hidden._MOST_AT_ONCE", 3)
+    monkeypatch.setattr("sft.disk.hidden._MOST_AT_ONCE", 3)
     partials = [begun(alice, announced(bytes([n]) * 16, mtime=n), b"%d" % n) for n in range(3)]
     with pytest.raises(Refused) as caught:
         alice.begin(announced(b"9" * 16, mtime=9), resumable=True)

@@ -16,12 +16,24 @@ from typing import TextIO
 
 import pytest
 
-import logs
-from disk.private import open_private
-from errors import Code, Refused, SourceError, UsageError
-from logs import no_log, open_log
-from progress import Progress
-from report import Reporter, cut, ended, escape, fail, note, open_progress, say, show_briefly, show_path, warn
+from sft.common.errors import Code, Refused, SourceError, UsageError
+from sft.common.private_files import open_private
+from sft.console import log as logs
+from sft.console.log import no_log, open_log
+from sft.console.progress import Progress
+from sft.console.report import (
+    Reporter,
+    cut,
+    ended,
+    escape,
+    fail,
+    note,
+    open_progress,
+    say,
+    show_briefly,
+    show_path,
+    warn,
+)
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 

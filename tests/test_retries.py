@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from errors import (
+from sft.client.retries import Again, End, Reached, after, reached_by
+from sft.common.errors import (
     Code,
     ConnectionTrouble,
     Failure,
@@ -15,7 +16,6 @@ from errors import (
     TransferError,
     UsageError,
 )
-from transfer.retries import Again, End, Reached, after, reached_by
 
 NOBODY, SERVER, LOGGED_IN = Reached.NOBODY, Reached.SERVER, Reached.LOGGED_IN
 HOST, UNREACHED, BUSY, LOST, FINAL = Failure

@@ -345,7 +345,7 @@ def test_interruption_while_an_object_is_cleaned_up_is_not_lost(tmp_path: Path) 
     """There Python can only say that it ignores it."""
     script = f"""
 import os, runpy, signal, sys, threading
-import wire.link
+import sft.wire.sockets
 class Left:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)
@@ -354,7 +354,7 @@ class Left:
 def connect(*_):
     Left()
     threading.Event().wait(20)
-wire.link.connect = connect
+sft.wire.sockets.connect = connect
 sys.argv[1:] = ["--user=u", "--client-log={tmp_path / "log"}", "--list"]
 runpy.run_path({str(HOME / "client.py")!r}, run_name="__main__")
 """

@@ -9,15 +9,15 @@ from peers import MEMORY, S2C, Raw, data, no_hang, seal, tcp_pair
 from processes import wait_until
 from test_channel import Against, Answering
 
-import wire.channel
-import wire.engine
-import wire.silence
+import sft.wire.channel
+import sft.wire.silence
+import sft.wire.workers
 from crypto_utils import RecordCipher
-from errors import ConnectionTrouble
-from wire.engine import Engine
-from wire.messages import BYE_MESSAGE, PING_MESSAGE, Cancel, Data, Message
-from wire.protocol import DATA_SIZE, RECORD_FRAME_LIMIT, frame_header
-from wire.silence import Silence
+from sft.common.errors import ConnectionTrouble
+from sft.wire.messages import BYE_MESSAGE, PING_MESSAGE, Cancel, Data, Message
+from sft.wire.protocol import DATA_SIZE, RECORD_FRAME_LIMIT, frame_header
+from sft.wire.silence import Silence
+from sft.wire.workers import Engine
 
 LIMIT = 1.5
 LONGER = 2.2  # with the last look behind the limit
@@ -26,10 +26,10 @@ LONGER = 2.2  # with the last look behind the limit
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Silence is a second and a half long, and looked for ten times as often."""
-    monkeypatch.setattr(wire.silence, "SILENCE_LIMIT", LIMIT)
-    for module in (wire.channel, wire.engine, wire.silence):
+    monkeypatch.setattr(sft.wire.silence, "SILENCE_LIMIT", LIMIT)
+    for module in (sft.wire.channel, sft.wire.workers, sft.wire.silence):
         monkeypatch.setattr(module, "LOOK_EVERY", 0.1)
-    monkeypatch.setattr(wire.channel, "_DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
     with no_hang():
         yield
 
@@ -83,12 +83,12 @@ def say_many(raw: Raw, count: int) -> None:
         raw.say(Cancel(number).encode())
 
 
-MANY = wire.channel._RECORDS_AHEAD + 10
+MANY = sft.wire.channel._RECORDS_AHEAD + 10
 
 
 def waits_for_room(busy: Busy) -> bool:
     assert not busy.against.channel.ended, busy.against.channel._error
-    return len(busy.against.channel._arrived) >= wire.channel._RECORDS_AHEAD
+    return len(busy.against.channel._arrived) >= sft.wire.channel._RECORDS_AHEAD
 
 
 def keep_alive(raw: Raw, seconds: float) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import ServerSettings, load
-from sizes import amount, counted, exact_size, parse_size
+from sft.common.sizes import amount, counted, exact_size, parse_size
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-import disk.durable
-from disk import small
-from disk.partials import Incoming, Partial, Published
-from disk.receipts import RECEIPTS
-from disk.root import PARTIAL_AREA
-from disk.small import Small
-from disk.storage import Storage, UserFolder
-from errors import Code, Refused
+import sft.disk.durable
+from sft.common import flushing
+from sft.common.errors import Code, Refused
+from sft.disk import small
+from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.receipts import RECEIPTS
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.small import Small
+from sft.disk.storage import Storage, UserFolder
 
 ROOM = Path(__file__).resolve().parent.parent
 
@@ -130,8 +131,8 @@ def test_crash_leaves_nothing(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from disk.partials import Incoming
-from disk.storage import Rules, Storage
+from sft.disk.partials import Incoming
+from sft.disk.storage import Rules, Storage
 folder = Storage(Path(sys.argv[1]), Rules()).user("alice")
 for size in (3, None):
     partial = folder.begin(Incoming(os.urandom(16), ("a",), size, None, None, "fail"), False)
@@ -322,14 +323,16 @@ class Flushes:
             return syncfs
 
         monkeypatch.setattr(os, "fsync", flush)
-        monkeypatch.setattr(disk.durable, "_syncfs", flush_whole)
+        monkeypatch.setattr(sft.disk.durable, "_syncfs", flush_whole)
 
     @property
     def files(self) -> int:
         return sum(is_file for _, is_file in self.single)
 
 
-@pytest.mark.skipif(disk.durable._syncfs is None, reason="this system does not tell the errors of a whole file system")
+@pytest.mark.skipif(
+    sft.disk.durable._syncfs is None, reason="this system does not tell the errors of a whole file system"
+)
 @pytest.mark.parametrize(("count", "files", "whole"), [(7, 7, 0), (8, 0, 1), (100, 0, 1)])
 def test_many_files_are_flushed_at_once_and_few_each(
     folder: UserFolder, monkeypatch: pytest.MonkeyPatch, count: int, files: int, whole: int
@@ -345,19 +348,19 @@ def test_each_file_is_flushed_where_a_flush_of_all_may_not_tell(
     folder: UserFolder, monkeypatch: pytest.MonkeyPatch, kind: int
 ) -> None:
     flushes = Flushes(monkeypatch)
-    monkeypatch.setattr(disk.durable, "_kind_of", lambda descriptor: kind)
+    monkeypatch.setattr(sft.disk.durable, "_kind_of", lambda descriptor: kind)
     words(folder, *(begun(folder, f"{number}") for number in range(20)))
     assert (flushes.files, flushes.whole) == (20, 0)
 
 
-@pytest.mark.skipif(disk.durable._fstatfs is None, reason="this system has no fstatfs that is asked")
+@pytest.mark.skipif(sft.disk.durable._fstatfs is None, reason="this system has no fstatfs that is asked")
 def test_kind_of_a_file_system_is_known() -> None:
     descriptor = os.open("/proc", os.O_RDONLY)
     try:
-        assert disk.durable._kind_of(descriptor) == 0x9FA0
+        assert sft.disk.durable._kind_of(descriptor) == 0x9FA0
     finally:
         os.close(descriptor)
-    assert disk.durable._kind_of(-1) == -1
+    assert sft.disk.durable._kind_of(-1) == -1
 
 
 def test_failed_flush_of_all_asks_each_and_refuses_only_the_guilty(
@@ -372,13 +375,15 @@ def test_failed_flush_of_all_asks_each_and_refuses_only_the_guilty(
     assert left() == []
 
 
-@pytest.mark.skipif(disk.durable._syncfs is None, reason="this system does not tell the errors of a whole file system")
+@pytest.mark.skipif(
+    sft.disk.durable._syncfs is None, reason="this system does not tell the errors of a whole file system"
+)
 def test_error_told_while_another_group_was_flushed_is_not_forgotten(
     folder: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system tells it once: to the group that is flushed first, whose files are sound."""
     flushes, told = Flushes(monkeypatch), iter([-1])
-    monkeypatch.setattr(disk.durable, "_syncfs", lambda descriptor: next(told, 0))
+    monkeypatch.setattr(sft.disk.durable, "_syncfs", lambda descriptor: next(told, 0))
     first = [begun(folder, f"first {number}") for number in range(10)]
     second = [begun(folder, f"{number}") for number in range(10)]
     flushes.bad.add(os.fstat(second[3].finish(0o644)).st_ino)
@@ -395,7 +400,7 @@ def test_nothing_is_visible_before_all_is_flushed(
     folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     seen: list[list[str]] = []
-    real = disk.durable.flush
+    real = flushing.flush
 
     def looked(descriptor: int) -> None:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -406,8 +411,8 @@ def test_nothing_is_visible_before_all_is_flushed(
         seen.append(os.listdir(home))
         return 0
 
-    monkeypatch.setattr(disk.durable, "flush", looked)
-    monkeypatch.setattr(disk.durable, "_syncfs", looked_whole)
+    monkeypatch.setattr(sft.disk.durable, "flush", looked)
+    monkeypatch.setattr(sft.disk.durable, "_syncfs", looked_whole)
     words(folder, *(begun(folder, f"{number}") for number in range(count)))
     assert seen
     assert all(names == [] for names in seen)

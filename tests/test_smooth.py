@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, Unheard, close_all, no_hang, tcp_pair
 
-from disk.sources import FileSource, PipeSource
-from errors import TransferError
-from transfer.items import Item
-from transfer.sender import Sender
-from wire.channel import Channel
-from wire.engine import Engine
-from wire.messages import BYE_MESSAGE, Accept, Bye, Data, End, Message, Put, Receipt
-from wire.pace import Pace
-from wire.protocol import DATA_LEAST, DATA_SIZE, UNASKED_LIMIT
+from sft.common.errors import TransferError
+from sft.common.rate_limit import Pace
+from sft.disk.sources import FileSource, PipeSource
+from sft.transfer.items import Item
+from sft.transfer.sender import Sender
+from sft.wire.channel import Channel
+from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Data, End, Message, Put, Receipt
+from sft.wire.protocol import DATA_LEAST, DATA_SIZE, UNASKED_LIMIT
+from sft.wire.workers import Engine
 
 HALF = 0.5
 RATES = [10_000, 30_000, 1_000_000, 20_000_000]

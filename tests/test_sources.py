@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from processes import wait_until
 
-from disk.sources import FileSource, PipeSource, changed, unreadable
-from disk.tree import Folders, Found, Skipped, Tree
-from errors import SourceError
+from sft.common.errors import SourceError
+from sft.disk.sources import FileSource, PipeSource, changed, unreadable
+from sft.disk.tree import Folders, Found, Skipped, Tree
 
 
 def open_descriptors() -> int:

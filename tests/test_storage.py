@@ -22,20 +22,20 @@ from hypothesis import strategies as st
 from peers import no_hang
 from processes import run_python, run_python_on_small_disk
 
-from disk.durable import refusal
-from disk.folders import Seen, Twin
-from disk.local import close_local, open_local
-from disk.names import LOCAL_PARTIAL_AREA
-from disk.partials import Incoming, Partial, Published
-from disk.receipts import RECEIPTS
-from disk.root import PARTIAL_AREA
-from disk.sources import FileSource
-from disk.storage import (
+from sft.common.errors import Code, Refused, SourceError, UsageError
+from sft.common.names import LOCAL_PARTIAL_AREA
+from sft.disk.durable import refusal
+from sft.disk.folders import Seen, Twin
+from sft.disk.local import close_local, open_local
+from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.receipts import RECEIPTS
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.sources import FileSource
+from sft.disk.storage import (
     Rules,
     Storage,
     UserFolder,
 )
-from errors import Code, Refused, SourceError, UsageError
 
 Outcome = Published | Refused
 
@@ -233,11 +233,11 @@ def test_mode_is_0666_less_the_umask(tmp_path: Path, umask: int, expected: str, 
 import os, sys
 from pathlib import Path
 os.umask(int(sys.argv[1]))
-import disk.partials
+import sft.disk.partials
 if sys.argv[3] == "True":
-    disk.partials._UNNAMED = 0
-from disk.partials import Incoming
-from disk.storage import Rules, Storage
+    sft.disk.partials._UNNAMED = 0
+from sft.disk.partials import Incoming
+from sft.disk.storage import Rules, Storage
 folder = Storage(Path(sys.argv[2]), Rules()).user("alice")
 folder.commit([folder.begin(Incoming(b"t" * 16, ("d", "a"), 0, None, None, "fail"), False)])
 print(f"{os.stat(sys.argv[2] + '/alice/d/a').st_mode & 0o7777:o}", f"{os.umask(0):o}")
@@ -784,7 +784,7 @@ def test_folders_get_their_times_and_modes_after_their_content(folder: UserFolde
 def test_folders_that_wait_for_their_times_are_bounded(
     folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("disk.announced._ROOM", 3 * 250)
+    monkeypatch.setattr("sft.disk.announced._ROOM", 3 * 250)
     for number in range(10):
         folder.make_folder((str(number),), number * SECOND, None)
         assert len(folder._announced._known) <= 4
@@ -1238,9 +1238,9 @@ def test_sweep_removes_a_finished_read_only_partial_without_roots_rights() -> No
     code = """
 import os, sys
 from pathlib import Path
-from disk import partials
-from disk.partials import Incoming
-from disk.storage import Rules, Storage
+from sft.disk import partials
+from sft.disk.partials import Incoming
+from sft.disk.storage import Rules, Storage
 partials._UNNAMED = 0
 if os.getuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
@@ -1306,9 +1306,9 @@ def test_more_than_the_disk_has_free_is_refused_before_the_content(folder: UserF
 FULL_DISK = """
 import os, sys
 from pathlib import Path
-from disk.partials import Incoming
-from disk.storage import Rules, Storage
-from errors import Refused
+from sft.disk.partials import Incoming
+from sft.disk.storage import Rules, Storage
+from sft.common.errors import Refused
 root = Path(sys.argv[1]) / "r"
 folder = Storage(root, Rules()).user("alice")
 small = folder.begin(Incoming(b"s" * 16, ("small",), 5, None, None, "fail"), False)
@@ -1597,7 +1597,7 @@ COMPONENTS = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(st.lists(COMPONENTS, max_size=5).map(tuple), st.sampled_from(["fail", "rename", "replace", "skip"]))
 def test_nothing_outside_the_users_folder_is_ever_made(
     tmp_path: Path, root: Path, folder: UserFolder, outside: Path, path: tuple[str, ...], policy: str

@@ -8,11 +8,11 @@ import pytest
 from processes import Client, Server, content
 from test_transfer import Receiving, Told, fetch, item, send, written
 
-from disk.sources import FileSource, Source
-from disk.storage import Storage, UserFolder
-from errors import SourceError
-from transfer.items import Item
-from wire.engine import Engine
+from sft.common.errors import SourceError
+from sft.disk.sources import FileSource, Source
+from sft.disk.storage import Storage, UserFolder
+from sft.transfer.items import Item
+from sft.wire.workers import Engine
 
 LIMIT = 65_536
 PROC = "/proc/version"

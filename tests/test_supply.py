@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from test_house import HOUSE
+from test_architecture import TOP
 
 from tools.audit import verdict
 
@@ -30,14 +30,14 @@ COMMENT = re.compile(r"^ *#.*\n", re.M)
 def asked_for(file: str) -> list[Requirement]:
     """The requirements of a file and of those that it includes."""
     found = []
-    for line in (HOUSE / file).read_text("utf-8").splitlines():
+    for line in (TOP / file).read_text("utf-8").splitlines():
         found += asked_for(line[3:]) if line.startswith("-r ") else [Requirement(line)]
     return found
 
 
 def locked_in(file: str) -> dict[str, Requirement]:
     """Each package of a lock, which must hold nothing else."""
-    text = COMMENT.sub("", (HOUSE / file).read_text("utf-8"))
+    text = COMMENT.sub("", (TOP / file).read_text("utf-8"))
     assert LOCKED.sub("", text) == "", "something has no version or no hash"
     return {one.name: one for one in (Requirement(match[1]) for match in LOCKED.finditer(text))}
 
@@ -71,7 +71,7 @@ def test_both_locks_hold_the_same_versions() -> None:
 
 
 def test_whatever_is_installed_is_installed_from_a_lock_with_hashes() -> None:
-    made = (HOUSE / "Makefile").read_text("utf-8")
+    made = (TOP / "Makefile").read_text("utf-8")
     assert "--require-hashes" in made[made.index("INSTALL :=") :].splitlines()[0]
     for line in made.splitlines():
         if "pip install" in line and not line.startswith("INSTALL :="):
@@ -84,7 +84,7 @@ def test_whatever_is_installed_is_installed_from_a_lock_with_hashes() -> None:
 
 
 def test_make_installs_from_the_locks_alone() -> None:
-    text = (HOUSE / "Makefile").read_text("utf-8")
+    text = (TOP / "Makefile").read_text("utf-8")
     assert "--require-hashes -r" in re.findall(r"^INSTALL := (.*)$", text, re.M)[0]
     assert re.findall(r"\$\(RUN\) -m pip", text) == []
 
@@ -113,7 +113,7 @@ def test_audit_without_an_answer_is_no_good_news(text: str) -> None:
 
 
 def test_security_rules_are_in_lint_and_not_ignored_for_the_project() -> None:
-    lint = tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]
+    lint = tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]
     assert "S" in lint["select"]
     assert not [rule for rule in lint["ignore"] if re.match(r"S\d", rule)]
     rooms = [
@@ -125,7 +125,7 @@ def test_security_rules_are_in_lint_and_not_ignored_for_the_project() -> None:
 def test_every_exception_from_a_security_rule_says_why() -> None:
     silent = []
     folders = ("accounts", "disk", "tests", "tools", "transfer", "wire")
-    for path in [*HOUSE.glob("*.py"), *(path for folder in folders for path in (HOUSE / folder).rglob("*.py"))]:
+    for path in [*TOP.glob("*.py"), *(path for folder in folders for path in (TOP / folder).rglob("*.py"))]:
         silent += [
             f"{path.name}: {comment}" for comment in comments_of(path) if re.fullmatch(r"# noqa: S\d+\s*", comment)
         ]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from disk.partials import Incoming, Partial
-from disk.storage import Rules, Storage, UserFolder
-from errors import Code, Refused
+from sft.common.errors import Code, Refused
+from sft.disk.partials import Incoming, Partial
+from sft.disk.storage import Rules, Storage, UserFolder
 
 CONTENT = os.urandom(300_000)
 

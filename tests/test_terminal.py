@@ -22,7 +22,7 @@ SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 
 ASK = """
 import sys
-from accounts.passwords import ask_password, ask_username
+from sft.accounts.passwords import ask_password, ask_username
 answer = ask_username() if sys.argv[1] == "username" else ask_password("Password: ")
 open(sys.argv[2], "w").write(answer)
 """

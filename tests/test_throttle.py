@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-import accounts.throttle
-from accounts.throttle import Charge, Throttle
+import sft.server.throttle
+from sft.server.throttle import Charge, Throttle
 
 HERE = "192.0.2.1"
 DAY = 86400.0
@@ -391,7 +391,7 @@ def test_between_the_check_and_the_charge_no_other_guess_gets_in(
     """Two guesses for the last charge, the second one begun when the first was just found to be allowed."""
     for _ in range(19):
         must(throttle.charge(b"alice", HERE))
-    allows, other = accounts.throttle._Tries.allows, threading.Thread(target=lambda: guess())
+    allows, other = sft.server.throttle._Tries.allows, threading.Thread(target=lambda: guess())
     allowed: list[Charge] = []
 
     def guess() -> None:
@@ -399,14 +399,14 @@ def test_between_the_check_and_the_charge_no_other_guess_gets_in(
         if charge is not None:
             allowed.append(charge)
 
-    def allows_and_is_overtaken(tries: accounts.throttle._Tries, limit: int, now: float) -> bool:
+    def allows_and_is_overtaken(tries: sft.server.throttle._Tries, limit: int, now: float) -> bool:
         verdict = allows(tries, limit, now)
         if other.ident is None:
             other.start()
             other.join(0.3)  # it ends in that time, unless it has to wait for us
         return verdict
 
-    monkeypatch.setattr(accounts.throttle._Tries, "allows", allows_and_is_overtaken)
+    monkeypatch.setattr(sft.server.throttle._Tries, "allows", allows_and_is_overtaken)
     guess()
     other.join()
     assert len(allowed) == 1

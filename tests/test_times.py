@@ -9,10 +9,10 @@ import pytest
 from processes import Client, Result, Server, make
 from test_transfer import Receiving, Told, folder_item, item, send, written
 
-from disk.durable import set_time
-from disk.storage import Storage
-from wire.engine import Engine
-from wire.protocol import MAX_INTEGER, nearest_time
+from sft.disk.durable import set_time
+from sft.disk.storage import Storage
+from sft.wire.protocol import MAX_INTEGER, nearest_time
+from sft.wire.workers import Engine
 
 SECOND = 10**9
 LATE, EARLY = 9_223_372_037 * SECOND, -9_223_372_037 * SECOND

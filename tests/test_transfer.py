@@ -15,22 +15,16 @@ import pytest
 from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, check_nothing_is_left, close_all, data, end, no_hang, tcp_pair
 from processes import wait_until
 
-import disk.commit
-import disk.names
-import transfer.receiver
-import transfer.requests
-import transfer.sender
-import wire.channel
-import wire.protocol
+import sft.common.names
+import sft.disk.commit
+import sft.server.requests
+import sft.transfer.receiver
+import sft.transfer.sender
+import sft.wire.channel
+import sft.wire.protocol
 from crypto_utils import digest
-from disk.folders import Twin
-from disk.local import close_local, open_local
-from disk.partials import Partial, Published
-from disk.root import PARTIAL_AREA
-from disk.sources import FileSource, PipeSource
-from disk.storage import Rules, Storage, UserFolder
-from disk.stream import Stream
-from errors import (
+from sft.client.plans import Fetching
+from sft.common.errors import (
     Code,
     ConnectionTrouble,
     Ended,
@@ -41,17 +35,23 @@ from errors import (
     SourceError,
     TransferError,
 )
-from logs import no_log
-from report import Reporter, show_path
-from transfer.items import Item
-from transfer.plans import Fetching
-from transfer.receiver import Receiver
-from transfer.requests import Requests
-from transfer.sender import Sender
-from wire.channel import Channel
-from wire.engine import Engine
-from wire.handshake import SessionKeys
-from wire.messages import (
+from sft.common.rate_limit import Pace
+from sft.console.log import no_log
+from sft.console.report import Reporter, show_path
+from sft.disk.folders import Twin
+from sft.disk.local import close_local, open_local
+from sft.disk.partials import Partial, Published
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.sources import FileSource, PipeSource
+from sft.disk.stdout import Stream
+from sft.disk.storage import Rules, Storage, UserFolder
+from sft.server.requests import Requests
+from sft.transfer.items import Item
+from sft.transfer.receiver import Receiver
+from sft.transfer.sender import Sender
+from sft.wire.channel import Channel
+from sft.wire.handshake import SessionKeys
+from sft.wire.messages import (
     BYE_MESSAGE,
     PING_MESSAGE,
     Accept,
@@ -74,8 +74,8 @@ from wire.messages import (
     Refuse,
     encode_message,
 )
-from wire.pace import Pace
-from wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, UNASKED_LIMIT
+from sft.wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, UNASKED_LIMIT
+from sft.wire.workers import Engine
 
 LARGE = UNASKED_LIMIT + 1
 KEYS = SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
@@ -356,7 +356,7 @@ def test_many_small_and_some_large_files_all_arrive(storage: Storage, engine: En
 def test_more_large_files_than_are_announced_ahead_all_arrive(
     storage: Storage, engine: Engine, here: Path, home: Path
 ) -> None:
-    contents = {f"{number}": os.urandom(LARGE + number) for number in range(3 * transfer.sender._WAITING_LARGE)}
+    contents = {f"{number}": os.urandom(LARGE + number) for number in range(3 * sft.transfer.sender._WAITING_LARGE)}
     told = Told()
     send(Receiving(storage, engine), [item(written(here / name, text)) for name, text in contents.items()], told)
     assert on_disk(home) == contents
@@ -470,8 +470,8 @@ def test_tiny_socket_buffers_and_many_files_do_not_lock(storage: Storage, here: 
 def test_small_window_slows_down_and_does_not_lock(
     storage: Storage, engine: Engine, here: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer.sender, "WINDOW", 3)
-    monkeypatch.setattr(transfer.receiver, "WINDOW", 3)
+    monkeypatch.setattr(sft.transfer.sender, "WINDOW", 3)
+    monkeypatch.setattr(sft.transfer.receiver, "WINDOW", 3)
     source = written(here / "a", b"a")
     told = Told()
     send(Receiving(storage, engine), [item(source, f"{number}") for number in range(100)], told)
@@ -499,7 +499,7 @@ def test_no_descriptor_is_left_open(storage: Storage, engine: Engine, here: Path
 
 
 @pytest.mark.parametrize("surprise", [RuntimeError("a bug"), MemoryError()], ids=repr)
-@pytest.mark.parametrize("where", ["disk.commit.flush_all", "disk.storage.UserFolder._publish"])
+@pytest.mark.parametrize("where", ["sft.disk.commit.flush_all", "sft.disk.storage.UserFolder._publish"])
 def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
     storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch, where: str, surprise: Exception
 ) -> None:
@@ -527,7 +527,7 @@ def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(transfer.receiver, "_GROUP_FILES", 10)
+    monkeypatch.setattr(sft.transfer.receiver, "_GROUP_FILES", 10)
     return 10
 
 
@@ -536,7 +536,7 @@ class Flushing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.may_end, self.begun, self.sound = threading.Event(), 0, 0
-        monkeypatch.setattr(disk.commit, "flush_all", self._flush)
+        monkeypatch.setattr(sft.disk.commit, "flush_all", self._flush)
 
     def _flush(self, descriptors: list[int], file_system: object) -> Iterator[None]:
         self.begun += 1
@@ -604,7 +604,7 @@ def test_content_of_a_large_file_does_not_hold_up_a_group_that_is_flushed(
         def wait(self) -> bool:
             return True
 
-    monkeypatch.setattr(disk.commit, "Aside", AtOnce)
+    monkeypatch.setattr(sft.disk.commit, "Aside", AtOnce)
     said: list[bytes] = []
     for number in range(1, small_groups + 1):
         announced = put(number, f"{number}")
@@ -1091,7 +1091,7 @@ def test_sender_that_breaks_the_rules_is_told_so_and_leaves_nothing(
 def test_more_open_files_than_the_window_is_a_violation(
     storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer.receiver, "WINDOW", 5)
+    monkeypatch.setattr(sft.transfer.receiver, "WINDOW", 5)
     hostile = Hostile(storage, engine)
     hostile.raw.say(*(put(number, f"{number}", size=None).encode() for number in range(2, 7)))
     assert [hostile.raw.hear() for _ in range(5)] == [Accept(number, 0) for number in range(2, 7)]
@@ -1105,7 +1105,7 @@ def test_more_open_files_than_the_window_is_a_violation(
 def test_refused_files_count_for_the_window_too(
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer.receiver, "WINDOW", 5)
+    monkeypatch.setattr(sft.transfer.receiver, "WINDOW", 5)
     hostile = Hostile(storage, engine)
     hostile.raw.say(*(put(number, "..").encode() for number in range(2, 8)))
     heard, problem = hostile.finish()
@@ -2012,7 +2012,7 @@ def test_cut_while_many_files_are_compared_leaves_no_descriptor_open(
         go_on.wait()
         return read(twin, goes_on)
 
-    monkeypatch.setattr(transfer.receiver, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(sft.transfer.receiver, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(Twin, "digest", read_slowly)
     for number in range(30):
         written(home / f"{number}", BIG)
@@ -2096,8 +2096,8 @@ def test_file_where_a_folder_should_be_and_the_other_way_round(
 
 def test_many_folders_do_not_lock(storage: Storage, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the window: a folder is closed by its receipt, and by nothing else."""
-    monkeypatch.setattr(transfer.sender, "WINDOW", 50)
-    monkeypatch.setattr(transfer.receiver, "WINDOW", 50)
+    monkeypatch.setattr(sft.transfer.sender, "WINDOW", 50)
+    monkeypatch.setattr(sft.transfer.receiver, "WINDOW", 50)
     engine = Engine(1)
     told = Told()
     items = [folder_item(f"{number % 10}", f"{number}") for number in range(400)]
@@ -2423,7 +2423,7 @@ def test_path_there_that_is_too_long_is_told_and_the_rest_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if name == "n":
-        monkeypatch.setattr(disk.names, "MAX_DEPTH", 10)
+        monkeypatch.setattr(sft.common.names, "MAX_DEPTH", 10)
     place = os.open(there / "d", os.O_RDONLY)
     for _ in range(levels):
         os.mkdir(name, dir_fd=place)
@@ -2521,7 +2521,7 @@ def test_client_that_breaks_the_rules_of_get_is_told_so(
 def test_more_gets_than_the_window_are_a_violation(
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer.requests, "WINDOW", 5)
+    monkeypatch.setattr(sft.server.requests, "WINDOW", 5)
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     raw.say(*(Get(number, ("a",), True).encode() for number in range(1, 7)))
@@ -3078,7 +3078,7 @@ class Nowhere:
 def test_honest_ends_of_which_one_waits_for_each_answer_to_leave_do_not_lock(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire.channel, "_UNREAD_BYTES", 1000)
+    monkeypatch.setattr(sft.wire.channel, "_UNREAD_BYTES", 1000)
     engine, told, long = Engine(1), Told(), ("n" * 250,) * 12
     receiving = Receiving(storage, engine, buffers=4096, around=Nowhere)
     send(receiving, [folder_item(*long, f"{number}") for number in range(800)], told)
@@ -3103,9 +3103,9 @@ def test_client_that_lists_and_does_not_read_makes_the_server_wait(
 
     monkeypatch.setattr(Channel, "post", counted)
     raw.say(*(ListFolder(number, (), None).encode() for number in range(1, 61)), BYE_MESSAGE)
-    wait_until(lambda: due > wire.channel._UNREAD_BYTES)
+    wait_until(lambda: due > sft.wire.channel._UNREAD_BYTES)
     heard = raw.hear_all()
     raw.close()
     assert receiving.finish() is None
     assert [message.id for message in heard if isinstance(message, Entries)] == list(range(1, 61))
-    assert due < wire.channel._UNREAD_BYTES + 2 * wire.protocol.CONTROL_LIMIT
+    assert due < sft.wire.channel._UNREAD_BYTES + 2 * sft.wire.protocol.CONTROL_LIMIT

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from processes import PASSWORD, Client, Server
 
-import disk.tree
-from disk.names import MAX_DEPTH
-from disk.tree import Folders, Found, Tree
-from errors import SourceError
+import sft.disk.tree
+from sft.common.errors import SourceError
+from sft.common.names import MAX_DEPTH
+from sft.disk.tree import Folders, Found, Tree
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def folders() -> Iterator[Folders]:
 def either(request: pytest.FixtureRequest, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> Folders:
     """With and without what Windows lacks."""
     if request.param == "by path":
-        monkeypatch.setattr(disk.tree, "_HAS_FOLDER_DESCRIPTORS", False)
+        monkeypatch.setattr(sft.disk.tree, "_HAS_FOLDER_DESCRIPTORS", False)
     return folders
 
 
@@ -141,11 +141,11 @@ def test_deep_and_wide_trees_need_few_descriptors(tmp_path: Path, folders: Folde
     for each in found:
         assert read(tree, each) == b"z"
         most = max(most, len(os.listdir("/dev/fd")) - before)
-    assert 0 < most <= 2 * disk.tree._MOST_OPEN
+    assert 0 < most <= 2 * sft.disk.tree._MOST_OPEN
 
 
 def test_many_named_folders_need_few_descriptors_and_stay_the_same(tmp_path: Path, folders: Folders) -> None:
-    count = 3 * disk.tree._MOST_OPEN
+    count = 3 * sft.disk.tree._MOST_OPEN
     trees = []
     for number in range(count):
         (tmp_path / f"{number}").mkdir()
@@ -153,7 +153,7 @@ def test_many_named_folders_need_few_descriptors_and_stay_the_same(tmp_path: Pat
         trees.append(Tree(str(tmp_path / f"{number}"), False, folders))
     before = len(os.listdir("/dev/fd"))
     found = [walked(tree)[-1] for tree in trees]
-    assert len(os.listdir("/dev/fd")) - before <= 2 * disk.tree._MOST_OPEN
+    assert len(os.listdir("/dev/fd")) - before <= 2 * sft.disk.tree._MOST_OPEN
     put_link(tmp_path / "1", tmp_path / "2")
     assert "not there any more" in refused(trees[1], found[1])
     for number in {*range(count)} - {1}:

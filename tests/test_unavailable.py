@@ -22,8 +22,8 @@ from processes import (
     wait_until,
 )
 
-from disk.root import PARTIAL_AREA, Root
-from errors import Code, Refused
+from sft.common.errors import Code, Refused
+from sft.disk.root import PARTIAL_AREA, Root
 
 CAUSE = "the receiver can't use its accounts or its storage at the moment"
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-import accounts.users
-from accounts.users import RIGHTS, Account, Accounts, check_username
+import sft.accounts.store
 from crypto_utils import mac
-from errors import Code, Refused, UsageError
-from wire.pake import ORDER, Registration
+from sft.accounts.store import RIGHTS, Account, Accounts, check_username
+from sft.common.errors import Code, Refused, UsageError
+from sft.wire.pake import ORDER, Registration
 
 REGISTRATION = Registration.of(3, 5)
 OTHER = Registration.of(7, 11)
@@ -256,12 +256,12 @@ def test_edit_in_place_of_the_same_size_is_seen(three: Path) -> None:
 def test_unchanged_file_is_read_once(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Accounts.open(three, clock_ns=lambda: 1 << 62)
     assert server.find(b"alice") is not None
-    monkeypatch.setattr(accounts.users, "_load", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(sft.accounts.store, "_load", lambda _: pytest.fail("read again"))
     assert server.find(b"alice") is not None and server.find(b"nobody") is None
 
 
 def test_change_within_one_tick_of_the_clock_is_seen_20_ms_later(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounts.users, "_stamp", lambda _: (1, 2, 3, 10**18, 10**18))
+    monkeypatch.setattr(sft.accounts.store, "_stamp", lambda _: (1, 2, 3, 10**18, 10**18))
     now = 10**18
     server = Accounts.open(three, clock_ns=lambda: now)
     for step in (20_000_000, -1):  # the second: a clock that was set back
@@ -275,14 +275,14 @@ def test_change_within_one_tick_of_the_clock_is_seen_20_ms_later(three: Path, mo
 
 
 def test_young_file_is_not_read_at_each_request(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = accounts.users._load
+    load = sft.accounts.store._load
     loads: list[Path] = []
 
     def counted(path: Path) -> bytes:
         loads.append(path)
         return load(path)
 
-    monkeypatch.setattr(accounts.users, "_load", counted)
+    monkeypatch.setattr(sft.accounts.store, "_load", counted)
     ticks = itertools.count(three.stat().st_ctime_ns, 1_000_000)
     server = Accounts.open(three, clock_ns=ticks.__next__)
     for _ in range(5000):  # a request each millisecond

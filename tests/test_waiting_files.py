@@ -7,10 +7,10 @@ import pytest
 from peers import C2S, MEMORY, S2C, Raw, data, end, no_hang
 from test_transfer import Receiving, put
 
-from disk.storage import Storage, UserFolder
-from transfer import places
-from wire.engine import Engine
-from wire.messages import BYE_MESSAGE, Accept, Bye, Cancel, Receipt
+from sft.disk.storage import Storage, UserFolder
+from sft.transfer import places
+from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Cancel, Receipt
+from sft.wire.workers import Engine
 
 LARGE, SMALL = 100_000, 5
 

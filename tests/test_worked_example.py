@@ -26,18 +26,16 @@ from Crypto.Hash import CMAC
 from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, data, end
 
 from crypto_utils import RecordCipher
-from disk.sources import FileSource
-from disk.storage import Rules, Storage
-from errors import Code, Refused, TransferError
-from tools import worked_example
-from tools.worked_example import DOCUMENT, read_blocks
-from transfer.items import Item
-from transfer.requests import Requests
-from transfer.sender import Sender
-from wire.channel import Channel
-from wire.engine import Engine
-from wire.handshake import ClientHandshake, SessionKeys
-from wire.messages import (
+from sft.common.errors import Code, Refused, TransferError
+from sft.common.rate_limit import Pace
+from sft.disk.sources import FileSource
+from sft.disk.storage import Rules, Storage
+from sft.server.requests import Requests
+from sft.transfer.items import Item
+from sft.transfer.sender import Sender
+from sft.wire.channel import Channel
+from sft.wire.handshake import ClientHandshake, SessionKeys
+from sft.wire.messages import (
     _CONTROLS,
     Control,
     Data,
@@ -51,7 +49,9 @@ from wire.messages import (
     encode_message,
     split_record,
 )
-from wire.pace import Pace
+from sft.wire.workers import Engine
+from tools import worked_example
+from tools.worked_example import DOCUMENT, read_blocks
 
 TEXT = DOCUMENT.read_text("utf-8")
 TOLD = read_blocks(TEXT)

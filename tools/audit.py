@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import python_version  # noqa: F401, I001  # before the others: an older Python can't import them
+from sft.common import python_version  # noqa: F401, I001  # before the others: an older Python can't import them
 
 import json
 import subprocess

@@ -8,7 +8,7 @@ in which order. A value is a `Block`: a label that the document and tests/test_w
 the bytes.
 """
 
-import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
+from sft.common import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
 
 import re
 import sys
@@ -33,9 +33,10 @@ from crypto_utils import (
     mac,
     stretch,
 )
-from wire import handshake, pake
-from wire.handshake import VERIFIER_IDENTITY, ClientHandshake, Known, ServerHandshake, SessionKeys
-from wire.messages import (
+from sft.wire import handshake
+from sft.wire import pake
+from sft.wire.handshake import VERIFIER_IDENTITY, ClientHandshake, Known, ServerHandshake, SessionKeys
+from sft.wire.messages import (
     BYE_MESSAGE,
     DATA_HEADER_SIZE,
     FILE,
@@ -47,7 +48,7 @@ from wire.messages import (
     file_mac_input,
     write_data_header,
 )
-from wire.protocol import HEADER_SIZE, frame_header
+from sft.wire.protocol import HEADER_SIZE, frame_header
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "PROTOCOL.md"
 _BEGIN, _END = "<!-- values: begin -->", "<!-- values: end -->"

@@ -1,8 +1,8 @@
 """Fuzzing: each harness is a module with `one_input`, which any bytes may be given, and a corpus to begin from.
 
-Rules: what is read is accepted or refused with an error of `errors.py`, in bounded time and memory; anything else is a
-bug. A harness is repeatable: the same bytes do the same each time. It needs nothing but the project itself, so that the
-ordinary tests feed it its corpus; only `python -m fuzz` needs the fuzzer.
+Rules: what is read is accepted or refused with an error of `sft/common/errors.py`, in bounded time and memory; anything
+else is a bug. A harness is repeatable: the same bytes do the same each time. It needs nothing but the project itself,
+so that the ordinary tests feed it its corpus; only `python -m fuzz` needs the fuzzer.
 """
 
 import os

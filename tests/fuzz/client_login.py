@@ -1,7 +1,7 @@
 """Harness: the client's half of a login, against a server that says these bytes."""
 
-from errors import TransferError
 from fuzz.login import against, honest, play_client
+from sft.common.errors import TransferError
 
 WORDS = (b"\x00\x00\x04\x63\x00\x01\x01", b"\x00\x00\x00\x61\x04", b"\x00\x00\x00\x03\x01\x01", b"\x00\x00\x00\x01\x02")
 

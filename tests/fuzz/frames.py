@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from errors import ProtocolViolation, TransferError
-from wire.link import Link
-from wire.protocol import (
+from sft.common.errors import ProtocolViolation, TransferError
+from sft.wire.protocol import (
     HEADER_SIZE,
     LOGIN_FRAME_LIMIT,
     RECORD_FRAME_LIMIT,
@@ -18,6 +17,7 @@ from wire.protocol import (
     frame_size,
     unframe,
 )
+from sft.wire.sockets import Link
 
 WORDS = (b"SFTlogin", b"\x00\x00\x04\xd5", b"\x00\x00\x04\x63", b"\x00\x00\x20\x00", b"\x00\x00\x20\x01")
 _SECONDS = 20.0

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 
 from crypto_utils import DEFAULT_PROFILE, KEM_CHECK_SEED, SCRYPT_PROFILES, stretch
+from sft.wire import pake
+from sft.wire.handshake import ClientHandshake, Known, ServerHandshake, SessionKeys
+from sft.wire.sockets import Link
 from tools.worked_example import CLIENT_SCALAR, SALT, SERVER_SCALAR, USERNAME, Draws, Login, fixed_encapsulation, log_in
-from wire import pake
-from wire.handshake import ClientHandshake, Known, ServerHandshake, SessionKeys
-from wire.link import Link
 
 STRANGER = "nobody"
 _W0, _W1 = 3, 5
@@ -54,7 +54,7 @@ def _find(username: bytes) -> Known:
 
 
 def play_server(link: Link) -> SessionKeys | None:
-    """The server's half of a login, as `transfer/connection.py` has it; None when there is no common version."""
+    """The server's half of a login, as `sft/server/session.py` has it; None when there is no common version."""
     end = server()
     with fixed_encapsulation(honest().ss_pq):
         answer, go_on = end.hello(link.receive())

@@ -2,8 +2,8 @@
 
 import json
 
-from errors import ProtocolViolation
-from wire.messages import (
+from sft.common.errors import ProtocolViolation
+from sft.wire.messages import (
     BYE_MESSAGE,
     DATA_HEADER_SIZE,
     PING_MESSAGE,
@@ -17,7 +17,7 @@ from wire.messages import (
     split_record,
     write_data_header,
 )
-from wire.protocol import CONTROL_LIMIT
+from sft.wire.protocol import CONTROL_LIMIT
 
 _NAMES = sorted({name for shape in Control.__subclasses__() for name in shape.CHECKS})
 _VALUES = (

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from peers import C2S, FILE_SECRET, S2C, SECONDS, Raw, Unheard, tcp_pair
 
-from aside import Aside
-from disk.sources import FileSource
-from errors import Code, TransferError
 from fuzz.requests import MOST_STEPS, SIZES, Heard, check_nothing_is_left, content_of, open_now, the_place
-from transfer.items import Item
-from transfer.sender import Sender
-from wire.channel import Channel
-from wire.engine import Engine
-from wire.messages import (
+from sft.common.background import Aside
+from sft.common.errors import Code, TransferError
+from sft.common.rate_limit import Pace
+from sft.disk.sources import FileSource
+from sft.transfer.items import Item
+from sft.transfer.sender import Sender
+from sft.wire.channel import Channel
+from sft.wire.messages import (
     BYE_MESSAGE,
     OUTCOMES,
     PING_MESSAGE,
@@ -36,8 +36,8 @@ from wire.messages import (
     Receipt,
     Refuse,
 )
-from wire.pace import Pace
-from wire.protocol import UNASKED_LIMIT
+from sft.wire.protocol import UNASKED_LIMIT
+from sft.wire.workers import Engine
 
 WORDS: tuple[bytes, ...] = ()
 _LARGE = UNASKED_LIMIT + 1

@@ -21,20 +21,20 @@ from pathlib import Path
 
 from peers import C2S, FILE_SECRET, MEMORY, S2C, SECONDS, Raw, data, end, tcp_pair
 
-from aside import Aside
 from crypto_utils import TAG_SIZE
-from disk.root import PARTIAL_AREA
-from disk.storage import Rules, Storage, UserFolder
-from errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
 from fuzz import memory
-from log_limits import Sparing
-from logs import no_log
-from transfer.connection import _Prefixed, _Taking
-from transfer.requests import Requests
-from wire.channel import Channel
-from wire.engine import Engine
-from wire.handshake import SessionKeys
-from wire.messages import (
+from sft.common.background import Aside
+from sft.common.errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
+from sft.common.log_limits import Sparing
+from sft.common.rate_limit import Pace
+from sft.console.log import no_log
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.storage import Rules, Storage, UserFolder
+from sft.server.requests import Requests
+from sft.server.session import _Prefixed, _Taking
+from sft.wire.channel import Channel
+from sft.wire.handshake import SessionKeys
+from sft.wire.messages import (
     BYE_MESSAGE,
     FILE,
     FOLDER,
@@ -52,8 +52,8 @@ from wire.messages import (
     Receipt,
     Refuse,
 )
-from wire.pace import Pace
-from wire.protocol import DATA_SIZE, RECORD_TEXT_LIMIT, UNASKED_LIMIT
+from sft.wire.protocol import DATA_SIZE, RECORD_TEXT_LIMIT, UNASKED_LIMIT
+from sft.wire.workers import Engine
 
 WORDS: tuple[bytes, ...] = ()
 MOST_STEPS = 48
@@ -216,7 +216,7 @@ def _serve(place: Place, name: str, steps: list[bytes], proved: _Proved) -> None
 
 
 def _server(channel: Channel, folder: UserFolder, flags: int) -> None:
-    """As `transfer/connection.py` serves a client who has logged in."""
+    """As `sft/server/session.py` serves a client who has logged in."""
     log = no_log("fuzz")
     code: Code | None = None
     try:

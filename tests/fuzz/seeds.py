@@ -15,17 +15,17 @@ from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, close_all, tcp_pair
 from test_transfer import Receiving, Told, folder_item, item, written
 
 from crypto_utils import TAG_SIZE, RecordCipher
-from disk.storage import Rules, Storage
 from fuzz import CORPUS, HARNESSES, login
 from fuzz.requests import PATHS, Step
-from transfer.items import Item
-from transfer.sender import Sender
-from wire.channel import Channel
-from wire.engine import Engine
-from wire.handshake import busy_frame
-from wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Receipt, split_record
-from wire.pace import Pace
-from wire.protocol import HEADER_SIZE, UNASKED_LIMIT, ClientHello, ServerHello, Status, frame, unframe
+from sft.common.rate_limit import Pace
+from sft.disk.storage import Rules, Storage
+from sft.transfer.items import Item
+from sft.transfer.sender import Sender
+from sft.wire.channel import Channel
+from sft.wire.handshake import busy_frame
+from sft.wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Receipt, split_record
+from sft.wire.protocol import HEADER_SIZE, UNASKED_LIMIT, ClientHello, ServerHello, Status, frame, unframe
+from sft.wire.workers import Engine
 
 _LONGEST = 4096
 _NAMES = ("notes.txt", "café.txt", "photos/2026/sea.jpg", " two words", "📦", "a" * 255, "back\\slash")

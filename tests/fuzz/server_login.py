@@ -1,7 +1,7 @@
 """Harness: the server's half of a login, against a client that says these bytes."""
 
-from errors import TransferError
 from fuzz.login import against, honest, play_server
+from sft.common.errors import TransferError
 
 WORDS = (b"SFTlogin", b"\x01\x01\x05alice", b"\x00\x00\x00\x41\x04", b"\x00\x00\x00\x20")
 

@@ -11,9 +11,9 @@ from conftest import RunHere
 from processes import MIB, PASSWORD, Client, Server, content, make, wait_until
 from speaker import ClientLogin, Line, Session, body_of, control, data, log_in, message, put_fields
 
-from accounts.users import Accounts
-from accounts.watch import Watch
-from errors import Code
+from sft.accounts.store import Accounts
+from sft.common.errors import Code
+from sft.server.watch import Watch
 
 SECONDS = 4.0  # one is promised; a machine under load gets more
 OTHER_PASSWORD = "another one, much better"

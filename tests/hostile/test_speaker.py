@@ -7,7 +7,7 @@ import pytest
 import speaker
 from processes import PASSWORD, USER, Client, Impostor, Server, content
 from speaker import Broken, Line, let_in, log_in, message
-from test_house import LEVELS, imports_of
+from test_architecture import MODULES, imports_of
 
 SIZES = {"empty": 0, "small": 65536, "large": 65537, "several blocks": 3 * 2**20 + 5}
 
@@ -68,4 +68,4 @@ def test_speaker_notices_a_server_that_does_not_know_the_password(tmp_path: Path
 def test_speaker_imports_no_room_of_the_project() -> None:
     """It has to come to the same bytes by the document alone."""
     tree = ast.parse(Path(speaker.__file__).read_text("utf-8"))
-    assert not set(imports_of(tree)) & set(LEVELS)
+    assert not set(imports_of(tree)) & set(MODULES)

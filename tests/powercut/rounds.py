@@ -14,10 +14,10 @@ from claims import digest_of, receipts
 from machine import Machine
 from processes import USER, Client, Result, Server, wait_until
 
-from disk.journal import Journal
 from powercut.disks import Disk
 from powercut.verdict import judge
 from powercut.work import Administrator, Receipts, Repeated, Senders, State, Worker, run_command
+from sft.disk.journal import Journal
 
 _LONGEST_PAUSE = 4.0  # seconds between two cuts
 _QUOTA = "900M"  # more than the disk will be asked for: it is only there so that there is a ledger

@@ -1,0 +1,440 @@
+"""The client's three jobs: sending, fetching and listing, each over as many connections as it takes.
+
+Rules: everything that can be asked or refused without the network is, first, and before that nothing is loaded that
+only the network needs. A connection that fails or breaks is made again as `sft/client/retries.py` says; a refused login
+never is. A job is done when for everything that was named a receipt is here. Passwords come
+from where `sft/accounts/passwords.py` says. It knows no socket and opens no file but the log.
+"""
+
+import contextlib
+import glob
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sft.client.receipts_file import open_receipts
+from sft.client.refusals import not_given, refused_here
+from sft.common.background import Aside
+from sft.common.errors import (
+    PASSING,
+    ConnectionTrouble,
+    Failure,
+    IntegrityError,
+    PeerStopped,
+    ProtocolViolation,
+    Refused,
+    TransferError,
+    UsageError,
+    threads_needed,
+)
+from sft.console.log import no_log, open_log
+from sft.console.report import INTERRUPTED, Reporter, is_unsaid, note, output_descriptor, warn
+
+if TYPE_CHECKING:
+    import argparse
+    import logging
+
+    from sft.client.login import Account
+    from sft.client.plans import Fetching, Sending
+    from sft.common.rate_limit import Pace
+    from sft.transfer.receiver import Folder
+    from sft.wire.channel import Channel
+    from sft.wire.handshake import SessionKeys
+
+_MEMORY = 64 << 20
+_MOST_DIGITS = 9
+_BUSY_PAUSE = 2.0
+_MOST_NAMED = 3  # of what was not delivered: the cause is what matters
+_BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
+
+
+class Settings(Protocol):
+    """What a client can be told; the table is in `config.py`."""
+
+    host: str
+    port: int
+    user: str
+    password_file: Path | None
+    if_exists: str
+    retries: int
+    limit: int | None
+    connect_timeout: int
+    client_log: Path | None
+    log_level: str
+
+
+class Run:
+    """One run of the client: its one job, over as many connections as it takes."""
+
+    def __init__(self, settings: Settings, origins: Mapping[str, str], options: "argparse.Namespace") -> None:
+        """`origins` says where each setting comes from, `options` are those of the command line that are no settings.
+
+        Raises UsageError.
+        """
+        self._settings, self._origins, self._options = settings, origins, options
+        self._log = self._open_log()
+        wants_receipts = options.receipts is not None and not options.dry_run
+        receipts = open_receipts(Path(options.receipts)) if wants_receipts else None
+        self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
+        self._account: Account | None = None
+        self._not_delivered: list[str] = []  # lines for an interruption
+
+    def _open_log(self) -> "logging.Logger":
+        place, level = self._settings.client_log, self._settings.log_level
+        if place is None:
+            return no_log("sft.client")
+        try:
+            is_ours = self._origins["client_log"] == "default"
+            return open_log("sft.client", place, level, is_ours, self._warn)
+        except UsageError as problem:
+            self._warn(f"{problem.cause}; going on without a log")
+            return no_log("sft.client")
+
+    def _warn(self, line: str) -> None:
+        if not self._options.quiet:
+            warn(line)
+
+    def run(self, names: list[str]) -> int:
+        """Do what was asked for; the exit status."""
+        try:
+            if self._options.list:
+                self._list(names[0] if names else "")
+            elif self._options.get:
+                self._get(names[:-1], names[-1])
+            else:
+                self._put(names[:-1], names[-1])
+        except TransferError as problem:
+            self._reporter.end()
+            self._log.error("%s", problem)
+            raise
+        except KeyboardInterrupt:
+            self._reporter.end()
+            self._log.error("interrupted")
+            if self._account is None or not self._account.is_proven:
+                raise
+            note("interrupted; the same command goes on where it was", *self._not_delivered)
+            return INTERRUPTED
+        return self._reporter.status
+
+    # --- the three jobs ---
+
+    def _put(self, sources: list[str], target: str) -> None:
+        from sft.client.plans import Sending, is_regular, names_in_order
+
+        follow, bits = self._options.follow, self._options.preserve_mode
+        place = self._settings.client_log
+        own_files = [] if place is None else [place, *place.parent.glob(glob.escape(place.name) + ".*")]
+        ours = (is_regular(path) for path in own_files)
+        logs = {identity for identity in ours if identity is not None}
+        sending = Sending(self._reporter, self._settings.if_exists, follow, bits, logs)
+        sending.plan(sources, target)
+        if self._options.dry_run:
+            sending.look_below()
+            for item in sending.left:
+                self._reporter.planned(item.name, "/".join(item.target), "file" if item.open else "folder")
+            return
+        if not sending.left and not sending.is_deep:
+            return
+        account, started = self._ask(), time.monotonic()
+        looking = Aside("looking", sending.look_below)  # a folder may hold a million names
+
+        def load() -> None:
+            import sft.transfer.sender  # noqa: F401
+
+            self._reporter.prepare()
+
+        def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+            looking.wait()
+            self._reporter.begin(sending.total)
+            self._send_left(sending, channel, keys, pace)
+
+        def send() -> None:
+            try:
+                self._again_and_again(account, load, job)
+            except ConnectionTrouble:
+                if not account.is_proven or sending.left or not sending.to_send():
+                    raise
+                # Every receipt is here; only the folders' times, which come last, may not be set.
+                self._reporter.note("the connection was lost behind the last receipt: folders may have other times")
+
+        try:
+            send()
+            self._send_busy(sending, send)
+        except (TransferError, KeyboardInterrupt) as problem:
+            if isinstance(problem, KeyboardInterrupt):
+                sending.is_over = True
+            else:
+                looking.wait()  # else only some of what has not arrived would be told
+            self._reporter.end()
+            left = self._left_out(list(names_in_order(list(sending.left))))
+            if isinstance(problem, TransferError):
+                problem.consequences += left
+            else:
+                self._not_delivered = left
+            raise
+        self._done(f"delivered to {account.user}@{account.host}", started)
+
+    def _send_left(self, sending: "Sending", channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+        from sft.transfer.sender import Sender
+
+        sending.busy.clear()
+        sending.stopping = None
+        try:
+            Sender(channel, channel.messages(), keys.file_c2s, sending, pace).run(sending.to_send())
+            sending.connection_ended()
+            if sending.stopping is not None:
+                raise PeerStopped(sending.stopping.code)
+        except ConnectionTrouble as problem:
+            if not sending.to_send():
+                return  # with a receipt for everything, an end without BYE is as good as one with
+            if sending.pipe is not None and sending.pipe.begun:  # what was read of it is gone
+                said_all = any(item.sha256 is not None for item in sending.left)
+                visible = "it may be there, whole" if said_all else "nothing became visible"
+                remedy = f"Start the whole command again; {visible}"
+                raise ConnectionTrouble(problem.cause, remedy, Failure.FINAL) from None
+            raise
+
+    def _send_busy(self, sending: "Sending", send: Callable[[], None]) -> None:
+        """Another transfer to a name may be an earlier one of ours, not missed by the server yet: wait for its end."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while sending.busy and time.monotonic() < deadline:
+            self._reporter.note("another transfer to that name is under way: trying again")
+            time.sleep(_BUSY_PAUSE)
+            send()
+        for item, problem in sending.busy.items():
+            sending.left.pop(item, None)
+            self._reporter.failed(item.name, problem)
+
+    def _get(self, names: list[str], target: str) -> None:
+        from sft.client.plans import Fetching
+        from sft.disk.folders import allow_descriptors
+        from sft.disk.local import close_local, open_local
+        from sft.disk.stdout import Stream
+        from sft.disk.storage import Rules
+
+        if sys.platform == "win32":
+            raise UsageError("this system can only send", "Fetch on Linux or macOS")
+        fetching = Fetching(self._reporter, self._settings.if_exists, self._options.preserve_mode, names, target)
+
+        def load() -> None:
+            import sft.transfer.receiver  # noqa: F401
+
+            self._reporter.begin(0)
+
+        if fetching.to_pipe:
+            self._reporter.to_standard_error()
+            stream = Stream(output_descriptor())
+            account, started = self._ask(), time.monotonic()
+            try:
+                self._again_and_again(
+                    account,
+                    load,
+                    lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys, pace),
+                    once=lambda: stream.begun,
+                )
+            except (ConnectionTrouble, IntegrityError) as problem:
+                if stream.begun:
+                    raise IntegrityError(
+                        f"what was written to standard output is not whole ({problem.cause})",
+                        "Throw it away, try again",
+                    ) from None
+                raise
+            if stream.begun and not stream.whole and not self._reporter.status:
+                raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
+            return self._done("fetched", started)
+        allow_descriptors()
+        try:
+            folder = open_local(fetching.base, Rules())
+        except Refused as problem:
+            raise refused_here(problem, f"the folder {fetching.base}") from None
+        try:
+            account, started = self._ask(), time.monotonic()
+            self._again_and_again(
+                account,
+                load,
+                lambda channel, keys, pace: self._fetch(fetching, fetching.remembering(folder), channel, keys, pace),
+            )
+        finally:
+            close_local(folder)
+        self._done(f"fetched from {account.user}@{account.host}", started)
+
+    def _fetch(
+        self, fetching: "Fetching", folder: "Folder", channel: "Channel", keys: "SessionKeys", pace: "Pace"
+    ) -> None:
+        from sft.transfer.receiver import Receiver
+        from sft.wire.messages import Get
+
+        for id, path in enumerate(fetching.wanted, 1):
+            channel.post(Get(id, path, id < len(fetching.wanted)).encode())
+        Receiver(
+            channel,
+            channel.messages(),
+            keys.file_s2c,
+            folder,
+            fetching.place,
+            fetching,
+            pace,
+        ).run()
+        fetching.check_answered()
+
+    def _list(self, name: str) -> None:
+        from sft.client.plans import named
+
+        named(name)  # what can be refused without the network, is
+        self._listed: str | None = None
+        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, pace: self._list_on(name, channel))
+
+    def _list_on(self, name: str, channel: "Channel") -> None:
+        """List what comes behind the last name that was listed, over an earlier connection perhaps."""
+        from sft.client.plans import TIME_BEYOND, named, report_omitted
+        from sft.wire.messages import Entries, ListFolder, Omitted, Refuse
+        from sft.wire.protocol import MAX_INTEGER, OMITTED_LIMIT
+
+        path = named(name)
+        messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
+        asked = 0
+        while True:
+            asked += 1
+            channel.post(ListFolder(asked, path, self._listed).encode())
+            page = next(messages, None)
+            missed: list[Omitted] = []
+            while isinstance(page, Omitted) and page.id == asked and len(missed) < OMITTED_LIMIT:
+                missed.append(page)
+                page = next(messages, None)
+            if isinstance(page, Refuse) and page.id == asked:
+                if page.code in PASSING:
+                    raise PeerStopped(page.code)
+                what = name or "your folder"
+                self._reporter.failed(what, not_given(Refused(page.code), what))
+                break
+            if not isinstance(page, Entries) or page.id != asked or (page.more and not page.entries):
+                raise ProtocolViolation("no answer to LIST")
+            for each in missed:
+                report_omitted(self._reporter, each, "/".join((*path, each.name)))
+            for entry in page.entries:
+                if self._listed is not None and entry.name.encode() <= self._listed.encode():
+                    raise ProtocolViolation("a listing that is out of its order")
+                self._listed = entry.name
+                self._reporter.listed(entry.name, entry.kind, entry.size, entry.mtime)
+                if abs(entry.mtime) == MAX_INTEGER:
+                    self._reporter.note(f"{entry.name}: {TIME_BEYOND}")
+            if not page.more or is_unsaid():
+                break
+        channel.say_bye()
+        with contextlib.suppress(ConnectionTrouble):  # all that was asked for is here, with or without a BYE behind it
+            if next(messages, None) is not None:
+                raise ProtocolViolation("a message behind a listing")
+
+    # --- before and after ---
+
+    def _done(self, where: str, started: float) -> None:
+        self._reporter.end()
+        self._reporter.summary(where, time.monotonic() - started)
+
+    def _left_out(self, names: list[str]) -> list[str]:
+        """Lines about what has no receipt, when a connection has ended for good: a few names, and how many more."""
+        if len(names) + self._reporter.delivered_count <= 1:
+            return []
+        shown = [f"not delivered: {name}" for name in names[:_MOST_NAMED]]
+        more = len(names) - len(shown)
+        return [*shown, f"not delivered: {more:,} more"] if more else shown
+
+    def _ask(self) -> "Account":
+        """Username and password. They are asked for before connecting, because the login has a deadline."""
+        from sft.accounts.passwords import (
+            ask_password,
+            ask_username,
+            read_password_fd,
+            read_password_file,
+            read_password_variable,
+        )
+        from sft.client.login import Account
+        from sft.wire.handshake import check_username
+
+        user = self._settings.user or ask_username(_local_user())
+        check_username(user)
+        named = self._options.password_fd
+        reads_input = named == "0" or (named is None and str(self._settings.password_file) == "-")
+        if reads_input and "-" in self._options.names[:-1]:
+            raise UsageError("standard input can't be both the password and what is sent", "Use --password-file FILE")
+        if named is not None:
+            password = read_password_fd(_descriptor(named))
+        elif self._settings.password_file is not None:
+            password = read_password_file(
+                self._settings.password_file, lambda line: self._reporter.note(f"warning: {line}")
+            )
+        else:
+            password = read_password_variable(os.environ) or ask_password(
+                f"Password of {user} on {self._settings.host}: "
+            )
+        self._account = Account(self._settings.host, self._settings.port, user, password)
+        return self._account
+
+    # --- connections ---
+
+    def _again_and_again(
+        self,
+        account: "Account",
+        load: Callable[[], None],
+        job: "Callable[[Channel, SessionKeys, Pace], None]",
+        once: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Do `job` over a connection, and over a new one when that breaks, unless `once` says that it is too late.
+
+        `load` loads what it needs, while answers are waited for.
+        """
+        from sft.client.login import dialed
+        from sft.client.retries import Again, Reached, after, reached_by
+        from sft.common.rate_limit import Pace
+        from sft.wire.sockets import place_of
+        from sft.wire.workers import Engine
+
+        def is_slow() -> None:
+            self._reporter.note(f"connecting to {place_of(account.host, account.port)} ...")
+
+        engine, pace = Engine(_MEMORY), Pace(self._settings.limit)
+        tries, reached, started = 0, Reached.NOBODY, time.monotonic()
+        try:
+            while True:
+                before = self._reporter.progress_mark()
+                try:
+                    seconds = self._settings.connect_timeout
+                    call = dialed(account, seconds, engine, self._log, load, is_slow)
+                    with threads_needed(), call as (channel, keys):
+                        job(channel, keys, pace.turn(lambda: channel.ended))  # only used in `job`
+                    return
+                except ConnectionTrouble as problem:
+                    import random
+
+                    if self._reporter.progress_mark() > before:
+                        tries = 0
+                    tries += 1
+                    reached = Reached.LOGGED_IN if account.is_proven else reached_by(problem, reached)
+                    lasted, retries = time.monotonic() - started, self._settings.retries
+                    then = after(problem, reached, lasted, tries, retries, random.random())  # noqa: S311 -- no secret
+                    if not isinstance(then, Again) or once():
+                        raise
+                    count = f" ({tries} of {retries})" if reached is Reached.LOGGED_IN else ""
+                    self._reporter.note(f"{problem.cause}: trying again in {then.pause:.0f} s{count}")
+                    time.sleep(then.pause)
+        finally:
+            engine.close()
+
+
+def _descriptor(text: str) -> int:
+    """The number of a descriptor. Raises UsageError."""
+    if not text.isascii() or not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise UsageError("--password-fd takes the number of an open descriptor", "Such as 3, with 3<FILE")
+    return int(text)
+
+
+def _local_user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

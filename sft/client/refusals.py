@@ -1,0 +1,112 @@
+"""What a user reads about a refusal: at which end, which path there, why, and what to do.
+
+Rules: one table for each place where something can be refused. The wire carries a code alone, so why it was refused is
+known only where that happened: here, or in the receiver's log. What names no path here has its words in
+`sft/common/errors.py`.
+"""
+
+from sft.common.errors import Code, Refused
+
+_Words = dict[Code, tuple[str, str]]  # cause and remedy; `{path}` is the path at that end
+
+_SENT: _Words = {
+    Code.EXISTS: (
+        "{path} exists already on the receiver",
+        "Choose another name, or --if-exists rename, replace or skip",
+    ),
+    Code.IS_FOLDER: ("{path} is a folder on the receiver", "To put the file into it, write {path}/"),
+    Code.NOT_FOLDER: ("a part of {path} is a file on the receiver, not a folder", "Choose another folder"),
+    Code.LINK: (
+        "a part of {path} is a symbolic link on the receiver",
+        "Choose another folder; links are never followed",
+    ),
+    Code.NAME: ("the name {path} is not allowed on the receiver", "Choose another name"),
+    Code.NAME_NOT_PORTABLE: (
+        "{path} is refused: the receiver allows only names that Windows can hold too",
+        'Choose a name without \\ : * ? " < > | and without a dot or space at its end',
+    ),
+    Code.NO_SPACE: (
+        "there is no room for {path}: the receiver's disk is full",
+        "Free some space there, then send it again",
+    ),
+    Code.QUOTA: (
+        "there is no room for {path}: your account's quota on the receiver is used up",
+        "Delete files there, or ask its owner for more",
+    ),
+    Code.TOO_LARGE: ("{path} is larger than the receiver takes", "Ask its owner to raise the limit"),
+    Code.DENIED: (
+        "your account may not write {path} on the receiver",
+        "Ask the receiver's owner for the right",
+    ),
+    Code.BUSY: ("another transfer to {path} is under way on the receiver", "Wait for it to end, then send it again"),
+    Code.STORAGE: ("the receiver could not store {path}", "The reason is in its server.log"),
+    Code.NOT_FOUND: ("a folder above {path} vanished on the receiver", "Send it again"),
+    Code.INTEGRITY: (
+        "what the receiver got for {path} is not what was sent, and it kept nothing",
+        "Send it again; if this repeats, the line or a disk is faulty",
+    ),
+}
+
+_FETCHED: _Words = {
+    Code.EXISTS: ("{path} exists already here", "Choose another TARGET, or --if-exists rename, replace or skip"),
+    Code.IS_FOLDER: ("{path} is a folder here", "To put the file into it, write {path}/"),
+    Code.NOT_FOLDER: ("a part of {path} is a file here, not a folder", "Choose another TARGET"),
+    Code.LINK: ("a part of {path} is a symbolic link here", "Choose another TARGET; links are never followed"),
+    Code.NAME: ("the name {path} can't be used here", "Choose another TARGET, or rename it on the receiver"),
+    Code.NO_SPACE: ("there is no room for {path} here", "Free some space on this machine, then fetch it again"),
+    Code.TOO_LARGE: ("{path} is larger than a file may be here", "Check `ulimit -f` and the file system"),
+    Code.DENIED: ("{path} is not taken here", ""),
+    Code.UNSUPPORTED: ("{path} can't be written here", "Name a folder as TARGET"),
+    Code.BUSY: ("another transfer to {path} is under way here", "Wait for it to end, then fetch it again"),
+    Code.STORAGE: ("{path} can't be written here", "Check that folder, its rights and its disk"),
+    Code.UNAVAILABLE: ("{path} can't be written here", "Check that folder, its rights and its disk"),
+    Code.NOT_FOUND: ("a folder above {path} vanished here", "Fetch it again"),
+    Code.SIZE: ("it changed its size on the receiver while it was fetched", "Fetch it again when nobody writes to it"),
+    Code.INTEGRITY: (
+        "what arrived here for {path} is not what was sent, and nothing of it was kept",
+        "Fetch it again; if this repeats, the line or a disk is faulty",
+    ),
+}
+
+_ASKED: _Words = {
+    Code.NOT_FOUND: ("{path} does not exist on the receiver", "Check the name"),
+    Code.NOT_FOLDER: ("a part of {path} is a file on the receiver, not a folder", "Check the name"),
+    Code.LINK: ("a part of {path} is a symbolic link on the receiver", "Links are never followed"),
+    Code.NAME: ("the name {path} is not allowed on the receiver", "Check the name"),
+    Code.DENIED: ("your account may not read {path} on the receiver", "Ask the receiver's owner for the right"),
+    Code.STORAGE: ("{path} can't be read on the receiver", "The reason is in its server.log"),
+    Code.UNREADABLE: ("{path} can't be read on the receiver", "The reason is in its server.log"),
+}
+
+
+_OMITTED: _Words = {
+    Code.NAME: (
+        "{path} on the receiver has a name that can't be sent (not UTF-8, a control character, or a path too long)",
+        "Rename it there",
+    ),
+    Code.UNREADABLE: _ASKED[Code.UNREADABLE],
+}
+
+
+def refused_there(problem: Refused, path: str) -> Refused:
+    """The receiver does not take what should become `path` there."""
+    return _told(_SENT, problem, path)
+
+
+def refused_here(problem: Refused, path: str) -> Refused:
+    """This machine does not take what should become `path` here."""
+    return _told(_FETCHED, problem, path)
+
+
+def not_given(problem: Refused, path: str) -> Refused:
+    """The receiver does not give or list `path` there."""
+    return _told(_ASKED, problem, path)
+
+
+def omitted(code: Code, path: str) -> Refused:
+    """The receiver has `path`, below what was asked for, and can't give it."""
+    return _told(_OMITTED, Refused(code), path)
+
+
+def _told(words: _Words, problem: Refused, path: str) -> Refused:
+    return Refused(problem.code, path, problem.why, words.get(problem.code))

@@ -1,0 +1,83 @@
+"""Whether a connection that failed is tried again, and after what pause.
+
+    what failed                      before any answer   before the first login   afterwards
+    unknown host                     end                 end                      by --retries
+    no address takes a connection    for 5 s             for a minute             by --retries
+    busy, cut or silent              for a minute        for a minute             by --retries
+    refused by proof, and the rest   end                 end                      end
+
+Rules: pure decisions, without a clock and without a socket. Somebody who has typed a password is not asked to wait
+for a host that is not there; but a receiver that has answered, or whose login has succeeded, is likely to come back.
+Pauses grow, and vary a little, so that many clients of one receiver do not come back all at once. With --retries 0
+nothing is tried again.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+from sft.common.errors import ConnectionTrouble, Failure, TransferError
+
+_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE_BEFORE_LOGIN = 15.0
+_LONGEST_PAUSE_FOR_NOBODY = 2.0
+_SECONDS_FOR_NOBODY = 5.0  # a receiver that is started again needs one or two
+_SECONDS_FOR_LOGIN = 60.0
+_SPREAD = 0.5  # of a pause, from a quarter below to a quarter above it
+
+
+class Reached(Enum):
+    """How far any connection of this run has come."""
+
+    NOBODY = 0
+    SERVER = 1
+    LOGGED_IN = 2
+
+
+class Again(NamedTuple):
+    """Try again, after so many seconds."""
+
+    pause: float
+
+
+class End(NamedTuple):
+    """Give up, with that exit status."""
+
+    status: int
+
+
+def after(
+    problem: TransferError, reached: Reached, seconds: float, tries: int, retries: int, chance: float = 0.5
+) -> Again | End:
+    """What to do after a connection ended with `problem`.
+
+    `reached`: by this connection and those before it. `seconds` have passed since the first one of the run was begun;
+    `tries`: how many have failed in a row, this one included, without progress between them. `chance` is random,
+    0 to 1.
+    """
+    end = End(problem.exit_status)
+    if not isinstance(problem, ConnectionTrouble) or problem.failure is Failure.FINAL or not retries:
+        return end
+    longest = _LONGEST_PAUSE
+    if reached is Reached.LOGGED_IN:
+        if tries > retries:
+            return end
+    elif problem.failure is Failure.UNKNOWN_HOST:
+        return end
+    elif reached is Reached.NOBODY:
+        longest = _LONGEST_PAUSE_FOR_NOBODY
+        if seconds >= _SECONDS_FOR_NOBODY:
+            return end
+    else:
+        longest = _LONGEST_PAUSE_BEFORE_LOGIN
+        if seconds >= _SECONDS_FOR_LOGIN:
+            return end
+    pause = min(2.0 ** min(tries - 1, 10), longest)
+    return Again(pause * (1 + _SPREAD * (chance - 0.5)))
+
+
+def reached_by(problem: TransferError, reached: Reached) -> Reached:
+    """`reached`, after another connection failed with `problem` in front of the first login."""
+    if reached is Reached.NOBODY and isinstance(problem, ConnectionTrouble):
+        nobody = problem.failure in (Failure.UNREACHED, Failure.UNKNOWN_HOST)
+        return Reached.NOBODY if nobody else Reached.SERVER
+    return reached

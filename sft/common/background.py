@@ -1,0 +1,35 @@
+"""A piece of work beside what the caller does meanwhile, in a thread of its own.
+
+Rules: what it raises is raised again where its result is waited for, and nowhere else. Nobody who ends waits for it:
+the thread is a daemon. It knows nothing of the work.
+"""
+
+import threading
+from collections.abc import Callable
+
+from sft.common.errors import threads_needed
+
+
+class Aside:
+    """Work that is being done; `wait` for it."""
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        """Begin. Raises NoThread."""
+        self._work = work
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        with threads_needed():
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as problem:
+            self._problem = problem
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Return when it is done, or False after so many seconds. Raises what it raised."""
+        self._thread.join(seconds)
+        if self._problem is not None:
+            raise self._problem
+        return not self._thread.is_alive()

@@ -1,0 +1,127 @@
+"""The one judge of names that come from another machine; it judges and does nothing else.
+
+Rules: a path is a tuple of components, judged one at a time, as bytes that will stand in a folder. It opens nothing and
+knows no folder: that a name is allowed does not yet make it safe to open (`sft/disk/storage.py` never follows a link).
+Names are taken as they are, never normalised or repaired.
+"""
+
+import re
+from collections.abc import Iterable
+
+from sft.common.errors import Code, Refused
+
+LOCAL_PARTIAL_AREA = ".secure-file-transfer-partial"  # beside what is fetched; never sent
+MAX_COMPONENT = 255
+MAX_DEPTH = 255
+MAX_PATH = 4096
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # what Unicode calls Cc
+_WINDOWS_FORBIDDEN = frozenset('\\:*?"<>|')
+_WINDOWS_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{device}{digit}" for device in ("com", "lpt") for digit in "123456789¹²³"]
+)
+
+
+def judge_path(path: tuple[str, ...], portable: bool = False) -> None:
+    """Raises Refused (NAME, NAME_NOT_PORTABLE) for a path that is not allowed below a user's folder."""
+    if not portable and _is_plain(path):
+        return
+    if not path:
+        raise Refused(Code.NAME, why="it is empty")
+    if len(path) > MAX_DEPTH:
+        raise Refused(Code.NAME, why=f"more than {MAX_DEPTH} folders deep")
+    for component in path:
+        judge_component(component, portable)
+    if size_of(path) > MAX_PATH:
+        raise Refused(Code.NAME, why=f"a path of more than {MAX_PATH} bytes")
+
+
+def why_not_allowed(path: tuple[str, ...]) -> str:
+    """What is wrong with a path, in words; empty when it is allowed."""
+    if _is_plain(path):
+        return ""
+    try:
+        judge_path(path)
+    except Refused as problem:
+        return problem.why
+    return ""
+
+
+def split_names(path: tuple[str, ...], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Names in a folder of an allowed path: those with which its path stays allowed, and the others."""
+    room = MAX_PATH - (size_of(path) if path else 0) - 1
+    is_deep = len(path) >= MAX_DEPTH
+    allowed: list[str] = []
+    others: list[str] = []
+    for name in names:
+        is_allowed = not is_deep and not why_not_allowed((name,)) and len(name.encode()) <= room
+        (allowed if is_allowed else others).append(name)
+    return allowed, others
+
+
+def size_of(path: tuple[str, ...]) -> int:
+    """The bytes of a path, one more counted for each component; an allowed one has at most MAX_PATH."""
+    return len("/".join(path).encode()) + 1
+
+
+def _is_plain(path: tuple[str, ...]) -> bool:
+    """Whether nothing below has a word against it: short, printable ASCII, no name empty or with a dot in front.
+
+    Most paths are, and with ten thousand small files judging each component is work that shows.
+    """
+    text = f"/{'/'.join(path)}/"
+    return (
+        len(path) <= MAX_DEPTH
+        and len(text) <= MAX_COMPONENT
+        and text.isascii()
+        and text.isprintable()
+        and text.count("/") == len(path) + 1  # none within a component
+        and "//" not in text
+        and "/." not in text
+    )
+
+
+def judge_component(component: str, portable: bool = False) -> None:
+    """Raises Refused for one name: empty, `.`, `..`, with a slash, NUL or control character, not UTF-8, too long."""
+    if not component:
+        raise Refused(Code.NAME, why="an empty name")
+    if component in (".", ".."):
+        raise Refused(Code.NAME, why=f"{component} is no name of its own")
+    if "/" in component:
+        raise Refused(Code.NAME, why="a slash in a name")
+    if _CONTROL.search(component):
+        raise Refused(Code.NAME, why="a control character in a name")
+    try:
+        size = len(component.encode())
+    except UnicodeEncodeError:
+        raise Refused(Code.NAME, why="a name that is not UTF-8") from None
+    if size > MAX_COMPONENT:
+        raise Refused(Code.NAME, why=f"a name of more than {MAX_COMPONENT} bytes")
+    if portable:
+        _judge_portable(component)
+
+
+def _judge_portable(component: str) -> None:
+    if component[-1] in ". " or _WINDOWS_FORBIDDEN.intersection(component):
+        raise Refused(Code.NAME_NOT_PORTABLE)
+    if _is_device(component):
+        raise Refused(Code.NAME_NOT_PORTABLE, why="a device of Windows")
+
+
+def _is_device(component: str) -> bool:
+    return component.split(".")[0].rstrip(" ").lower() in _WINDOWS_DEVICES
+
+
+def numbered(component: str, number: int) -> str:
+    """The name to try next when `component` is taken: `db.dump`, 1 gives `db.1.dump`; never over 255 bytes."""
+    dot = component.rfind(".", 1)
+    stem, ending = (component[:dot], component[dot:]) if dot > 0 else (component, "")
+    ending = f".{number}{ending}"
+    while stem and len((stem + ending).encode()) > MAX_COMPONENT:
+        stem = stem[:-1]
+    if not stem:  # an ending that leaves no room is no ending
+        return numbered(component.replace(".", "_"), number)
+    if _is_device(stem):  # shortened to a device's name
+        stem = stem[:-1] + "_"
+    return stem + ending

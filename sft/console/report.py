@@ -1,0 +1,414 @@
+"""All that a person or a script reads at once: escaping, the result on the screen, progress, JSON events.
+
+Rules: whatever came from outside passes `escape` before it reaches a terminal or a log (`sft/console/log.py`), so that
+one event is one line and no name can move a cursor. Results go to standard output; questions, progress, warnings and
+errors to standard error. No password, key or content is ever handed to this module. It loads what
+--help can do without when that is needed.
+"""
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from sft.common.errors import NoMemory, OutputError, Refused, SourceError, TransferError, UsageError
+from sft.common.log_limits import LineLimit, Sparing
+from sft.common.sizes import amount, announced, counted
+from sft.console.json_lines import as_json, utc
+from sft.console.output import write_all
+from sft.console.progress import Progress
+
+if TYPE_CHECKING:
+    import logging
+
+INTERRUPTED = 130  # the exit status
+
+_CUT = " ... "
+_BRIEF_BYTES = 500
+_LINE_BYTES = 5_000  # on a terminal
+_MOST_LOGGED = 500  # of what failed or was skipped
+_EVENT_SECONDS = 0.5
+_MOST_LINES = 256
+_DEBUG = 10  # the level of the standard library, which who only asks for --help need not load
+
+
+def escape(text: str) -> str:
+    """`text` on one line: what is not printable (controls, bidi overrides, lone surrogates) as \\x, \\u, \\U."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def cut(text: str, most: int) -> str:
+    """`text`, escaped before, in at most so many bytes of UTF-8: what is too much goes from its middle."""
+    if 4 * len(text) <= most:
+        return text
+    whole = text.encode("utf-8", "backslashreplace")
+    if len(whole) <= most:
+        return text
+    tail = max(0, most - len(_CUT)) // 4
+    head = max(0, most - len(_CUT)) - tail
+    return whole[:head].decode("utf-8", "ignore") + _CUT + whole[len(whole) - tail :].decode("utf-8", "ignore")
+
+
+def show_path(path: tuple[str, ...]) -> str:
+    """A path at the receiver, as a person writes it; not escaped yet."""
+    return "/".join(path)
+
+
+def show_briefly(path: tuple[str, ...]) -> str:
+    """The same, escaped and in at most 500 bytes: for what is refused, and so may hold anything of any length."""
+    return briefly(show_path(path))
+
+
+def briefly(text: str) -> str:
+    """`text`, escaped and in at most 500 bytes."""
+    return cut(escape(text), _BRIEF_BYTES)
+
+
+# --- The screen -------------------------------------------------------------------------------------------------------
+
+
+def _write(stream: TextIO | None, *lines: str) -> None:
+    """Raises OSError."""
+    write_all(stream, "\n".join([*map(escape, lines), ""]))
+
+
+def _write_result(stream: TextIO | None, *lines: str) -> None:
+    if _unsaid:
+        return  # what was written behind a gap would look whole
+    try:
+        _write(stream, *lines)
+    except OSError as problem:  # the work goes on; `ended` tells of it
+        _unsaid.append(problem)
+
+
+_unsaid: list[OSError] = []  # the first error that a result met
+
+
+def say(*lines: str) -> None:
+    """Lines of result, on standard output. When they can't be written, `ended` says so."""
+    _write_result(sys.stdout, *lines)
+
+
+def say_beside(*lines: str) -> None:
+    """Lines of result, on standard error, because standard output is taken by content."""
+    _write_result(sys.stderr, *lines)
+
+
+def is_unsaid() -> bool:
+    """Whether a result could not be written: more of them would be for nobody."""
+    return bool(_unsaid)
+
+
+def announce(*lines: str) -> None:
+    """Lines on standard output that nobody depends on, such as where the server listens."""
+    try:
+        _write(sys.stdout, *lines)
+    except OSError as problem:
+        if sys.stdout is not None and problem.errno != errno.EPIPE:  # else it was closed on purpose
+            warn(f"can't write to standard output ({problem.strerror})")
+
+
+def output_descriptor() -> int:
+    """Where content can be written as a result. Raises UsageError."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed", "Name a file as TARGET")
+    return sys.stdout.fileno()
+
+
+def _short(line: str) -> str:
+    """No screen full of one name."""
+    return cut(escape(line), _LINE_BYTES)
+
+
+def warn(line: str) -> None:
+    """One line of warning, on standard error."""
+    note(f"warning: {line}")
+
+
+def note(*lines: str) -> None:
+    """Lines that are neither result nor trouble, on standard error."""
+    with contextlib.suppress(OSError):  # there is nowhere left to say that
+        _write(sys.stderr, *map(_short, lines))
+
+
+def fail(problem: TransferError, what: str = "") -> None:
+    """One line: cause, then remedy, on standard error."""
+    note(f"error: {what + ': ' if what else ''}{problem}", *problem.consequences)
+
+
+def ended(program: Callable[[], int]) -> int:
+    """The exit status of `program`; an error of ours is told in its one line, an interruption in another.
+
+    Who could not read the results must not take 0 for "all done and said". A reader that has left, such as `head`,
+    knows that it has.
+    """
+    _unsaid.clear()
+    status = _status_of(program)
+    if _unsaid:
+        problem = _unsaid.pop()
+        if problem.errno != errno.EPIPE:
+            fail(OutputError(f"can't write to standard output ({problem.strerror})"))
+        status = status or OutputError.exit_status
+    return status
+
+
+def _status_of(program: Callable[[], int]) -> int:
+    try:
+        return program()
+    except SystemExit as told:  # of the library that reads the command: it has said why, or printed the help
+        return told.code if isinstance(told.code, int) else int(told.code is not None)
+    except TransferError as problem:
+        fail(problem)
+        return problem.exit_status
+    except MemoryError:
+        fail(NoMemory())
+        return NoMemory.exit_status
+    except KeyboardInterrupt:
+        note("interrupted")
+        return INTERRUPTED
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, all being said: to take the interpreter apart would take longer than to send a small file."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # its reader has left, or it was never there
+            stream.flush()
+    os._exit(status)
+
+
+def _is_terminal() -> bool:
+    """Whether somebody looks at what is written to standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def open_progress(total: int | None, shown: bool) -> Progress:
+    """A progress display; nothing in a pipe or when not `shown`."""
+    return Progress(total, shown and _is_terminal(), note, escape)
+
+
+class Reporter:
+    """What becomes of a client's run: lines for a person or JSON events for a script, the log, and kept receipts.
+
+    Names are paths at either end, raw; each method may be called from any thread. With `as_json` every line on standard
+    output is one event; README has their fields.
+    """
+
+    def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool, receipts: TextIO | None) -> None:
+        self._own_log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
+        self._at_once = as_json or receipts is not None  # somebody's program waits for each
+        self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
+        self._pausing = threading.Lock()
+        self._is_verbose = log.isEnabledFor(_DEBUG)
+        self._wants_bar = not quiet and not as_json
+        self._progress, self._has_begun = open_progress(None, shown=False), False
+        self.tells_starts = self._is_verbose or as_json  # else nobody hears of one
+        self._sparing = Sparing(log, LineLimit(_MOST_LOGGED))
+        self._lock = threading.Lock()
+        self._told = 0.0
+        self._furthest = 0
+        self._result = say
+        self.delivered_count = self.skipped_count = self.failed_count = 0
+        self.bytes_done = 0
+        self.bytes_moved = 0
+        self.status = 0
+
+    @property
+    def _log(self) -> "logging.Logger":
+        self.pause()  # lines stay in the order of what happened
+        return self._own_log
+
+    def pause(self) -> None:
+        """Nothing more has arrived for now: what was not worth a write of its own goes to the log."""
+        if self._arrived:
+            with self._pausing:  # several threads may come at once
+                lines = [self._arrived.popleft() for _ in range(len(self._arrived))]
+                if lines:
+                    self._own_log.info([logged for logged, _ in lines])
+                    if not self._at_once:
+                        self._say(*[said for _, said in lines])
+
+    def to_standard_error(self) -> None:
+        """Standard output is taken by content: results go elsewhere."""
+        self._result = say_beside
+
+    def expect(self, count: int) -> None:
+        """`count` more bytes are to come."""
+        self._progress.more(count)
+
+    def listed(self, name: str, kind: str, size: int, mtime_ns: int) -> None:
+        """One name in a listing."""
+        if not self._event("entry", name=name, kind=kind, size=size, time=utc(mtime_ns)):
+            say(f"{size:>15,}  {utc(mtime_ns)[:19]}Z  {name}{'/' if kind == 'folder' else ''}")
+
+    def planned(self, name: str, path: str, kind: str) -> None:
+        """One thing that would be sent."""
+        if not self._event("planned", name=name, path=path, kind=kind):
+            say(f"would send: {name} as {path}{'/' if kind == 'folder' else ''}")
+
+    def sealed(self, name: str, size: int, sha256: bytes) -> None:
+        """The whole of a large file was read and sealed; its HMAC is on its way."""
+        self._log.info(
+            "read and sealed %s, %s, SHA-256 %s; sending its HMAC", name, counted(size, "byte", ""), sha256.hex()
+        )
+
+    def prepare(self) -> None:
+        """Load what the bar needs, if there is going to be one."""
+        if self._wants_bar and _is_terminal():
+            with contextlib.suppress(Exception):  # `begin` says what is wrong
+                import tqdm  # noqa: F401
+
+    def begin(self, total: int | None) -> None:
+        """Show the bar from now on, unless it is there already."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._progress = open_progress(total, self._wants_bar)
+            self.tells_starts = self.tells_starts or self._progress.is_shown
+
+    def end(self) -> None:
+        """Take the bar away, and flush the receipts: none of a run that ended well is lost with the power."""
+        self.pause()
+        self._sparing.tell()
+        self._progress.close()
+        if self._receipts is not None:
+            try:
+                from sft.common.flushing import flush_with_name  # nothing else needs it at a start
+
+                flush_with_name(self._receipts)
+            except OSError as problem:
+                self._lose_receipts(problem)
+
+    def _lose_receipts(self, problem: OSError) -> None:
+        self._receipts = None  # said once
+        self.failed("the receipts", SourceError(f"can't be written ({problem.strerror})", "Free some space"))
+
+    def _event(self, event: str, **fields: object) -> bool:
+        """One JSON line; whether JSON is what is wanted."""
+        if self._json:
+            with self._lock:
+                self._result(as_json({"event": event, **fields}))
+        return self._json
+
+    def _say(self, *lines: str) -> None:
+        if not self._quiet and not self._json:
+            with self._lock:
+                self._progress.above(lambda: self._result(*lines))
+
+    def note(self, line: str) -> None:
+        """One line on standard error about the run, such as a new try; only in the log when errors alone are wanted."""
+        self._log.warning("%s", line)
+        if self._quiet:
+            return
+        with self._lock:
+            self._progress.above(lambda: note(line))
+
+    def started(self, name: str, path: tuple[str, ...], size: int | None) -> None:
+        """One file is announced."""
+        if self._is_verbose:
+            self._own_log.debug("started: %s as %s, %s", name, show_path(path), announced(size))
+        self._progress.name(name)
+        if self._json:
+            self._event("started", name=name, path=show_path(path), size=size)
+
+    def checking(self, name: str, count: int) -> None:
+        """`count` more bytes were read to compare them."""
+        self._progress.name(f"checking {name}")
+        self._progress.advance(count)
+
+    def progress_mark(self) -> tuple[int, int]:
+        """Grows when a new connection was worth it: a receipt more, or a place further on to resume from."""
+        return self.delivered_count, self._furthest
+
+    def resumed(self, name: str, offset: int) -> None:
+        """The transfer of a file goes on behind what was there."""
+        self._furthest = max(self._furthest, offset)
+        self._log.info("resumed: %s from byte %d on", name, offset)
+        if not self._event("resumed", name=name, offset=offset):
+            self._say(f"resumed: {name} from {amount(offset)} on")
+
+    def restarted(self, name: str, checked: int) -> None:
+        """What was kept is of another file."""
+        self.unchecked(checked)
+        self._log.info("restarted: %s", name)
+        if not self._event("restarted", name=name):
+            self._say(f"starting again: {name} is not what an earlier attempt has left behind")
+
+    def unchecked(self, count: int) -> None:
+        """`count` bytes that were compared turned out to be another file's: they are still to be sent."""
+        self._progress.advance(-count)
+
+    def moved(self, count: int, name: str = "") -> None:
+        """`count` more bytes of content, of the file `name`, were sent or received."""
+        self.bytes_moved += count
+        if self._progress.is_shown:
+            self._progress.name(name)  # which may have been compared, or waiting, since another one was named
+            self._progress.advance(count)
+        if self._json and (now := time.monotonic()) - self._told >= _EVENT_SECONDS:
+            self._told = now
+            self._event("progress", bytes=self.bytes_moved)
+
+    def delivered(self, name: str, path: str, size: int, sha256: bytes, time_ns: int, outcome: str) -> None:
+        """A receipt is here (or, for what was fetched, the file is)."""
+        self.delivered_count += 1
+        self.bytes_done += size
+        digest = sha256.hex()
+        logged = f"receipt ({outcome}): {path}, {counted(size, 'byte', '')}, SHA-256 {digest}"
+        word = "there already" if outcome == "already" else "delivered"
+        said = f"{word}: {path}  {counted(size, 'byte')}  SHA-256 {digest}"
+        self._arrived.append((logged, said))
+        if len(self._arrived) >= _MOST_LINES:
+            self.pause()
+        if not self._at_once:
+            return
+        receipt: dict[str, object] = {"name": name, "path": path, "size": size, "sha256": digest, "time": utc(time_ns)}
+        if self._receipts is not None:
+            try:
+                self._receipts.write(as_json(receipt) + "\n")
+                self._receipts.flush()
+            except OSError as problem:
+                self._lose_receipts(problem)
+        if not self._event("delivered", outcome=outcome, **receipt):
+            self._say(said)
+
+    def skipped(self, name: str, why: str) -> None:
+        """Left out on purpose: no failure."""
+        self.skipped_count += 1
+        self.pause()
+        self._sparing.info("skipped: %s: %s", briefly(name), why)
+        if not self._event("skipped", name=name, why=why):
+            self._say(f"skipped: {name}: {why}")
+
+    def failed_beside(self, count: int) -> None:
+        """The line that was said last speaks of so many more things that do not arrive."""
+        self.failed_count += count
+
+    def failed(self, name: str, problem: TransferError) -> None:
+        """One thing that was named does not arrive."""
+        self.failed_count += 1
+        self.status = max(self.status, problem.exit_status)
+        self.pause()
+        self._sparing.error("%s: %s", briefly(name), briefly(str(problem)))
+        fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
+        if not self._event("failed", **fields) or is_unsaid():
+            with self._lock:
+                said = problem.path == name if isinstance(problem, Refused) else problem.cause.startswith(f"{name} ")
+                self._progress.above(lambda: fail(problem, "" if said else name))
+
+    def summary(self, where: str, seconds: float) -> None:
+        """The last line."""
+        rate = self.bytes_done / max(seconds, 1e-6)
+        counts = {"delivered": self.delivered_count, "skipped": self.skipped_count, "failed": self.failed_count}
+        told = ", ".join(f"{count} {word}" for word, count in counts.items())
+        self._log.info("done: %s, %s in %.2f s", told, counted(self.bytes_done, "byte", ""), seconds)
+        if self._event("summary", **counts, bytes=self.bytes_done, moved=self.bytes_moved, seconds=round(seconds, 3)):
+            return
+        others = "".join(f", {counts[word]} {word}" for word in ("skipped", "failed") if counts[word])
+        files = counted(self.delivered_count, "file")
+        done = f"{amount(self.bytes_done)} in {seconds:.2f} s, {amount(rate)}/s"
+        self._say(f"{files} {where}{others}: {done}")

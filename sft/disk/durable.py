@@ -1,0 +1,141 @@
+"""What the disk says, and when bytes are safe on it: errors as refusals, and a flush of many files at once.
+
+Rules: nothing is called flushed before the system has said so. A whole file system is flushed at once only where its
+errors are reported (Linux 5.8 and later; before, syncfs was always content; and only kinds of file systems that are
+known to wait and to tell: FUSE does not wait, overlayfs does not tell); and when it has reported one, each file is
+asked, so that the guilty one is known. It opens nothing and knows no names.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import sys
+import threading
+from collections.abc import Iterator
+
+from sft.common.errors import Code, Refused, UsageError
+from sft.common.flushing import flush
+
+# ext2 to ext4, XFS, btrfs, tmpfs: the first field of fstatfs, from linux/magic.h.
+_TELLING = frozenset([0xEF53, 0x58465342, 0x9123683E, 0x01021994])
+# This process lacks something at the moment; that says nothing about the disk.
+SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+# The server's trouble and nobody else's: a file system that is gone, broken or read-only, or no descriptors. May pass.
+PASSING = SHORT | {errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV, errno.ETIMEDOUT}
+_STATFS_SIZE = 256  # the largest struct statfs of any system has 120 bytes
+
+_NO_SUCH_TIME = frozenset([errno.EINVAL, errno.EOVERFLOW, errno.ERANGE])
+_HELD_BY_ALL = 0x7FFFFFFF * 10**9  # ns: 2038, the end of ext3 and of XFS as it was
+_COARSEST = 2 * 10**9  # ns, of FAT
+
+# From so many files on, one syncfs costs less than an fsync for each: 51 to 200 us a file with 256 of them (ext4).
+_TOGETHER_FROM = 8
+
+
+def refusal(problem: OSError) -> Refused:
+    """The refusal for an error of the disk. Its `why` stays on this machine, for the log."""
+    code = {
+        errno.ENOSPC: Code.NO_SPACE,
+        errno.EDQUOT: Code.NO_SPACE,
+        errno.ENAMETOOLONG: Code.NAME,
+        errno.EILSEQ: Code.NAME,
+        errno.EFBIG: Code.TOO_LARGE,
+    }.get(problem.errno or 0, Code.UNAVAILABLE if problem.errno in PASSING else Code.STORAGE)
+    return Refused(code, why=os.strerror(problem.errno) if problem.errno else str(problem))
+
+
+def refusal_of(problem: OSError | UsageError) -> Refused:
+    """The disk's errors as refusals, and files of ours that somebody else has a hand in."""
+    return refusal(problem) if isinstance(problem, OSError) else Refused(Code.STORAGE, why=str(problem))
+
+
+class disk_errors:
+    """Raises as refusals what `refusal_of` makes them of."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        if problem is not None and isinstance(problem, OSError | UsageError):
+            raise refusal_of(problem) from problem
+
+
+def set_time(descriptor: int, mtime: int | None) -> bool:
+    """Give an open file or folder its time, in ns; whether it has it now. Raises OSError for any other trouble.
+
+    Not every disk can hold every time. Linux takes the nearest one then and says nothing.
+    """
+    if mtime is None:
+        return True
+    try:
+        os.utime(descriptor, ns=(mtime, mtime))
+    except OverflowError:
+        return False
+    except OSError as problem:
+        if problem.errno not in _NO_SUCH_TIME:
+            raise
+        return False
+    if 0 <= mtime < _HELD_BY_ALL:
+        return True
+    return abs(os.fstat(descriptor).st_mtime_ns - mtime) <= _COARSEST
+
+
+class FileSystem:
+    """The file system of an open folder, to be flushed at once. Opened before the first byte that is to be flushed.
+
+    The system tells each descriptor once of an error, whichever file it has hit, perhaps one of the next group. So
+    after the first error only each file's own flush is believed.
+    """
+
+    def __init__(self, folder: int) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._has_failed = False
+
+    def flush(self) -> bool:
+        """Whether all that was written to it is on the disk now. One after the other, from several threads, too."""
+        with self._lock:
+            if self._has_failed or _syncfs is None or _kind_of(self._folder) not in _TELLING:
+                return False
+            self._has_failed = _syncfs(self._folder) != 0
+            return not self._has_failed
+
+
+def flush_all(descriptors: list[int], file_system: FileSystem) -> Iterator[OSError | None]:
+    """Flush open files of one file system; for each file what the disk had against it."""
+    together = len(descriptors) >= _TOGETHER_FROM and file_system.flush()
+    for descriptor in descriptors:
+        problem = None
+        if not together:
+            try:
+                flush(descriptor)
+            except OSError as found:
+                problem = found
+        yield problem
+
+
+def _kind_of(descriptor: int) -> int:
+    """The number of the kind of file system that `descriptor` is on; -1 when it is not known."""
+    state = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _fstatfs is None or _fstatfs(descriptor, state):
+        return -1
+    return ctypes.c_ulong.from_buffer(state).value & 0xFFFFFFFF
+
+
+def _find(name: str, *arguments: object) -> "ctypes._NamedFuncPointer | None":
+    """A function of the system's library, where its syncfs reports errors."""
+    if sys.platform != "linux":
+        return None
+    release = platform.release().split(".")
+    with contextlib.suppress(ValueError, OSError, AttributeError, IndexError):
+        if (int(release[0]), int(release[1].partition("-")[0])) >= (5, 8):
+            function = getattr(ctypes.CDLL(None), name)
+            function.argtypes, function.restype = arguments, ctypes.c_int
+            return function  # type: ignore[no-any-return]
+    return None
+
+
+_syncfs = _find("syncfs", ctypes.c_int)
+_fstatfs = _find("fstatfs", ctypes.c_int, ctypes.c_char_p)

@@ -1,0 +1,189 @@
+"""Folders from descriptor to descriptor, never through a link; and what lies in them.
+
+Rules: a name is opened or looked at in an open folder, so that nobody can put a link between the look and the use. What
+is neither file nor folder is not there. It judges no name: `sft/common/names.py` has done that.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from crypto_utils import new_digest
+from sft.common.errors import Code, Refused
+from sft.common.flushing import flush
+from sft.disk.durable import disk_errors
+
+_MACOS_MOST = 10_240
+PathParts = tuple[str, ...]
+_READ_SIZE = 1 << 20
+_FOLDER_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"))
+
+
+def allow_descriptors() -> None:
+    """As many open files as the system lets us have: each file on its way needs two."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (hard, _MACOS_MOST):  # "unlimited" is more than macOS allows
+        with contextlib.suppress(OSError, ValueError):
+            if most == resource.RLIM_INFINITY or most > soft:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+                return
+
+
+def few_left_from() -> int:
+    """From this descriptor on most of those that the process may have are taken: the lowest free one is given out."""
+    try:
+        import resource
+    except ImportError:  # Windows, where nothing is received
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft * 3 // 4
+
+
+def open_folder(parent: int, name: str, create: int | None = None) -> int:
+    """A descriptor of the folder `name` in `parent`, made with mode `create` when it is missing.
+
+    Raises Refused (LINK, NOT_FOLDER, NOT_FOUND) and OSError.
+    """
+    while True:
+        try:
+            return os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+        except FileNotFoundError:
+            if create is None:
+                raise Refused(Code.NOT_FOUND) from None
+        except OSError as problem:
+            if problem.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            is_link = stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+            raise Refused(Code.LINK if is_link else Code.NOT_FOLDER) from None
+        with contextlib.suppress(FileExistsError):  # another connection was faster
+            os.mkdir(name, create, dir_fd=parent)
+
+
+def flush_below(folder: int, paths: set[PathParts], above: list[int]) -> dict[PathParts, Refused]:
+    """Flush the folders `paths` below an open one, and those on the way, each once, and `above`; what failed, and how.
+
+    Each path is walked once, from the top, so that the cost grows with what is flushed and no more.
+    """
+    failed: dict[PathParts, Refused] = {}
+    flushed: PathParts | None = None  # with all that lie above it
+    bad: tuple[PathParts, Refused] | None = None  # a folder, and why nothing below it is safe
+    for path in sorted(paths):
+        if bad is not None and path[: len(bad[0])] == bad[0]:
+            failed[path] = bad[1]
+            continue
+        common = -1 if flushed is None else _common(flushed, path)
+        at, depth = os.dup(folder), 0
+        try:
+            with disk_errors():
+                if flushed is None:
+                    for each in (*above, folder):
+                        flush(each)
+                for depth, component in enumerate(path, 1):
+                    below = open_folder(at, component)
+                    os.close(at)
+                    at = below
+                    if depth > common:
+                        flush(at)
+            flushed = path
+        except Refused as problem:
+            failed[path], bad = problem, (path[:depth], problem)
+            flushed = path[: depth - 1] if depth else None
+        finally:
+            os.close(at)
+    return failed
+
+
+def _common(one: PathParts, two: PathParts) -> int:
+    """How many folders from the top on two paths have in common."""
+    return next(
+        (at for at, (mine, yours) in enumerate(zip(one, two, strict=False)) if mine != yours), min(len(one), len(two))
+    )
+
+
+def state_of(name: str, folder: int) -> os.stat_result | None:
+    """What has that name in `folder`, None when nothing has."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file or folder in a user's folder, as `walk` and `look` find it."""
+
+    path: PathParts
+    is_folder: bool
+    size: int
+    mtime: int
+    mode: int
+
+
+def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:
+    """What `state` says of `path`; None for what is neither file nor folder."""
+    is_folder = stat.S_ISDIR(state.st_mode)
+    if not is_folder and not stat.S_ISREG(state.st_mode):
+        return None
+    mode = stat.S_IMODE(state.st_mode) & 0o777
+    return Seen(path, is_folder, 0 if is_folder else state.st_size, state.st_mtime_ns, mode)
+
+
+def measure(folder: int, least: int = 0) -> tuple[int, int]:
+    """How many bytes lie below a folder, and in how many files and folders. What nobody may read is not seen.
+
+    Each file and folder counts as `least` bytes at least.
+
+    Raises OSError when it can't be told, such as without a free descriptor: too little would be a quota for nothing.
+    """
+    size = count = 0
+    with contextlib.ExitStack() as opened:
+        below: list[tuple[int, list[str]]] = [(folder, ["."])]  # open folders, and those in them that are still to do
+        opened.callback(lambda: _close_all(at for at, _ in below[1:]))
+        while below:
+            parent, names = below[-1]
+            if not names:
+                below.pop()
+                if below:
+                    os.close(parent)
+                continue
+            with contextlib.suppress(FileNotFoundError, PermissionError, Refused):
+                at, inside = open_folder(parent, names.pop()), list[str]()
+                below.append((at, inside))
+                with os.scandir(at) as entries:
+                    for entry in entries:
+                        seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
+                        if seen is not None:
+                            size, count = size + max(seen.size, least), count + 1
+                        if seen is not None and seen.is_folder:
+                            inside.append(entry.name)
+    return size, count
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A visible file of the announced size: perhaps the very one. `digest` reads it."""
+
+    descriptor: int
+    size: int
+
+    def digest(self, goes_on: Callable[[], bool] = lambda: True) -> bytes:
+        """Its SHA-256, or anything once `goes_on` says no. Raises Refused. May be called once."""
+        running, buffer = new_digest(), bytearray(_READ_SIZE)
+        with disk_errors(), os.fdopen(self.descriptor, "rb", buffering=0) as file:
+            while (count := file.readinto(buffer)) and goes_on():
+                running.update(memoryview(buffer)[:count])
+            flush(file.fileno())  # "already there" is told like "stored": on the disk
+        return running.digest()

@@ -1,0 +1,155 @@
+"""What was published lately, by transfer id and path: a receipt that was lost is repeated, instead of the file.
+
+    receipts          "receipts" and a random number, which changes when older lines go; then one line each:
+                      transfer id, time, path asked for, path, size, SHA-256
+
+Rules: a convenience, and treated so. A line that is torn, too old or gone costs a second copy of a file, no more; so
+does a file that is not ours alone, which is neither read nor written. Who asks again reads only what is new: each line
+is read once by a process, however often it is written to. The descriptor of the folder comes from the caller; it walks
+no path.
+"""
+
+import contextlib
+import json
+import os
+import re
+import threading
+import time
+from pathlib import Path
+
+from crypto_utils import random_bytes
+from sft.common.errors import UsageError
+from sft.common.private_files import open_private
+
+try:
+    import fcntl
+except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` says so
+    fcntl = None  # type: ignore[assignment]
+
+RECEIPTS = "receipts"
+_KEPT_SECONDS = 24 * 3600
+_PRUNED_AT = 4 << 20
+_LONGEST = 128 << 10  # of a line: two paths of 4 KiB, each byte of them escaped
+_WHAT = "the receipts of a user"
+_HEAD = re.compile(rb"receipts [0-9a-f]{32}\n")
+_HEAD_SIZE = 42
+
+PathParts = tuple[str, ...]
+
+# Transfer id, path asked for, path, size, SHA-256.
+Receipt = tuple[bytes, PathParts, PathParts, int, bytes]
+
+
+class Known:
+    """Where in the file the lines are, as far as it was read. All connections of a user may have one together."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._head = b""
+        self._size = 0
+        self._places: dict[bytes, int] = {}
+
+    def place_of(self, transfer: bytes, descriptor: int) -> int | None:
+        """Where the last line of that transfer begins. Raises OSError."""
+        head = os.pread(descriptor, _HEAD_SIZE, 0)
+        if head != self._head or os.fstat(descriptor).st_size < self._size:
+            self._head, self._size, self._places = head, _HEAD_SIZE, {}
+        if not _HEAD.fullmatch(head):
+            return None
+        while piece := os.pread(descriptor, _PRUNED_AT, self._size):
+            start = 0
+            while (end := piece.find(b"\n", start)) >= 0:
+                if end > start:
+                    self._places[piece[start + 2 : start + 34]] = self._size + start
+                start = end + 1
+            self._size += start
+            if not start:  # a torn line, so far
+                break
+        return self._places.get(transfer.hex().encode())
+
+
+class Receipts:
+    """One user's receipts, in the folder of a descriptor."""
+
+    def __init__(self, folder: int, known: Known | None = None) -> None:
+        self._folder, self._known = folder, known or Known()
+
+    def remember(self, done: list[Receipt]) -> None:
+        """Keep them for a day, if that can be."""
+        with contextlib.suppress(OSError, UsageError):
+            if done:
+                self._append(done)
+
+    def _append(self, done: list[Receipt]) -> None:
+        now = int(time.time())
+        lines = [
+            json.dumps([transfer.hex(), now, asked, path, size, sha256.hex()], ensure_ascii=True)
+            for transfer, asked, path, size, sha256 in done
+        ]
+        descriptor = open_private(Path(RECEIPTS), os.O_RDWR | os.O_CREAT | os.O_APPEND, _WHAT, self._folder)
+        with contextlib.closing(os.fdopen(descriptor, "r+b", 0)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            head = b""
+            if os.fstat(descriptor).st_size > _PRUNED_AT or not _HEAD.fullmatch(os.pread(descriptor, _HEAD_SIZE, 0)):
+                lines = [*_newest([line for line in _lines(descriptor) if _is_young(line, now)]), *lines]
+                head = f"receipts {random_bytes(16).hex()}\n".encode()
+                file.truncate(0)
+            text = memoryview(head + "\n".join(["", *lines, ""]).encode())  # behind a torn line, a new one
+            while text:
+                text = text[os.write(descriptor, text) :]
+
+    def find(self, transfer: bytes, asked: PathParts) -> Receipt | None:
+        """The receipt of that transfer to that path, if it is not too old."""
+        try:
+            descriptor = open_private(Path(RECEIPTS), os.O_RDONLY, _WHAT, self._folder)
+        except (OSError, UsageError):
+            return None
+        try:
+            with self._known.lock:
+                place = self._known.place_of(transfer, descriptor)
+            line = b"" if place is None else os.pread(descriptor, _LONGEST, place).split(b"\n", 1)[0]
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        found = _read(line.decode("ascii", "replace"))
+        return found if found is not None and found[:2] == (transfer, asked) else None
+
+
+def _read(line: str) -> Receipt | None:
+    """What a line says; None when it is torn, damaged or too old."""
+    if not line or not _is_young(line, int(time.time())):
+        return None
+    try:
+        transfer, _, asked, path, size, sha256 = json.loads(line)
+        found = bytes.fromhex(transfer), tuple(asked), tuple(path), size, bytes.fromhex(sha256)
+    except (ValueError, TypeError):
+        return None
+    are_paths = all(type(each) is list and each and all(type(part) is str for part in each) for each in (asked, path))
+    return found if are_paths and type(size) is int and size >= 0 else None
+
+
+def _lines(descriptor: int) -> list[str]:
+    pieces, at = [], 0
+    while piece := os.pread(descriptor, _PRUNED_AT, at):
+        pieces.append(piece)
+        at += len(piece)
+    return b"".join(pieces).decode("ascii", "replace").splitlines()
+
+
+def _newest(lines: list[str]) -> list[str]:
+    """The last of them, as many as fill half of what is allowed."""
+    room = _PRUNED_AT // 2
+    for count, line in enumerate(reversed(lines)):
+        room -= len(line) + 1
+        if room < 0:
+            return lines[len(lines) - count :]
+    return lines
+
+
+def _is_young(line: str, now: int) -> bool:
+    try:
+        written = json.loads(line)[1]
+        return type(written) is int and now - written < _KEPT_SECONDS
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return False

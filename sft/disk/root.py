@@ -1,0 +1,106 @@
+"""The root folder of a storage and its area for partial files, as two open descriptors; opened anew when they are dead.
+
+Rules: the two numbers stay the same for the life of the process, whatever they lead to, so whoever holds them goes on.
+They are dead when nothing can be reached from them any more: a network's disk was mounted anew, or the folder was put
+back from a backup. What has the root's path then is taken only if it can be the same storage: an empty folder of
+another disk may be the one that the storage should be mounted on.
+"""
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+from crypto_utils import random_bytes
+from sft.common.errors import Code, Refused, UsageError
+from sft.common.private_files import check_area
+from sft.disk.durable import SHORT, disk_errors
+from sft.disk.folders import open_folder, state_of
+from sft.disk.leftovers import TRIAL
+
+PARTIAL_AREA = ".partial"
+_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_CLOEXEC"))
+
+
+class Root:
+    """`descriptor` and `partials`, until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the folders when they are missing. Raises UsageError when they can't be used."""
+        self._path = path
+        self._reopening = threading.Lock()
+        with contextlib.ExitStack() as opened:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                self.descriptor = os.open(path, _FLAGS)
+                opened.callback(os.close, self.descriptor)
+                self.partials = open_folder(self.descriptor, PARTIAL_AREA, create=0o700)
+                opened.callback(os.close, self.partials)
+                self._device = os.fstat(self.descriptor).st_dev
+            except OSError as problem:
+                raise _unusable(path, problem.strerror or str(problem)) from None
+            except Refused as problem:
+                raise _unusable(path, problem.cause) from None
+            self._try_link()
+            opened.pop_all()
+
+    def _try_link(self) -> None:
+        """Raises UsageError for a file system without hard links: it can't publish without replacing."""
+        one, two = (TRIAL + random_bytes(8).hex() for _ in range(2))
+        place = self.partials
+        try:
+            os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place))
+            os.link(one, two, src_dir_fd=place, dst_dir_fd=place)
+        except OSError as problem:
+            raise UsageError(
+                f"{self._path} can't hold what arrives ({problem.strerror})",
+                "Use a folder that can be written to, on a file system with hard links",
+            ) from None
+        finally:
+            for name in (one, two):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=place)
+
+    def reopen_if_dead(self) -> bool:
+        """Whether the descriptors were dead, and lead to what has the root's path now.
+
+        Raises Refused (UNAVAILABLE) when they are dead and that can't be used.
+        """
+        with self._reopening:
+            if not self._is_dead():
+                return False
+            try:
+                with disk_errors(), contextlib.ExitStack() as opened:
+                    self._reopen(opened)
+            except Refused as problem:
+                raise Refused(Code.UNAVAILABLE, why=f"{self._path}: {problem.why or problem.cause}") from None
+            return True
+
+    def _reopen(self, opened: contextlib.ExitStack) -> None:
+        root = os.open(self._path, _FLAGS)
+        opened.callback(os.close, root)
+        device = os.fstat(root).st_dev
+        if device != self._device and state_of(PARTIAL_AREA, root) is None:
+            raise Refused(Code.UNAVAILABLE, why="it is on another disk than before; is the storage mounted?")
+        partials = open_folder(root, PARTIAL_AREA, create=0o700)
+        opened.callback(os.close, partials)
+        check_area(self._path / PARTIAL_AREA)
+        os.dup2(root, self.descriptor, inheritable=False)
+        os.dup2(partials, self.partials, inheritable=False)
+        self._device = device
+
+    def _is_dead(self) -> bool:
+        try:
+            there = os.stat(PARTIAL_AREA, dir_fd=self.descriptor, follow_symlinks=False)
+            return not os.path.samestat(there, os.fstat(self.partials))
+        except OSError as problem:
+            return problem.errno not in SHORT
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        os.close(self.descriptor)
+        os.close(self.partials)
+
+
+def _unusable(path: Path, why: str) -> UsageError:
+    return UsageError(f"can't use the storage folder {path} ({why})", "Repair it, or name another")

@@ -1,0 +1,165 @@
+"""What is sent: reading it, and noticing that it changed.
+
+Rules: only regular files are sent, and standard input; a FIFO or device is an error before it can block. A file is sent
+as it was when it was opened: when its size or time differs afterwards, the transfer of that file fails instead of
+mixing two states. A size is what the file system says, and some say anything (/proc, /sys, some of FUSE): whether it is
+true shows at the end of the content. Standard input is read as it comes, once.
+"""
+
+import os
+import stat
+from typing import Protocol
+
+from sft.common.errors import SourceError
+
+PERMISSIONS = 0o777
+OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
+
+
+class Source(Protocol):
+    """Something to read from its start. `size` and `mtime` (ns) are None for a pipe."""
+
+    size: int | None
+    mtime: int | None
+    mode: int | None
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill as much of `view` as there still is; less than its size only at the end. Raises SourceError."""
+
+    def go_to(self, offset: int) -> None:
+        """Go on at `offset`."""
+
+    def check_unchanged(self) -> None:
+        """Raises SourceError when it is not as it was when it was opened."""
+
+    def as_stream(self) -> None:
+        """Forget its size, which is not that of its content: it ends where reading ends."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class FileSource:
+    """An open regular file and its state at that moment: `size` in bytes, `mtime` in ns, `mode` as permission bits."""
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        """Takes over the descriptor. Raises SourceError for what is no regular file."""
+        self._name = name
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            os.close(descriptor)
+            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "no regular file"
+            raise SourceError(f"{name} is {kind}", "Only files and folders can be sent")
+        self._descriptor = descriptor
+        self.size: int | None = state.st_size
+        self.mtime: int | None = state.st_mtime_ns
+        self.mode: int | None = stat.S_IMODE(state.st_mode) & PERMISSIONS
+        self.identity = (state.st_dev, state.st_ino)
+        self._at_opening = (state.st_size, state.st_mtime_ns)
+
+    @classmethod
+    def open(cls, path: str) -> "FileSource":
+        """Raises SourceError: not there, a folder, not readable, no regular file."""
+        try:
+            # O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
+            return cls(path, os.open(path, OPEN_FLAGS))
+        except OSError as problem:
+            raise unreadable(path, problem) from None
+
+    def read_into(self, view: memoryview) -> int:
+        try:
+            return read_fully(self._descriptor, view)
+        except OSError as problem:
+            raise unreadable(self._name, problem) from None
+
+    def go_to(self, offset: int) -> None:
+        os.lseek(self._descriptor, offset, os.SEEK_SET)
+
+    def check_unchanged(self) -> None:
+        state = os.fstat(self._descriptor)
+        if (state.st_size, state.st_mtime_ns) != self._at_opening:
+            raise changed(self._name)
+
+    def as_stream(self) -> None:
+        self.size = None
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class PipeSource:
+    """A stream of unknown length, such as standard input. It can be read once."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Raises SourceError for a folder, or when it is closed."""
+        try:
+            if hasattr(os, "set_blocking"):
+                os.set_blocking(descriptor, True)  # else a pause of the writer would look like the end
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise IsADirectoryError
+        except OSError as problem:
+            raise unreadable("standard input", problem) from None
+        self._descriptor = descriptor
+        self.size: int | None = None
+        self.mtime: int | None = None
+        self.mode: int | None = None
+        self.begun = False
+
+    def read_into(self, view: memoryview) -> int:
+        self.begun = True
+        try:
+            return read_fully(self._descriptor, view)
+        except OSError as problem:
+            raise unreadable("standard input", problem) from None
+
+    def go_to(self, offset: int) -> None:
+        if offset or self.begun:
+            raise SourceError("standard input can't be read again", "Start the whole command again")
+
+    def check_unchanged(self) -> None:
+        pass
+
+    def as_stream(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def read_fully(descriptor: int, view: memoryview) -> int:
+    """Fill `view`; less than its size only at the end. Raises OSError."""
+    got = 0
+    while got < len(view) and (count := _read_some(descriptor, view[got:])):
+        got += count
+    return got
+
+
+if hasattr(os, "readv"):
+
+    def _read_some(descriptor: int, view: memoryview) -> int:
+        return os.readv(descriptor, [view])
+
+else:  # Windows
+
+    def _read_some(descriptor: int, view: memoryview) -> int:
+        content = os.read(descriptor, len(view))
+        view[: len(content)] = content
+        return len(content)
+
+
+def changed(name: str) -> SourceError:
+    """The error for a file that somebody writes to."""
+    return SourceError(f"{name} changed while it was read", "Send it again when nobody writes to it")
+
+
+def unreadable(name: str, problem: OSError) -> SourceError:
+    """The error for something that can't be read."""
+    if isinstance(problem, FileNotFoundError):
+        return SourceError(f"{name} does not exist", "Check its name", name)
+    if isinstance(problem, IsADirectoryError):
+        return SourceError(f"{name} is a folder", "Only files can be read", name)
+    if isinstance(problem, PermissionError):
+        return SourceError(f"{name} can't be read: permission denied", "Ask for the right to read it", name)
+    return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on", name)

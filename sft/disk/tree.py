@@ -1,0 +1,247 @@
+"""What is sent from the disk: found by a walk, opened later, both from folder to folder and never through a link.
+
+Rules: a name that the user gave is followed wherever it leads, once, when the walk begins. Below it links are skipped,
+and a link that takes the place of a file or folder between the walk and the opening is an error; with `follow` what
+links lead to is taken instead. However deep or wide a tree is, few folders are open at a time: the others are reached
+again from the nearest open one above them. Where folders have no descriptors (Windows) it looks for links just before
+each opening, which leaves a moment between the two.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
+
+from sft.common.errors import SourceError
+from sft.common.names import MAX_DEPTH
+from sft.disk.sources import OPEN_FLAGS, PERMISSIONS, FileSource, unreadable
+
+_MOST_OPEN = 32  # of the folders that were named, and as many of those below; macOS gives a process 256 descriptors
+_HAS_FOLDER_DESCRIPTORS = {os.open, os.stat} <= os.supports_dir_fd and os.listdir in os.supports_fd
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_CLOEXEC"))
+_PASSED = _FOLDER | getattr(os, "O_PATH", 0)  # a folder of which one name is used: it need not be readable
+_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK, errno.ESTALE)  # what the systems say of an unfollowed link
+
+_UNFOLLOWED = OPEN_FLAGS | _NOFOLLOW
+_Key = TypeVar("_Key")
+
+Parts = tuple[str, ...]
+Top = tuple[str, int]  # a folder that the user named, and the flags to open it with
+
+
+class Found(NamedTuple):
+    """A file or folder below a named source; `parts` is its path below that source, empty for the source itself.
+
+    `identity`: its device and inode.
+    """
+
+    path: str
+    parts: Parts
+    is_folder: bool
+    size: int
+    mtime: int
+    mode: int
+    identity: tuple[int, int]
+
+
+class Skipped(NamedTuple):
+    """Something that is not sent, and why; it counts as no failure."""
+
+    path: str
+    why: str
+    is_source: bool = False
+
+
+class Folders:
+    """The open folders of all trees of one run. Its methods raise OSError; only one may be called at a time.
+
+    `above` is a folder below `top`, reached through links only with `follow`; `name` is in that folder.
+    """
+
+    def __init__(self) -> None:
+        self._tops: OrderedDict[Top, int] = OrderedDict()
+        self._below: OrderedDict[tuple[Top, Parts], int] = OrderedDict()
+        self._identities: dict[Top, tuple[int, int]] = {}
+        self._last: tuple[Top | None, Parts] = (None, ())  # mostly the next file lies in the same folder
+        self._last_descriptor = -1
+
+    def hold(self, top: Top) -> None:
+        """Open a named folder; from now on its path means this one or is an error."""
+        self._open_top(top)
+
+    def state(self, top: Top, above: Parts, name: str, follow: bool) -> os.stat_result:
+        """What `name` is."""
+        folder = self._last_descriptor if self._last == (top, above) else self._folder(top, above, follow)
+        return os.stat(name, dir_fd=folder, follow_symlinks=follow)
+
+    def names(self, top: Top, parts: Parts, follow: bool) -> list[str]:
+        """What lies in the folder `parts`."""
+        return os.listdir(self._folder(top, parts, follow))
+
+    def open(self, top: Top, above: Parts, name: str, follow: bool) -> int:
+        """A descriptor to read the file `name`."""
+        folder = self._last_descriptor if self._last == (top, above) else self._folder(top, above, follow)
+        return os.open(name, OPEN_FLAGS if follow else _UNFOLLOWED, dir_fd=folder)
+
+    def close(self) -> None:
+        """Give back the descriptors; what is needed again is opened again."""
+        self._last = (None, ())
+        for opened in (self._tops, self._below):
+            while opened:
+                os.close(opened.popitem()[1])
+
+    def _folder(self, top: Top, parts: Parts, follow: bool) -> int:
+        descriptor = self._reach(top, parts, follow)
+        self._last, self._last_descriptor = (top, parts), descriptor
+        return descriptor
+
+    def _reach(self, top: Top, parts: Parts, follow: bool) -> int:
+        """From the nearest folder above it that is open."""
+        depth = len(parts)
+        while depth and (top, parts[:depth]) not in self._below:
+            depth -= 1
+        descriptor = self._used(self._below, (top, parts[:depth])) if depth else self._open_top(top)
+        for depth in range(depth + 1, len(parts) + 1):  # noqa: B020 -- from there on
+            descriptor = os.open(parts[depth - 1], _FOLDER if follow else _FOLDER | _NOFOLLOW, dir_fd=descriptor)
+            self._keep(self._below, (top, parts[:depth]), descriptor)
+        return descriptor
+
+    def _open_top(self, top: Top) -> int:
+        if top in self._tops:
+            return self._used(self._tops, top)
+        descriptor = os.open(*top)
+        state = os.fstat(descriptor)
+        identity = (state.st_dev, state.st_ino)
+        if self._identities.setdefault(top, identity) != identity:
+            os.close(descriptor)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        self._keep(self._tops, top, descriptor)
+        return descriptor
+
+    @staticmethod
+    def _used(opened: OrderedDict[_Key, int], key: _Key) -> int:
+        opened.move_to_end(key)
+        return opened[key]
+
+    def _keep(self, opened: OrderedDict[_Key, int], key: _Key, descriptor: int) -> None:
+        """Remember an open folder, and close the one that was not used for the longest time."""
+        opened[key] = descriptor
+        if len(opened) > _MOST_OPEN:
+            self._last = (None, ())
+            os.close(opened.popitem(last=False)[1])
+
+
+class FoldersByPath(Folders):
+    """The same for where folders have no descriptors."""
+
+    def hold(self, top: Top) -> None:
+        pass
+
+    def state(self, top: Top, above: Parts, name: str, follow: bool) -> os.stat_result:
+        return os.stat(os.path.join(top[0], *above, name), follow_symlinks=follow)
+
+    def names(self, top: Top, parts: Parts, follow: bool) -> list[str]:
+        return os.listdir(self._path(top, parts, follow))
+
+    def open(self, top: Top, above: Parts, name: str, follow: bool) -> int:
+        return os.open(self._path(top, (*above, name), follow), OPEN_FLAGS)
+
+    def _path(self, top: Top, parts: Parts, follow: bool) -> str:
+        path = top[0]
+        for part in parts:
+            path = os.path.join(path, part)
+            if not follow and os.path.islink(path):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return path
+
+
+class Tree:
+    """One source that the user named, and what lies below it."""
+
+    def __init__(self, name: str, follow: bool, folders: Folders) -> None:
+        """`folders` is shared by the trees of one run."""
+        self.name = name
+        self._follow, self._folders = follow, folders if _HAS_FOLDER_DESCRIPTORS else FoldersByPath()
+        self._top: Top = (name, _FOLDER)
+        self._is_link = False  # the name itself, when it is a file's
+
+    def walk(self) -> Iterator[Found | Skipped | SourceError]:
+        """What lies there, folders before their content, names in order."""
+        pending: list[tuple[str, Parts, str, frozenset[tuple[int, int]]]] = []
+        above: frozenset[tuple[int, int]] = frozenset()  # the folders over it, for links that lead back
+        try:
+            found: Found | Skipped | SourceError = _judged(self.name, (), self._look(), above)
+        except OSError as problem:
+            yield self._trouble(self.name, problem)
+            return
+        while True:
+            yield found
+            if isinstance(found, Found) and found.is_folder and len(found.parts) <= MAX_DEPTH:
+                path, parts = found.path, found.parts
+                try:
+                    names = sorted(self._folders.names(self._top, parts, self._follow), reverse=True)
+                except OSError as problem:
+                    yield self._trouble(path, problem)
+                    names = []
+                start, below = "" if path == os.curdir else os.path.join(path, ""), above | {found.identity}
+                pending += [(start, parts, name, below) for name in names]
+            if not pending:
+                return
+            start, parts, name, above = pending.pop()
+            try:
+                state = self._folders.state(self._top, parts, name, self._follow)
+                found = _judged(start + name, (*parts, name), state, above)
+            except OSError as problem:
+                found = self._trouble(start + name, problem)
+
+    def _look(self) -> os.stat_result:
+        """What has the name that the user gave; what is opened later is reached from the folder that is opened here."""
+        state = os.stat(self.name)
+        if stat.S_ISDIR(state.st_mode):
+            with contextlib.suppress(OSError):  # `names` reports it
+                self._folders.hold(self._top)
+            return state
+        head, name = os.path.split(self.name)
+        self._top = (head or os.curdir, _PASSED)
+        try:
+            self._folders.hold(self._top)
+        except PermissionError:  # a system that can't open a folder which may be passed, but not read
+            self._folders = FoldersByPath()
+        self._is_link = stat.S_ISLNK(self._folders.state(self._top, (), name, False).st_mode)
+        return self._folders.state(self._top, (), name, True)
+
+    def open(self, path: str, parts: Parts) -> FileSource:
+        """Open a file that the walk has found, by its path and its parts. Raises SourceError."""
+        name = parts[-1] if parts else os.path.basename(self.name)
+        follow = self._follow or (self._is_link and not parts)
+        try:
+            return FileSource(path, self._folders.open(self._top, parts[:-1], name, follow))
+        except OSError as problem:
+            raise self._trouble(path, problem) from None
+
+    def _trouble(self, path: str, problem: OSError) -> SourceError:
+        if problem.errno in _REPLACED and not self._follow:
+            return SourceError(
+                f"{path} is not there any more: a link or something else is where it was, or a folder above it",
+                "Links are not followed; send it again when nobody changes it",
+                path,
+            )
+        return unreadable(path, problem)
+
+
+def _judged(path: str, parts: Parts, state: os.stat_result, above: frozenset[tuple[int, int]]) -> Found | Skipped:
+    """What becomes of something that was found."""
+    kind, identity = state.st_mode, (state.st_dev, state.st_ino)
+    if stat.S_ISREG(kind):
+        return Found(path, parts, False, state.st_size, state.st_mtime_ns, kind & PERMISSIONS, identity)
+    if stat.S_ISLNK(kind):
+        return Skipped(path, "a symbolic link (--follow sends what it leads to)")
+    if not stat.S_ISDIR(kind):
+        return Skipped(path, "no file and no folder", is_source=not parts)
+    if identity in above:
+        return Skipped(path, "a link to a folder that it lies in")
+    return Found(path, parts, True, 0, state.st_mtime_ns, kind & PERMISSIONS, identity)

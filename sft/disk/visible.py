@@ -1,0 +1,162 @@
+"""What is visible below one folder: walked from descriptor to descriptor, looked at, listed and opened for reading.
+
+Rules: a path is judged (`sft/common/names.py`) before it is walked, one component at a time, and never through a link.
+What is a link, a special file or has a name that can't be said on the wire is not there. It changes nothing, except
+that it makes folders for those who publish into them.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from sft.common.errors import Code, Refused
+from sft.common.names import judge_path, split_names
+from sft.disk.durable import disk_errors
+from sft.disk.folders import PathParts, Seen, as_seen, open_folder, state_of
+
+READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
+
+
+# Told of names in a folder that are there and can't be given, and why.
+Missed = Callable[[PathParts, list[str], Code], None]
+
+
+class Visible:
+    """The folder of one descriptor, which stays the caller's."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @contextlib.contextmanager
+    def _folder(self, path: PathParts, bits_of: Callable[[PathParts], int] | None = None) -> Iterator[int]:
+        """The folder `path` below this one, walked without following links; with `bits_of`, made with these modes."""
+        folder = os.dup(self.descriptor)
+        try:
+            for depth, component in enumerate(path, 1):
+                try:
+                    below = open_folder(folder, component)
+                except Refused as problem:
+                    if bits_of is None or problem.code is not Code.NOT_FOUND:
+                        raise
+                    below = open_folder(folder, component, bits_of(path[:depth]))
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
+
+    def nearest(self, path: PathParts) -> int:
+        """A new descriptor of that folder, or of the nearest one above it that can be opened. Raises OSError."""
+        return self._walk_down(path)[0]
+
+    def depth_of(self, path: PathParts) -> int:
+        """How many of the folders on a path are there. Raises Refused for a path through a file or link."""
+        with disk_errors():
+            folder, depth, problem = self._walk_down(path)
+            os.close(folder)
+        if problem is not None and problem.code is not Code.NOT_FOUND:
+            raise problem
+        return depth
+
+    def _walk_down(self, path: PathParts) -> tuple[int, int, Refused | None]:
+        """A descriptor of the last folder that is there, how deep it is, and what is in the way. Raises OSError."""
+        folder = os.dup(self.descriptor)
+        for depth, component in enumerate(path):
+            try:
+                below = open_folder(folder, component)
+            except Refused as problem:
+                return folder, depth, problem
+            except BaseException:
+                os.close(folder)
+                raise
+            os.close(folder)
+            folder = below
+        return folder, len(path), None
+
+    def _state_of(self, path: PathParts) -> os.stat_result | None:
+        """What is visible under `path`, None when nothing is. Raises Refused for a path through a file or link."""
+        try:
+            with disk_errors(), self._folder(path[:-1]) as folder:
+                return state_of(path[-1], folder)
+        except Refused as problem:
+            if problem.code is Code.NOT_FOUND:
+                return None
+            raise
+
+    def open_file(self, path: PathParts) -> int:
+        """A descriptor to read `path`, reached without following links. Raises Refused."""
+        judge_path(path)
+        with disk_errors(), self._folder(path[:-1]) as folder:
+            try:
+                return os.open(path[-1], READ_FLAGS, dir_fd=folder)
+            except FileNotFoundError:
+                raise Refused(Code.NOT_FOUND) from None
+            except OSError as problem:
+                raise (Refused(Code.LINK) if problem.errno == errno.ELOOP else problem) from None
+
+    def walk(self, path: PathParts, missed: Missed = lambda *_: None) -> Iterator[Seen]:
+        """`path` itself, and what lies below it; folders before their content, links and special files left out.
+
+        Raises Refused when `path` is not there or may not be reached. What vanishes meanwhile is left out; what can't
+        be read, or has a name that can't be said on the wire, is told to `missed`.
+        """
+        if path:
+            judge_path(path)
+            state = self._state_of(path)
+            if state is None or as_seen(path, state) is None:
+                is_link = state is not None and stat.S_ISLNK(state.st_mode)
+                raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
+        pending = [path] if path else [(name,) for name in reversed(self._allowed_names((), missed))]
+        while pending:
+            above = pending.pop()
+            try:
+                seen = self.see(above)
+                if seen is None:
+                    continue
+                yield seen
+                if seen.is_folder:
+                    pending += [(*seen.path, name) for name in reversed(self._allowed_names(seen.path, missed))]
+            except Refused as problem:
+                if problem.code is not Code.NOT_FOUND:
+                    missed(above[:-1], [above[-1]], Code.UNREADABLE)
+
+    def _allowed_names(self, path: PathParts, missed: Missed) -> list[str]:
+        allowed, others = self.names(path)
+        if others:
+            missed(path, others, Code.NAME)
+        return allowed
+
+    def names(self, path: PathParts) -> tuple[list[str], list[str]]:
+        """The names in a folder, in the order of their bytes: those that can be said on the wire, and the others.
+
+        Raises Refused.
+        """
+        if path:
+            judge_path(path)
+        with disk_errors(), self._folder(path) as folder:
+            names = os.listdir(folder)
+        allowed, others = split_names(path, names)
+        return sorted(allowed, key=str.encode), sorted(others, key=os.fsencode)
+
+    def see(self, path: PathParts) -> Seen | None:
+        """The same as `look`; but what is there and can't be looked at is an error. Raises Refused."""
+        try:
+            state = self._state_of(path)
+        except Refused as problem:
+            if problem.code in (Code.LINK, Code.NOT_FOLDER):  # put there just now
+                return None
+            raise
+        return None if state is None else as_seen(path, state)
+
+    def look(self, path: PathParts) -> Seen | None:
+        """One file or folder; None when it is gone, a link, something else, or has a name that is not allowed."""
+        try:
+            judge_path(path)
+        except Refused:
+            return None
+        try:
+            return self.see(path)
+        except Refused:
+            return None

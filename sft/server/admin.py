@@ -1,0 +1,307 @@
+"""`server.py adduser`, `limits`, `passwd`, `deluser`, `users` and `recount`: accounts from the command line.
+
+Rules: passwords come from the terminal, twice, or from a file, and are turned into a registration here, so that no
+other room of the server ever sees one. A weak one is refused. What was done is said in one line.
+"""
+
+import argparse
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sft.accounts.passwords import ask_new_password, check_strength, generate_password, read_password_file
+from sft.accounts.store import RIGHTS, Account, Accounts, check_username
+from sft.common.errors import Refused, UsageError
+from sft.common.sizes import amount, counted, exact_size, parse_size
+from sft.console.command_line import flag_of
+from sft.console.report import note, say, warn
+from sft.disk.ledger import Amount
+from sft.disk.quota import NOT_PARTIAL, Ledgers
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.storage import Rules, Storage
+from sft.wire.handshake import password_scalars
+from sft.wire.pake import Registration
+
+_DROP_ONLY = frozenset({"put"})
+_NONE = "none"
+_CUT_OFF = "connections that it has are cut off within a second"
+_DIGITS = 19
+
+
+Limits = Mapping[str, Any]  # by the names of an account's fields
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """One limit of an account: its field, how it is given, and how it is shown beside the account."""
+
+    field: str
+    metavar: str
+    is_size: bool
+    words: str
+    shown: Callable[[int], str]
+
+    @property
+    def flag(self) -> str:
+        return flag_of(self.field)
+
+
+_LIMITS = (
+    _Limit(
+        "quota",
+        "SIZE",
+        True,
+        "bytes that it may keep there, such as 10G; each file and folder counts as 512 at least",
+        lambda n: f"of {exact_size(n)}",
+    ),
+    _Limit(
+        "quota_files", "COUNT", False, "files and folders that it may keep there", lambda n: f"of {counted(n, 'file')}"
+    ),
+    _Limit("largest", "SIZE", True, "the largest file, such as 1G", lambda n: f"a file up to {exact_size(n)}"),
+    _Limit("rate", "SIZE", True, "bytes per second, over all its connections", lambda n: f"{exact_size(n)}/s"),
+    _Limit("connections", "COUNT", False, "connections at once", lambda n: counted(n, "connection")),
+)
+
+
+def add_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The commands, as sub-commands of the server's own; the parser of each."""
+    commands = parser.add_subparsers(dest="command", title="accounts", metavar="COMMAND")
+    add = commands.add_parser("adduser", help="add an account", description="Add an account.", allow_abbrev=False)
+    change = commands.add_parser(
+        "passwd", help="change a password", description="Change a password.", allow_abbrev=False
+    )
+    remove = commands.add_parser("deluser", help="remove an account; its files stay", allow_abbrev=False)
+    limits = commands.add_parser(
+        "limits",
+        help="change what an account may use, or show it",
+        description="Change what an account may use; without a flag, show it.",
+        allow_abbrev=False,
+    )
+    commands.add_parser("users", help="list the accounts, their rights, and what they use", allow_abbrev=False)
+    recount = commands.add_parser(
+        "recount",
+        help="count again what accounts with a quota use",
+        description="Count again what accounts with a quota use, such as after files were removed by hand.",
+        allow_abbrev=False,
+    )
+    recount.add_argument("name", metavar="NAME", nargs="?", help="only this account")
+    for each in (add, change, limits, remove):
+        each.add_argument("name", metavar="NAME", help="a username: a-z, 0-9, dot, dash, underscore; up to 32")
+    for each in (add, change):
+        each.add_argument(
+            "--password-file",
+            metavar="FILE",
+            dest="new_password_file",
+            help="its first line is the password (-: standard input)",
+        )
+    add.add_argument(
+        "--drop-only",
+        action="store_true",
+        help="may only send; names that are taken get a number",
+    )
+    add.add_argument(
+        "--keep-files",
+        action="store_true",
+        help="let it have what an earlier account of that name has left",
+    )
+    for each in (add, limits):
+        for limit in _LIMITS:
+            words = f"{limit.words} ({_NONE}: no limit)"
+            each.add_argument(limit.flag, metavar=limit.metavar, dest=f"limit_{limit.field}", help=words)
+    return list(commands.choices.values())
+
+
+def run(command: str, accounts: Path, storage: Path, options: argparse.Namespace) -> None:
+    """Run one of the commands. Raises UsageError."""
+    _COMMANDS[command](accounts, storage, options)
+
+
+def first_account(accounts: Path, name: str) -> str:
+    """Make the accounts file with one account; its password, which nobody will be able to show again."""
+    password = generate_password()
+    _add(Accounts.create(accounts), name, password, frozenset(RIGHTS), {})
+    return password
+
+
+def open_accounts(accounts: Path, report: Callable[[str], None] = lambda _: None) -> Accounts:
+    """The accounts of a file that is there. Raises UsageError with what to do when it is not."""
+    if not Accounts.exists(accounts):
+        raise UsageError(f"there are no accounts yet ({accounts})", "Run: python server.py adduser NAME")
+    return Accounts.open(accounts, report)
+
+
+def _named(accounts: Accounts) -> dict[str, Account]:
+    return {account.name: account for account in accounts.all()}
+
+
+def _unknown(name: str) -> UsageError:
+    return UsageError(f"there is no account {name}", "See those that exist: python server.py users")
+
+
+def _register(accounts: Accounts, name: str, password: str) -> Registration:
+    user = name.encode()
+    return Registration.of(*password_scalars(password, user, accounts.salt(user), accounts.profile))
+
+
+def _new_password(name: str, options: argparse.Namespace) -> str:
+    if options.new_password_file is None:
+        return ask_new_password(name)
+    password = read_password_file(options.new_password_file, warn)
+    check_strength(password, name)
+    return password
+
+
+def _add(accounts: Accounts, name: str, password: str, rights: frozenset[str], limits: Limits) -> None:
+    account = Account(name, _register(accounts, name, password), rights, None, None)
+    accounts.add(replace(account, **limits))
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not (number := int(text[:_DIGITS])) > 0 or len(text) >= _DIGITS:
+        raise ValueError("is no number above zero")
+    return number
+
+
+def _limits_of(options: argparse.Namespace) -> Limits:
+    """The limits that were named, by their fields; None for one that is lifted. Raises UsageError."""
+    found: dict[str, int | None] = {}
+    for limit in _LIMITS:
+        text = getattr(options, f"limit_{limit.field}")
+        if text is None:
+            continue
+        try:
+            found[limit.field] = None if text == _NONE else parse_size(text) if limit.is_size else _count(text)
+        except ValueError as problem:
+            raise UsageError(f"{limit.flag} {problem}", f"It means: {limit.words}") from None
+    return found
+
+
+def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
+    name = options.name
+    check_username(name)
+    if Accounts.exists(path) and name in open_accounts(path).names():
+        raise UsageError(
+            f"there is an account {name} already", f"To change its password: python server.py passwd {name}"
+        )
+    limits = _limits_of(options)
+    if not options.keep_files and (left := _left_by(name, storage)) is not None:
+        raise UsageError(
+            f"there are files of an earlier account {name} in {left}",
+            f"Choose another name, or move them away, or let the new account have them: "
+            f"python server.py adduser {name} --keep-files",
+        )
+    password = _new_password(name, options)
+    _add(Accounts.create(path), name, password, _DROP_ONLY if options.drop_only else frozenset(RIGHTS), limits)
+    say(f"added {name}; its files will arrive in {storage / name}")
+
+
+def _left_by(name: str, storage: Path) -> Path | None:
+    """The folder where an earlier account of that name has left something. Raises UsageError when it can't look."""
+    visible, hidden = storage / name, storage / PARTIAL_AREA / name
+    for folder in (visible, hidden):
+        try:
+            found = os.listdir(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as problem:
+            raise UsageError(f"can't look into {folder} ({problem.strerror})", "Check its owner and its mode") from None
+        if any(folder == visible or each not in NOT_PARTIAL for each in found):
+            return folder
+    return None
+
+
+def _passwd(path: Path, storage: Path, options: argparse.Namespace) -> None:
+    accounts, name = open_accounts(path), options.name
+    account = _named(accounts).get(name)
+    if account is None:
+        raise _unknown(name)
+    registration = _register(accounts, name, _new_password(name, options))
+    if registration == account.registration:
+        say(f"that is the password of {name} already; nothing was changed")
+        return
+    accounts.replace_password(name, registration)
+    say(f"changed the password of {name}; {_CUT_OFF}")
+
+
+def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
+    open_accounts(path).remove(options.name)
+    say(f"removed {options.name}; {_CUT_OFF}, and what it sent stays in {storage / options.name}")
+
+
+def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
+    accounts, name, news = open_accounts(path), options.name, _limits_of(options)
+    before = _named(accounts).get(name)
+    if news:
+        accounts.change(name, news)
+    account = _named(accounts).get(name)
+    if account is None:
+        raise _unknown(name)
+    if news and account == before:
+        say(f"{name} has these limits already; nothing was changed")
+    elif news:
+        say(f"changed the limits of {name}; {_CUT_OFF}")
+    for limit in _LIMITS:
+        value = getattr(account, limit.field)
+        shown = _NONE if value is None else exact_size(value) if limit.is_size else f"{value:,}"
+        say(f"{limit.field:<12}  {shown}")
+
+
+def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
+    accounts = open_accounts(path)
+    for account in accounts.all():
+        words = [",".join(right for right in RIGHTS if right in account.rights)]
+        if has_quota(account):
+            words.append(_used(account, _ledgers(storage).used))
+        words += [limit.shown(value) for limit in _LIMITS if (value := getattr(account, limit.field)) is not None]
+        say(f"{account.name:<32}  {'  '.join(words)}")
+    if any(map(has_quota, accounts.all())):
+        note(_LEAST)
+    for damage in accounts.damaged:
+        note(f"warning: {path}, {damage}")
+
+
+def _recount(path: Path, storage: Path, options: argparse.Namespace) -> None:
+    accounts = _named(open_accounts(path))
+    if options.name is not None and options.name not in accounts:
+        raise _unknown(options.name)
+    for account in accounts.values():
+        if options.name in (None, account.name) and has_quota(account):
+            say(f"{account.name:<32}  {_used(account, _ledgers(storage).recount)}")
+        elif options.name == account.name:
+            say(f"{account.name} has no quota: nobody counts what it uses")
+
+
+_LEAST = "of a quota, each file and folder uses 512 bytes at least"
+
+
+def has_quota(account: Account) -> bool:
+    """Whether what the account uses is counted."""
+    return account.quota is not None or account.quota_files is not None
+
+
+def _used(account: Account, count: Callable[[str], Amount]) -> str:
+    """What an account uses. Raises UsageError."""
+    try:
+        used = count(account.name)
+    except Refused as problem:
+        raise UsageError(f"can't count what {account.name} has: {problem.cause}", "Mend the storage folder") from None
+    return f"{amount(used.bytes)} in {counted(used.files, 'file')}"
+
+
+@functools.cache
+def _ledgers(storage: Path) -> Ledgers:
+    """Opened once in a command, when it is needed: with one for each account it would run out of descriptors."""
+    return Storage(storage, Rules()).ledgers
+
+
+_COMMANDS: dict[str, Callable[[Path, Path, argparse.Namespace], None]] = {
+    "adduser": _adduser,
+    "passwd": _passwd,
+    "deluser": _deluser,
+    "limits": _limits,
+    "users": _users,
+    "recount": _recount,
+}

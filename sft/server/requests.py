@@ -1,0 +1,290 @@
+"""The server's side of a connection's one job: PUT, GET or LIST, told apart by the first message.
+
+Rules: before each PUT, GET and LIST the account is asked for the right to it, by the function given. A GET makes the
+server the sender, by the same messages and rules; what it can't give it says by REFUSE with the GET's id. This room
+knows no socket and no account.
+"""
+
+import bisect
+from collections.abc import Callable, Iterator
+from typing import TypeGuard
+
+from sft.common.errors import Code, ProtocolViolation, Refused, SourceError, TransferError
+from sft.common.names import size_of
+from sft.common.rate_limit import Pace, paced
+from sft.common.sizes import counted
+from sft.console.report import briefly, show_briefly, show_path
+from sft.disk.folders import PathParts, Seen
+from sft.disk.partials import Incoming
+from sft.disk.sources import FileSource, Source
+from sft.disk.storage import UserFolder
+from sft.transfer import receiver
+from sft.transfer.items import ALL_BITS, Item
+from sft.transfer.places import Share
+from sft.transfer.receiver import Arrived, Receiver
+from sft.transfer.sender import Sender
+from sft.wire.channel import Channel
+from sft.wire.fields import spell
+from sft.wire.handshake import SessionKeys
+from sft.wire.messages import (
+    BYE_MESSAGE,
+    FILE,
+    FOLDER,
+    MESSAGE_HEADER_SIZE,
+    Entries,
+    Entry,
+    Get,
+    Kind,
+    ListFolder,
+    Message,
+    Misnamed,
+    Omitted,
+    Put,
+    Receipt,
+    Refuse,
+)
+from sft.wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
+
+_MOST_NAMED = 100  # of what can't be given, in one folder; the rest is counted
+_PAGE_BYTES = 48 * 1024
+_POLICY = "skip"  # whether it takes a file is the client's business
+
+
+_Wanted = tuple[int, bytes]  # the id of a GET, and its path
+_Known = dict[PathParts, tuple[list[str], list[str]]]  # the names of a folder, and those that can't be said
+
+
+class Requests:
+    """Does what one logged-in client asks for."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        keys: SessionKeys,
+        folder: UserFolder,
+        admit: Callable[[str], None],
+        log: Callable[..., None],
+        pace: Pace,
+        log_sparingly: Callable[..., None] | None = None,
+        share: Share | None = None,
+    ) -> None:
+        """`admit(right)` raises Refused for one request, or Ended for the connection.
+
+        `log_sparingly`: for what a client can cause at will; without it, `log`.
+        """
+        self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
+        self._pace, self._log_sparingly, self._share = pace, log_sparingly or log, share
+        self._messages: Iterator[Arrived] = channel.messages()
+
+    def run(self, taking: receiver.Events) -> None:
+        """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
+        first = next((arrived for arrived in self._messages if arrived is not None), None)
+        if first is not None:
+            self._pace.spend(MESSAGE_HEADER_SIZE + len(first[1]))
+        if first is None:
+            self._channel.post(BYE_MESSAGE)
+        elif isinstance(first[0], Put) or _is_misnamed(first[0], Kind.PUT):
+            self._receive(first, taking)
+        elif isinstance(first[0], Get) or _is_misnamed(first[0], Kind.GET):
+            self._give(first[0])
+        elif isinstance(first[0], ListFolder) or _is_misnamed(first[0], Kind.LIST):
+            self._list(first[0])
+        else:
+            raise ProtocolViolation("a first message that asks for nothing")
+
+    def _receive(self, first: Arrived, events: receiver.Events) -> None:
+        def place(put: Put | Misnamed) -> Incoming:
+            self._admit("put")
+            if isinstance(put, Misnamed):
+                raise Refused(Code.NAME, why=put.why)
+            return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
+
+        secret = self._keys.file_c2s
+        Receiver(self._channel, self._messages, secret, self._folder, place, events, self._pace, self._share).run(first)
+
+    # --- GET ---
+
+    def _give(self, first: Get | Misnamed) -> None:
+        wanted: list[_Wanted] = []
+        get, asked, size = first, 1, 0
+        messages = paced(self._channel, self._messages, self._pace)
+        while True:
+            if isinstance(get, Get):
+                size += size_of(get.path)
+            if asked > WINDOW or size > ASKED_LIMIT:
+                raise ProtocolViolation("more GETs, or longer ones, than a connection may ask for")
+            self._take(get, wanted)
+            if not get.more:
+                break
+            arrived = next((arrived for arrived in messages if arrived is not None), None)
+            if arrived is None or not (isinstance(arrived[0], Get) or _is_misnamed(arrived[0], Kind.GET)):
+                raise ProtocolViolation("something else where another GET was announced")
+            get, asked = arrived[0], asked + 1
+        events = _Giving(self._log, self._log_sparingly)
+        items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
+        Sender(self._channel, messages, self._keys.file_s2c, events, self._pace, self._share).run(items)
+
+    def _take(self, get: Get | Misnamed, wanted: "list[_Wanted]") -> None:
+        """Remember it until all are asked for, in as few bytes as it came in, unless it is refused anyway."""
+        try:
+            self._admit("get")
+            if isinstance(get, Misnamed):
+                raise Refused(Code.NAME, why=get.why)
+            wanted.append((get.id, "/".join(get.path).encode()))
+        except Refused as problem:
+            self._not_given(
+                get.id, briefly(get.shown) if isinstance(get, Misnamed) else show_briefly(get.path), problem
+            )
+
+    def _not_given(self, id: int, name: str, problem: Refused) -> None:
+        self._log_sparingly("not given: %s: %s", name, problem.cause)
+        self._channel.post(Refuse(id, problem.code).encode())
+
+    def _items(self, get: int, path: PathParts) -> Iterator[Item]:
+        """What lies at and below the path, named from its last component on; `get` is the request's id."""
+        above = max(len(path) - 1, 0)
+        try:
+            self._admit("get")
+            for seen in self._folder.walk(path, lambda *missed: self._omit(get, above, *missed)):
+                if (item := self._item(get, seen, seen.path[above:])) is not None:
+                    yield item
+        except Refused as problem:
+            self._not_given(get, show_briefly(path), problem)
+
+    def _omit(self, get: int, above: int, folder: PathParts, names: list[str], code: Code) -> None:
+        """Name what is there and can't be given, from the last component of the GET's path on."""
+        for omitted in self._omitted(get, folder, folder[above:], names, code):
+            self._channel.send(omitted.encode())
+
+    def _omitted(self, id: int, folder: PathParts, shown: PathParts, names: list[str], code: Code) -> Iterator[Omitted]:
+        """About such names in one folder, called `shown` there: few are named, all are counted."""
+        few = names[:_MOST_NAMED]
+        for number, name in enumerate(few, 1):
+            self._log_sparingly("not given: %s: %s", show_briefly((*folder, name)), Refused(code).cause)
+            yield Omitted(id, spell((*shown, name)), code, len(names) - len(few) if number == len(few) else 0)
+
+    def _item(self, get: int, seen: Seen, target: tuple[str, ...]) -> Item | None:
+        """None for a name that the wire does not allow; not each that was put here by other means is one."""
+        name, above = show_path(seen.path), len(seen.path) - len(target)
+
+        def open_it() -> Source:
+            try:
+                return FileSource(name, self._folder.open_file(seen.path))
+            except TransferError as problem:
+                self._omit(get, above, seen.path[:-1], [seen.path[-1]], Code.UNREADABLE)
+                raise SourceError(problem.cause) from None
+
+        if seen.is_folder:
+            item = Item(name, target, _POLICY, None, seen.mtime, seen.mode)
+        else:
+            item = Item(name, target, _POLICY, open_it, mode_mask=ALL_BITS)
+        try:
+            item.judge()
+        except Refused as problem:
+            self._omit(get, above, seen.path[:-1], [seen.path[-1]], problem.code)
+            return None
+        return item
+
+    # --- LIST ---
+
+    def _list(self, request: ListFolder | Misnamed) -> None:
+        known: _Known = {}
+        messages = paced(self._channel, self._messages, self._pace)
+        while True:
+            try:
+                self._admit("list")
+                if isinstance(request, Misnamed):
+                    raise Refused(Code.NAME, why=request.why)
+                answers = [message.encode() for message in self._page(request, known)]
+                self._channel.post(*answers)
+                self._channel.hurry()
+                self._pace.spend(sum(map(len, answers)))
+            except Refused as problem:
+                self._channel.post(Refuse(request.id, problem.code).encode())
+            arrived = next((arrived for arrived in messages if arrived is not None), None)
+            if arrived is None:
+                break
+            if not (isinstance(arrived[0], ListFolder) or _is_misnamed(arrived[0], Kind.LIST)):
+                raise ProtocolViolation("something else than LIST on a connection that lists")
+            request = arrived[0]
+        self._channel.post(BYE_MESSAGE)
+
+    def _page(self, request: ListFolder, known: _Known) -> Iterator[Omitted | Entries]:
+        path = request.path
+        if path and (itself := self._folder.look(path)) is not None and not itself.is_folder:
+            yield Entries(request.id, (_entry(path[-1], itself),), False)
+            return
+        if request.after is None or path not in known:
+            known.clear()  # one folder at a time: a listing that goes on reads the names only once
+            known[path] = self._folder.readings.read(lambda: self._folder.names(path), self._channel.check)
+        names, others = known[path]
+        at = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
+        entries: list[Entry] = []
+        unseen: list[str] = []
+        size = 0
+        while at < len(names) and len(entries) < ENTRIES_LIMIT and size < _PAGE_BYTES:
+            try:
+                seen = self._folder.see((*path, names[at]))
+            except Refused:
+                seen = None
+                unseen.append(names[at])
+            if seen is not None:
+                entries.append(_entry(names[at], seen))
+                size += len(Entries(request.id, (entries[-1],), False).body())
+            at += 1
+        yield from self._omitted(request.id, path, (), unseen, Code.UNREADABLE)
+        if at == len(names):
+            yield from self._omitted(request.id, path, (), others, Code.NAME)
+        yield Entries(request.id, tuple(entries), at < len(names))
+
+
+def _is_misnamed(message: Message, kind: Kind) -> TypeGuard[Misnamed]:
+    return isinstance(message, Misnamed) and message.kind is kind
+
+
+def _unpacked(path: bytes) -> PathParts:
+    return tuple(path.decode().split("/")) if path else ()
+
+
+def _entry(name: str, seen: Seen) -> Entry:
+    return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, nearest_time(seen.mtime))
+
+
+class _Giving:
+    """What becomes of what is given, for the log."""
+
+    def __init__(self, log: Callable[..., None], log_sparingly: Callable[..., None]) -> None:
+        self._log, self._log_sparingly = log, log_sparingly
+
+    def started(self, item: Item, size: int | None) -> None:
+        pass
+
+    def checking(self, item: Item, count: int) -> None:
+        pass
+
+    def resumed(self, item: Item, offset: int) -> None:
+        self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
+
+    def restarted(self, item: Item) -> None:
+        pass
+
+    def progress(self, item: Item, count: int) -> None:
+        pass
+
+    def sealed(self, item: Item, size: int, sha256: bytes) -> None:
+        pass
+
+    def delivered(self, item: Item, receipt: Receipt) -> None:
+        if receipt.outcome == "skipped":
+            self._log_sparingly("skipped: %s", briefly(item.name))
+        elif receipt.outcome != "folder":
+            self._log("given (%s): %s, %s", receipt.outcome, item.name, counted(receipt.size, "byte", ""))
+
+    def time_changed(self, item: Item) -> None:
+        self._log_sparingly("the time of %s is given as the nearest that can be said", briefly(item.name))
+
+    def pause(self) -> None:
+        pass
+
+    def failed(self, item: Item, problem: TransferError) -> None:
+        self._log_sparingly("not given: %s: %s", briefly(item.name), problem.cause)

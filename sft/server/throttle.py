@@ -1,0 +1,266 @@
+"""Who may try to log in: a charge for each try, given back when it succeeds.
+
+    per user and source        20 charges, then the next after a minute, doubling to an hour
+    per source                100 charges, then the same
+    per user, all sources   1,000 charges a day; then one an hour for all sources that never logged in as that user
+
+Rules: a try is checked against all three and charged to all three in one step, before anything is computed from the
+password's remains; what is refused is not charged. Success gives back its own charge, once, and resets nothing else.
+What nobody was charged for during a day is forgotten. When a table is full, a new entry takes over the one with the
+fewest charges, charges and wait included ("space-saving"): so nothing is ever counted as less than it was, a flood of
+invented names gives nobody fresh tries, and what is punished is taken over last. It never asks who has an account, so
+known and unknown names meet the same. An exception is a refusal. A source is an IPv4 address or an IPv6 /64. It
+knows no password, no socket and no account, and its clock is an argument. Each process counts for itself.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+from sft.server.origin import origin_of
+
+_HOUR = 3600.0
+_DAY_HOURS = 24
+
+
+class _Tries:
+    """The charges of one (user, source) or one source that were not given back, and when the next is allowed."""
+
+    __slots__ = ("charged_at", "count", "key", "newest", "not_before")
+
+    def __init__(self) -> None:
+        self.key: Hashable = None
+        self.count = 0
+        self.charged_at = 0.0
+        self.not_before = 0.0
+        self.newest: object = None
+
+    def allows(self, limit: int, now: float) -> bool:
+        return self.count < limit or now >= self.not_before
+
+    def charge(self, now: float, wait: float) -> Callable[[], None]:
+        """Count one try, after which `wait` seconds must pass. Returns what gives it back."""
+        before = self.newest, self.charged_at, self.not_before
+        mine = object()
+        self.count += 1
+        self.newest, self.charged_at, self.not_before = mine, now, now + wait
+
+        def give_back() -> None:
+            self.count -= 1
+            if self.newest is mine:
+                self.newest, self.charged_at, self.not_before = before
+
+        return give_back
+
+
+class _Day:
+    """The charges of one user over all sources, by the hour."""
+
+    __slots__ = ("charged_at", "hours", "key", "late_at", "newest")
+
+    def __init__(self) -> None:
+        self.key: Hashable = None
+        self.hours: dict[int, int] = {}
+        self.late_at = 0.0
+        self.newest: object = None
+        self.charged_at = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.hours.values())
+
+    def is_late(self, limit: int, now: float) -> bool:
+        """Whether the day's charges are used up. The day is the hour that runs and the 24 before it."""
+        oldest = int(now // _HOUR) - _DAY_HOURS
+        self.hours = {hour: count for hour, count in self.hours.items() if hour >= oldest}
+        return self.count >= limit
+
+    def charge(self, now: float, late: bool) -> Callable[[], None]:
+        """Count one try; a late one is the only one of this hour. Returns what gives it back."""
+        before = self.newest, self.late_at
+        hour, mine = int(now // _HOUR), object()
+        self.hours[hour] = self.hours.get(hour, 0) + 1
+        self.charged_at = now
+        if late:
+            self.newest, self.late_at = mine, now + _HOUR
+
+        def give_back() -> None:
+            if self.hours.get(hour):
+                self.hours[hour] -= 1
+            if self.newest is mine:
+                self.newest, self.late_at = before
+
+        return give_back
+
+
+class _Counts(Protocol):
+    key: Hashable  # under which the table holds it
+    charged_at: float
+
+    @property
+    def count(self) -> int: ...
+
+
+_Entry = TypeVar("_Entry", bound=_Counts)
+
+
+class _Table(Generic[_Entry]):
+    """At most `capacity` entries, those with the most charges."""
+
+    def __init__(self, make: Callable[[], _Entry], capacity: int, forget_after: float) -> None:
+        self._make, self._capacity, self._forget_after = make, capacity, forget_after
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # the least recently charged first
+        self._by_count: dict[int, OrderedDict[Hashable, None]] = {}  # the same, for each number of charges
+        self._counts: dict[Hashable, int] = {}  # under which of them each stands
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def look(self, key: Hashable, now: float) -> _Entry:
+        """The entry that counts for that key: its own, or a fresh one, or in a full table the one to be taken over."""
+        while self._entries and self._is_idle(first := next(iter(self._entries.values())), now):
+            self._remove(first.key)
+        entry = self._entries.get(key)
+        if entry is not None:
+            return self._make() if self._is_idle(entry, now) else entry
+        if len(self._entries) < self._capacity:
+            return self._make()
+        return self._entries[next(iter(self._by_count[min(self._by_count)]))]
+
+    def keep(self, key: Hashable, entry: _Entry) -> None:
+        """Hold the entry that was looked up for that key, and has just been charged."""
+        self._remove(key)
+        self._remove(entry.key)  # when it is taken over
+        entry.key = key
+        self._entries[key] = entry
+        self._place(entry)
+
+    def gave_back(self, entry: _Entry) -> None:
+        """A charge of that entry was given back. One without charges says nothing: honest use leaves nothing here."""
+        if self._entries.get(entry.key) is entry:
+            self._forget_place(entry.key)
+            if entry.count:
+                self._place(entry)
+            else:
+                del self._entries[entry.key]
+
+    def _place(self, entry: _Entry) -> None:
+        self._counts[entry.key] = entry.count
+        self._by_count.setdefault(entry.count, OrderedDict())[entry.key] = None
+
+    def _forget_place(self, key: Hashable) -> None:
+        count = self._counts.pop(key)
+        del self._by_count[count][key]
+        if not self._by_count[count]:
+            del self._by_count[count]
+
+    def _remove(self, key: Hashable) -> None:
+        if key in self._entries:
+            del self._entries[key]
+            self._forget_place(key)
+
+    def _is_idle(self, entry: _Entry, now: float) -> bool:
+        return now - entry.charged_at >= self._forget_after
+
+
+class Charge:
+    """One try that was allowed. Hand it to `Throttle.refund` when its login succeeds; else let it go."""
+
+    __slots__ = ("_give_back",)
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back: Callable[[], None] | None = give_back
+
+    def _take(self) -> Callable[[], None] | None:
+        give_back, self._give_back = self._give_back, None
+        return give_back
+
+
+class Throttle:
+    """Counts tries to log in. Safe to use from several threads at once; times are in seconds."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        per_user_and_source: int = 20,
+        per_source: int = 100,
+        per_user_a_day: int = 1000,
+        first_wait: float = 60.0,
+        longest_wait: float = 3600.0,
+        forget_after: float = 86400.0,
+        capacity: int = 1 << 15,
+        homes_per_user: int = 256,
+    ) -> None:
+        self._clock = clock
+        self._per_pair, self._per_source, self._per_user = per_user_and_source, per_source, per_user_a_day
+        self._first_wait, self._longest_wait = first_wait, longest_wait
+        self._homes_per_user = homes_per_user
+        self._lock = threading.Lock()
+        self._pairs = _Table(_Tries, capacity, forget_after)
+        self._sources = _Table(_Tries, capacity, forget_after)
+        # An hour more, because a day's charges are counted by the hour.
+        self._users = _Table(_Day, capacity, forget_after + _HOUR)
+        # The sources that have logged in, for each user who has: as many as there are accounts.
+        self._homes: dict[bytes, OrderedDict[bytes, None]] = {}
+
+    def __len__(self) -> int:
+        """How many entries the bounded tables hold."""
+        return len(self._pairs) + len(self._sources) + len(self._users)
+
+    def charge(self, user: bytes, source: str) -> Charge | None:
+        """Check and charge one try, in one step; None when it is refused."""
+        try:
+            with self._lock:
+                return self._charge(user, origin_of(source), self._clock())
+        except Exception:
+            # Whatever went wrong here, an attacker may have led to it: it must not open the door.
+            return None
+
+    def refund(self, charge: Charge) -> None:
+        """Give back what that try was charged, once; its source has now logged in as its user."""
+        with self._lock:
+            give_back = charge._take()
+            if give_back is not None:
+                give_back()
+
+    def _charge(self, user: bytes, place: bytes, now: float) -> Charge | None:
+        day = self._users.look(user, now)
+        pair, origin = self._pairs.look((user, place), now), self._sources.look(place, now)
+        late = place not in self._homes.get(user, ()) and day.is_late(self._per_user, now)
+        if late and now < day.late_at:
+            return None
+        if not pair.allows(self._per_pair, now) or not origin.allows(self._per_source, now):
+            return None
+
+        refunds = (
+            pair.charge(now, self._wait(pair.count + 1 - self._per_pair)),
+            origin.charge(now, self._wait(origin.count + 1 - self._per_source)),
+            day.charge(now, late),
+        )
+        self._pairs.keep((user, place), pair)
+        self._sources.keep(place, origin)
+        self._users.keep(user, day)
+
+        def give_back() -> None:
+            for refund in refunds:
+                refund()
+            self._pairs.gave_back(pair)
+            self._sources.gave_back(origin)
+            self._users.gave_back(day)
+            homes = self._homes.setdefault(user, OrderedDict())
+            homes[place] = None
+            homes.move_to_end(place)
+            while len(homes) > self._homes_per_user:
+                homes.popitem(last=False)
+
+        return Charge(give_back)
+
+    def _wait(self, over: int) -> float:
+        """The wait after the last free charge (`over` is 0) and after each one beyond it."""
+        if over < 0:
+            return 0.0
+        # Beyond 2^30 the longest wait has long been reached; a larger power would overflow.
+        return min(self._longest_wait, self._first_wait * 2.0 ** min(over, 30))

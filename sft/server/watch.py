@@ -1,0 +1,77 @@
+"""Watches the accounts of logged-in connections, and ends those whose account was changed or removed.
+
+Rules: it looks five times a second in a thread of its own, so that what a connection is doing, or waiting for, does not
+matter. An accounts file that can't be used ends all connections, but only after a second: an editor may be in the
+middle of replacing it. Whatever fails is logged, and the next look comes. It knows no socket and no password.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from sft.accounts.store import Account, Accounts
+from sft.common.errors import Code, threads_needed
+
+_LOOK_SECONDS = 0.2
+_UNUSABLE_SECONDS = 1.0
+
+
+class Watched(Protocol):
+    """One connection."""
+
+    @property
+    def account(self) -> Account | None:
+        """The account as it was at the login; None before."""
+
+    def expel(self, code: Code) -> None:
+        """End it, and say why; must not wait. Called at every look until it has ended."""
+
+
+class Watch:
+    """Looks after the connections that a server says it has."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        connections: Callable[[], Iterable[Watched]],
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._accounts, self._connections, self._log, self._clock = accounts, connections, log, clock
+        self._unusable_since: float | None = None
+
+    def start(self) -> None:
+        """Look from now on until the process ends. Raises NoThread."""
+        with threads_needed():
+            threading.Thread(target=self._run, name="accounts", daemon=True).start()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:
+                self._log.exception("a bug: looking at the accounts has failed")
+
+    def look(self) -> None:
+        """End each connection whose account is not as it was."""
+        connections = list(self._connections())
+        found = {each.name: each for each in self._accounts.all()} if connections else {}
+        if self._is_unusable():
+            return
+        for connection in connections:
+            before = connection.account
+            if before is not None and (now := found.get(before.name)) is not before and now != before:
+                # An accounts file that can't be read says nothing about the account: its client may come again.
+                connection.expel(Code.UNAVAILABLE if self._accounts.trouble else Code.ACCOUNT)
+
+    def _is_unusable(self) -> bool:
+        """Whether the accounts file can't be used, for less than a second so far."""
+        if not self._accounts.trouble:
+            self._unusable_since = None
+            return False
+        if self._unusable_since is None:
+            self._unusable_since = self._clock()
+        return self._clock() - self._unusable_since < _UNUSABLE_SECONDS

@@ -1,0 +1,68 @@
+"""One thing to send: what it is here, and what it shall be there.
+
+Rules: an item lives for one run of the program, over as many connections as that takes; what one of them has found out
+about it is written down here. It knows no channel, no message and no folder.
+"""
+
+from collections.abc import Callable
+
+from crypto_utils import random_bytes
+from sft.common.names import judge_path
+from sft.disk.sources import Source
+from sft.wire.protocol import TRANSFER_ID_SIZE
+
+FILE_BITS = 0o666
+ALL_BITS = 0o777
+
+_COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
+
+
+def memory_of(body: bytes, path: tuple[str, ...]) -> int:
+    """How many bytes of memory an announced path costs, at either end, until it is settled; `body` is its PUT's."""
+    return len(body) + _COMPONENT_MEMORY * len(path)
+
+
+class Item:
+    """One file or folder to send.
+
+    `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
+    `is_stream`: its content has another size than its file system says.
+    """
+
+    __slots__ = (
+        "_is_judged",
+        "is_stream",
+        "mode",
+        "mode_mask",
+        "mtime",
+        "name",
+        "open",
+        "policy",
+        "sha256",
+        "target",
+        "transfer",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        target: tuple[str, ...],
+        policy: str,
+        open: Callable[[], Source] | None,
+        mtime: int | None = None,
+        mode: int | None = None,
+        mode_mask: int = FILE_BITS,
+        transfer: bytes | None = None,
+    ) -> None:
+        self.name, self.target, self.policy, self.open = name, target, policy, open
+        self.mtime, self.mode, self.mode_mask = mtime, mode, mode_mask
+        self.transfer = random_bytes(TRANSFER_ID_SIZE) if transfer is None else transfer
+        self.sha256: bytes | None = None
+        self.is_stream = False
+        self._is_judged = False
+
+    def judge(self) -> None:
+        """Raises Refused for a target that is not allowed. It is looked at once."""
+        if not self._is_judged:
+            judge_path(self.target)
+            self._is_judged = True

@@ -1,0 +1,487 @@
+"""The receiving half of a transfer: judging, comparing, writing, verifying, publishing in groups, receipts.
+
+Rules: it always reads and its answers never wait; the window bounds them. Digest and HMAC are computed over what was
+written, from a file's first byte to its last, and nothing is published before both are right. Whatever ends the
+connection, what is not whole stays hidden, and is kept only where it can be resumed. The server receives so, and the
+client when it asked to GET. This room knows no socket, no address and no account: whether and where something may
+land it asks the function it is given.
+"""
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from crypto_utils import Mac, equal
+from sft.common.errors import Code, ProtocolViolation, Refused
+from sft.common.rate_limit import Pace, paced
+from sft.disk.commit import Commit, Outcome
+from sft.disk.folders import Twin, few_left_from
+from sft.disk.partials import Incoming, Partial, PathParts, Published
+from sft.transfer.arriving import Arriving, Deaf
+from sft.transfer.places import Places, Share
+from sft.wire.channel import Channel
+from sft.wire.messages import (
+    BYE_MESSAGE,
+    FOLDER,
+    Accept,
+    Cancel,
+    Check,
+    Data,
+    End,
+    Kind,
+    Message,
+    Misnamed,
+    Omitted,
+    Put,
+    Receipt,
+    Refuse,
+    file_mac_begin,
+    file_mac_rest,
+)
+from sft.wire.protocol import CHECK_LIMIT, DATA_LEAST, OPEN_LIMIT, WINDOW
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# Implementation constants.
+_GROUP_FILES = 512
+_GROUP_BYTES = 8 << 20
+_GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near their limits
+
+_NO_ANSWER_YET = -1  # in the place of the size of a CHECK, which is never less than 1
+
+Arrived = tuple[Message, memoryview] | None
+
+
+class Folder(Protocol):
+    """Where things land; `sft.disk.storage.UserFolder` is one."""
+
+    def begin(self, incoming: Incoming, resumable: bool) -> Partial | Published | Twin: ...
+    def begin_anyway(self, incoming: Incoming, resumable: bool) -> Partial: ...
+    def commit(self, group: Sequence[Partial]) -> list[Outcome]: ...
+    def begin_commit(self, group: Sequence[Partial]) -> Commit | None: ...  # None where nothing has to be flushed
+    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
+    def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
+
+
+class Events(Protocol):
+    """Told, from the receiving thread, what becomes of each announced file or folder."""
+
+    def taking(self, put: Put, size: int | None) -> None: ...
+    def resumed(self, put: Put, offset: int) -> None: ...
+    def arrived(self, put: Put, count: int) -> None: ...
+    def stored(self, put: Put, receipt: Receipt) -> None: ...
+    def refused(self, put: Put | Misnamed, problem: Refused) -> None: ...
+    def withdrawn(self, put: Put) -> None: ...
+    def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
+    def time_lost(self, path: PathParts) -> None: ...  # the disk can't hold it
+    def not_given(self, id: int, problem: Refused) -> None: ...
+    def omitted(self, omitted: Omitted) -> None: ...
+    def pause(self) -> None: ...  # nothing more becomes of anything for now
+
+
+_Group = list[tuple[Arriving, Partial]]
+
+
+class Receiver:
+    """Receives over one channel into one folder, in the calling thread."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        messages: Iterator[Arrived],
+        file_secret: bytes,
+        folder: Folder,
+        place: Callable[[Put | Misnamed], Incoming],
+        events: Events,
+        pace: Pace,
+        share: Share | None = None,
+    ) -> None:
+        """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all."""
+        self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
+        self._messages = paced(channel, messages, pace)
+        self._place, self._events = place, events
+        self._share = share or Places().of("")
+        self._placed: list[Arriving] = []  # large files that have a place, or had one
+        self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
+        self._open: dict[int, Arriving] = {}
+        self._group: _Group = []
+        self._group_bytes = self._group_memory = 0
+        self._flushing: deque[tuple[_Group, Commit]] = deque()  # groups whose bytes are on their way to the disk
+        self._few_left = few_left_from()  # descriptors
+        self._last_id = 0
+        self._over = False
+        self._hashing: ThreadPoolExecutor | None = None
+
+    def run(self, first: Arrived = None) -> None:
+        """Take what is sent until the sender's BYE, then say ours. Raises ConnectionTrouble, IntegrityError, Ended."""
+        try:
+            if first is not None:
+                self._take(*first)
+            for arrived in self._messages:
+                if arrived is None:
+                    self._flush_group()
+                else:
+                    self._take(*arrived)
+                if self._unplaced or arrived is None:
+                    self._begin_unplaced()
+            if self._open:
+                raise ProtocolViolation("BYE before the end of a file")
+            self._flush_group()
+            for path in self._folder.finish_folders():
+                self._events.time_lost(path)
+            self._channel.post(BYE_MESSAGE)
+        finally:
+            if not (self._open or self._group or self._flushing):
+                self._folder.finish_folders()  # all that was announced is there: only the farewell was lost
+            self._keep_what_can_be_resumed()
+
+    def _keep_what_can_be_resumed(self) -> None:
+        self._over = True
+        self._share.keep(0)
+        if self._hashing is not None:
+            self._hashing.shutdown(wait=True, cancel_futures=True)  # before its descriptors are closed
+        unfinished = [(arriving, arriving.partial) for arriving in self._open.values()] + self._group
+        for group, commit in self._flushing:
+            commit.settle()
+            unfinished += group
+        with contextlib.ExitStack() as ends:  # each of them, whatever goes wrong with another
+            for arriving, partial in reversed(unfinished):
+                if partial is not None:
+                    ends.callback(self._keep, arriving, partial)
+
+    def _keep(self, arriving: Arriving, partial: Partial) -> None:
+        self._events.cut_off(arriving.put, arriving.size, partial.keep())
+
+    def _take(self, message: Message, body: memoryview) -> None:
+        if isinstance(message, Data):
+            self._data(message)
+        elif isinstance(message, Put):
+            self._put(message, bytes(body))
+        elif isinstance(message, Misnamed) and message.kind is Kind.PUT:
+            self._misnamed(message)
+        elif isinstance(message, End):
+            self._end(message)
+        elif isinstance(message, Check):
+            self._compare(message)
+        elif isinstance(message, Cancel):
+            self._cancel(message)
+        elif isinstance(message, Refuse):
+            self._events.not_given(message.id, Refused(message.code))
+        elif isinstance(message, Omitted):
+            self._events.omitted(message)
+        else:
+            raise ProtocolViolation("a message that no sender sends")
+
+    def _opened(self, id: int) -> Arriving:
+        arriving = self._open.get(id)
+        if arriving is None:
+            raise ProtocolViolation("a message about a file that was not announced")
+        return arriving
+
+    # --- PUT and what is there already ---
+
+    def _announced(self, id: int) -> None:
+        """Raises ProtocolViolation for an id that may not come now."""
+        if id <= self._last_id:
+            raise ProtocolViolation("an id that is not higher than the last")
+        self._last_id = id
+        if len(self._open) + len(self._group) + sum(commit.count for _, commit in self._flushing) >= WINDOW:
+            raise ProtocolViolation("more files under way than the window holds")
+        if len(self._open) >= OPEN_LIMIT:
+            raise ProtocolViolation("more files begun and not ended than may be")
+
+    def _misnamed(self, put: Misnamed) -> None:
+        """Refuse a path that is not allowed; no more than its id is kept."""
+        self._announced(put.id)
+        if put.is_open:
+            self._open[put.id] = Deaf()
+        try:
+            self._place(put)
+        except Refused as problem:
+            self._events.refused(put, problem)
+            self._channel.post(Refuse(put.id, problem.code).encode())
+            return
+        raise RuntimeError("a name that is not allowed got a place")
+
+    def _put(self, put: Put, body: bytes) -> None:
+        self._announced(put.id)
+        arriving = Arriving(put, body, self._mac.begin(*file_mac_begin(body)))
+        if put.kind != FOLDER:
+            self._open[put.id] = arriving
+        try:
+            incoming = arriving.incoming = self._place(put)
+            if put.kind == FOLDER:
+                self._folder.make_folder(incoming.path, incoming.mtime, incoming.mode)
+                self._receipt(arriving, Published(incoming.path), "folder")
+                return
+            self._events.taking(put, put.size)
+            if not arriving.unasked and (self._unplaced or not self._has_place(arriving)):
+                arriving.asked = _NO_ANSWER_YET
+                self._unplaced.append((put.id, arriving))
+                return
+            self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
+        except Refused as problem:
+            self._refuse(arriving, problem)
+
+    def _has_place(self, arriving: Arriving) -> bool:
+        """Whether there are descriptors for one large file more."""
+        self._placed = [each for each in self._placed if each.needs_descriptors]
+        self._share.keep(len(self._placed))
+        if self._share.take():
+            self._placed.append(arriving)
+            return True
+        return False
+
+    def _begin_unplaced(self) -> None:
+        """Begin those that waited for a place, in their order, as long as there are places."""
+        self._placed = [each for each in self._placed if each.needs_descriptors]
+        self._share.keep(len(self._placed))
+        while self._unplaced:
+            id, arriving = self._unplaced[0]
+            incoming = arriving.incoming
+            if incoming is not None and self._open.get(id) is arriving:  # else it was cancelled
+                if not self._has_place(arriving):
+                    if all(each.unasked for each in self._whole()):
+                        return
+                    self._flush_group()  # what is whole gives its place back
+                    if not self._has_place(arriving):
+                        return
+                arriving.asked = 0
+                try:
+                    self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
+                except Refused as problem:
+                    self._refuse(arriving, problem)
+            self._unplaced.popleft()
+
+    def _whole(self) -> Iterator[Arriving]:
+        """The files that wait for their group."""
+        for group in (self._group, *(group for group, _ in self._flushing)):
+            yield from (arriving for arriving, _ in group)
+
+    def _begun(self, arriving: Arriving, begun: Partial | Published | Twin) -> None:
+        """Go on with what the folder has said."""
+        if isinstance(begun, Published):
+            self._receipt(arriving, begun, "skipped" if begun.skipped else "already")
+        elif isinstance(begun, Twin):
+            descriptor = begun.descriptor
+            try:
+                arriving.twin = self._hash(lambda: begun.digest(lambda: self._goes_on(arriving)))
+            except RuntimeError:  # no thread for it
+                os.close(descriptor)
+                raise
+            arriving.twin.add_done_callback(lambda done: os.close(descriptor) if done.cancelled() else None)
+            self._ask(arriving, begun.size)
+        else:
+            arriving.partial = begun
+            if begun.descriptor >= self._few_left:
+                self._flush_group()  # what is whole gives its descriptors back
+            self._offer(arriving, begun)
+
+    def _offer(self, arriving: Arriving, partial: Partial) -> None:
+        """Ask for the digest of what was kept; without anything kept, ask for the content."""
+        if partial.kept and arriving.checks < CHECK_LIMIT:
+            size = partial.kept[0]
+            arriving.kept = self._hash(lambda: partial.digest_of_kept(size, lambda: self._goes_on(arriving)))
+            self._ask(arriving, size)
+        else:
+            self._accept(arriving, partial, 0)
+
+    def _hash(self, work: Callable[[], "bytes | _Hash"]) -> "Future":  # type: ignore[type-arg]
+        """Read what is there while the sender reads its own, beside the messages that still come."""
+        if self._hashing is None:
+            self._hashing = ThreadPoolExecutor(1, thread_name_prefix="checking")
+        return self._hashing.submit(work)
+
+    def _goes_on(self, arriving: Arriving) -> bool:
+        """Asked while a file is read for CHECK: whether that is still wanted, or it was settled or has ended."""
+        return not (arriving.is_settled or self._over or self._channel.ended)
+
+    def _ask(self, arriving: Arriving, size: int) -> None:
+        arriving.asked = size
+        arriving.checks += 1
+        self._channel.post(Check(arriving.put.id, size, None).encode())
+
+    def _accept(self, arriving: Arriving, partial: Partial, offset: int) -> None:
+        if arriving.resumable:
+            partial.resume_from(offset)
+        arriving.size = offset
+        if offset:
+            self._events.resumed(arriving.put, offset)
+        if not arriving.unasked:
+            self._channel.post(Accept(arriving.put.id, offset).encode())
+
+    def _compare(self, check: Check) -> None:
+        """The sender's digest of as many bytes as were asked for."""
+        arriving = self._opened(check.id)
+        if not arriving.asked or check.size != arriving.asked or check.sha256 is None:
+            raise ProtocolViolation("a CHECK that was not asked for")
+        arriving.asked = 0
+        if arriving.told:
+            return
+        self._channel.hurry()  # our own reading may still take a while
+        try:
+            if arriving.twin is not None:
+                ours = arriving.twin.result()
+                self._channel.check()  # a reading that was stopped has no digest worth comparing
+                self._compare_twin(arriving, check.sha256, ours)
+            elif arriving.partial is not None and arriving.kept is not None:
+                kept = arriving.kept.result()
+                self._channel.check()
+                self._compare_kept(arriving, arriving.partial, check, kept)
+        except Refused as problem:
+            self._refuse(arriving, problem)
+
+    def _compare_twin(self, arriving: Arriving, theirs: bytes, ours: bytes) -> None:
+        arriving.twin = None
+        incoming = arriving.incoming
+        if incoming is None:
+            raise RuntimeError("compared before it was placed")
+        if equal(theirs, ours):
+            self._receipt(arriving, Published(incoming.path, size=arriving.put.size or 0, sha256=ours), "already")
+        else:
+            self._begun(arriving, self._folder.begin_anyway(incoming, arriving.resumable))
+
+    def _compare_kept(self, arriving: Arriving, partial: Partial, check: Check, ours: "_Hash") -> None:
+        arriving.kept = None
+        if check.sha256 is not None and equal(check.sha256, ours.digest()):
+            arriving.digest = ours
+            self._accept(arriving, partial, check.size)
+        else:  # torn by a power cut, or the source has changed: try less, then start again
+            partial.kept = partial.kept[1:]
+            self._offer(arriving, partial)
+
+    # --- content ---
+
+    def _data(self, data: Data) -> None:
+        arriving = self._opened(data.id)
+        if arriving.asked or arriving.last_seen:
+            raise ProtocolViolation("content where none belongs")
+        if data.offset != arriving.size:
+            raise ProtocolViolation("content at another offset than was next")
+        arriving.last_seen = len(data.content) < DATA_LEAST
+        arriving.size += len(data.content)
+        if arriving.partial is None:
+            return
+        try:
+            if arriving.put.size is not None and arriving.size > arriving.put.size:
+                raise Refused(Code.SIZE, why="more than was announced")
+            arriving.partial.write(data.content)
+        except Refused as problem:
+            self._refuse(arriving, problem)
+            return
+        arriving.digest.update(data.content)
+        if arriving.resumable and self._flushing and self._flushing[0][1].is_flushed:
+            self._publish(0)  # it may be long until another group is full
+        self._events.arrived(arriving.put, len(data.content))
+
+    def _end(self, end: End) -> None:
+        arriving = self._opened(end.id)
+        if arriving.asked:
+            raise ProtocolViolation("an end before the answer to CHECK")
+        del self._open[end.id]
+        partial, begun = arriving.partial, arriving.proof
+        if partial is None or begun is None:
+            return
+        partial.sha256 = sha256 = arriving.digest.digest()
+        proof = self._mac.finish(begun, *file_mac_rest(arriving.size, sha256))
+        try:
+            if end.size != arriving.size or arriving.put.size not in (None, end.size):
+                raise Refused(Code.SIZE, why="not what was announced")
+            if not equal(end.sha256 + end.mac, sha256 + proof):
+                raise Refused(Code.INTEGRITY)
+        except Refused as problem:
+            self._refuse(arriving, problem)
+            return
+        self._group.append((arriving, partial))
+        self._group_bytes += arriving.size
+        self._group_memory += arriving.memory
+        is_full = len(self._group) >= _GROUP_FILES or self._group_bytes >= _GROUP_BYTES
+        if is_full or self._group_memory >= _GROUP_MEMORY:
+            self._flush_ahead()
+        elif partial.descriptor >= self._few_left:
+            self._flush_group()
+
+    def _cancel(self, cancel: Cancel) -> None:
+        arriving = self._opened(cancel.id)
+        del self._open[cancel.id]
+        if arriving.partial is not None:
+            arriving.partial.discard()
+        if not arriving.told:
+            self._events.withdrawn(arriving.put)
+        arriving.forget()
+
+    # --- answers ---
+
+    def _flush_ahead(self) -> None:
+        """Let the group's bytes go to the disk while the next one arrives, and publish the one before meanwhile."""
+        commit = self._folder.begin_commit([partial for _, partial in self._group])
+        if commit is not None:
+            self._flushing.append((self._group[: commit.count], commit))
+            self._group, self._group_bytes, self._group_memory = self._group[commit.count :], 0, 0
+            self._publish(1)
+        if self._group:
+            self._flush_group()
+
+    def _publish(self, left: int) -> None:
+        """Make visible what is on the disk, then send the receipts, until `left` groups are still being flushed."""
+        while len(self._flushing) > left:
+            self._channel.hurry()  # the disk may take a while
+            group, commit = self._flushing[0]
+            outcomes = commit.finish()
+            self._flushing.popleft()  # not before: a surprise may leave some of it open
+            self._answer(group, outcomes)
+
+    def _flush_group(self) -> None:
+        """Make all finished files durable and visible, then send their receipts."""
+        self._publish(0)
+        if self._group:
+            self._channel.hurry()
+            outcomes = self._folder.commit([partial for _, partial in self._group])
+            group, self._group, self._group_bytes, self._group_memory = self._group, [], 0, 0  # not before, here, too
+            self._answer(group, outcomes)
+
+    def _answer(self, group: _Group, outcomes: list[Outcome]) -> None:
+        answers: list[bytes] = []
+        for (arriving, partial), outcome in zip(group, outcomes, strict=True):
+            arriving.partial = None
+            if isinstance(outcome, Refused):
+                self._channel.post(*answers)
+                answers.clear()
+                self._refuse(arriving, outcome)
+            else:
+                word = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
+                answers.append(self._receipt_for(arriving, outcome, word))
+                if word == "stored" and not partial.has_time:
+                    self._events.time_lost(outcome.path)
+        self._channel.post(*answers)
+        self._events.pause()
+        self._channel.hurry()
+
+    def _receipt(self, arriving: Arriving, published: Published, outcome: str) -> None:
+        self._channel.post(self._receipt_for(arriving, published, outcome))
+        arriving.forget()
+
+    def _receipt_for(self, arriving: Arriving, published: Published, outcome: str) -> bytes:
+        """The message; the file is told of as stored."""
+        put, incoming, arriving.told = arriving.put, arriving.incoming, True
+        receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)
+        self._events.stored(put, receipt)
+        if incoming is not None and incoming.path != put.path:
+            receipt = replace(receipt, path=put.path)  # what it is called at this end is nobody else's business
+        return receipt.encode()
+
+    def _refuse(self, arriving: Arriving, problem: Refused) -> None:
+        """Say no to this one, now or in the middle of it, and keep nothing of it, unless it is to be sent again."""
+        if arriving.partial is not None:
+            arriving.partial.keep() if problem.code is Code.UNAVAILABLE else arriving.partial.discard()
+            arriving.partial = None
+        arriving.told = True
+        self._events.refused(arriving.put, problem)
+        self._channel.post(Refuse(arriving.put.id, problem.code).encode())
+        arriving.forget()
