@@ -39,7 +39,7 @@ except UsageError as missing:
 # isort: on
 from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load, settings_of
 from sft.accounts.store import Accounts, check_username
-from sft.common.log_limits import LineLimits, Sparing
+from sft.common.log_limits import NO_LOGIN, LineLimits, SourceLimits, Sparing
 from sft.common.private_files import check_area
 from sft.common.rate_limit import Paces
 from sft.common.sizes import counted
@@ -52,7 +52,7 @@ from sft.disk.storage import Rules, Storage
 from sft.server import admin as commands
 from sft.server.admission import Admission
 from sft.server.housekeeping import Housekeeping
-from sft.server.origin import origin_of
+from sft.server.origin import origin_of, shown_origin
 from sft.server.session import Connection
 from sft.server.throttle import Throttle
 from sft.server.watch import Watch
@@ -70,6 +70,7 @@ _SILENT_SECONDS = 1  # at the end, for a client that has connected and said noth
 _ACCEPT_PAUSE = 0.2
 _COMMAND = "python server.py"  # in advice; the flags in use are put behind it
 _REPEATED = ("--config", "--accounts", "--storage")
+_TELL_PAUSE = 10.0  # at most, between two looks at what strangers have caused
 _STOP_SECONDS = 1  # for housekeeping, which a daemon thread does
 
 
@@ -294,6 +295,7 @@ class _Server:
         self.engine = Engine(settings.memory)
         self.paces = Paces()
         self.line_limits = LineLimits()
+        self.strangers = SourceLimits(log)
         self.places = Places()
         self._wanted = Most(settings.max_connections, settings.max_connections_per_user, settings.max_logins, _CLOSERS)
         self._most = most_for(limit_of_files(), self._wanted)
@@ -370,9 +372,10 @@ class _Server:
                 selector.register(listener, selectors.EVENT_READ)
             while not self._signals:
                 try:
-                    for key, _ in selector.select(self._start_threads()):
+                    for key, _ in selector.select(self._start_threads() or _TELL_PAUSE):
                         if key.fileobj is not self._wake_in:
                             self._accept(key.fileobj)  # type: ignore[arg-type]
+                    self.strangers.tell()
                 except Exception as problem:  # whatever it is, the next connection is accepted
                     self._cant_accept(problem)
         self.stopping.set()
@@ -430,7 +433,8 @@ class _Server:
 
     def _turn_away(self, sock: socket.socket, source: str) -> None:
         """Say "busy", without letting anybody wait for it."""
-        self._often.warning("busy: turned away a connection from %s", source)
+        if self.strangers.may(NO_LOGIN, shown_origin(source)):
+            self.log.warning("busy: turned away a connection from %s", source)
         if not self._closers.acquire(blocking=False):
             sock.close()
             return
@@ -481,6 +485,7 @@ class _Server:
         if self.housekeeping.stop(_STOP_SECONDS) and not self._running():
             self.storage.ledgers.close()
         self._often.tell()
+        self.strangers.tell(at_once=True)
         self.log.info("stopped")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft.server.origin import origin_of
+from sft.server.origin import origin_of, shown_origin
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,19 @@ def test_address_counts_as(address: str, expected: str) -> None:
 def test_one_64_is_one_source_and_its_neighbour_another() -> None:
     assert origin_of("2001:db8:0:1::1") == origin_of("2001:db8:0:1:ffff:ffff:ffff:ffff")
     assert origin_of("2001:db8:0:1::1") != origin_of("2001:db8:0:2::1")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_source_is_shown_as(address: str, shown: str) -> None:
+    assert shown_origin(address) == shown
 
 
 def test_mapped_address_is_the_ipv4_one() -> None:

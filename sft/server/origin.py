@@ -5,6 +5,8 @@ Rules: it judges the text of an address and does nothing else.
 
 import ipaddress
 
+_IPV4_SIZE = 4
+
 
 def origin_of(address: str) -> bytes:
     """The 4 bytes of an IPv4 address, mapped ones included; the first 8 of an IPv6 one. Raises ValueError."""
@@ -14,3 +16,11 @@ def origin_of(address: str) -> bytes:
     if parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped.packed
     return parsed.packed[:8]
+
+
+def shown_origin(address: str) -> str:
+    """The source of that address, for people: `192.0.2.1`, `2001:db8::/64`. Raises ValueError."""
+    origin = origin_of(address)
+    if len(origin) == _IPV4_SIZE:
+        return str(ipaddress.IPv4Address(origin))
+    return str(ipaddress.IPv6Network((origin + bytes(8), 64)))

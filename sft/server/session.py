@@ -24,13 +24,14 @@ from sft.common.errors import (
     Refused,
     TransferError,
 )
-from sft.common.log_limits import LineLimits, Sparing
+from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, Kind, LineLimits, SourceLimits, Sparing
 from sft.common.rate_limit import Paces
 from sft.common.sizes import announced, counted
 from sft.console.report import briefly, show_briefly, show_path
 from sft.disk.ledger import Quota
 from sft.disk.storage import Storage
 from sft.server.admission import Ticket
+from sft.server.origin import shown_origin
 from sft.server.requests import Requests
 from sft.server.throttle import Charge, Throttle
 from sft.transfer.places import Places
@@ -58,6 +59,7 @@ class Shared(Protocol):
     engine: Engine
     paces: Paces
     line_limits: LineLimits
+    strangers: SourceLimits
     places: Places
     max_connections_per_user: int
     stopping: threading.Event
@@ -153,11 +155,11 @@ class Connection:
                 if self._charge is not None:
                     self._server.throttle.refund(self._charge)
                 return keys
-            self._log.warning("login refused: no common version")
+            self._log_stranger(NO_LOGIN, logging.WARNING, "login refused: no common version")
         except LoginRefused:
             self._log_refused(handshake.username)
         except Refused as problem:  # the accounts can't be looked at: the same for every name
-            self._log.error("no login: %s", problem.cause)
+            self._log_stranger(NO_LOGIN, logging.ERROR, f"no login: {problem.cause}")
             with contextlib.suppress(ConnectionTrouble):
                 link.send(unavailable_frame())
         except (ConnectionTrouble, IntegrityError) as problem:
@@ -165,14 +167,20 @@ class Connection:
             if self._charge is not None and not self._is_put_out:
                 self._log_refused(handshake.username)
             else:
-                self._log.warning("no login%s: %s", _shown_as(handshake.username), problem.cause)
+                what = f"no login{_shown_as(handshake.username)}: {problem.cause}"
+                self._log_stranger(NO_LOGIN, logging.WARNING, what)
         close_gently(self._sock)
         return None
 
     def _log_refused(self, username: bytes) -> None:
         """In a form that programs look for (deploy/fail2ban): the address first, which no name can imitate."""
         reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
-        self._log.warning("login%s refused: %s", _shown_as(username), reason)
+        self._log_stranger(REFUSED_LOGINS, logging.WARNING, f"login{_shown_as(username)} refused: {reason}")
+
+    def _log_stranger(self, kind: Kind, level: int, line: str) -> None:
+        """What anybody can cause, as often as they like."""
+        if self._server.strangers.may(kind, shown_origin(self._source)):
+            self._log.log(level, "%s", line)
 
     def _find(self, username: bytes) -> Known:
         accounts = self._server.accounts
@@ -232,6 +240,8 @@ class Connection:
         self._log.info("done, %s received", counted(channel.bytes_received, "byte", ""))
 
     def _surprised(self, problem: Exception) -> None:
+        if self._channel is None and not self._server.strangers.may(NO_LOGIN, shown_origin(self._source)):
+            return  # whatever surprised us, a stranger may repeat it without end
         if NoThread.is_why(problem):
             self._log.error("ended: %s", NoThread().cause)
         else:

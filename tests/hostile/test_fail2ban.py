@@ -1,6 +1,7 @@
 """Refused logins in the log of a real server, as the filter that is shipped for fail2ban reads them."""
 
 import configparser
+import contextlib
 import re
 import shutil
 import subprocess
@@ -8,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import MakeServer
 from processes import PASSWORD, Client, Server, make, wait_until
-from speaker import ClientLogin, Line, log_in
+from speaker import ClientLogin, Ended, Line, log_in
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy/fail2ban"
 FILTER = DEPLOY / "filter.d/secure-file-transfer.conf"
+JAIL = DEPLOY / "jail.d/secure-file-transfer.conf"
 
 # What fail2ban makes of these, as far as our filter uses them.
 DATES = {"Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d", "f": r"\d{1,6}", "z": "Z"}
@@ -94,6 +97,39 @@ def test_login_that_the_throttle_refuses_is_matched(guessed: Server, log: Log) -
             line.rest() if _ == 20 else line.login_frame()
     log.line_with("login as throttled refused: too many attempts")
     assert banned(log.all()) == ["127.0.9.2"] * 21
+
+
+def test_noise_from_an_address_does_not_hide_its_guesses(guessed: Server, log: Log) -> None:
+    for _ in range(50):
+        with Line(guessed.port, "127.0.9.7") as line:
+            line.send(b"\0")
+    tries = int(re.findall(r"maxretry = (\d+)", JAIL.read_text())[0])
+    for number in range(tries):
+        with Line(guessed.port, "127.0.9.7") as line:
+            login = ClientLogin(f"guessed-{number}", PASSWORD)
+            line.send(login.hello())
+            login.hear_hello(line.login_frame())
+            line.send(login.share())
+            line.login_frame()
+    wait_until(lambda: len(banned(log.all())) == tries)
+    assert set(banned(log.all())) == {"127.0.9.7"}
+
+
+def test_flood_of_guesses_is_matched_often_enough_and_then_counted(make_server: MakeServer) -> None:
+    server = make_server()
+    for _ in range(120):  # after twenty the throttle refuses, which costs nobody anything
+        with Line(server.port, "127.0.9.8") as line:
+            login = ClientLogin("throttled", PASSWORD)
+            line.send(login.hello())
+            login.hear_hello(line.login_frame())
+            line.send(login.share())
+            with contextlib.suppress(Ended):
+                line.login_frame()
+    server.stop()
+    matched = banned(server.told())
+    assert 60 <= len(matched) <= 62 and set(matched) == {"127.0.9.8"}
+    (counted,) = re.findall(r"refused logins, .*: (\d+) more from 127\.0\.9\.8$", server.told(), re.MULTILINE)
+    assert len(matched) + int(counted) == 120
 
 
 def test_good_login_and_one_that_tries_no_password_are_not_matched(guessed: Server, log: Log) -> None:

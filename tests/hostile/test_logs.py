@@ -2,15 +2,22 @@
 
 import contextlib
 import re
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from conftest import MakeServer
-from processes import Client, Server, make, wait_until
+from processes import PASSWORD, Client, Server, make, wait_until
 from scene import Stage
-from speaker import Ended, Session, body_of, control, data, message, put_fields
+from speaker import ClientLogin, Ended, Line, Session, body_of, control, data, message, put_fields
 from test_hostile_server import hostile, served
+
+from server import _Server
 
 LONG = ["\U0010ffff" * 63] * 16  # allowed: 4,048 bytes, and ten characters for each as a log shows it
 MANY = 260
@@ -115,3 +122,82 @@ def test_client_that_is_refused_everything_logs_some_and_counts_the_others(
     refused = [line for line in told.splitlines() if "is a file, not a folder" in line]
     assert len(refused) <= 505
     assert "more lines of this kind left out" in told
+
+
+# --- Before a login ---------------------------------------------------------------------------------------------------
+
+GARBAGE = (b"", b"\0\0", b"\xff\xff\xff\xff", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\3\1\1\1")
+
+
+def knock_with(port: int, source: str, words: bytes) -> None:
+    """Say that, and wait for the end."""
+    with Line(port, source) as line:
+        line.send(words)
+        with contextlib.suppress(OSError):
+            line.sock.shutdown(socket.SHUT_WR)
+        line.rest()
+
+
+def left_out(told: str) -> int:
+    """How many lines the log says that it has not."""
+    return sum(int(count.replace(",", "")) for count in re.findall(r"([\d,]+) more from", told))
+
+
+def test_connections_without_a_login_are_counted_beyond_some_for_each_source(make_server: MakeServer) -> None:
+    server = make_server()
+    for number in range(200):
+        knock_with(server.port, "127.0.8.1", GARBAGE[number % len(GARBAGE)])
+    knock_with(server.port, "127.0.8.2", b"")
+    server.stop()
+    lines = [line for line in server.told().splitlines() if ": no login: " in line]
+    assert len([line for line in lines if " 127.0.8.1: " in line]) in (20, 21)  # one more a minute
+    assert len([line for line in lines if " 127.0.8.2: " in line]) == 1
+    assert len(lines) + left_out(server.told()) == 201
+    assert re.search(
+        r" WARNING connections without a login, .* \d+ more from 127\.0\.8\.1$", server.told(), re.MULTILINE
+    )
+
+
+def test_connections_that_are_turned_away_are_counted_too(make_server: MakeServer) -> None:
+    server = make_server("--max-logins=1", "--max-logins-per-source=1")
+    with Line(server.port, "127.0.8.3") as first:
+        hello = ClientLogin("alice", PASSWORD).hello()
+        for _ in range(100):
+            with Line(server.port, "127.0.8.3") as line:
+                line.rest()
+                first.send(hello[:1])
+    server.stop()
+    lines = [line for line in server.told().splitlines() if "busy: turned away a connection from 127.0.8.3" in line]
+    assert len(lines) <= 22
+    assert len(lines) + left_out(server.told()) + server.told().count(": no login: ") >= 101
+
+
+def test_accounts_that_can_not_be_read_fill_no_log_either(make_server: MakeServer) -> None:
+    server = make_server()
+    server.accounts.chmod(0o644)
+    hello = ClientLogin("alice", PASSWORD).hello()
+    for _ in range(60):
+        knock_with(server.port, "127.0.8.4", hello)
+    server.accounts.chmod(0o600)
+    server.stop()
+    lines = [line for line in server.told().splitlines() if "no login: the receiver can't use its accounts" in line]
+    assert len(lines) in (20, 21) and len(lines) + left_out(server.told()) == 60
+
+
+def test_count_of_what_was_left_out_is_told_while_nobody_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def tell() -> None:
+        looks.append(time.monotonic())
+        loop._signals = len(looks) >= 3
+
+    near, far = socket.socketpair()
+    loop = SimpleNamespace(_wake_in=near, _signals=False, _start_threads=lambda: None, _finish=lambda: None)
+    loop.stopping, loop.strangers = threading.Event(), SimpleNamespace(tell=tell)
+    monkeypatch.setattr("server._TELL_PAUSE", 0.01)
+    with near, far:
+        watchdog = threading.Timer(10, far.send, [b"x"])  # wakes a loop that waits for connections only
+        watchdog.start()
+        _Server.run(cast(_Server, loop), [])
+        watchdog.cancel()
+    assert looks[-1] - looks[0] < 5
