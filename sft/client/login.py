@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from sft.common.background import Aside
 from sft.common.errors import Code, ConnectionTrouble, Failure, IntegrityError, LoginRefused, ProtocolViolation
 from sft.wire.handshake import ClientHandshake, check_username, password_scalars
+from sft.wire.protocol import CLIENT_FRAME_SECONDS, CLIENT_LOGIN_SECONDS
 from sft.wire.sockets import Link, Socket, connect, lost
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from sft.wire.handshake import SessionKeys
     from sft.wire.workers import Engine
 
-_STEP_SECONDS = 20  # for each answer of the server
-_LOGIN_SECONDS = 60
 _SLOW_SECONDS = 1.0  # after which a person wants to know what is waited for
 
 
@@ -102,7 +101,7 @@ def dialed(
 def _log_in(
     sock: Socket, handshake: ClientHandshake, account: Account, once_greeted: Callable[[], None], log: "logging.Logger"
 ) -> "SessionKeys":
-    link = Link(sock, time.monotonic() + _LOGIN_SECONDS, _STEP_SECONDS)
+    link = Link(sock, time.monotonic() + CLIENT_LOGIN_SECONDS, CLIENT_FRAME_SECONDS)
     try:
         link.send(handshake.hello())
         once_greeted()

@@ -38,11 +38,10 @@ from sft.transfer.places import Places
 from sft.wire.channel import Channel
 from sft.wire.handshake import Known, ServerHandshake, SessionKeys, unavailable_frame
 from sft.wire.messages import Misnamed, Omitted, Put, Receipt
+from sft.wire.protocol import SERVER_FRAME_SECONDS, SERVER_LOGIN_SECONDS, SERVER_SHARE_SECONDS
 from sft.wire.sockets import Link, Socket, close_gently, cut
 from sft.wire.workers import Engine
 
-_STEP_SECONDS = 10  # for each frame of the client
-_LOGIN_SECONDS = 30
 _LAST_WORD_SECONDS = 0.4  # for the reason to reach the client of a changed account, before its socket is cut
 _ADMITTED_SECONDS = 0.002  # between two looks at the accounts file: of a run of small files not each costs one
 
@@ -140,7 +139,7 @@ class Connection:
 
     def _log_in(self) -> SessionKeys | None:
         """The keys; None when the client is not let in, and the socket is closed then."""
-        link = Link(self._sock, time.monotonic() + _LOGIN_SECONDS, _STEP_SECONDS)
+        link = Link(self._sock, time.monotonic() + SERVER_LOGIN_SECONDS, SERVER_FRAME_SECONDS)
         handshake = ServerHandshake(self._find, self._charge_for, self._server.accounts.profile)
         try:
             hello = link.receive()
@@ -149,7 +148,7 @@ class Connection:
             self.ticket.progress()
             link.send(answer)
             if go_on:
-                link.send(handshake.respond(link.receive()))
+                link.send(handshake.respond(link.receive(SERVER_SHARE_SECONDS)))
                 self.ticket.progress()
                 keys = handshake.finish(link.receive())
                 if self._charge is not None:

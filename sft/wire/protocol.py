@@ -39,6 +39,14 @@ MAX_MODE = 0o7777
 PING_AFTER = 10.0
 SILENCE_LIMIT = 30.0
 
+# --- Implementation constants: how long each end waits during a login, in seconds -------------------------------------
+
+SERVER_FRAME_SECONDS = 10.0  # for a frame of the client
+SERVER_SHARE_SECONDS = 40.0  # for the one behind the client's scrypt: many on one machine wait for each other's
+SERVER_LOGIN_SECONDS = 60.0
+CLIENT_FRAME_SECONDS = 20.0
+CLIENT_LOGIN_SECONDS = 60.0
+
 
 def nearest_time(nanoseconds: int) -> int:
     """A time as PUT and ENTRY can say it: the ends of their range stand for everything beyond, too."""

@@ -157,9 +157,9 @@ class Link:
         self._sock, self._last, self._step = sock, deadline, step
         self._deadline = deadline
 
-    def _begin(self) -> None:
+    def _begin(self, step: float) -> None:
         """A step: the time that this end needed since the last one does not count, unless for the whole."""
-        self._deadline = min(self._last, time.monotonic() + self._step)
+        self._deadline = min(self._last, time.monotonic() + step)
 
     def _hurry(self) -> None:
         left = self._deadline - time.monotonic()
@@ -169,7 +169,7 @@ class Link:
 
     def send(self, frame: bytes) -> None:
         """Send one frame. Raises ConnectionTrouble."""
-        self._begin()
+        self._begin(self._step)
         try:
             self._hurry()
             self._sock.sendall(frame)
@@ -178,9 +178,12 @@ class Link:
         except OSError as problem:
             raise lost(problem) from None
 
-    def receive(self) -> bytes:
-        """One whole frame, its header included. Raises ConnectionTrouble, ProtocolViolation (its length)."""
-        self._begin()
+    def receive(self, seconds: float | None = None) -> bytes:
+        """One whole frame, its header included; `seconds` in place of the usual ones.
+
+        Raises ConnectionTrouble, ProtocolViolation (its length).
+        """
+        self._begin(self._step if seconds is None else seconds)
         header = self._exactly(HEADER_SIZE)
         return header + self._exactly(frame_size(header, 1, LOGIN_FRAME_LIMIT))
 

@@ -403,7 +403,10 @@ def trickle(opened: dict[str, tuple[Line, bytes]], seconds: float) -> dict[str, 
 
 @pytest.mark.long
 def test_one_byte_a_second_and_silence_end_at_the_deadline_in_every_state(stage: Stage) -> None:
-    """Nobody is closed early for it, nobody has a second more than the ten of each frame, and others get in."""
+    """Nobody is closed early for it, nobody has a second more than the ten of each frame, and others get in.
+
+    A client that hashes its password has longer; `tests/test_deadlines.py` has that.
+    """
     with contextlib.ExitStack() as opened:
         slow: dict[str, tuple[Line, bytes]] = {}
         for state in STATES:
@@ -412,9 +415,9 @@ def test_one_byte_a_second_and_silence_end_at_the_deadline_in_every_state(stage:
                 whole = go_to(state, line, ClientLogin(USER, PASSWORD))
                 slow[name] = line, whole if "byte" in name else b""
         assert let_in_at_last(stage)
-        closed = trickle(slow, 20)
+        closed = trickle(slow, 15)
         assert let_in_at_last(stage)
-    assert set(closed) == set(slow)
+    assert set(closed) == {name for name in slow if not name.endswith("share")}
     assert all(8 <= seconds <= 12 for seconds in closed.values()), closed
     stage.check()
 
