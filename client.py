@@ -15,12 +15,17 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sft.console.command_line import Parser, check_command, read_intermixed
 from config import ClientSettings, add_file_flags, add_flags, load
+from sft.common.errors import Terminated
 from sft.console.output import fill_closed_streams
 from sft.console.report import ended, leave, say
 from sft.common.utf8_names import take_names_as_utf8
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _MOMENT = 0.01  # seconds: Python has left the cleaning up by then
 
@@ -33,7 +38,7 @@ exit status:
   3    login refused
   4    can't connect, server busy, or connection lost for good
   5    what arrived is not what was sent; nothing of it was kept
-  130  interrupted
+  130  interrupted (129, 143: by SIGHUP, SIGTERM)
 """
 
 
@@ -87,10 +92,26 @@ def _main(arguments: Sequence[str]) -> int:
     return Run(loaded.values, loaded.origins, options).run(options.names)
 
 
+def _terminate(number: int, frame: "FrameType | None") -> None:
+    raise Terminated(number)
+
+
+def _catch_signals() -> list[int]:
+    """Let what ends a program by default end it as Ctrl-C does, which says what is kept. The signals."""
+    caught = [signal.SIGINT.value]
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # else ignored, as by nohup
+            signal.signal(number, _terminate)
+            caught.append(number)
+    return caught
+
+
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Ctrl-C while Python cleans up an object is lost there, with a traceback: let it come again, a moment later."""
-    if lost.exc_type is KeyboardInterrupt:
-        threading.Timer(_MOMENT, _thread.interrupt_main).start()
+    """A signal while Python cleans up an object is lost there, with a traceback: let it come again, a moment later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        number = lost.exc_value.number if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        threading.Timer(_MOMENT, _thread.interrupt_main, [number]).start()
     else:
         sys.__unraisablehook__(lost)
 
@@ -98,8 +119,10 @@ def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
 if __name__ == "__main__":
     take_names_as_utf8()
     sys.unraisablehook = _interrupt_again
+    signals = _catch_signals()
     # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
     gc.set_threshold(20_000, 20, 50)
     status = main()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: now it would only be a traceback
+    for each in signals:
+        signal.signal(each, signal.SIG_IGN)  # all is done and said: now it would only be a traceback
     leave(status)

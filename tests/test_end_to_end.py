@@ -656,14 +656,18 @@ def test_taken_port_is_exit_2_with_the_remedy(server: Server, tmp_path: Path) ->
     assert "stop that one, or choose --port" in result.err
 
 
-def test_interrupt_during_a_transfer_is_exit_130_in_one_line(
-    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "terminated")],
+)
+def test_signal_during_a_transfer_ends_it_in_one_line(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str, number: int, status: int, word: str
 ) -> None:
     line = proxy(server.port, up=Fault("hold", 3 * MIB))
     running = client.at(line.port).start(make(folder / "a", 30_000_000), f"{box}/")
     line.wait_reached()
-    running.kill(signal.SIGINT)
-    assert running.finish(10) == Result(130, "", "interrupted; the same command goes on where it was\n")
+    running.kill(number)
+    assert running.finish(10) == Result(status, "", f"{word}; the same command goes on where it was\n")
     line.cut()
     wait_until(lambda: f"cut off: {box}/a" in server.told())
     assert not server.path(box).exists()
@@ -671,13 +675,57 @@ def test_interrupt_during_a_transfer_is_exit_130_in_one_line(
     assert server.path(box, "a").read_bytes() == (folder / "a").read_bytes() and server.partials() == []
 
 
-def test_interrupt_at_the_prompt_is_exit_130_and_leaves_the_echo_on(tmp_path: Path, folder: Path) -> None:
+def test_signal_during_a_stream_promises_no_going_on(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
+) -> None:
+    source = make(folder / "a", 30_000_000)
+    line = proxy(server.port, up=Fault("hold", 3 * MIB))
+    with source.open("rb") as content:
+        running = client.at(line.port).start("-", f"{box}/piped", stdin=content)
+        line.wait_reached()
+        running.kill(signal.SIGTERM)
+        said = "terminated; start the whole command again: what was read of standard input is gone\n"
+        assert running.finish(10) == Result(143, "", said)
+    line.cut()
+    assert client(source, f"{box}/a").status == 0
+    line = proxy(server.port, down=Fault("hold", 3 * MIB))
+    with (folder / "out").open("wb") as out:
+        running = client.at(line.port).start("--get", f"{box}/a", "-", stdout=out)
+        line.wait_reached()
+        running.kill(signal.SIGTERM)
+        assert running.finish(10) == Result(143, "", "terminated; what was written to standard output is not whole\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signal_at_the_prompt_is_said_and_leaves_the_echo_on(
+    tmp_path: Path, folder: Path, number: int, status: int, word: str
+) -> None:
     a = make(folder / "a")
     with Terminal("client.py", f"--client-log={tmp_path / 'log'}", "--user=u", a, "b") as terminal:
         terminal.expect("Password")
-        terminal.type("\x03", end="")
-        assert terminal.finish() == 130
-    assert re.search(r"\ninterrupted[^\n]*\n$", terminal.screen)
+        if number == signal.SIGINT:
+            terminal.type("\x03", end="")
+        else:
+            terminal.process.send_signal(number)
+        assert terminal.finish() == status
+    assert re.search(rf"\n{word}[^\n]*\n$", terminal.screen)
+
+
+def test_hangup_that_is_ignored_ends_nothing(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
+) -> None:
+    line = proxy(server.port, up=Fault("hold", 3 * MIB))
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        running = client.at(line.port).start(make(folder / "a", 8_000_000), f"{box}/")
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    line.wait_reached()
+    running.kill(signal.SIGHUP)
+    line.release()
+    assert running.finish().status == 0
 
 
 @pytest.mark.parametrize("program", ["client.py", "server.py"])

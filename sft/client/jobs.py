@@ -31,7 +31,7 @@ from sft.common.errors import (
     threads_needed,
 )
 from sft.console.log import no_log, open_log
-from sft.console.report import INTERRUPTED, Reporter, is_unsaid, note, output_descriptor, warn
+from sft.console.report import Reporter, end_by, is_unsaid, note, output_descriptor, warn
 
 if TYPE_CHECKING:
     import argparse
@@ -80,6 +80,7 @@ class Run:
         receipts = open_receipts(Path(options.receipts)) if wants_receipts else None
         self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
         self._account: Account | None = None
+        self._kept = "the same command goes on where it was"  # said of a run that is interrupted
         self._not_delivered: list[str] = []  # lines for an interruption
 
     def _open_log(self) -> "logging.Logger":
@@ -110,13 +111,14 @@ class Run:
             self._reporter.end()
             self._log.error("%s", problem)
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             self._reporter.end()
-            self._log.error("interrupted")
+            word, status = end_by(stop)
+            self._log.error("%s", word)
             if self._account is None or not self._account.is_proven:
                 raise
-            note("interrupted; the same command goes on where it was", *self._not_delivered)
-            return INTERRUPTED
+            note(f"{word}; {self._kept}", *self._not_delivered)
+            return status
         return self._reporter.status
 
     # --- the three jobs ---
@@ -166,6 +168,8 @@ class Run:
         except (TransferError, KeyboardInterrupt) as problem:
             if isinstance(problem, KeyboardInterrupt):
                 sending.is_over = True
+                if sending.pipe is not None and sending.pipe.begun:
+                    self._kept = "start the whole command again: what was read of standard input is gone"
             else:
                 looking.wait()  # else only some of what has not arrived would be told
             self._reporter.end()
@@ -235,6 +239,11 @@ class Run:
                     lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys, pace),
                     once=lambda: stream.begun,
                 )
+            except KeyboardInterrupt:
+                self._kept = (
+                    "what was written to standard output is not whole" if stream.begun else "nothing was fetched"
+                )
+                raise
             except (ConnectionTrouble, IntegrityError) as problem:
                 if stream.begun:
                     raise IntegrityError(
@@ -284,6 +293,7 @@ class Run:
         from sft.client.plans import named
 
         named(name)  # what can be refused without the network, is
+        self._kept = "the list is not whole"
         self._listed: str | None = None
         self._again_and_again(self._ask(), lambda: None, lambda channel, keys, pace: self._list_on(name, channel))
 

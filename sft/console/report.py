@@ -9,6 +9,7 @@ errors to standard error. No password, key or content is ever handed to this mod
 import contextlib
 import errno
 import os
+import signal
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from sft.common.errors import NoMemory, OutputError, Refused, SourceError, TransferError, UsageError
+from sft.common.errors import NoMemory, OutputError, Refused, SourceError, Terminated, TransferError, UsageError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
 from sft.console.json_lines import as_json, utc
@@ -26,7 +27,7 @@ from sft.console.progress import Progress
 if TYPE_CHECKING:
     import logging
 
-INTERRUPTED = 130  # the exit status
+_SIGNALLED = 128  # the exit status of a program that a signal has ended, less the signal's number
 
 _CUT = " ... "
 _BRIEF_BYTES = 500
@@ -170,9 +171,17 @@ def _status_of(program: Callable[[], int]) -> int:
     except MemoryError:
         fail(NoMemory())
         return NoMemory.exit_status
-    except KeyboardInterrupt:
-        note("interrupted")
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        word, status = end_by(stop)
+        note(word)
+        return status
+
+
+def end_by(stop: KeyboardInterrupt) -> tuple[str, int]:
+    """What a person reads when a signal has ended the run, and the exit status."""
+    if isinstance(stop, Terminated):
+        return "terminated", _SIGNALLED + stop.number
+    return "interrupted", _SIGNALLED + signal.SIGINT
 
 
 def leave(status: int) -> NoReturn:
