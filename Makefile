@@ -7,6 +7,7 @@
 #                 WITHOUT=files, folders or both takes those flushes out, and must fail)
 # make soak        MINUTES=10 of 50 clients at one server, then every receipt against the disk (SEED=...)
 # make timing      measure whether a login's answers tell by their times who has an account
+# make architecture  the picture and the table of modules in docs/ARCHITECTURE.md, anew from the code
 # make format      rewrite the files in the project's format
 # make fuzz        every fuzzing harness for TIME seconds (300), on one core
 # make lock        the versions and hashes of all that is installed, also by the tools, anew from the requirements*.txt
@@ -30,7 +31,7 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: what each imports is compiled once
 
-.PHONY: demo test test-long crash powercut soak bench fuzz timing format lock audit clean
+.PHONY: demo test test-long crash powercut soak bench fuzz timing format architecture lock audit clean
 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
@@ -62,6 +63,9 @@ timing: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+architecture:
+	$(PYTHON) tools/architecture.py
 
 fuzz: $(VENV)/.fuzz
 	@PYTHONPATH=tests $(RUN) -m fuzz --seconds $(TIME)

@@ -13,7 +13,7 @@ TOP = Path(__file__).resolve().parent.parent
 # A module imports from layers below its own, and from its own folder; never from a folder beside it.
 LAYERS = (
     ("sft.common",),
-    ("crypto_utils", "sft.console"),
+    ("sft.console", "crypto_utils"),
     ("config", "sft.wire", "sft.disk"),
     ("sft.accounts", "sft.transfer"),
     ("sft.client", "sft.server"),

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from processes import HOME, LIMIT, MIB, Client, Server, Terminal, clean_environment, make
 
-STARTED = ["client.py", "server.py", "tools/audit.py", "tools/demo.py", "tools/worked_example.py"]
+STARTED = [
+    "client.py",
+    "server.py",
+    *(f"tools/{name}.py" for name in ("architecture", "audit", "demo", "worked_example")),
+]
 OLD_NAMES = [f"python3.{minor}" for minor in range(6, 11)]
 
 # Runs a program as an older Python would, and tells which of our own modules it has loaded.
