@@ -11,12 +11,15 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from peers import MEMORY, no_hang
 from processes import USER, Argument, Client, Fault, Proxy, Result, Running, Server, clean_environment
+from transfers import TREE, written
 
 import sft.disk.partials
 from client import main as run_client
 from server import main as run_server
 from sft.disk.storage import Rules, Storage, UserFolder
+from sft.wire.workers import Engine
 
 MakeServer = Callable[..., Server]
 MakeProxy = Callable[..., Proxy]
@@ -99,6 +102,54 @@ def alice(storage: Storage) -> Iterator[UserFolder]:
 def named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a system where bytes on their way must have a name."""
     monkeypatch.setattr(sft.disk.partials, "_UNNAMED", 0)
+
+
+@pytest.fixture
+def watched() -> Iterator[None]:
+    """Ends a test that hangs."""
+    with no_hang(60):
+        yield
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """The threads that seal and open records, and the memory for these."""
+    engine = Engine(MEMORY)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where what alice sends becomes visible."""
+    return tmp_path / "received/alice"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Where what is sent lies."""
+    place = tmp_path / "here"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    """Where what is fetched lands; its neighbour must never change."""
+    written(tmp_path / "outside/secret", b"untouched")
+    return tmp_path / "into"
+
+
+@pytest.fixture
+def there(home: Path) -> Path:
+    """A tree at the server, with an empty folder, and a link that is never given."""
+    for name, content in TREE.items():
+        written(home / name, content)
+    (home / "d/empty").mkdir()
+    (home / "d/link").symlink_to("x")
+    os.utime(home / "d/x", ns=(5, 1_234_567_890_123_456_789))
+    os.utime(home / "d", ns=(5, 1_200_000_000_000_000_000))
+    return home
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from peers import C2S, MEMORY, S2C, Raw, close_all, data, end, no_hang, tcp_pair
 from processes import wait_until
-from test_transfer import Lied, Receiving, kept_of, put, written
+from transfers import Lied, Receiving, kept_of, put, written
 
 import sft.transfer.receiver
 from crypto_utils import digest

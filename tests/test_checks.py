@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from peers import C2S, MEMORY, S2C, Raw, no_hang
 from processes import wait_until
-from test_transfer import Lied, Receiving, item, put, written
+from transfers import Lied, Receiving, item, put, written
 
 from crypto_utils import digest
 from sft.common.errors import Code, ProtocolViolation

@@ -29,7 +29,7 @@ SETTINGS = [
     for name in settings_of(shape)
 ]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-NAMED_TEST = re.compile(r"`(tests/(?:hostile/)?test_\w+\.py)::(\w+)`( \*long\*)?")
+NAMED_TEST = re.compile(r"`(tests/(?:\w+/)?test_\w+\.py)::(\w+)`( \*long\*)?")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 

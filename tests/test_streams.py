@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from processes import Client, Server, content
-from test_transfer import Receiving, Told, fetch, item, send, written
+from transfers import Receiving, Told, fetch, item, send, written
 
 from sft.common.errors import SourceError
 from sft.disk.sources import FileSource, Source

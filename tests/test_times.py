@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from processes import Client, Result, Server, make
-from test_transfer import Receiving, Told, folder_item, item, send, written
+from transfers import Receiving, Told, folder_item, item, send, written
 
 from sft.disk.durable import set_time
 from sft.disk.storage import Storage

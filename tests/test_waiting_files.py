@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from peers import C2S, MEMORY, S2C, Raw, data, end, no_hang
-from test_transfer import Receiving, put
+from transfers import Receiving, put
 
 from sft.disk.storage import Storage, UserFolder
 from sft.transfer import places

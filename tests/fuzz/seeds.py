@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, close_all, tcp_pair
-from test_transfer import Receiving, Told, folder_item, item, written
+from transfers import Receiving, Told, folder_item, item, written
 
 from crypto_utils import TAG_SIZE, RecordCipher
 from fuzz import CORPUS, HARNESSES, login
