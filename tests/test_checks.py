@@ -1,20 +1,25 @@
 """What CHECK costs at most: three for one file, and no byte is read for one that is settled."""
 
-from collections.abc import Iterator
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from peers import C2S, MEMORY, S2C, Raw, no_hang
+from peers import C2S, MEMORY, S2C, Raw, data, no_hang
 from processes import wait_until
 from transfers import Lied, Receiving, item, put, written
 
 from crypto_utils import digest
-from sft.common.errors import Code, ProtocolViolation
+from sft.common.errors import Code, ConnectionTrouble, ProtocolViolation
+from sft.disk.partials import Partial
 from sft.disk.storage import Storage
-from sft.wire.messages import BYE_MESSAGE, Bye, Cancel, Check, Put, Receipt, Refuse
+from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Cancel, Check, Put, Receipt, Refuse
 from sft.wire.workers import Engine
 
 ENDLESS = 1 << 36  # bytes of a sparse file: to hash it takes minutes
+LONG = 1 << 24
 CONTENT = bytes(1 << 20)
 
 
@@ -90,3 +95,35 @@ def test_receiver_stops_hashing_when_the_connection_ends(storage: Storage, engin
     assert raw.hear() == Check(1, ENDLESS, None)
     raw.close()
     receiving.finish()
+
+
+def cut_off(storage: Storage, engine: Engine) -> None:
+    """A connection that ends in the middle of a large file: something of it is kept."""
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(put(1, "long", size=LONG).encode())
+    assert raw.hear() == Accept(1, 0)
+    raw.say(data(1, 0, CONTENT))
+    raw.close()
+    receiving.finish()
+
+
+def test_receiver_stops_hashing_what_was_kept_when_the_connection_ends(
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(storage, engine)
+    hashing, of_kept = threading.Event(), Partial.digest_of_kept
+
+    def endless(partial: Partial, size: int, *goes_on: Callable[[], bool]) -> "hashlib._Hash":
+        os.truncate(partial._descriptor, ENDLESS)  # as after a cut of a file that is that large
+        hashing.set()
+        return of_kept(partial, ENDLESS, *goes_on)
+
+    monkeypatch.setattr(Partial, "digest_of_kept", endless)
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(put(1, "long", size=LONG).encode())
+    assert raw.hear() == Check(1, len(CONTENT), None)
+    assert hashing.wait(10)
+    raw.close()
+    assert isinstance(receiving.finish(), ConnectionTrouble)
