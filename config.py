@@ -4,7 +4,7 @@ A value is looked for in this order: flag, environment (`SFT_` and the name in c
 file is the one that --config or SFT_CONFIG names, else `~/.config/secure-file-transfer.toml`; never one in the current
 folder. One that was named must be there; without a home folder, or with one that is closed to us, there is none. A
 relative path in the file is relative to the file's folder, a relative default to the folder of the script, any other
-to the current folder. The password itself is no setting, but its sources stand in the same order: --password-fd or
+to the current folder. An empty variable counts as not set. The password itself is no setting, but its sources stand in the same order: --password-fd or
 --password-file, SFT_PASSWORD, SFT_PASSWORD_FILE, password_file in the file.
 
 Rules: a value out of its range is an error, never silently another one. A limit of 0 or less is an error, never
@@ -50,6 +50,12 @@ def _name(value: object) -> str:
 def _host(value: object) -> str:
     """A name or an address; an IPv6 address may stand in brackets, as it does in front of a port."""
     text = _name(value)
+    user, at, rest = text.rpartition("@")
+    if at:
+        raise ValueError(f"has a username in it: write --user {user} --host {rest}")
+    if text.count(":") == 1:  # an IPv6 address has two at least
+        host, _, port = text.partition(":")
+        raise ValueError(f"has a port in it: write --host {host} --port {port}")
     inner = text.removeprefix("[").partition("]")[0]
     if text.startswith("[") and text != f"[{inner}]":
         raise ValueError("has something else than an IPv6 address in brackets; a port belongs into --port")
@@ -231,7 +237,7 @@ class ServerSettings(_Settings):
     port: int = _setting(DEFAULT_PORT, _whole(0, 65535), "port to listen on (0: any free one)", "PORT")
     storage: "Path" = _setting(_beside("received"), _path, "files arrive below this folder, one folder for each user", "FOLDER")
     accounts: "Path" = _setting(_beside("accounts.txt"), _path, "the accounts", "FILE")
-    server_log: "Path" = _setting(_beside("server.log"), _path, "the server's log", "FILE")
+    server_log: "Path | None" = _setting(_beside("server.log"), _path, "the server's log (off: none)", "FILE", _OFF)
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
     max_connections: int = _setting(256, _whole(1, 10_000), "connections of logged-in users at once", "COUNT")
     max_logins: int = _setting(128, _whole(1, 10_000), "connections not logged in yet, at once", "COUNT")
@@ -312,7 +318,7 @@ def load(
         given: object
         if (flag := flags.get(name)) is not None:
             given, origin = flag, flag_of(name)
-        elif variable in environment:
+        elif environment.get(variable):
             given, origin = environment[variable], variable
         elif name in from_file:
             given, origin = from_file[name], str(place)
@@ -338,7 +344,7 @@ def _nearer_password(origin: str, flags: Mapping[str, str | None], environment: 
     """What gives the password instead of the password file, being nearer to the command; empty for nothing."""
     if flags.get(_PASSWORD_FD) is not None:
         return flag_of(_PASSWORD_FD)
-    return _PASSWORD_VARIABLE if not origin.startswith("--") and _PASSWORD_VARIABLE in environment else ""
+    return _PASSWORD_VARIABLE if not origin.startswith("--") and environment.get(_PASSWORD_VARIABLE) else ""
 
 
 def _place_of_file(named: str, origin: str) -> "Path | None":

@@ -45,7 +45,7 @@ from sft.common.rate_limit import Paces
 from sft.common.sizes import counted
 from sft.common.utf8_names import take_names_as_utf8
 from sft.console.command_line import Parser, check_account_command
-from sft.console.log import open_log
+from sft.console.log import no_log, open_log
 from sft.disk.folders import allow_descriptors
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Rules, Storage
@@ -137,7 +137,8 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     """Listen and store. On the first start the account is made last: if anything fails before, there is none."""
     settings = loaded.values
     is_first = _is_first_start(settings)
-    log = open_log("sft.server", settings.server_log, settings.log_level)
+    place = settings.server_log
+    log = no_log("sft.server") if place is None else open_log("sft.server", place, settings.log_level)
     rules = Rules(
         settings.portable_names,
         settings.file_mode,
@@ -158,7 +159,10 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     listeners = _listen(settings)
     addresses = ", ".join(_shown(listener.getsockname()) for listener in listeners)
     announce(f"listening on {addresses}")
-    announce(f"storing under {settings.storage}", f"accounts in {settings.accounts}, log in {settings.server_log}")
+    announce(
+        f"storing under {settings.storage}",
+        f"accounts in {settings.accounts}, {'no log' if place is None else f'log in {place}'}",
+    )
     if accounts is None:
         name = _own_name()
         _show_first_account(name, commands.first_account(settings.accounts, name), listeners[0].getsockname()[1])

@@ -273,6 +273,14 @@ def test_empty_value_of_a_flag_is_an_error(shape: type[ClientSettings]) -> None:
         assert caught.value.cause == f"{name} from {flag_of(name)} is empty"
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_empty_variable_counts_as_not_set(shape: type[ClientSettings], tmp_path: Path) -> None:
+    nothing = {"SFT_" + name.upper(): "" for name in settings_of(shape)}
+    file = written(tmp_path / "s.toml", 'limit = "5M"\nlisten = "127.0.0.1"\nport = 99')
+    loaded, expected = load(shape, {}, nothing, str(file)), load(shape, {}, {}, str(file))
+    assert (vars(loaded.values), loaded.origins) == (vars(expected.values), expected.origins)
+
+
 def test_limit_of_the_file_is_lifted_by_a_word(tmp_path: Path) -> None:
     file = written(tmp_path / "s.toml", 'free_space = "5G"\nfile_mode = "0640"')
     values = server({"free_space": "none", "file_mode": "none"}, file=file).values

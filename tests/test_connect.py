@@ -187,6 +187,22 @@ def test_host_is_taken_with_brackets_and_without(tmp_path: Path, origin: str, te
     assert host_from(tmp_path, origin, text) == host
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nas:7380", "has a port in it: write --host nas --port 7380"),
+        ("alice@nas", "has a username in it: write --user alice --host nas"),
+        ("alice@[::1]", "has a username in it: write --user alice --host [::1]"),
+    ],
+)
+def test_host_with_a_port_or_a_username_says_where_they_belong(
+    run_here: RunHere, tmp_path: Path, text: str, words: str
+) -> None:
+    result = run_here("client.py", f"--host={text}", "a", "b", cwd=tmp_path)
+    assert result.status == 2 and result.err.startswith(f"error: host from --host {words}. ")
+    assert result.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("text", ["[::1]:7380", "[::1", "[nas]", "[]", "[127.0.0.1]"])
 def test_reject_brackets_around_something_else(run_here: RunHere, tmp_path: Path, text: str) -> None:
     result = run_here("client.py", f"--host={text}", "a", "b", cwd=tmp_path)

@@ -343,9 +343,9 @@ def test_reject_terminal_as_a_password_file() -> None:
 
 
 def test_password_from_the_environment() -> None:
-    assert read_password_variable({}) is None
+    assert read_password_variable({}) is read_password_variable({"SFT_PASSWORD": ""}) is None
     assert read_password_variable({"SFT_PASSWORD": "correct hörse"}) == "correct hörse"
-    for value in ("", "x" * 1025, "secret\udcff"):
+    for value in ("\n", "x" * 1025, "secret\udcff"):
         with pytest.raises(UsageError) as caught:
             read_password_variable({"SFT_PASSWORD": value})
         assert "SFT_PASSWORD" in str(caught.value) and "secret" not in str(caught.value)

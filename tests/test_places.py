@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import RunHere
+from conftest import MakeServer, RunHere
 from processes import PASSWORD, USER, Client, Result, Server, clean_environment, make, run, run_python
 
 import config
@@ -171,6 +171,14 @@ def test_log_that_can_not_be_written_is_no_word_of_a_quiet_run(run_here: RunHere
         assert ("warning: can't write the log" in result.err) == (not quiet)
 
 
+def test_server_log_that_is_off_is_no_file(make_server: MakeServer, client: Client, folder: Path) -> None:
+    server = make_server("--server-log=off")
+    assert client.at(server.port)(make(folder / "a"), "a").status == 0
+    assert server.stop() == 0 and server.errors() == ""
+    assert sorted(path.name for path in server.folder.iterdir()) == ["accounts.txt", "received", "server.stderr"]
+    assert not Path("off").exists()
+
+
 # --- the password -----------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +197,8 @@ def test_password_comes_from_what_is_nearest_to_the_command(tmp_path: Path) -> N
     assert chosen(paths) == ("of the variable", "SFT_PASSWORD_FILE")
     assert chosen(variables) == ("", "SFT_PASSWORD")
     assert chosen(variables | paths) == ("", "SFT_PASSWORD")
+    assert chosen(paths | {"SFT_PASSWORD": ""}) == ("of the variable", "SFT_PASSWORD_FILE")
+    assert chosen({"SFT_PASSWORD": "", "SFT_PASSWORD_FILE": ""}) == ("of the file", str(file))
     flag = str(tmp_path / "of the flag")
     assert chosen(variables | paths, password_file=flag) == ("of the flag", "--password-file")
     assert chosen(variables | paths, password_fd="3") == ("", "--password-fd")

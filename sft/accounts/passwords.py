@@ -85,8 +85,8 @@ def read_password_fd(descriptor: int) -> str:
 
 
 def read_password_variable(environment: Mapping[str, str]) -> str | None:
-    """The value of SFT_PASSWORD; None when it is not set. Raises UsageError."""
-    if PASSWORD_VARIABLE not in environment:
+    """The value of SFT_PASSWORD; None when it is not set, or empty. Raises UsageError."""
+    if not environment.get(PASSWORD_VARIABLE):
         return None
     return _text(os.fsencode(environment[PASSWORD_VARIABLE]), PASSWORD_VARIABLE)
 
