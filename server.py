@@ -40,13 +40,13 @@ except UsageError as missing:
 from config import DEFAULT_PORT, Loaded, ServerSettings, add_file_flags, add_flags, load, settings_of
 from sft.accounts.store import Accounts, check_username
 from sft.common.log_limits import NO_LOGIN, LineLimits, SourceLimits, Sparing
+from sft.common.open_files import limit_of_files, raise_limit_of_files
 from sft.common.private_files import check_area
 from sft.common.rate_limit import Paces
 from sft.common.sizes import counted
 from sft.common.utf8_names import take_names_as_utf8
 from sft.console.command_line import Parser, check_account_command
 from sft.console.log import no_log, open_log
-from sft.disk.folders import allow_descriptors
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Rules, Storage
 from sft.server import admin as commands
@@ -56,7 +56,7 @@ from sft.server.origin import origin_of, shown_origin
 from sft.server.session import Connection
 from sft.server.throttle import Throttle
 from sft.server.watch import Watch
-from sft.transfer.places import Most, Places, limit_of_files, most_for
+from sft.transfer.places import Most, Places, most_for
 from sft.wire.handshake import busy_frame
 from sft.wire.sockets import close_gently
 from sft.wire.workers import Engine
@@ -153,7 +153,7 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     accounts = None if is_first else open_accounts()
     storage = Storage(settings.storage, rules)
     check_area(settings.storage / PARTIAL_AREA)
-    allow_descriptors()
+    raise_limit_of_files()
     server = _Server(settings, storage, log)
     server.catch_signals()
     listeners = _listen(settings)

@@ -42,10 +42,8 @@ def test_place_that_is_given_back_is_free_for_others() -> None:
 
 
 def test_limit_is_half_of_the_open_files_and_each_place_takes_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    import resource
-
     monkeypatch.undo()
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (1000, 4000))
+    monkeypatch.setattr(places, "limit_of_files", lambda: 1000)
     assert places.limit_of_process() == 250
 
 

@@ -214,7 +214,7 @@ class Run:
 
     def _get(self, names: list[str], target: str) -> None:
         from sft.client.plans import Fetching
-        from sft.disk.folders import allow_descriptors
+        from sft.common.open_files import raise_limit_of_files
         from sft.disk.local import close_local, open_local
         from sft.disk.stdout import Stream
         from sft.disk.storage import Rules
@@ -254,7 +254,7 @@ class Run:
             if stream.begun and not stream.whole and not self._reporter.status:
                 raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
             return self._done("fetched", started)
-        allow_descriptors()
+        raise_limit_of_files()
         try:
             folder = open_local(fetching.base, Rules())
         except Refused as problem:

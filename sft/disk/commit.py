@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from sft.common.background import Aside
 from sft.common.errors import NoThread, Refused
+from sft.common.open_files import few_left_from
 from sft.disk.durable import FileSystem, flush_all, refusal
-from sft.disk.folders import few_left_from
 from sft.disk.partials import Partial, Published
 
 Outcome = Published | Refused

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,34 +16,9 @@ from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
 from sft.disk.durable import disk_errors
 
-_MACOS_MOST = 10_240
 PathParts = tuple[str, ...]
 _READ_SIZE = 1 << 20
 _FOLDER_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"))
-
-
-def allow_descriptors() -> None:
-    """As many open files as the system lets us have: each file on its way needs two."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for most in (hard, _MACOS_MOST):  # "unlimited" is more than macOS allows
-        with contextlib.suppress(OSError, ValueError):
-            if most == resource.RLIM_INFINITY or most > soft:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-                return
-
-
-def few_left_from() -> int:
-    """From this descriptor on most of those that the process may have are taken: the lowest free one is given out."""
-    try:
-        import resource
-    except ImportError:  # Windows, where nothing is received
-        return sys.maxsize
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft * 3 // 4
 
 
 def open_folder(parent: int, name: str, create: int | None = None) -> int:

@@ -6,10 +6,10 @@ next still finds some. Each connection has one in any case, so that it goes on. 
 is refused for it. It opens nothing.
 """
 
-import sys
 import threading
 from collections import Counter
 
+from sft.common.open_files import limit_of_files
 from sft.common.values import value
 
 # Implementation constants, in descriptors.
@@ -37,16 +37,6 @@ def most_for(files: int, wanted: Most) -> Most:
     is_less = connections < wanted.connections
     per_user = min(wanted.per_user, max(1, connections // 2)) if is_less else wanted.per_user
     return Most(connections, per_user, logins, closing)
-
-
-def limit_of_files() -> int:
-    """How many open files the process may have."""
-    try:
-        import resource
-    except ImportError:  # Windows, where nothing is received
-        return sys.maxsize
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def limit_of_process() -> int:

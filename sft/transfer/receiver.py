@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from crypto_utils import Mac, equal
 from sft.common.errors import Code, ProtocolViolation, Refused
+from sft.common.open_files import few_left_from
 from sft.common.rate_limit import Pace, paced
 from sft.disk.commit import Commit, Outcome
-from sft.disk.folders import Twin, few_left_from
+from sft.disk.folders import Twin
 from sft.disk.partials import Incoming, Partial, PathParts, Published
 from sft.transfer.arriving import Arriving, Deaf
 from sft.transfer.places import Places, Share
