@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -1104,3 +1105,62 @@ def test_credit_that_is_noted_before_what_it_is_for_is_not_lost(storage: Storage
         storage.ledgers.leave("alice")
         put(folder, "a", 10)
     assert written(root) == on_disk(root) == Amount(10, 1)
+
+
+# --- a root that is opened anew ---------------------------------------------------------------------------------------
+
+
+def test_reopened_root_leaves_no_descriptor_of_the_old_ledgers_open(tmp_path: Path) -> None:
+    root = tmp_path / "received"
+    before = len(os.listdir("/dev/fd"))
+    storage = Storage(root, Rules())
+    for _ in range(3):
+        with contextlib.closing(storage.user("alice", quota=ENDLESS)) as folder:
+            assert isinstance(put(folder, "a", 1), Published)
+        shutil.rmtree(root)
+        root.mkdir()
+    open_before = len(os.listdir("/dev/fd"))
+    with contextlib.closing(storage.user("alice", quota=ENDLESS)) as folder:
+        put(folder, "a", 1)
+    assert len(os.listdir("/dev/fd")) == open_before
+    storage.close()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_connection_of_the_old_root_may_outlive_its_ledgers(tmp_path: Path) -> None:
+    root = tmp_path / "received"
+    before = len(os.listdir("/dev/fd"))
+    storage = Storage(root, Rules())
+    old = storage.user("alice", quota=ENDLESS)
+    put(old, "a", 1)
+    shutil.rmtree(root)
+    root.mkdir()
+    storage.user("alice", quota=ENDLESS).close()
+    old.close()
+    storage.close()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_threads_that_meet_a_dead_root_at_once_all_get_their_folder(tmp_path: Path) -> None:
+    root = tmp_path / "received"
+    storage = Storage(root, Rules())
+    for _ in range(5):
+        storage.user("alice", quota=ENDLESS).close()
+        shutil.rmtree(root)
+        root.mkdir()
+        ready = threading.Barrier(8)
+        opened: list[UserFolder] = []
+
+        def enter(ready: threading.Barrier = ready, opened: list[UserFolder] = opened) -> None:
+            ready.wait()
+            opened.append(storage.user("alice", quota=ENDLESS))
+
+        threads = [threading.Thread(target=enter) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(opened) == 8
+        for folder in opened:
+            folder.close()
+    storage.close()

@@ -58,6 +58,7 @@ class Ledgers:
         self._root, self._partials = root, partials
         self._holders = Holders(partials)
         self._open: dict[str, Ledger] = {}
+        self._is_closing = False
         self._lock = threading.Lock()
 
     def enter(self, name: str) -> Ledger:
@@ -84,6 +85,7 @@ class Ledgers:
             ledger.connections -= 1
             if not ledger.connections:
                 self._open.pop(name).close()
+                self._close_if_unused()
 
     def recount(self, name: str) -> Amount:
         """Count what lies in a user's folders, and write it down. Raises Refused."""
@@ -108,8 +110,14 @@ class Ledgers:
         self._holders.sweep()
 
     def close(self) -> None:
-        """Nothing is on its way any more."""
-        self._holders.close()
+        """Give back what this process has open, at once or when the last connection leaves."""
+        with self._lock:
+            self._is_closing = True
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._is_closing and not self._open:
+            self._holders.close()
 
 
 class Allowance:

@@ -8,7 +8,6 @@ another disk may be the one that the storage should be mounted on.
 
 import contextlib
 import os
-import threading
 from pathlib import Path
 
 from crypto_utils import random_bytes
@@ -28,7 +27,6 @@ class Root:
     def __init__(self, path: Path) -> None:
         """Make the folders when they are missing. Raises UsageError when they can't be used."""
         self._path = path
-        self._reopening = threading.Lock()
         with contextlib.ExitStack() as opened:
             try:
                 path.mkdir(parents=True, exist_ok=True)
@@ -62,19 +60,18 @@ class Root:
                     os.unlink(name, dir_fd=place)
 
     def reopen_if_dead(self) -> bool:
-        """Whether the descriptors were dead, and lead to what has the root's path now.
+        """Whether the descriptors were dead, and lead to what has the root's path now. For one thread at a time.
 
         Raises Refused (UNAVAILABLE) when they are dead and that can't be used.
         """
-        with self._reopening:
-            if not self._is_dead():
-                return False
-            try:
-                with disk_errors(), contextlib.ExitStack() as opened:
-                    self._reopen(opened)
-            except Refused as problem:
-                raise Refused(Code.UNAVAILABLE, why=f"{self._path}: {problem.why or problem.cause}") from None
-            return True
+        if not self._is_dead():
+            return False
+        try:
+            with disk_errors(), contextlib.ExitStack() as opened:
+                self._reopen(opened)
+        except Refused as problem:
+            raise Refused(Code.UNAVAILABLE, why=f"{self._path}: {problem.why or problem.cause}") from None
+        return True
 
     def _reopen(self, opened: contextlib.ExitStack) -> None:
         root = os.open(self._path, _FLAGS)

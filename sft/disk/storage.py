@@ -68,6 +68,7 @@ class Storage:
         self._known: dict[str, Known] = {}
         self._readings: dict[str, Readings] = {}
         self._lock = threading.Lock()
+        self._reopening = threading.Lock()
         self._root = Root(root)
         self.ledgers = Ledgers(self._root.descriptor, self._root.partials)
 
@@ -102,13 +103,23 @@ class Storage:
 
         `largest`: of a file of this user, in bytes, if that is less than what holds for everybody.
         """
+        ledgers = self.ledgers
         try:
             return self._user(name, private, quota, largest)
         except Refused:
-            if not self._root.reopen_if_dead():
+            if not self._is_reopened(ledgers):
                 raise
-        self.ledgers = Ledgers(self._root.descriptor, self._root.partials)  # what the old one has open is dead, too
         return self._user(name, private, quota, largest)
+
+    def _is_reopened(self, ledgers: Ledgers) -> bool:
+        """Whether the root was dead when `ledgers` were in use, and is open again. Raises Refused (UNAVAILABLE)."""
+        with self._reopening:
+            if self.ledgers is ledgers:  # else another thread was faster
+                if not self._root.reopen_if_dead():
+                    return False
+                self.ledgers = Ledgers(self._root.descriptor, self._root.partials)
+                ledgers.close()  # its open files lie below the dead root
+            return True
 
     def _user(self, name: str, private: bool, quota: Quota, largest: int | None) -> "UserFolder":
         most = self.rules.max_file_size if largest is None else min(largest, self.rules.max_file_size)
