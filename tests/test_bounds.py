@@ -4,12 +4,12 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from peers import C2S, MEMORY, S2C, Raw, close_all, data, end, no_hang, tcp_pair
+from peers import C2S, S2C, Raw, close_all, data, end, tcp_pair
 from processes import wait_until
 from transfers import Lied, Receiving, kept_of, put, written
 
@@ -43,20 +43,9 @@ from sft.wire.protocol import DATA_SIZE, frame, unframe
 from sft.wire.workers import Engine
 from tools import worked_example
 
+pytestmark = pytest.mark.usefixtures("watched")
+
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
-
-
-@pytest.fixture(autouse=True)
-def watched() -> Iterator[None]:
-    with no_hang(60):
-        yield
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine(MEMORY)
-    yield made
-    made.close()
 
 
 def test_no_more_than_64_records_are_read_ahead(engine: Engine) -> None:

@@ -62,13 +62,6 @@ def watched() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = Engine(MEMORY)
-    yield engine
-    engine.close()
-
-
 class Against:
     """A channel, and at its other end a peer that is spoken by hand."""
 

@@ -3,11 +3,11 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from peers import C2S, MEMORY, S2C, Raw, data, no_hang
+from peers import C2S, S2C, Raw, data
 from processes import wait_until
 from transfers import Lied, Receiving, item, put, written
 
@@ -18,22 +18,11 @@ from sft.disk.storage import Storage
 from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Cancel, Check, Put, Receipt, Refuse
 from sft.wire.workers import Engine
 
+pytestmark = pytest.mark.usefixtures("watched")
+
 ENDLESS = 1 << 36  # bytes of a sparse file: to hash it takes minutes
 LONG = 1 << 24
 CONTENT = bytes(1 << 20)
-
-
-@pytest.fixture(autouse=True)
-def watched() -> Iterator[None]:
-    with no_hang(60):
-        yield
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine(MEMORY)
-    yield made
-    made.close()
 
 
 def sparse(path: Path) -> Path:

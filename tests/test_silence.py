@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from peers import MEMORY, S2C, Raw, data, no_hang, seal, tcp_pair
+from peers import S2C, Raw, data, no_hang, seal, tcp_pair
 from processes import wait_until
 from test_channel import Against, Answering
 
@@ -32,13 +32,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
     with no_hang():
         yield
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = Engine(MEMORY)
-    yield engine
-    engine.close()
 
 
 class Busy:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, Unheard, close_all, no_hang, tcp_pair
+from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, close_all, no_hang, tcp_pair
 
 from sft.common.errors import TransferError
 from sft.common.rate_limit import Pace
@@ -110,13 +110,6 @@ def items_of(case: str, rate: int, folder: Path) -> list[Item]:
     if case == "folders":
         return folders(min(100, size // 400))
     return [file_item(folder / f"{number}", 10 + number % 50) for number in range(min(200, size // 400))]
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = Engine(MEMORY)
-    yield engine
-    engine.close()
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -1,7 +1,7 @@
 """Files that hold another amount than their file system says go as streams of unknown length, sent and fetched."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,6 @@ LIMIT = 65_536
 PROC = "/proc/version"
 
 needs_proc = pytest.mark.skipif(not os.path.exists(PROC), reason="this system has no /proc")
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine(64 << 20)
-    yield made
-    made.close()
 
 
 def lying(path: Path, claimed: int, before_reading: Callable[[], object] = lambda: None) -> Callable[[], Source]:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,13 +71,6 @@ def test_such_times_at_the_receiver_are_listed_and_fetched_and_it_is_said(
 
 
 # --- what the receiving disk can hold ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine(64 << 20)
-    yield made
-    made.close()
 
 
 @pytest.fixture(params=["no number", "no such time", "the nearest"])

@@ -1,10 +1,9 @@
 """What a large file that waits for a place costs the small ones beside it: nothing."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from peers import C2S, MEMORY, S2C, Raw, data, end, no_hang
+from peers import C2S, S2C, Raw, data, end
 from transfers import Receiving, put
 
 from sft.disk.storage import Storage, UserFolder
@@ -12,15 +11,9 @@ from sft.transfer import places
 from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Cancel, Receipt
 from sft.wire.workers import Engine
 
+pytestmark = pytest.mark.usefixtures("watched")
+
 LARGE, SMALL = 100_000, 5
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine(MEMORY)
-    with no_hang(60):
-        yield made
-    made.close()
 
 
 class Counting:

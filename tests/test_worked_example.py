@@ -322,13 +322,6 @@ def _open(secret: bytes, number: int, record: bytes) -> bytes:
     return bytes(text)
 
 
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine(64 << 20)
-    yield made
-    made.close()
-
-
 class _Taking:
     """What the receiver tells of what it takes: nothing that these tests ask for."""
 
