@@ -228,9 +228,9 @@ CASES: list[tuple[str, list[str], dict[str, Any], int, str]] = [
     ("server.py", ["--listen=\udcff"], {}, 2, "is no address of this machine"),
     ("server.py", ["--listen=,"], {}, 2, "error: listen has no address"),
     ("server.py", [], {"environment": {"SFT_LISTEN": "a..b"}}, 2, "error: a..b is no address of this machine"),
-    ("client.py", ["--host=", "a", "b"], {}, 2, "host from --host is empty"),
-    ("client.py", ["--config=", "a", "b"], {}, 2, "the name of the settings file is empty"),
-    ("server.py", ["--config=", "users"], {}, 2, "the name of the settings file is empty"),
+    ("client.py", ["--host=", "a", "b"], {}, 2, "--host: the value is empty"),
+    ("client.py", ["--config=", "a", "b"], {}, 2, "--config: the value is empty"),
+    ("server.py", ["--config=", "users"], {}, 2, "--config: the value is empty"),
     ("client.py", ["--password-fd=" + "9" * 20, "--user=u", "a", "b"], {}, 2, "takes the number of an open descriptor"),
     ("client.py", ["-", "b"], {"streams": {"0": "closed"}}, 1, "error: standard input is closed"),
     (

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sft.client.receipts_file import open_receipts
 from sft.client.refusals import not_given, refused_here
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import argparse
     import logging
 
+    from config import ClientSettings
     from sft.client.login import Account
     from sft.client.plans import Fetching, Sending
     from sft.common.rate_limit import Pace
@@ -51,25 +52,10 @@ _MOST_NAMED = 3  # of what was not delivered: the cause is what matters
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
 
 
-class Settings(Protocol):
-    """What a client can be told; the table is in `config.py`."""
-
-    host: str
-    port: int
-    user: str
-    password_file: Path | None
-    if_exists: str
-    retries: int
-    limit: int | None
-    connect_timeout: int
-    client_log: Path | None
-    log_level: str
-
-
 class Run:
     """One run of the client: its one job, over as many connections as it takes."""
 
-    def __init__(self, settings: Settings, origins: Mapping[str, str], options: "argparse.Namespace") -> None:
+    def __init__(self, settings: "ClientSettings", origins: Mapping[str, str], options: "argparse.Namespace") -> None:
         """`origins` says where each setting comes from, `options` are those of the command line that are no settings.
 
         Raises UsageError.
