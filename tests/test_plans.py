@@ -25,7 +25,7 @@ class Noted(Reporter):
         self.left_out: list[str] = []
         self.done: list[tuple[str, str, str]] = []
 
-    def failed(self, name: str, problem: TransferError) -> None:
+    def failed(self, name: str, problem: TransferError, quietly: bool = False) -> None:
         self.problems.append((name, problem))
 
     def skipped(self, name: str, why: str) -> None:
@@ -575,16 +575,16 @@ def test_file_withdrawn_by_the_server_is_a_failure() -> None:
     noted = Noted()
     plan = Fetching(noted, "fail", False, ["a"], "out/")
     plan.place(put("a"))
-    plan.withdrawn(put("a"))
+    plan.withdrawn(put("a"), Code.CHANGED)
     plan.check_answered()
-    assert [(name, type(problem)) for name, problem in noted.problems] == [("a", SourceError)]
+    assert [(name, type(problem)) for name, problem in noted.problems] == [("a", Refused)]
 
 
 def test_what_a_server_withdraws_is_not_gathered_without_end() -> None:
     noted = Noted()
     plan = Fetching(noted, "fail", False, ["a"], "out/")
     for number in range(3000):
-        plan.withdrawn(put("a", f"{number}"))
+        plan.withdrawn(put("a", f"{number}"), None)
         assert number - len(noted.problems) < 1000
     plan.place(put("a"))
     plan.check_answered()

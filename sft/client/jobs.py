@@ -222,7 +222,7 @@ class Run:
                 self._again_and_again(
                     account,
                     load,
-                    lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys, pace),
+                    lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys),
                     once=lambda: stream.begun,
                 )
             except KeyboardInterrupt:
@@ -237,12 +237,14 @@ class Run:
                         "Throw it away, try again",
                     ) from None
                 raise
+            if fetching.reader_has_left:
+                return self._reporter.end()
             if stream.begun and not stream.whole and not self._reporter.status:
                 raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
             return self._done("fetched", started)
         raise_limit_of_files()
         try:
-            folder = open_local(fetching.base, Rules())
+            folder = open_local(fetching.base, Rules(), fetching.may_make_base)
         except Refused as problem:
             raise refused_here(problem, f"the folder {fetching.base}") from None
         try:
@@ -250,18 +252,24 @@ class Run:
             self._again_and_again(
                 account,
                 load,
-                lambda channel, keys, pace: self._fetch(fetching, fetching.remembering(folder), channel, keys, pace),
+                lambda channel, keys, pace: self._fetch(fetching, fetching.remembering(folder), channel, keys),
             )
+        except TransferError as problem:
+            self._reporter.end()
+            problem.consequences += self._left_out(fetching.missing.names())
+            raise
         finally:
             close_local(folder)
         self._done(f"fetched from {account.user}@{account.host}", started)
 
-    def _fetch(
-        self, fetching: "Fetching", folder: "Folder", channel: "Channel", keys: "SessionKeys", pace: "Pace"
-    ) -> None:
+    def _fetch(self, fetching: "Fetching", folder: "Folder", channel: "Channel", keys: "SessionKeys") -> None:
+        from sft.common.rate_limit import Pace
         from sft.transfer.receiver import Receiver
-        from sft.wire.messages import Get
+        from sft.wire.messages import Get, Rate
 
+        fetching.missing.begin()
+        if self._settings.limit is not None:
+            channel.post(Rate(self._settings.limit).encode())
         for id, path in enumerate(fetching.wanted, 1):
             channel.post(Get(id, path, id < len(fetching.wanted)).encode())
         Receiver(
@@ -271,7 +279,7 @@ class Run:
             folder,
             fetching.place,
             fetching,
-            pace,
+            Pace(None),  # the server keeps to the limit, so that the line does, too
         ).run()
         fetching.check_answered()
 
@@ -285,7 +293,8 @@ class Run:
 
     def _list_on(self, name: str, channel: "Channel") -> None:
         """List what comes behind the last name that was listed, over an earlier connection perhaps."""
-        from sft.client.plans import TIME_BEYOND, named, report_omitted
+        from sft.client.missing import report_omitted
+        from sft.client.plans import TIME_BEYOND, named
         from sft.wire.messages import Entries, ListFolder, Omitted, Refuse
         from sft.wire.protocol import MAX_INTEGER, OMITTED_LIMIT
 
