@@ -399,7 +399,8 @@ class Fetching:
         if code is Code.UNAVAILABLE:
             self.missing.wait_for(name, code)
             return
-        told: TransferError = not_given(Refused(Code.CHANGED if code is None else code), name)
+        code = Code.CHANGED if code in (None, Code.CHANGED) else Code.UNREADABLE
+        told: TransferError = not_given(Refused(code), name)
         if self.to_pipe and self._has_written:
             told = IntegrityError(
                 f"what was written to standard output is not whole ({told.cause})", "Throw it away, try again"
