@@ -84,7 +84,7 @@ def test_library_that_computes_something_else_ends_the_login_before_the_share(
     told = run_python(_WRONG_LIBRARY, *client.at(line.port).flags, make(folder / "a"), "b")
     assert told.splitlines() == [
         "error: this release of pycryptodome computes another key agreement. "
-        "Run: python -m pip install -r requirements.txt",
+        "Run: python -m pip install -r requirements.lock",
         "2",
     ]
     share, confirm = HEADER_SIZE + POINT_SIZE, HEADER_SIZE + CONFIRM_SIZE

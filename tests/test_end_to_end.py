@@ -741,7 +741,7 @@ def test_missing_library_is_exit_2_and_names_pip(program: str, tmp_path: Path, f
     result = run(program, *arguments, environment=environment)
     assert (result.status, result.out) == (2, "")
     assert one_line(result) == (
-        "error: pycryptodome is not installed. Run: python -m pip install -r requirements.txt\n"
+        "error: pycryptodome is not installed. Run: python -m pip install -r requirements.lock\n"
     )
 
 

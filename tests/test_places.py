@@ -76,7 +76,8 @@ def test_without_home_and_passwd_entry_nothing_of_the_current_folder_is_read(
     monkeypatch.setattr("pwd.getpwuid", unknown)
     monkeypatch.delenv("HOME")
     monkeypatch.chdir(tmp_path)
-    make(tmp_path / "~/.config/secure-file-transfer.toml").write_text("port = 1")
+    for place in ("~", "."):
+        make(tmp_path / place / ".config/secure-file-transfer.toml").write_text("port = 1")
     assert settings().port == 7380
     for problem in ({"SFT_CONFIG": "~/x.toml"}, {"SFT_PASSWORD_FILE": "~/x"}):
         with pytest.raises(UsageError, match="begins with ~, and no home folder here"):
