@@ -1,4 +1,4 @@
-# make demo        a real transfer on this machine, from an empty folder to a compared file (FILE=... sends another)
+# make demo        a real transfer on this machine, of a sample or of FILE=...
 # make test        format, lint, types, tests: what CI runs
 # make test-long   the tests that take longer
 # make bench       how fast this is, beside scp and its kin on this machine: an hour (BENCH=--quick: minutes)
@@ -14,7 +14,7 @@
 # make audit       known vulnerabilities of what is installed; needs a network
 
 PYTHON ?= python3
-FILE ?= README.md
+FILE ?=
 BENCH ?= --json bench/results.json --svg docs/bench.svg
 TIME ?= 300
 ROUNDS ?= 100

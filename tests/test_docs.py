@@ -17,7 +17,8 @@ from tools import architecture
 
 README = TOP / "README.md"
 SECURITY = TOP / "docs" / "SECURITY.md"
-DOCUMENTS = [README, *sorted((TOP / "docs").glob("*.md"))]
+GUIDE, OPERATIONS = TOP / "docs" / "GUIDE.md", TOP / "docs" / "OPERATIONS.md"
+DOCUMENTS = sorted([*TOP.glob("*.md"), *TOP.glob("[a-z]*/*.md")])
 HELPS = [
     ("client.py",),
     ("server.py",),
@@ -135,11 +136,38 @@ def test_every_setting_is_told_by_help(program: str, name: str) -> None:
     assert flag_of(name) in FLAG.findall(help_of(program))
 
 
-def test_every_flag_of_the_readme_exists() -> None:
+@pytest.mark.parametrize(("document", "shape"), [(GUIDE, ClientSettings), (OPERATIONS, ServerSettings)])
+def test_table_of_settings_has_each_of_them_in_the_words_of_help(document: Path, shape: type) -> None:
+    rows = rows_of(section(document.read_text("utf-8"), "Settings"))
+    assert rows == [[f"`{name}`", each.words.replace("|", "/")] for name, each in settings_of(shape).items()]
+
+
+@pytest.mark.parametrize("path", [README, GUIDE, OPERATIONS], ids=lambda path: path.name)
+def test_every_flag_of_a_document_exists(path: Path) -> None:
     exist = {flag for words in HELPS for flag in FLAG.findall(help_of(*words))}
-    lines = README.read_text("utf-8").splitlines()
-    ours = [line for line in lines if not line.startswith("$ .venv/bin/") or "client.py" in line or "server.py" in line]
-    assert {flag for line in ours for flag in FLAG.findall(line)} - exist == set()
+    foreign = re.compile(r"python3? -m |\bsudo |^nas\$ jq|make ")
+    lines = [line for line in path.read_text("utf-8").splitlines() if not foreign.search(line)]
+    assert {flag for line in lines for flag in FLAG.findall(line)} - exist == set()
+
+
+def test_every_exit_code_of_help_is_in_the_guide() -> None:
+    codes = re.findall(r"(?<!\S)(\d+)(?= [a-z])", help_of("client.py").partition("exit status:")[2])
+    rows = rows_of(section(GUIDE.read_text("utf-8"), "Scripts").partition("### Exit codes")[2])
+    assert codes == [row[0] for row in rows[:7]] == ["0", "1", "2", "3", "4", "5", "130"]
+
+
+def test_every_target_named_in_a_document_exists() -> None:
+    named = {
+        name for path in DOCUMENTS for name in re.findall(r"(?:^\$ |`)make ([a-z-]+)", path.read_text("utf-8"), re.M)
+    }
+    exist = set(re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text("utf-8"), re.M))
+    assert named - exist == set()
+
+
+def test_contributing_explains_every_target() -> None:
+    phony = re.findall(r"^\.PHONY: (.*)$", (TOP / "Makefile").read_text("utf-8"), re.M)[0].split()
+    rows = rows_of((TOP / "CONTRIBUTING.md").read_text("utf-8"))
+    assert {f"`make {name}`" for name in phony} - {row[0] for row in rows} == {"`make clean`"}
 
 
 # --- links ------------------------------------------------------------------------------------------------------------

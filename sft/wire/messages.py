@@ -40,7 +40,6 @@ class Kind(IntEnum):
     ERROR = 13
     BYE = 14
     OMITTED = 15
-    RATE = 16
 
 
 _DATA = int(Kind.DATA)
@@ -161,12 +160,11 @@ class End(Control):
 
 @value
 class Cancel(Control):
-    """The sender withdraws `id`, because of `code`; None: its content is not wanted, or comes again as a stream."""
+    """The sender withdraws `id`, or has stopped after a REFUSE."""
 
     KIND = Kind.CANCEL
-    CHECKS = {"id": _ID, "code": fields.or_null(fields.code)}
+    CHECKS = {"id": _ID}
     id: int
-    code: Code | None = None
 
 
 @value
@@ -298,15 +296,6 @@ class Omitted(Control):
 
 
 @value
-class Rate(Control):
-    """The server is asked to send no more than so many bytes per second in this connection."""
-
-    KIND = Kind.RATE
-    CHECKS = {"rate": fields.integer(1, MAX_INTEGER)}
-    rate: int
-
-
-@value
 class Error(Control):
     """The connection ends, and why."""
 
@@ -369,7 +358,6 @@ Message = (
     | ListFolder
     | Entries
     | Omitted
-    | Rate
     | Error
     | Ping
     | Bye
@@ -378,7 +366,7 @@ Message = (
 
 _CONTROLS: dict[int, type[Control]] = {
     shape.KIND: shape
-    for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Omitted, Rate, Error)
+    for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Omitted, Error)
 }
 _QUICK: dict[int, tuple[type[Control], Reader]] = {
     Kind.PUT: (Put, read_put),

@@ -49,7 +49,6 @@ from sft.wire.messages import (
     ListFolder,
     Message,
     Put,
-    Rate,
     Receipt,
     Refuse,
 )
@@ -306,7 +305,7 @@ class _Client:
         elif step is Step.CHECK:
             self._check(self._id(which), one, two)
         elif step is Step.CANCEL:
-            self._say(Cancel(self._id(which), (None, *Code)[one % (1 + len(Code))]).encode())
+            self._say(Cancel(self._id(which)).encode())
         elif step is Step.SAY:
             self._say(self._other(self._id(which), one, two))
         elif step is Step.SEND:
@@ -392,7 +391,6 @@ class _Client:
             lambda: BYE_MESSAGE,
             lambda: bytes([two, 0, 0, 0, 0]),
             lambda: bytes([1, 0, 0, 0, two]),
-            lambda: Rate(1 << 40 + two % 23).encode(),
         )
         return makers[one % len(makers)]()
 
