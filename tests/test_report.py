@@ -186,18 +186,18 @@ def test_log_is_rotated_and_stays_private(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_log_goes_on_after_a_rotation_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_LOG_BYTES", 200)
-    replace = os.replace
+    rename = os.rename
 
     def fail(*names: object) -> None:
-        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(os, "rename", rename)
         raise PermissionError(errno.EACCES, "no")
 
     with log_at(tmp_path / "log") as log:
         log.info("x" * 150)
-        monkeypatch.setattr(os, "replace", fail)
+        monkeypatch.setattr(os, "rename", fail)
         log.info("y" * 150)
         log.info("it goes on")
-    assert os.replace is replace
+    assert os.rename is rename
     assert "it goes on" in (tmp_path / "log").read_text()
 
 
@@ -248,7 +248,8 @@ def test_log_whose_disk_is_full_is_told_once_and_the_work_goes_on(
         pytest.skip("needs a device that is always full")
     with log_at(tmp_path / "log") as log:
         handler = log.handlers[0]
-        with open("/dev/full", "ab", buffering=0) as full, monkeypatch.context() as patched:
+        full = io.TextIOWrapper(io.FileIO("/dev/full", "a"), write_through=True)
+        with full, monkeypatch.context() as patched:
             patched.setattr(handler, "stream", full)
             log.info("one")
             log.info("two")
