@@ -23,6 +23,7 @@ from sft.common.errors import Terminated
 from sft.console.output import fill_closed_streams
 from sft.console.report import ended, leave, say
 from sft.common.utf8_names import take_names_as_utf8
+from sft.common.version import VERSION_HELP, version_line
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -70,6 +71,7 @@ def _parser() -> Parser:
     more = parser.add_argument_group("more")
     more.add_argument("--password-fd", metavar="N", help="read the password from the open descriptor N")
     add_file_flags(more)
+    more.add_argument("--version", action="store_true", help=VERSION_HELP)
     return parser
 
 
@@ -81,15 +83,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     options = read_intermixed(_parser(), arguments, "names")
+    if options.version:
+        say(_version())
+        return 0
     check_command(options)
     loaded = load(ClientSettings, vars(options), os.environ, options.config)
     if options.show_config:
-        for line in loaded.lines():
-            say(line)
+        say(*loaded.lines())
         return 0
     from sft.client.jobs import Run  # not before it is known that there is something to do
 
     return Run(loaded.values, loaded.origins, options).run(options.names)
+
+
+def _version() -> str:
+    from crypto_utils import engine_name
+    from sft.wire.protocol import VERSION
+
+    return version_line("client.py", VERSION, engine_name())
 
 
 def _terminate(number: int, frame: "FrameType | None") -> None:

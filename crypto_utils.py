@@ -101,6 +101,11 @@ _EAX_CHECK_ANSWER = (  # 40 zeros under the key 00 01 02 ..., the nonce 0 and th
 )
 
 
+def engine_name() -> str:
+    """The library that does the cryptography, with its version."""
+    return f"pycryptodome {Crypto.__version__}"
+
+
 def random_bytes(size: int) -> bytes:
     """`size` bytes from the system's generator: the one seam for randomness."""
     return get_random_bytes(size)

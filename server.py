@@ -31,7 +31,7 @@ from sft.console.output import fill_closed_streams
 from sft.console.report import announce, ended, fail, note, say
 
 try:  # first of all: when the library is missing, every import below would fail, and not in one line
-    from crypto_utils import check_library
+    from crypto_utils import check_library, engine_name
 except UsageError as missing:
     fail(missing)
     sys.exit(missing.exit_status)
@@ -45,6 +45,7 @@ from sft.common.private_files import check_area
 from sft.common.rate_limit import Paces
 from sft.common.sizes import counted
 from sft.common.utf8_names import take_names_as_utf8
+from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_account_command
 from sft.console.log import no_log, open_log
 from sft.disk.root import PARTIAL_AREA
@@ -58,6 +59,7 @@ from sft.server.throttle import Throttle
 from sft.server.watch import Watch
 from sft.transfer.places import Most, Places, most_for
 from sft.wire.handshake import busy_frame
+from sft.wire.protocol import VERSION
 from sft.wire.sockets import close_gently
 from sft.wire.workers import Engine
 
@@ -71,6 +73,7 @@ _ACCEPT_PAUSE = 0.2
 _COMMAND = "python server.py"  # in advice; the flags in use are put behind it
 _REPEATED = ("--config", "--accounts", "--storage")
 _TELL_PAUSE = 10.0  # at most, between two looks at what strangers have caused
+_VERSION = version_line("server.py", VERSION, engine_name())
 _STOP_SECONDS = 1  # for housekeeping, which a daemon thread does
 
 
@@ -84,7 +87,9 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ServerSettings)
-    add_file_flags(parser.add_argument_group("more"))
+    more = parser.add_argument_group("more")
+    add_file_flags(more)
+    more.add_argument("--version", action="store_true", help=VERSION_HELP)
     for command in commands.add_parsers(parser):  # what says which accounts are meant is taken behind the command, too
         for flag in _REPEATED:
             command.add_argument(flag, metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -112,13 +117,15 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def _do(options: argparse.Namespace, command: str) -> int:
+    if options.version:
+        say(_VERSION)
+        return 0
     if options.command is not None:
         given = [name for name in settings_of(ServerSettings) if getattr(options, name) is not None]
         check_account_command(options.command, given)
     loaded = load(ServerSettings, vars(options), os.environ, options.config)
     if options.show_config:
-        for line in loaded.lines():
-            say(line)
+        say(*loaded.lines())
         return 0
     check_library()
     if options.command is None:
@@ -139,6 +146,7 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     is_first = _is_first_start(settings)
     place = settings.server_log
     log = no_log("sft.server") if place is None else open_log("sft.server", place, settings.log_level)
+    log.info("%s", _VERSION)
     rules = Rules(
         settings.portable_names,
         settings.file_mode,
@@ -217,17 +225,11 @@ def _own_name() -> str:
 
 
 def _show_first_account(name: str, password: str, port: int) -> None:
-    say("")
-    say("This is the first start, so an account was made. Its password is shown only now:")
-    say("")
-    say(f"    username   {name}")
-    say(f"    password   {password}")
-    say("")
-    say("On the sending machine:")
-    say("")
+    say("", "This is the first start, so an account was made. Its password is shown only now:", "")
+    say(f"    username   {name}", f"    password   {password}", "")
+    say("On the sending machine:", "")
     port_flag = "" if port == DEFAULT_PORT else f" --port {port}"
-    say(f"    python client.py --host {socket.gethostname()}{port_flag} --user {name} secret.txt out.txt")
-    say("")
+    say(f"    python client.py --host {socket.gethostname()}{port_flag} --user {name} secret.txt out.txt", "")
 
 
 def _shown(address: tuple[object, ...]) -> str:

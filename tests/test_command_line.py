@@ -35,6 +35,7 @@ GOES_WITH = {
     "--get": "get stdout send show",  # another job is the same command with another meaning
     "--list": "show list",
     "--show-config": EVERYWHERE,
+    "--version": EVERYWHERE,
     "--password-fd": EVERYWHERE,
     "--config": EVERYWHERE,
     **{

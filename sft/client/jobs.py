@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from crypto_utils import engine_name
 from sft.client.receipts_file import open_receipts
 from sft.client.refusals import not_given, refused_here
 from sft.common.background import Aside
@@ -30,8 +31,10 @@ from sft.common.errors import (
     UsageError,
     threads_needed,
 )
+from sft.common.version import version_line
 from sft.console.log import no_log, open_log
 from sft.console.report import Reporter, end_by, is_unsaid, note, output_descriptor, warn
+from sft.wire.protocol import VERSION
 
 if TYPE_CHECKING:
     import argparse
@@ -76,6 +79,7 @@ class Run:
         """
         self._settings, self._origins, self._options = settings, origins, options
         self._log = self._open_log()
+        self._log.info("%s", version_line("client.py", VERSION, engine_name()))
         wants_receipts = options.receipts is not None and not options.dry_run
         receipts = open_receipts(Path(options.receipts)) if wants_receipts else None
         self._reporter = Reporter(self._log, options.quiet, options.json, receipts)

@@ -76,21 +76,24 @@ class Progress:
 
     def name(self, what: str) -> None:
         """Say what is being done now."""
-        if self._bar is not None:
-            self._bar.set_description_str(self._escape(what)[-40:], refresh=False)
+        with self._lock:
+            if self._bar is not None:
+                self._bar.set_description_str(self._escape(what)[-40:], refresh=False)
 
     def more(self, count: int) -> None:
         """`count` more bytes are to come than was known."""
-        if self._bar is not None:
-            self._bar.total = (self._bar.total or 0) + count
+        with self._lock:
+            if self._bar is not None:
+                self._bar.total = (self._bar.total or 0) + count
 
     def advance(self, count: int) -> None:
         """`count` more bytes are done."""
-        if self._bar is not None:
-            self._moved_at = self._clock()
-            if self._is_stalled:
-                self._is_stalled, self._bar.bar_format = False, None
-            self._bar.update(count)
+        with self._lock:
+            if self._bar is not None:
+                self._moved_at = self._clock()
+                if self._is_stalled:
+                    self._is_stalled, self._bar.bar_format = False, None
+                self._bar.update(count)
 
     def close(self) -> None:
         """Take the bar away; what is printed next starts on a clean line."""

@@ -1,0 +1,15 @@
+"""The version of the programs, and the line in which they show it.
+
+Rules: the number stands here and nowhere else in the code. It is the version of the programs; the wire has a version of
+its own (`sft/wire/protocol.py`), which changes only when two ends could not understand each other.
+"""
+
+import platform
+
+VERSION = "1.0.0rc1"
+VERSION_HELP = "print the versions of program, wire and libraries, and exit"
+
+
+def version_line(program: str, wire: int, cryptography: str) -> str:
+    """`client.py 1.0.0 (wire 1, Python 3.11.7, pycryptodome 3.23.0)`: what --version prints, and logs begin with."""
+    return f"{program} {VERSION} (wire {wire}, Python {platform.python_version()}, {cryptography})"

@@ -1,0 +1,32 @@
+"""The version: in one place, printed by --version, and the first line that each run writes to a log."""
+
+import platform
+import re
+from pathlib import Path
+
+import pytest
+from conftest import RunHere
+from processes import Client, Server, make
+
+from crypto_utils import engine_name
+from sft.common.version import VERSION, version_line
+from sft.wire.protocol import VERSION as WIRE
+
+LINE = f"{VERSION} (wire {WIRE}, Python {platform.python_version()}, {engine_name()})"
+
+
+def test_version_has_the_form_of_pep_440() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", VERSION)
+    assert version_line("client.py", WIRE, engine_name()) == f"client.py {LINE}"
+
+
+@pytest.mark.parametrize("program", ["client.py", "server.py"])
+def test_version_is_printed_and_nothing_else_is_done(run_here: RunHere, program: str) -> None:
+    result = run_here(program, "--version")
+    assert (result.status, result.out, result.err) == (0, f"{program} {LINE}\n", "")
+
+
+def test_both_logs_begin_with_the_version(server: Server, client: Client, folder: Path) -> None:
+    client(make(folder / "a"), "a")
+    assert server.told().splitlines()[0].endswith(f" INFO server.py {LINE}")
+    assert client.log.read_text().splitlines()[0].endswith(f" INFO client.py {LINE}")
