@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from sft.common.errors import ConnectionTrouble, Failure, IntegrityError, NoMemory, UsageError, threads_needed
 
 _NEEDED = (4, 4)
-_INSTALL = "Run: python -m pip install -r requirements.txt"
+_INSTALL = "Run: python -m pip install -r requirements.lock"
 
 
 @contextlib.contextmanager

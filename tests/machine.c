@@ -4,6 +4,7 @@
  * on what lies below one folder, thread starts, and the wall clock. Counting is atomic; no lock is ever taken.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WRITE, FLUSH, FLUSH_FOLDER, LINK, RENAME, CREATE, FOLDER, REMOVE, THREAD, CALLS };
+enum { WRITE, FLUSH, FLUSH_FOLDER, LINK, RENAME, CREATE, FOLDER, REMOVE, THREAD, READ, OPEN, NAMES, CALLS };
 
 /* The layout of machine.py's `_FAULT` and `_HEAD`. */
 struct fault {
@@ -144,6 +145,16 @@ ssize_t pwritev64v2(int descriptor, const struct iovec *pieces, int count, off64
     WRITES(pieces, count, at, flags);
 }
 
+#define READS(...) AROUND(READ, below(descriptor, NULL), -1, next(descriptor, __VA_ARGS__))
+ssize_t read(int descriptor, void *bytes, size_t count) {
+    NEXT(read);
+    READS(bytes, count);
+}
+ssize_t readv(int descriptor, const struct iovec *pieces, int count) {
+    NEXT(readv);
+    READS(pieces, count);
+}
+
 /* --- flushing --- */
 
 static int flushes(int descriptor) {
@@ -202,7 +213,14 @@ int mkdirat(int at, const char *path, mode_t mode) {
     AROUND(FOLDER, below(at, path), -1, next(at, path, mode));
 }
 
+DIR *fdopendir(int descriptor) { /* how Python lists a folder that is open */
+    NEXT(fdopendir);
+    AROUND(NAMES, below(descriptor, NULL), NULL, next(descriptor));
+}
+
 #define MAKES ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE)
+#define OPENS (MAKES ? CREATE : OPEN)
+#define IS_FILE (MAKES || (flags & O_DIRECTORY) == 0)
 #define MODE \
     mode_t mode = 0; \
     if (MAKES) { \
@@ -214,22 +232,22 @@ int mkdirat(int at, const char *path, mode_t mode) {
 int open(const char *path, int flags, ...) {
     MODE
     NEXT(open);
-    AROUND(CREATE, MAKES && below(AT_FDCWD, path), -1, next(path, flags, mode));
+    AROUND(OPENS, IS_FILE && below(AT_FDCWD, path), -1, next(path, flags, mode));
 }
 int open64(const char *path, int flags, ...) {
     MODE
     NEXT(open64);
-    AROUND(CREATE, MAKES && below(AT_FDCWD, path), -1, next(path, flags, mode));
+    AROUND(OPENS, IS_FILE && below(AT_FDCWD, path), -1, next(path, flags, mode));
 }
 int openat(int at, const char *path, int flags, ...) {
     MODE
     NEXT(openat);
-    AROUND(CREATE, MAKES && below(at, path), -1, next(at, path, flags, mode));
+    AROUND(OPENS, IS_FILE && below(at, path), -1, next(at, path, flags, mode));
 }
 int openat64(int at, const char *path, int flags, ...) {
     MODE
     NEXT(openat64);
-    AROUND(CREATE, MAKES && below(at, path), -1, next(at, path, flags, mode));
+    AROUND(OPENS, IS_FILE && below(at, path), -1, next(at, path, flags, mode));
 }
 
 /* --- threads --- */

@@ -12,9 +12,24 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-Call = Literal["write", "flush", "flush folder", "link", "rename", "create", "folder", "remove", "thread"]
+Call = Literal[
+    "write", "flush", "flush folder", "link", "rename", "create", "folder", "remove", "thread", "read", "open", "names"
+]
 
-CALLS: tuple[Call, ...] = ("write", "flush", "flush folder", "link", "rename", "create", "folder", "remove", "thread")
+CALLS: tuple[Call, ...] = (
+    "write",
+    "flush",
+    "flush folder",
+    "link",
+    "rename",
+    "create",
+    "folder",
+    "remove",
+    "thread",
+    "read",
+    "open",
+    "names",
+)
 ALWAYS = 1 << 40
 _SOURCE = Path(__file__).with_name("machine.c")
 _HEAD = struct.Struct("=q1024s")

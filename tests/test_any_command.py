@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -228,9 +229,9 @@ CASES: list[tuple[str, list[str], dict[str, Any], int, str]] = [
     ("server.py", ["--listen=\udcff"], {}, 2, "is no address of this machine"),
     ("server.py", ["--listen=,"], {}, 2, "error: listen has no address"),
     ("server.py", [], {"environment": {"SFT_LISTEN": "a..b"}}, 2, "error: a..b is no address of this machine"),
-    ("client.py", ["--host=", "a", "b"], {}, 2, "host from --host is empty"),
-    ("client.py", ["--config=", "a", "b"], {}, 2, "the name of the settings file is empty"),
-    ("server.py", ["--config=", "users"], {}, 2, "the name of the settings file is empty"),
+    ("client.py", ["--host=", "a", "b"], {}, 2, "--host: the value is empty"),
+    ("client.py", ["--config=", "a", "b"], {}, 2, "--config: the value is empty"),
+    ("server.py", ["--config=", "users"], {}, 2, "--config: the value is empty"),
     ("client.py", ["--password-fd=" + "9" * 20, "--user=u", "a", "b"], {}, 2, "takes the number of an open descriptor"),
     ("client.py", ["-", "b"], {"streams": {"0": "closed"}}, 1, "error: standard input is closed"),
     (
@@ -269,6 +270,24 @@ def test_too_little_memory_for_the_passwords_hash_is_one_line(tmp_path: Path) ->
     )
     said = "error: this machine gives us too little memory. End other programs there, or raise ulimit -v\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_closed_streams_are_taken_by_nothing_that_is_opened_later(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text("a password\n")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        where = [f"--port={listener.getsockname()[1]}", "--host=127.0.0.1", f"--client-log={tmp_path / 'log'}"]
+        command = [sys.executable, HOME / "client.py", *where, "--user=u", f"--password-file={secret}", "--retries=0"]
+        closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *map(str, command), "--list"]
+        with subprocess.Popen(closing, env=clean_environment()) as running:
+            sock, _ = listener.accept()
+            with sock:
+                taken = [os.readlink(f"/proc/{running.pid}/fd/{number}") for number in range(3)]
+            assert running.wait(20) == 4
+    assert taken == [os.devnull] * 3
 
 
 def test_own_files_never_take_the_place_of_a_closed_stream(tmp_path: Path, folder: Path) -> None:

@@ -270,7 +270,7 @@ def test_empty_value_of_a_flag_is_an_error(shape: type[ClientSettings]) -> None:
     for name in settings_of(shape):
         with pytest.raises(UsageError) as caught:
             load(shape, {name: ""}, {}, None)
-        assert caught.value.cause == f"{name} from {flag_of(name)} is empty"
+        assert caught.value.cause == f"{flag_of(name)}: the value is empty"
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -190,16 +190,16 @@ def test_host_is_taken_with_brackets_and_without(tmp_path: Path, origin: str, te
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nas:7380", "has a port in it: write --host nas --port 7380"),
-        ("alice@nas", "has a username in it: write --user alice --host nas"),
-        ("alice@[::1]", "has a username in it: write --user alice --host [::1]"),
+        ("nas:7380", "contains a port: write --host nas --port 7380"),
+        ("alice@nas", "contains a username: write --user alice --host nas"),
+        ("alice@[::1]", "contains a username: write --user alice --host [::1]"),
     ],
 )
 def test_host_with_a_port_or_a_username_says_where_they_belong(
     run_here: RunHere, tmp_path: Path, text: str, words: str
 ) -> None:
     result = run_here("client.py", f"--host={text}", "a", "b", cwd=tmp_path)
-    assert result.status == 2 and result.err.startswith(f"error: host from --host {words}. ")
+    assert result.status == 2 and result.err.startswith(f'error: --host: "{text}" {words}. ')
     assert result.err.count("\n") == 1
 
 

@@ -473,7 +473,7 @@ def told_at_import(room: str, before: str, *path: Path) -> str:
 def test_unusable_library_is_told_with_the_command_that_helps(room: str, before: str, cause: str) -> None:
     told = told_at_import(room, before)
     assert cause in told
-    assert "python -m pip install -r requirements.txt" in told
+    assert "python -m pip install -r requirements.lock" in told
 
 
 @pytest.mark.parametrize("room", ["crypto_utils", "sft.wire.pake"])
@@ -482,7 +482,7 @@ def test_another_package_of_that_name_is_told_as_too_old(room: str, tmp_path: Pa
     (tmp_path / "Crypto" / "__init__.py").write_text("version_info = (2, 6, 1, 'final', 0)\n")
     told = told_at_import(room, "", tmp_path)
     assert "too old" in told
-    assert "python -m pip install -r requirements.txt" in told
+    assert "python -m pip install -r requirements.lock" in told
 
 
 @pytest.mark.parametrize("release", [(4, 4, "0"), (4, 10, "0"), (5, 0, "0b0")])

@@ -12,11 +12,10 @@ from sft.common.errors import ConnectionTrouble, UsageError
 from sft.wire.pake import CONFIRM_SIZE, POINT_SIZE
 from sft.wire.protocol import HEADER_SIZE
 
-_WORK = {"Crypto", "dataclasses", "hashlib", "json", "logging", "pathlib", "socket", "tqdm", "sft.client.jobs"}
+_WORK = {"Crypto", "hashlib", "json", "logging", "socket", "tqdm", "sft.client.jobs"}
 _AFTER_HELLO = {
     "Crypto.Protocol.HPKE",
     "Crypto.Cipher.AES",
-    "dataclasses",
     "json",
     "sft.wire.channel",
     "sft.transfer.sender",
@@ -85,7 +84,7 @@ def test_library_that_computes_something_else_ends_the_login_before_the_share(
     told = run_python(_WRONG_LIBRARY, *client.at(line.port).flags, make(folder / "a"), "b")
     assert told.splitlines() == [
         "error: this release of pycryptodome computes another key agreement. "
-        "Run: python -m pip install -r requirements.txt",
+        "Run: python -m pip install -r requirements.lock",
         "2",
     ]
     share, confirm = HEADER_SIZE + POINT_SIZE, HEADER_SIZE + CONFIRM_SIZE

@@ -139,7 +139,7 @@ def test_every_setting_is_told_by_help(program: str, name: str) -> None:
 @pytest.mark.parametrize(("document", "shape"), [(GUIDE, ClientSettings), (OPERATIONS, ServerSettings)])
 def test_table_of_settings_has_each_of_them_in_the_words_of_help(document: Path, shape: type) -> None:
     rows = rows_of(section(document.read_text("utf-8"), "Settings"))
-    assert rows == [[f"`{name}`", each.words.replace("|", "/")] for name, each in settings_of(shape).items()]
+    assert rows == [[f"`{name}`", each.help.replace("|", "/")] for name, each in settings_of(shape).items()]
 
 
 @pytest.mark.parametrize("path", [README, GUIDE, OPERATIONS], ids=lambda path: path.name)

@@ -37,6 +37,7 @@ from sft.wire.messages import (
     Omitted,
     Ping,
     Put,
+    Rate,
     Receipt,
     Refuse,
     _fields_of,
@@ -84,7 +85,10 @@ TABLE: list[tuple[Control | Ping | Bye, int, bytes]] = [
         b'"policy":"skip"}',
     ),
     (End(3, 5, SHA256, MAC), 3, b'{"id":3,"size":5,"sha256":"' + SHA256_HEX + b'","mac":"' + MAC_HEX + b'"}'),
-    (Cancel(9), 4, b'{"id":9}'),
+    (Cancel(9), 4, b'{"id":9,"code":null}'),
+    (Cancel(9, Code.CHANGED), 4, b'{"id":9,"code":"changed"}'),
+    (Rate(1), 16, b'{"rate":1}'),
+    (Rate(MAX_INTEGER), 16, b'{"rate":9223372036854775807}'),
     (Accept(1, 0), 5, b'{"id":1,"offset":0}'),
     (Accept(1, MAX_INTEGER), 5, b'{"id":1,"offset":9223372036854775807}'),
     (Refuse(4, Code.IS_FOLDER), 6, b'{"id":4,"code":"is-folder"}'),
@@ -150,7 +154,7 @@ def refused(kind: int, body: bytes) -> None:
 
 def test_headers_and_types_are_the_specifications() -> None:
     assert (MESSAGE_HEADER_SIZE, DATA_HEADER_SIZE) == (5, 17)
-    assert [kind.value for kind in Kind] == list(range(1, 16))
+    assert [kind.value for kind in Kind] == list(range(1, 17))
 
 
 def test_table_has_every_type() -> None:

@@ -139,7 +139,7 @@ class Hurried:
     """A channel that counts how often its answers were let go."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.bytes_posted = 0
 
     def hurry(self) -> None:
         self.count += 1
@@ -161,6 +161,32 @@ def test_every_byte_of_every_message_counts() -> None:
     start = times[0]
     assert [round(each - start, 6) for each in times] == [0, 10, 10, 10.1]
     assert channel.count == 2, "answers leave before the wait"
+
+
+def test_answers_count_like_what_they_answer() -> None:
+    channel = Hurried()
+    clock, pace = paced(1_000)
+    started, times = clock.now, []
+    for arrived in sft.common.rate_limit.paced(channel, iter([("END", memoryview(bytes(995))), None, None]), pace):
+        times.append(round(clock.now - started, 6))
+        channel.bytes_posted += 500 if arrived else 2_000
+    assert times == [0, 0, 3.5] and clock.now - started == pytest.approx(5.5)
+
+
+def test_limit_beside_the_shared_one_is_for_that_connection_alone() -> None:
+    clock, shared = paced(1_000)
+    slow, fast = shared.within(100), shared.within(10_000)
+    assert (slow.share(1), fast.share(1), shared.share(1)) == (100, 1_000, 1_000)
+    slow.spend(100)
+    assert clock.now == pytest.approx(1_001)
+    clock.now += 1
+    shared.spend(1_250)
+    assert clock.now == pytest.approx(1_003), "the slow one owes nothing for others"
+    fast.spend(1_000)
+    assert clock.now == pytest.approx(1_004), "and nobody gets more than what is shared"
+    unlimited, alone = paced(None)
+    alone.within(10).spend(10)
+    assert unlimited.now == pytest.approx(1_001)
 
 
 def test_messages_without_a_limit_pass_as_they_are() -> None:

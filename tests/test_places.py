@@ -76,7 +76,8 @@ def test_without_home_and_passwd_entry_nothing_of_the_current_folder_is_read(
     monkeypatch.setattr("pwd.getpwuid", unknown)
     monkeypatch.delenv("HOME")
     monkeypatch.chdir(tmp_path)
-    make(tmp_path / "~/.config/secure-file-transfer.toml").write_text("port = 1")
+    for place in ("~", "."):
+        make(tmp_path / place / ".config/secure-file-transfer.toml").write_text("port = 1")
     assert settings().port == 7380
     for problem in ({"SFT_CONFIG": "~/x.toml"}, {"SFT_PASSWORD_FILE": "~/x"}):
         with pytest.raises(UsageError, match="begins with ~, and no home folder here"):
@@ -99,7 +100,7 @@ except config.UsageError as problem:
     print(problem)
 """
     port, refusal = run_python(AS_NOBODY + code, tmp_path, home).splitlines()
-    assert port == "7380" and refusal.startswith(f"can't read the settings file {home}/.config")
+    assert port == "7380" and refusal.startswith(f"{home}/.config/secure-file-transfer.toml: can't read")
     home.chmod(0o700)
 
 
@@ -113,7 +114,7 @@ def test_default_file_that_is_there_must_be_one(monkeypatch: pytest.MonkeyPatch,
 def test_endless_settings_file_is_refused(run_here: RunHere) -> None:
     result = run_here("client.py", "--config=/dev/zero", "--show-config")
     assert (result.status, result.out) == (2, "")
-    assert result.err == "error: /dev/zero is too large for a settings file. Check --config and SFT_CONFIG\n"
+    assert result.err == "error: /dev/zero: too large for a settings file. Check --config and SFT_CONFIG\n"
 
 
 # --- the log ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sft.client.plans import Fetching, Sending, is_regular, names_in_order, parts_of
-from sft.common.errors import Code, ProtocolViolation, Refused, SourceError, TransferError, UsageError
+from sft.common.errors import Code, PeerStopped, ProtocolViolation, Refused, SourceError, TransferError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.console.log import no_log
 from sft.console.report import Reporter
@@ -25,7 +25,7 @@ class Noted(Reporter):
         self.left_out: list[str] = []
         self.done: list[tuple[str, str, str]] = []
 
-    def failed(self, name: str, problem: TransferError) -> None:
+    def failed(self, name: str, problem: TransferError, quietly: bool = False) -> None:
         self.problems.append((name, problem))
 
     def skipped(self, name: str, why: str) -> None:
@@ -571,20 +571,53 @@ def test_refusal_of_everything_names_the_folder() -> None:
     assert [told for told, _ in noted.problems] == ["your folder"]
 
 
-def test_file_withdrawn_by_the_server_is_a_failure() -> None:
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (None, "changed on the receiver while it was read"),
+        (Code.CHANGED, "changed on the receiver while it was read"),
+        (Code.UNREADABLE, "can't be read on the receiver"),
+        (Code.INTEGRITY, "can't be read on the receiver"),
+    ],
+)
+def test_file_withdrawn_by_the_server_is_a_failure(code: Code | None, said: str) -> None:
     noted = Noted()
     plan = Fetching(noted, "fail", False, ["a"], "out/")
     plan.place(put("a"))
-    plan.withdrawn(put("a"))
+    plan.withdrawn(put("a"), code)
     plan.check_answered()
-    assert [(name, type(problem)) for name, problem in noted.problems] == [("a", SourceError)]
+    assert [(name, problem.cause) for name, problem in noted.problems] == [("a", f"a {said}")]
+    assert noted.problems[0][1].exit_status == 1
+
+
+def test_what_the_server_can_give_another_time_is_no_failure_yet() -> None:
+    noted = Noted()
+    plan = Fetching(noted, "fail", False, ["a", "b"], "out/")
+    plan.place(put("a"))
+    plan.withdrawn(put("a", "x"), Code.UNAVAILABLE)
+    plan.not_given(2, Refused(Code.UNAVAILABLE))
+    with pytest.raises(PeerStopped):
+        plan.check_answered()
+    assert noted.problems == [] and plan.missing.names() == ["a/x", "b"]
+    plan.missing.begin()
+    plan.check_answered()
+
+
+def test_failure_is_said_once_over_all_connections() -> None:
+    noted = Noted()
+    plan = Fetching(noted, "fail", False, ["a", "b"], "out/")
+    for _ in range(3):
+        plan.missing.begin()
+        plan.not_given(1, Refused(Code.NOT_FOUND))
+        plan.not_given(2, Refused(Code.UNAVAILABLE))
+    assert [name for name, _ in noted.problems] == ["a"]
 
 
 def test_what_a_server_withdraws_is_not_gathered_without_end() -> None:
     noted = Noted()
     plan = Fetching(noted, "fail", False, ["a"], "out/")
     for number in range(3000):
-        plan.withdrawn(put("a", f"{number}"))
+        plan.withdrawn(put("a", f"{number}"), None)
         assert number - len(noted.problems) < 1000
     plan.place(put("a"))
     plan.check_answered()

@@ -1,4 +1,7 @@
-"""A limited sender: what leaves in any half second, by a clock that only goes while somebody waits."""
+"""A limited sender: what leaves in any half second, by a clock that only goes while somebody waits.
+
+The client is one, and the server is, when a client that fetches or lists has asked it to be.
+"""
 
 import os
 import threading
@@ -12,10 +15,26 @@ from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, close_all, no_hang, tcp_p
 from sft.common.errors import TransferError
 from sft.common.rate_limit import Pace
 from sft.disk.sources import FileSource, PipeSource
+from sft.disk.storage import UserFolder
+from sft.server.requests import Requests
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
-from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Data, End, Message, Put, Receipt
+from sft.wire.handshake import SessionKeys
+from sft.wire.messages import (
+    BYE_MESSAGE,
+    Accept,
+    Bye,
+    Data,
+    End,
+    Entries,
+    Get,
+    ListFolder,
+    Message,
+    Put,
+    Rate,
+    Receipt,
+)
 from sft.wire.protocol import DATA_LEAST, DATA_SIZE, UNASKED_LIMIT
 from sft.wire.workers import Engine
 
@@ -134,12 +153,64 @@ def test_no_half_second_carries_more_than_twice_its_share(
     close_all(channel)
     raw.close()
     assert len(events.items) == len(items)
+    check_evenly(left, rate)
+    for sizes in receiver.pieces.values():
+        assert all(DATA_LEAST <= size <= DATA_SIZE for size in sizes[:-1])
+
+
+@pytest.mark.parametrize("rate", RATES[:3])
+@pytest.mark.parametrize("case", ["one file", "tiny files", "folders", "names that are not UTF-8", "listing"])
+def test_no_half_second_of_what_is_fetched_carries_more_than_was_asked_for(
+    engine: Engine, alice: UserFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, rate: int
+) -> None:
+    """The rate of the account is none."""
+    home = tmp_path / "received/alice/box"
+    home.mkdir()
+    if case == "one file":
+        (home / "a").write_bytes(bytes(3 * rate))
+    for number in range(0 if case == "one file" else 120):
+        name = os.fsencode(home) + f"/{number:03}{'n' * 90}".encode() + (b"\xff" if case.startswith("names") else b"")
+        os.mkdir(name) if case == "folders" else os.close(os.open(name, os.O_CREAT))
+    clock, left, (near, far) = Clock(), list[tuple[float, int]](), tcp_pair()
+    channel, raw = Channel(near, S2C, C2S, engine), Raw(far, C2S, S2C)
+    seal_later = channel._seal_later
+
+    def noted(buffer: bytearray, size: int, leased: bool) -> None:
+        left.append((clock.now, size + 20))
+        seal_later(buffer, size, leased)
+
+    monkeypatch.setattr(channel, "_seal_later", noted)
+    pace, keys = Pace(None, clock.read, clock.wait), SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
+    requests = Requests(channel, keys, alice, lambda right: None, lambda *line: None, pace)
+    serving = threading.Thread(target=requests.run, args=[Unheard()], daemon=True)
+    raw.say(Rate(rate).encode())
+    with no_hang():
+        serving.start()
+        if case == "listing":
+            after, more = None, True
+            while more:
+                raw.say(ListFolder(1, ("box",), after).encode())
+                page = raw.hear()
+                assert isinstance(page, Entries)
+                after, more = page.entries[-1].name, page.more
+            raw.say(BYE_MESSAGE)
+        else:
+            raw.say(Get(1, ("box",), False).encode())
+            Honest(raw).wait()
+        serving.join(20)
+    close_all(channel)
+    raw.close()
+    assert not serving.is_alive()
+    assert clock.now - 1_000 >= sum(size for _, size in left) * 0.9 / rate - 0.5
+    check_evenly(left, rate)
+
+
+def check_evenly(left: list[tuple[float, int]], rate: int) -> None:
+    """`left`: when each record left, and its size."""
     times = [at for at, _ in left]
     for first, (at, _) in enumerate(left):
         window = left[first : bisect_left(times, at + HALF)]
         assert sum(size for _, size in window) <= 2 * HALF * rate * 1.02
-    for sizes in receiver.pieces.values():
-        assert all(DATA_LEAST <= size <= DATA_SIZE for size in sizes[:-1])
 
 
 def test_without_a_limit_pieces_are_as_large_as_they_may_be(engine: Engine, tmp_path: Path) -> None:

@@ -1045,13 +1045,13 @@ def test_open_file_of_a_fifo_or_folder_waits_for_nobody_and_gives_no_source(stoc
 
 def test_local_folder_is_made_and_leaves_no_partial_area(tmp_path: Path) -> None:
     before = open_descriptors()
-    folder = open_local(tmp_path / "d/e", Rules())
-    assert os.listdir(tmp_path / "d/e") == [LOCAL_PARTIAL_AREA]
-    assert stat.S_IMODE((tmp_path / "d/e" / LOCAL_PARTIAL_AREA).stat().st_mode) == 0o700
+    folder = open_local(tmp_path / "d", Rules())
+    assert os.listdir(tmp_path / "d") == [LOCAL_PARTIAL_AREA]
+    assert stat.S_IMODE((tmp_path / "d" / LOCAL_PARTIAL_AREA).stat().st_mode) == 0o700
     for policy in ("fail", "rename", "replace"):
         assert isinstance(put(folder, "f", policy, policy=policy), Published)
     close_local(folder)
-    assert tree(tmp_path / "d/e") == {"f", "f/fail", "f/rename", "f/replace"}
+    assert tree(tmp_path / "d") == {"f", "f/fail", "f/rename", "f/replace"}
     assert open_descriptors() == before
 
 

@@ -83,6 +83,15 @@ def test_whatever_is_installed_is_installed_from_a_lock_with_hashes() -> None:
     assert named == set(LOCKS.values())
 
 
+def test_what_a_person_is_asked_to_install_is_from_a_lock_with_hashes() -> None:
+    """pip looks at hashes wherever a file has some."""
+    told = [TOP / "README.md", TOP / "bench/README.md", *TOP.glob("docs/*.md")]
+    told += [*TOP.glob("*.py"), *TOP.glob("sft/**/*.py"), *TOP.glob("tools/*.py")]
+    text = "".join(path.read_text("utf-8") for path in told)
+    named = re.findall(r"pip install[^\n]* -r ([\w/.-]+\.(?:txt|lock))", text)
+    assert len(named) >= 6 and set(named) <= set(LOCKS.values())
+
+
 def test_make_installs_from_the_locks_alone() -> None:
     text = (TOP / "Makefile").read_text("utf-8")
     assert "--require-hashes -r" in re.findall(r"^INSTALL := (.*)$", text, re.M)[0]

@@ -146,6 +146,22 @@ def test_prompt_that_was_started_in_the_background_asks_in_the_foreground(shell:
     assert "in front" not in shell.shown
 
 
+def test_prompt_leaves_the_terminal_as_it_was_when_it_came_to_the_foreground(shell: Shell) -> None:
+    """Not as it was before: then it was another program's, which may have silenced it."""
+    shell.type("stty -echo\n")
+    wait_until(lambda: not shell.echoes())
+    shell.type(f"{shell._ask} password {shell.answer} &\n")
+    wait_until(lambda: shell.is_stopped("ask.py"))
+    shell.type("stty echo\n")
+    wait_until(shell.echoes)
+    shell.type("fg\n")
+    shell.expect("Password: ")
+    wait_until(lambda: not shell.echoes())
+    shell.type("in front\n")
+    assert shell.answered() == "in front"
+    wait_until(shell.echoes)
+
+
 def test_stop_that_no_program_sees_is_followed_by_a_silent_prompt(shell: Shell) -> None:
     shell.ask()
     shell.expect("Password: ")

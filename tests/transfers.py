@@ -162,7 +162,7 @@ class Taken:
     def refused(self, put: Put | Misnamed, problem: Refused) -> None:
         self.problems[put.shown if isinstance(put, Misnamed) else "/".join(put.path)] = problem
 
-    def withdrawn(self, put: Put) -> None:
+    def withdrawn(self, put: Put, code: Code | None) -> None:
         self.gone.append("/".join(put.path))
 
     def cut_off(self, put: Put, size: int, kept: bool) -> None:
@@ -389,7 +389,7 @@ class Noted(Reporter):
         self.outcomes[name] = outcome
         super().delivered(name, path, size, sha256, time_ns, outcome)
 
-    def failed(self, name: str, problem: TransferError) -> None:
+    def failed(self, name: str, problem: TransferError, quietly: bool = False) -> None:
         self.problems.append((name, problem.code if isinstance(problem, Refused) else type(problem)))
         super().failed(name, problem)
 

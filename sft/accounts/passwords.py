@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 
 from crypto_utils import Random, random_bytes
 from sft.common.errors import UsageError
+from sft.console.command_line import PASSWORD_VARIABLE
 from sft.console.prompt import ask_on_terminal, read_line
 from sft.console.report import escape
 
-PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105 -- the name of a variable
 LONGEST = 1024
 SHORTEST = 8
 
@@ -85,7 +85,7 @@ def read_password_fd(descriptor: int) -> str:
 
 
 def read_password_variable(environment: Mapping[str, str]) -> str | None:
-    """The value of SFT_PASSWORD; None when it is not set, or empty. Raises UsageError."""
+    """The value of the variable for passwords; None when it is empty or not set. Raises UsageError."""
     if not environment.get(PASSWORD_VARIABLE):
         return None
     return _text(os.fsencode(environment[PASSWORD_VARIABLE]), PASSWORD_VARIABLE)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from crypto_utils import engine_name
 from sft.client.receipts_file import open_receipts
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import argparse
     import logging
 
+    from config import ClientSettings
     from sft.client.login import Account
     from sft.client.plans import Fetching, Sending
     from sft.common.rate_limit import Pace
@@ -54,25 +55,10 @@ _MOST_NAMED = 3  # of what was not delivered: the cause is what matters
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
 
 
-class Settings(Protocol):
-    """What a client can be told; the table is in `config.py`."""
-
-    host: str
-    port: int
-    user: str
-    password_file: Path | None
-    if_exists: str
-    retries: int
-    limit: int | None
-    connect_timeout: int
-    client_log: Path | None
-    log_level: str
-
-
 class Run:
     """One run of the client: its one job, over as many connections as it takes."""
 
-    def __init__(self, settings: Settings, origins: Mapping[str, str], options: "argparse.Namespace") -> None:
+    def __init__(self, settings: "ClientSettings", origins: Mapping[str, str], options: "argparse.Namespace") -> None:
         """`origins` says where each setting comes from, `options` are those of the command line that are no settings.
 
         Raises UsageError.
@@ -240,7 +226,7 @@ class Run:
                 self._again_and_again(
                     account,
                     load,
-                    lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys, pace),
+                    lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys),
                     once=lambda: stream.begun,
                 )
             except KeyboardInterrupt:
@@ -255,12 +241,14 @@ class Run:
                         "Throw it away, try again",
                     ) from None
                 raise
+            if fetching.reader_has_left:
+                return self._reporter.end()
             if stream.begun and not stream.whole and not self._reporter.status:
                 raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
             return self._done("fetched", started)
         raise_limit_of_files()
         try:
-            folder = open_local(fetching.base, Rules())
+            folder = open_local(fetching.base, Rules(), fetching.may_make_base)
         except Refused as problem:
             raise refused_here(problem, f"the folder {fetching.base}") from None
         try:
@@ -268,18 +256,24 @@ class Run:
             self._again_and_again(
                 account,
                 load,
-                lambda channel, keys, pace: self._fetch(fetching, fetching.remembering(folder), channel, keys, pace),
+                lambda channel, keys, pace: self._fetch(fetching, fetching.remembering(folder), channel, keys),
             )
+        except TransferError as problem:
+            self._reporter.end()
+            problem.consequences += self._left_out(fetching.missing.names())
+            raise
         finally:
             close_local(folder)
         self._done(f"fetched from {account.user}@{account.host}", started)
 
-    def _fetch(
-        self, fetching: "Fetching", folder: "Folder", channel: "Channel", keys: "SessionKeys", pace: "Pace"
-    ) -> None:
+    def _fetch(self, fetching: "Fetching", folder: "Folder", channel: "Channel", keys: "SessionKeys") -> None:
+        from sft.common.rate_limit import Pace
         from sft.transfer.receiver import Receiver
-        from sft.wire.messages import Get
+        from sft.wire.messages import Get, Rate
 
+        fetching.missing.begin()
+        if self._settings.limit is not None:
+            channel.post(Rate(self._settings.limit).encode())
         for id, path in enumerate(fetching.wanted, 1):
             channel.post(Get(id, path, id < len(fetching.wanted)).encode())
         Receiver(
@@ -289,7 +283,7 @@ class Run:
             folder,
             fetching.place,
             fetching,
-            pace,
+            Pace(None),  # the server keeps to the limit, so that the line does, too
         ).run()
         fetching.check_answered()
 
@@ -303,7 +297,8 @@ class Run:
 
     def _list_on(self, name: str, channel: "Channel") -> None:
         """List what comes behind the last name that was listed, over an earlier connection perhaps."""
-        from sft.client.plans import TIME_BEYOND, named, report_omitted
+        from sft.client.missing import report_omitted
+        from sft.client.plans import TIME_BEYOND, named
         from sft.wire.messages import Entries, ListFolder, Omitted, Refuse
         from sft.wire.protocol import MAX_INTEGER, OMITTED_LIMIT
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_utils import digest
-from sft.client.refusals import not_given, omitted, refused_here, refused_there
+from sft.client.missing import Missing, report_omitted
+from sft.client.refusals import not_given, refused_here, refused_there
 from sft.common.errors import (
     PASSING,
     Code,
     IntegrityError,
-    PeerStopped,
     ProtocolViolation,
     Refused,
     SourceError,
@@ -29,7 +29,6 @@ from sft.common.errors import (
     UsageError,
 )
 from sft.common.names import LOCAL_PARTIAL_AREA, judge_path, size_of
-from sft.common.sizes import counted
 from sft.console.command_line import PIPE
 from sft.console.report import Reporter, show_path
 from sft.disk.sources import PipeSource, Source
@@ -44,8 +43,6 @@ if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody 
     from sft.wire.messages import Misnamed, Omitted, Put, Receipt
 
 TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
-_MOST_MISSED = 10_000  # names that the receiver can't give, remembered so that each is said once
-_MOST_WITHDRAWN = 1000  # files that may still come again; a hostile server withdraws any number
 
 Parts = tuple[str, ...]
 
@@ -292,7 +289,7 @@ class Fetching:
             raise UsageError("only one file can go to standard output", "Name a folder as TARGET")
         path = Path(target)
         into = not self.to_pipe and _goes_into(target, len(names))
-        self.base = path if into else path.parent
+        self.base, self.may_make_base = (path, True) if into else (path.parent, False)
         self._new_name = None if into else path.name
         if not into and not path.name:
             raise UsageError(f"{target} is no name", "Name a file, or a folder with a slash at its end")
@@ -304,8 +301,9 @@ class Fetching:
                 f"more than {WINDOW} names, or too long ones", "Name their folders, or use several commands"
             )
         self._last_names = {wanted[-1:] for wanted in self.wanted}
-        self._withdrawn: dict[Parts, TransferError] = {}
-        self._missed: set[str] = set()
+        self.missing = Missing(reporter)
+        self._has_written = False
+        self.reader_has_left = False  # of standard output
         self._answered: set[Parts] = {()}  # an empty folder is an answer of its own
         self._done: set[bytes] = set()
 
@@ -338,7 +336,7 @@ class Fetching:
 
     def taking(self, put: "Put", size: int | None) -> None:
         if not self.to_pipe:  # what is written there can't be taken back
-            self._withdrawn.pop(put.path, None)
+            self.missing.comes_again(put.path)
         self._reporter.expect(size or 0)
         self._reporter.started(show_path(put.path), self.place(put).path, size)
 
@@ -347,6 +345,7 @@ class Fetching:
         self._reporter.resumed(show_path(put.path), offset)
 
     def arrived(self, put: "Put", count: int) -> None:
+        self._has_written = True
         self._reporter.moved(count, show_path(put.path))
 
     def stored(self, put: "Put", receipt: "Receipt") -> None:
@@ -371,6 +370,10 @@ class Fetching:
         name = show_path(put.path)
         if self.to_pipe and len(put.path) > 1:
             return  # what lies in a folder, which was refused itself
+        if self.to_pipe and isinstance(problem.__cause__, BrokenPipeError):
+            self.reader_has_left = True
+            self._reporter.failed(name, refused_here(problem, "standard output"), quietly=True)
+            return
         if self.to_pipe and problem.code is Code.IS_FOLDER:
             told: TransferError = SourceError(
                 f"{name} is a folder on the receiver", "Only one file can go to standard output"
@@ -379,7 +382,7 @@ class Fetching:
             told = refused_here(problem, "standard output")
         else:
             told = refused_here(problem, self._place_of(put))
-        self._reporter.failed(name, told)
+        self.missing.fail(name, told)
 
     def _place_of(self, put: "Put") -> str:
         """Where it was to go, here. What nobody asked for, or has a name that can't be used, has no place."""
@@ -391,21 +394,18 @@ class Fetching:
     def time_lost(self, path: Parts) -> None:
         self._reporter.note(f"{self.base.joinpath(*path)}: its time can't be kept by the disk here")
 
-    def withdrawn(self, put: "Put") -> None:
+    def withdrawn(self, put: "Put", code: Code | None) -> None:
         name = show_path(put.path)
-        cause = f"{name} changed on the receiver while it was read, or can't be read there"
-        told: TransferError = SourceError(cause, "Fetch it again when nobody writes to it")
-        if self.to_pipe:
+        if code is Code.UNAVAILABLE:
+            self.missing.wait_for(name, code)
+            return
+        code = Code.CHANGED if code in (None, Code.CHANGED) else Code.UNREADABLE
+        told: TransferError = not_given(Refused(code), name)
+        if self.to_pipe and self._has_written:
             told = IntegrityError(
-                f"what was written to standard output is not whole ({cause})", "Throw it away, try again"
+                f"what was written to standard output is not whole ({told.cause})", "Throw it away, try again"
             )
-        self._withdrawn[put.path] = told
-        self._tell_withdrawn(_MOST_WITHDRAWN)
-
-    def _tell_withdrawn(self, left: int) -> None:
-        while len(self._withdrawn) > left:
-            path = next(iter(self._withdrawn))
-            self._reporter.failed(show_path(path), self._withdrawn.pop(path))
+        self.missing.withdraw(put.path, told)
 
     def cut_off(self, put: "Put", size: int, kept: bool) -> None:
         pass
@@ -416,11 +416,12 @@ class Fetching:
     def not_given(self, id: int, problem: Refused) -> None:
         if id > len(self.wanted):
             raise ProtocolViolation("a refusal of what was not asked for")
-        if problem.code in PASSING:  # it is there again soon, perhaps
-            raise PeerStopped(problem.code)
         self._answered.add(self.wanted[id - 1][-1:])
         name = show_path(self.wanted[id - 1]) or "your folder"
-        self._reporter.failed(name, not_given(problem, name))
+        if problem.code in PASSING:  # it is there again soon, perhaps
+            self.missing.wait_for(name, problem.code)
+        else:
+            self.missing.fail(name, not_given(problem, name))
 
     def omitted(self, told: "Omitted") -> None:
         if told.id > len(self.wanted):
@@ -428,29 +429,20 @@ class Fetching:
         wanted = self.wanted[told.id - 1]
         self._answered.add(wanted[-1:])
         name = "/".join((*wanted[:-1], told.name))
-        if name not in self._missed:  # by an earlier connection of this run
-            if len(self._missed) < _MOST_MISSED:
-                self._missed.add(name)
-            report_omitted(self._reporter, told, name)
+        if told.code is Code.UNAVAILABLE:
+            self.missing.wait_for(name, told.code)
+        else:
+            report_omitted(self._reporter, told, name, self.missing.fail)
 
     def check_answered(self) -> None:
         """After the server's BYE: what was withdrawn has failed, unless it came again, with an unknown size.
 
-        Raises ProtocolViolation when the server has ended without a word about something that was asked for.
+        Raises ProtocolViolation when the server has ended without a word about something that was asked for, and
+        PeerStopped when something was out of its reach.
         """
-        self._tell_withdrawn(0)
         if any(wanted[-1:] not in self._answered for wanted in self.wanted):
             raise ProtocolViolation("no answer to a GET")
-
-
-def report_omitted(reporter: Reporter, told: "Omitted", name: str) -> None:
-    """Something at the receiver, and perhaps more in its folder, can't be given or listed."""
-    reporter.failed(name, omitted(told.code, name))
-    if told.more:
-        what = counted(told.more, "more name")
-        problem = SourceError(f"{what} beside it on the receiver can't be given", "Their reasons are in its server.log")
-        reporter.failed(name, problem)
-        reporter.failed_beside(told.more - 1)
+        self.missing.end()
 
 
 class _Remembering:

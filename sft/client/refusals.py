@@ -76,6 +76,7 @@ _ASKED: _Words = {
     Code.DENIED: ("your account may not read {path} on the receiver", "Ask the receiver's owner for the right"),
     Code.STORAGE: ("{path} can't be read on the receiver", "The reason is in its server.log"),
     Code.UNREADABLE: ("{path} can't be read on the receiver", "The reason is in its server.log"),
+    Code.CHANGED: ("{path} changed on the receiver while it was read", "Fetch it again when nobody writes to it"),
 }
 
 

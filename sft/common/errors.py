@@ -53,11 +53,15 @@ class UsageError(TransferError):
 
 
 class SourceError(TransferError):
-    """Something on this machine's disk can't be read or sent. `name`: what it is called, when nobody else knows."""
+    """Something on this machine's disk can't be read or sent. `name`: what it is called, when nobody else knows.
 
-    def __init__(self, cause: str, remedy: str = "", name: str = "") -> None:
+    `code`: what the other end hears of it.
+    """
+
+    def __init__(self, cause: str, remedy: str = "", name: str = "", code: "Code | None" = None) -> None:
         super().__init__(cause, remedy)
         self.name = name
+        self.code = Code.UNREADABLE if code is None else code
 
 
 class OutputError(TransferError):
@@ -179,6 +183,7 @@ class Code(StrEnum):
     STORAGE = "storage"
     NOT_FOUND = "not-found"
     UNREADABLE = "unreadable"
+    CHANGED = "changed"
     SIZE = "size"
     INTEGRITY = "integrity"
     PROTOCOL = "protocol"
@@ -217,6 +222,7 @@ _WORDS: dict[Code, tuple[str, str]] = {
     Code.BUSY: ("another transfer to that name is under way", "Wait for it to end, then send it again"),
     Code.STORAGE: ("the receiver could not store the file", "The reason is in its server.log"),
     Code.UNREADABLE: ("something there can't be read", "The reason is in the receiver's server.log"),
+    Code.CHANGED: ("the file changed while it was read", "Send it again when nobody writes to it"),
     Code.NOT_FOUND: ("nothing of that name is there", "Check the name"),
     Code.SIZE: ("the file changed its size while it was sent", "Send it again when nobody writes to it"),
     Code.INTEGRITY: (

@@ -46,7 +46,8 @@ class Pace:
     ) -> None:
         """`rate` in bytes per second; None for no limit."""
         self.bucket = None if rate is None else _Bucket(rate, clock)
-        self._wait = wait
+        self._asked: _Bucket | None = None  # of one connection alone
+        self._clock, self._wait = clock, wait
         self._has_ended: Callable[[], bool] | None = None
 
     def turn(self, has_ended: Callable[[], bool]) -> "Pace":
@@ -55,18 +56,27 @@ class Pace:
         one._has_ended = has_ended
         return one
 
+    def within(self, rate: int) -> "Pace":
+        """The same limit, and beside it one of `rate` that nobody shares."""
+        one = copy.copy(self)
+        one._asked = _Bucket(rate, self._clock)
+        return one
+
+    def _buckets(self) -> list[_Bucket]:
+        return [bucket for bucket in (self.bucket, self._asked) if bucket is not None]
+
     def share(self, seconds: float) -> float:
         """How many bytes may pass in so many seconds."""
-        return math.inf if self.bucket is None else self.bucket.rate * seconds
+        return min((bucket.rate for bucket in self._buckets()), default=math.inf) * seconds
 
     def spend(self, count: int, before_waiting: Callable[[], None] = lambda: None) -> None:
         """Wait until these bytes are within the limit; `before_waiting` is called when that is not at once."""
-        if self.bucket is None:
+        if self.bucket is None and self._asked is None:
             return
-        due = self.bucket.pay(count)
-        if due > self.bucket.clock():
+        due = max(bucket.pay(count) for bucket in self._buckets())
+        if due > self._clock():
             before_waiting()
-        while (left := due - self.bucket.clock()) > 0:
+        while (left := due - self._clock()) > 0:
             if self._has_ended is None:
                 self._wait(left)
             elif self._has_ended():
@@ -98,21 +108,24 @@ class Paces:
 class Messages(Protocol):
     """Whatever gives messages, and lets answers leave; `sft.wire.channel.Channel` is one."""
 
+    bytes_posted: int
+
     def hurry(self) -> None: ...
 
 
 def paced(
     channel: Messages, messages: Iterator[tuple[_Message, memoryview] | None], pace: Pace
 ) -> Iterator[tuple[_Message, memoryview] | None]:
-    """The same messages within the limit: every byte of each one counts, whatever it is, once it was dealt with."""
+    """The same messages within the limit: once one was dealt with, every byte of it counts, and of the answers."""
     if pace.bucket is None:
         yield from messages
         return
-    due = 0
+    due, posted = 0, channel.bytes_posted
     for arrived in messages:
         if arrived is not None:
             due += _MESSAGE_HEADER + len(arrived[1])
         yield arrived
+        due, posted = due + channel.bytes_posted - posted, channel.bytes_posted
         if due >= _PAID_AT_ONCE or arrived is None:
             channel.hurry()  # what was answered need not wait
             pace.spend(due)

@@ -10,6 +10,7 @@ import re
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,12}))? ?(?:([kmgt])(i?))?b?", re.IGNORECASE)
+_NOT_A_SIZE = "is not a size above zero such as 500M, 1.5G or 2GiB"
 _PLACES = 3  # behind the point, of an exact size
 
 
@@ -20,12 +21,12 @@ def parse_size(value: object) -> int:
     else:
         found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
         if found is None or (found[2] and not found[3]):
-            raise ValueError("is no size such as 500M, 1.5G or 2GiB")
+            raise ValueError(_NOT_A_SIZE)
         unit = 1 if not found[3] else (_BINARY if found[4] else _DECIMAL)[found[3].lower()]
         behind = found[2] or ""
         number = int(found[1] + behind) * unit // 10 ** len(behind)
     if not 0 < number < 1 << 63:
-        raise ValueError("is no size above zero such as 500M, 1.5G or 2GiB")
+        raise ValueError(_NOT_A_SIZE)
     return number
 
 

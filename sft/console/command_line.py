@@ -12,6 +12,7 @@ from sft.common.errors import UsageError
 from sft.console.report import say
 
 PIPE = "-"
+PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105 -- the name of a variable
 
 _STDIN, _STDOUT = "standard input as the SOURCE", "standard output as the TARGET"
 

@@ -31,7 +31,7 @@ def _bar(total: int | None, note: Callable[[str], None]) -> Any:
             mininterval=0.1,
         )
     except ImportError:
-        note("no progress bar: tqdm is not installed. Run: python -m pip install -r requirements.txt")
+        note("no progress bar: tqdm is not installed. Run: python -m pip install -r requirements.lock")
     except Exception as problem:  # a variable TQDM_..., which tqdm takes for its settings, may be anything
         note(f"no progress bar: tqdm fails ({problem}). Check the variables TQDM_...")
     return None

@@ -397,14 +397,14 @@ class Reporter:
         """The line that was said last speaks of so many more things that do not arrive."""
         self.failed_count += count
 
-    def failed(self, name: str, problem: TransferError) -> None:
-        """One thing that was named does not arrive."""
+    def failed(self, name: str, problem: TransferError, quietly: bool = False) -> None:
+        """One thing that was named does not arrive. `quietly`: who reads our output knows it already."""
         self.failed_count += 1
         self.status = max(self.status, problem.exit_status)
         self.pause()
         self._sparing.error("%s: %s", briefly(name), briefly(str(problem)))
         fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
-        if not self._event("failed", **fields) or is_unsaid():
+        if (not self._event("failed", **fields) or is_unsaid()) and not quietly:
             with self._lock:
                 said = problem.path == name if isinstance(problem, Refused) else problem.cause.startswith(f"{name} ")
                 self._progress.above(lambda: fail(problem, "" if said else name))

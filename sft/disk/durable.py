@@ -17,13 +17,10 @@ from collections.abc import Iterator
 
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.flushing import flush
+from sft.disk.passing import PASSING
 
 # ext2 to ext4, XFS, btrfs, tmpfs: the first field of fstatfs, from linux/magic.h.
 _TELLING = frozenset([0xEF53, 0x58465342, 0x9123683E, 0x01021994])
-# This process lacks something at the moment; that says nothing about the disk.
-SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-# The server's trouble and nobody else's: a file system that is gone, broken or read-only, or no descriptors. May pass.
-PASSING = SHORT | {errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV, errno.ETIMEDOUT}
 _STATFS_SIZE = 256  # the largest struct statfs of any system has 120 bytes
 
 _NO_SUCH_TIME = frozenset([errno.EINVAL, errno.EOVERFLOW, errno.ERANGE])

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from sft.disk.durable import PASSING
+from sft.disk.passing import PASSING
 
 try:
     import fcntl

@@ -23,13 +23,21 @@ except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` 
     fcntl = None  # type: ignore[assignment]
 
 
-def open_local(base: Path, rules: Rules) -> "UserFolder":
-    """A folder of our own, made when missing, for what is fetched. Raises UsageError, Refused."""
+def open_local(base: Path, rules: Rules, may_make: bool = True) -> "UserFolder":
+    """A folder of our own for what is fetched; when missing it is made, if it may be, but none above it.
+
+    Raises UsageError, Refused.
+    """
     umask = umask_of_process()
+    made: list[Path] = []
     try:
-        made = [place for place in (base, *base.parents) if not place.exists()]
-        base.mkdir(parents=True, exist_ok=True)
+        if may_make and not base.is_dir():
+            base.mkdir()
+            made.append(base)
         visible = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        missing = base.parent if may_make else base
+        raise UsageError(f"there is no folder {missing} here", "Make it first, or name another TARGET") from None
     except (FileExistsError, NotADirectoryError) as problem:
         raise UsageError(f"can't use the folder {base} here ({problem.strerror})", "Name another") from None
     except OSError as problem:

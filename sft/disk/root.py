@@ -13,9 +13,10 @@ from pathlib import Path
 from crypto_utils import random_bytes
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.private_files import check_area
-from sft.disk.durable import SHORT, disk_errors
+from sft.disk.durable import disk_errors
 from sft.disk.folders import open_folder, state_of
 from sft.disk.leftovers import TRIAL
+from sft.disk.passing import SHORT
 
 PARTIAL_AREA = ".partial"
 _FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_CLOEXEC"))

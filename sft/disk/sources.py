@@ -10,7 +10,8 @@ import os
 import stat
 from typing import Protocol
 
-from sft.common.errors import SourceError
+from sft.common.errors import Code, SourceError
+from sft.disk.passing import PASSING
 
 PERMISSIONS = 0o777
 OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
@@ -27,7 +28,7 @@ class Source(Protocol):
         """Fill as much of `view` as there still is; less than its size only at the end. Raises SourceError."""
 
     def go_to(self, offset: int) -> None:
-        """Go on at `offset`."""
+        """Go on at `offset`. Raises SourceError."""
 
     def check_unchanged(self) -> None:
         """Raises SourceError when it is not as it was when it was opened."""
@@ -45,7 +46,11 @@ class FileSource:
     def __init__(self, name: str, descriptor: int) -> None:
         """Takes over the descriptor. Raises SourceError for what is no regular file."""
         self._name = name
-        state = os.fstat(descriptor)
+        try:
+            state = os.fstat(descriptor)
+        except OSError as problem:
+            os.close(descriptor)
+            raise unreadable(name, problem) from None
         if not stat.S_ISREG(state.st_mode):
             os.close(descriptor)
             kind = "a folder" if stat.S_ISDIR(state.st_mode) else "no regular file"
@@ -73,10 +78,16 @@ class FileSource:
             raise unreadable(self._name, problem) from None
 
     def go_to(self, offset: int) -> None:
-        os.lseek(self._descriptor, offset, os.SEEK_SET)
+        try:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+        except OSError as problem:
+            raise unreadable(self._name, problem) from None
 
     def check_unchanged(self) -> None:
-        state = os.fstat(self._descriptor)
+        try:
+            state = os.fstat(self._descriptor)
+        except OSError as problem:
+            raise unreadable(self._name, problem) from None
         if (state.st_size, state.st_mtime_ns) != self._at_opening:
             raise changed(self._name)
 
@@ -151,7 +162,7 @@ else:  # Windows
 
 def changed(name: str) -> SourceError:
     """The error for a file that somebody writes to."""
-    return SourceError(f"{name} changed while it was read", "Send it again when nobody writes to it")
+    return SourceError(f"{name} changed while it was read", "Send it again when nobody writes to it", code=Code.CHANGED)
 
 
 def unreadable(name: str, problem: OSError) -> SourceError:
@@ -162,4 +173,5 @@ def unreadable(name: str, problem: OSError) -> SourceError:
         return SourceError(f"{name} is a folder", "Only files can be read", name)
     if isinstance(problem, PermissionError):
         return SourceError(f"{name} can't be read: permission denied", "Ask for the right to read it", name)
-    return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on", name)
+    code = Code.UNAVAILABLE if problem.errno in PASSING else Code.UNREADABLE
+    return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on", name, code)

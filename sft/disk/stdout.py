@@ -15,9 +15,9 @@ from sft.disk.partials import Incoming, Partial, PartialArea, PathParts, Publish
 class _Streamed(Partial):
     """The one file on its way to a descriptor."""
 
-    def __init__(self, area: PartialArea, incoming: Incoming, descriptor: int) -> None:
+    def __init__(self, area: PartialArea, incoming: Incoming, stream: "Stream", descriptor: int) -> None:
         super().__init__(area, incoming, "", False)
-        self._to = descriptor
+        self._stream, self._to = stream, descriptor
 
     def resume_from(self, offset: int) -> None:
         if offset:
@@ -27,29 +27,31 @@ class _Streamed(Partial):
         with disk_errors():
             while content:
                 count = os.write(self._to, content)
+                self._stream.begun = True
                 self.size += count
                 content = content[count:]
 
     def discard(self) -> None:
-        pass
+        self._stream.is_taken = False
 
     def keep(self) -> bool:
+        self.discard()
         return False
 
 
 class Stream:
-    """Takes the place of a folder. `begun` and `whole` tell what has become of the one file."""
+    """Takes the place of a folder. `begun` (something was written) and `whole` tell what has become of the one file."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, True)  # else a slow reader would look like a full disk
         self._to = descriptor
-        self.begun = self.whole = False
+        self.begun = self.whole = self.is_taken = False
 
     def begin(self, incoming: Incoming, resumable: bool) -> Partial:
-        if self.begun:
+        if self.begun or self.whole or self.is_taken:
             raise Refused(Code.UNSUPPORTED, why="only one file can go to standard output")
-        self.begun = True
-        return _Streamed(PartialArea.__new__(PartialArea), incoming, self._to)
+        self.is_taken = True
+        return _Streamed(PartialArea.__new__(PartialArea), incoming, self, self._to)
 
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> Partial:
         return self.begin(incoming, resumable)

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from sft.common.errors import Code, Refused
+from sft.common.errors import Code, Refused, SourceError
 from sft.common.names import judge_path, split_names
 from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts, Seen, as_seen, open_folder, state_of
@@ -21,6 +21,11 @@ READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "
 
 # Told of names in a folder that are there and can't be given, and why.
 Missed = Callable[[PathParts, list[str], Code], None]
+
+
+def why_unreadable(problem: Refused | SourceError) -> Code:
+    """What is said of something that is there and can't be read: whether it may be another time."""
+    return problem.code if problem.code is Code.UNAVAILABLE else Code.UNREADABLE
 
 
 class Visible:
@@ -120,7 +125,7 @@ class Visible:
                     pending += [(*seen.path, name) for name in reversed(self._allowed_names(seen.path, missed))]
             except Refused as problem:
                 if problem.code is not Code.NOT_FOUND:
-                    missed(above[:-1], [above[-1]], Code.UNREADABLE)
+                    missed(above[:-1], [above[-1]], why_unreadable(problem))
 
     def _allowed_names(self, path: PathParts, missed: Missed) -> list[str]:
         allowed, others = self.names(path)

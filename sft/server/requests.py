@@ -18,6 +18,7 @@ from sft.disk.folders import PathParts, Seen
 from sft.disk.partials import Incoming
 from sft.disk.sources import FileSource, Source
 from sft.disk.storage import UserFolder
+from sft.disk.visible import why_unreadable
 from sft.transfer import receiver
 from sft.transfer.items import ALL_BITS, Item
 from sft.transfer.places import Share
@@ -40,6 +41,7 @@ from sft.wire.messages import (
     Misnamed,
     Omitted,
     Put,
+    Rate,
     Receipt,
     Refuse,
 )
@@ -47,6 +49,7 @@ from sft.wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
 
 _MOST_NAMED = 100  # of what can't be given, in one folder; the rest is counted
 _PAGE_BYTES = 48 * 1024
+_PAGE_SECONDS = 1 / 8  # of a limit's bytes make one page
 _POLICY = "skip"  # whether it takes a file is the client's business
 
 
@@ -74,15 +77,19 @@ class Requests:
         """
         self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
         self._pace, self._log_sparingly, self._share = pace, log_sparingly or log, share
+        self._giving = pace  # of what this end sends, which the client may want slower
         self._messages: Iterator[Arrived] = channel.messages()
 
     def run(self, taking: receiver.Events) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
-        first = next((arrived for arrived in self._messages if arrived is not None), None)
-        if first is not None:
-            self._pace.spend(MESSAGE_HEADER_SIZE + len(first[1]))
-        if first is None:
+        first, has_rate = self._next(), False
+        if first is not None and isinstance(first[0], Rate):
+            self._giving, has_rate = self._pace.within(first[0].rate), True
+            first = self._next()
+        if first is None and not has_rate:
             self._channel.post(BYE_MESSAGE)
+        elif first is None or (has_rate and not _is_request(first[0])):
+            raise ProtocolViolation("a rate for nothing that is asked for")
         elif isinstance(first[0], Put) or _is_misnamed(first[0], Kind.PUT):
             self._receive(first, taking)
         elif isinstance(first[0], Get) or _is_misnamed(first[0], Kind.GET):
@@ -91,6 +98,13 @@ class Requests:
             self._list(first[0])
         else:
             raise ProtocolViolation("a first message that asks for nothing")
+
+    def _next(self) -> tuple[Message, memoryview] | None:
+        """The next message, paid for; None at the client's BYE."""
+        arrived = next((arrived for arrived in self._messages if arrived is not None), None)
+        if arrived is not None:
+            self._pace.spend(MESSAGE_HEADER_SIZE + len(arrived[1]), self._channel.hurry)
+        return arrived
 
     def _receive(self, first: Arrived, events: receiver.Events) -> None:
         def place(put: Put | Misnamed) -> Incoming:
@@ -122,7 +136,7 @@ class Requests:
             get, asked = arrived[0], asked + 1
         events = _Giving(self._log, self._log_sparingly)
         items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
-        Sender(self._channel, messages, self._keys.file_s2c, events, self._pace, self._share).run(items)
+        Sender(self._channel, messages, self._keys.file_s2c, events, self._giving, self._share).run(items)
 
     def _take(self, get: Get | Misnamed, wanted: "list[_Wanted]") -> None:
         """Remember it until all are asked for, in as few bytes as it came in, unless it is refused anyway."""
@@ -154,7 +168,8 @@ class Requests:
     def _omit(self, get: int, above: int, folder: PathParts, names: list[str], code: Code) -> None:
         """Name what is there and can't be given, from the last component of the GET's path on."""
         for omitted in self._omitted(get, folder, folder[above:], names, code):
-            self._channel.send(omitted.encode())
+            self._channel.send(message := omitted.encode())
+            self._giving.spend(len(message), self._channel.flush)
 
     def _omitted(self, id: int, folder: PathParts, shown: PathParts, names: list[str], code: Code) -> Iterator[Omitted]:
         """About such names in one folder, called `shown` there: few are named, all are counted."""
@@ -170,8 +185,9 @@ class Requests:
         def open_it() -> Source:
             try:
                 return FileSource(name, self._folder.open_file(seen.path))
-            except TransferError as problem:
-                self._omit(get, above, seen.path[:-1], [seen.path[-1]], Code.UNREADABLE)
+            except (Refused, SourceError) as problem:
+                code = why_unreadable(problem)
+                self._omit(get, above, seen.path[:-1], [seen.path[-1]], code)
                 raise SourceError(problem.cause) from None
 
         if seen.is_folder:
@@ -189,25 +205,26 @@ class Requests:
 
     def _list(self, request: ListFolder | Misnamed) -> None:
         known: _Known = {}
-        messages = paced(self._channel, self._messages, self._pace)
         while True:
             try:
                 self._admit("list")
                 if isinstance(request, Misnamed):
                     raise Refused(Code.NAME, why=request.why)
-                answers = [message.encode() for message in self._page(request, known)]
-                self._channel.post(*answers)
-                self._channel.hurry()
-                self._pace.spend(sum(map(len, answers)))
+                for message in self._page(request, known):
+                    self._answer(message.encode())
             except Refused as problem:
-                self._channel.post(Refuse(request.id, problem.code).encode())
-            arrived = next((arrived for arrived in messages if arrived is not None), None)
+                self._answer(Refuse(request.id, problem.code).encode())
+            arrived = self._next()
             if arrived is None:
                 break
             if not (isinstance(arrived[0], ListFolder) or _is_misnamed(arrived[0], Kind.LIST)):
                 raise ProtocolViolation("something else than LIST on a connection that lists")
             request = arrived[0]
         self._channel.post(BYE_MESSAGE)
+
+    def _answer(self, message: bytes) -> None:
+        self._channel.post(message)
+        self._giving.spend(len(message), self._channel.hurry)
 
     def _page(self, request: ListFolder, known: _Known) -> Iterator[Omitted | Entries]:
         path = request.path
@@ -221,8 +238,8 @@ class Requests:
         at = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
         entries: list[Entry] = []
         unseen: list[str] = []
-        size = 0
-        while at < len(names) and len(entries) < ENTRIES_LIMIT and size < _PAGE_BYTES:
+        size, most = 0, min(_PAGE_BYTES, self._giving.share(_PAGE_SECONDS))
+        while at < len(names) and len(entries) < ENTRIES_LIMIT and (size < most or not entries):
             try:
                 seen = self._folder.see((*path, names[at]))
             except Refused:
@@ -236,6 +253,10 @@ class Requests:
         if at == len(names):
             yield from self._omitted(request.id, path, (), others, Code.NAME)
         yield Entries(request.id, tuple(entries), at < len(names))
+
+
+def _is_request(message: Message) -> bool:
+    return isinstance(message, Get | ListFolder) or (isinstance(message, Misnamed) and message.kind is not Kind.PUT)
 
 
 def _is_misnamed(message: Message, kind: Kind) -> TypeGuard[Misnamed]:

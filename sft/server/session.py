@@ -317,8 +317,9 @@ class _Taking:
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
         self._sparing.log(level, "refused: %s: %s", name, problem.cause)
 
-    def withdrawn(self, put: Put) -> None:
-        self._sparing.info("withdrawn by the sender: %s", show_briefly(put.path))
+    def withdrawn(self, put: Put, code: Code | None) -> None:
+        why = "" if code is None else f" ({code})"
+        self._sparing.info("withdrawn by the sender%s: %s", why, show_briefly(put.path))
 
     def cut_off(self, put: Put, size: int, kept: bool) -> None:
         what = "kept for another try" if kept else "nothing kept"

@@ -78,7 +78,7 @@ class Events(Protocol):
     def arrived(self, put: Put, count: int) -> None: ...
     def stored(self, put: Put, receipt: Receipt) -> None: ...
     def refused(self, put: Put | Misnamed, problem: Refused) -> None: ...
-    def withdrawn(self, put: Put) -> None: ...
+    def withdrawn(self, put: Put, code: Code | None) -> None: ...
     def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
     def time_lost(self, path: PathParts) -> None: ...  # the disk can't hold it
     def not_given(self, id: int, problem: Refused) -> None: ...
@@ -106,7 +106,7 @@ class Receiver:
         """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all."""
         self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
         self._messages = paced(channel, messages, pace)
-        self._place, self._events = place, events
+        self._place, self._events, self._pace = place, events, pace
         self._share = share or Places().of("")
         self._placed: list[Arriving] = []  # large files that have a place, or had one
         self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
@@ -133,9 +133,11 @@ class Receiver:
                     self._begin_unplaced()
             if self._open:
                 raise ProtocolViolation("BYE before the end of a file")
+            posted = self._channel.bytes_posted
             self._flush_group()
             for path in self._folder.finish_folders():
                 self._events.time_lost(path)
+            self._pace.spend(self._channel.bytes_posted - posted, self._channel.hurry)
             self._channel.post(BYE_MESSAGE)
         finally:
             if not (self._open or self._group or self._flushing):
@@ -412,9 +414,9 @@ class Receiver:
         arriving = self._opened(cancel.id)
         del self._open[cancel.id]
         if arriving.partial is not None:
-            arriving.partial.discard()
+            self._end_partial(arriving.partial, cancel.code)
         if not arriving.told:
-            self._events.withdrawn(arriving.put)
+            self._events.withdrawn(arriving.put, cancel.code)
         arriving.forget()
 
     # --- answers ---
@@ -480,9 +482,14 @@ class Receiver:
     def _refuse(self, arriving: Arriving, problem: Refused) -> None:
         """Say no to this one, now or in the middle of it, and keep nothing of it, unless it is to be sent again."""
         if arriving.partial is not None:
-            arriving.partial.keep() if problem.code is Code.UNAVAILABLE else arriving.partial.discard()
+            self._end_partial(arriving.partial, problem.code)
             arriving.partial = None
         arriving.told = True
         self._events.refused(arriving.put, problem)
         self._channel.post(Refuse(arriving.put.id, problem.code).encode())
         arriving.forget()
+
+    @staticmethod
+    def _end_partial(partial: Partial, code: Code | None) -> None:
+        """Remove what there is of it, or keep it, when nothing but a disk's trouble that may pass is why it ends."""
+        partial.keep() if code is Code.UNAVAILABLE else partial.discard()

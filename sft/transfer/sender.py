@@ -315,7 +315,8 @@ class Sender:
         elif problem is not None and self._settle(outgoing):
             self._events.failed(outgoing.item, problem)
         source.close()
-        self._channel.send(Cancel(outgoing.id).encode())
+        code = problem.code if isinstance(problem, SourceError) else None
+        self._channel.send(Cancel(outgoing.id, code).encode())
         self._close(outgoing)
 
     def _send_content(self, outgoing: Outgoing, source: Source, offset: int) -> None:

@@ -87,6 +87,7 @@ class Channel:
         self._arrived: deque[Record] = deque()
         self._ended = False  # the other end has closed, or is not listened to any more
         self.bytes_sent = 0
+        self.bytes_posted = 0  # in messages that did not have to wait
         self.bytes_received = 0
 
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,8 +105,10 @@ class Channel:
         What the consumer posts at a record leaves when it is through with that, or calls `hurry`: one record for many
         answers. Raises what ended the channel, when more than the window is due.
         """
+        size = sum(map(len, messages))
         with self._lock:
-            self._answer_bytes += sum(map(len, messages))
+            self.bytes_posted += size
+            self._answer_bytes += size
             full = len(self._answers) > _MOST_ANSWERS or self._answer_bytes > _MOST_ANSWER_BYTES
             if not full:
                 self._answers.extend(messages)

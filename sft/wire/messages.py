@@ -40,6 +40,7 @@ class Kind(IntEnum):
     ERROR = 13
     BYE = 14
     OMITTED = 15
+    RATE = 16
 
 
 _DATA = int(Kind.DATA)
@@ -160,11 +161,12 @@ class End(Control):
 
 @value
 class Cancel(Control):
-    """The sender withdraws `id`, or has stopped after a REFUSE."""
+    """The sender withdraws `id`, because of `code`; None: its content is not wanted, or comes again as a stream."""
 
     KIND = Kind.CANCEL
-    CHECKS = {"id": _ID}
+    CHECKS = {"id": _ID, "code": fields.or_null(fields.code)}
     id: int
+    code: Code | None = None
 
 
 @value
@@ -296,6 +298,15 @@ class Omitted(Control):
 
 
 @value
+class Rate(Control):
+    """The server is asked to send no more than so many bytes per second in this connection."""
+
+    KIND = Kind.RATE
+    CHECKS = {"rate": fields.integer(1, MAX_INTEGER)}
+    rate: int
+
+
+@value
 class Error(Control):
     """The connection ends, and why."""
 
@@ -358,6 +369,7 @@ Message = (
     | ListFolder
     | Entries
     | Omitted
+    | Rate
     | Error
     | Ping
     | Bye
@@ -366,7 +378,7 @@ Message = (
 
 _CONTROLS: dict[int, type[Control]] = {
     shape.KIND: shape
-    for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Omitted, Error)
+    for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Omitted, Rate, Error)
 }
 _QUICK: dict[int, tuple[type[Control], Reader]] = {
     Kind.PUT: (Put, read_put),

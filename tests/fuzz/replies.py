@@ -195,7 +195,7 @@ class _Server:
             lambda: Accept(id, 0).encode(),
             lambda: self._receipt(id, sent, "folder" if sent.size is None else "stored", 0),
             lambda: PING_MESSAGE,
-            lambda: Cancel(id).encode(),
+            lambda: Cancel(id, (None, *Code)[one % (1 + len(Code))]).encode(),
             lambda: Error(list(Code)[two % len(Code)]).encode(),
             lambda: BYE_MESSAGE,
         )

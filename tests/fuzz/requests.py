@@ -49,6 +49,7 @@ from sft.wire.messages import (
     ListFolder,
     Message,
     Put,
+    Rate,
     Receipt,
     Refuse,
 )
@@ -305,7 +306,7 @@ class _Client:
         elif step is Step.CHECK:
             self._check(self._id(which), one, two)
         elif step is Step.CANCEL:
-            self._say(Cancel(self._id(which)).encode())
+            self._say(Cancel(self._id(which), (None, *Code)[one % (1 + len(Code))]).encode())
         elif step is Step.SAY:
             self._say(self._other(self._id(which), one, two))
         elif step is Step.SEND:
@@ -391,6 +392,7 @@ class _Client:
             lambda: BYE_MESSAGE,
             lambda: bytes([two, 0, 0, 0, 0]),
             lambda: bytes([1, 0, 0, 0, two]),
+            lambda: Rate(1 << 40 + two % 23).encode(),
         )
         return makers[one % len(makers)]()
 

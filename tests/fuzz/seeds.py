@@ -17,13 +17,14 @@ from transfers import Receiving, Told, folder_item, item, written
 from crypto_utils import TAG_SIZE, RecordCipher
 from fuzz import CORPUS, HARNESSES, login
 from fuzz.requests import PATHS, Step
+from sft.common.errors import Code
 from sft.common.rate_limit import Pace
 from sft.disk.storage import Rules, Storage
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
 from sft.wire.handshake import busy_frame
-from sft.wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Receipt, split_record
+from sft.wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Rate, Receipt, split_record
 from sft.wire.protocol import HEADER_SIZE, UNASKED_LIMIT, ClientHello, ServerHello, Status, frame, unframe
 from sft.wire.workers import Engine
 
@@ -182,7 +183,7 @@ def _list(raw: Raw) -> None:
 
 
 def _fetch(raw: Raw) -> None:
-    raw.say(Get(1, ("notes.txt",), True).encode(), Get(2, ("photos",), False).encode())
+    raw.say(Rate(1 << 40).encode(), Get(1, ("notes.txt",), True).encode(), Get(2, ("photos",), False).encode())
     while isinstance(put := raw.hear(), Put):
         if put.kind == FILE:
             while not hasattr(end := raw.hear(), "mac"):
@@ -197,7 +198,7 @@ def _withdraw(raw: Raw) -> None:
     put = Put(1, bytes(16), ("late",), FILE, UNASKED_LIMIT + 1, None, None, "fail")
     raw.say(put.encode())
     raw.hear()
-    raw.say(Cancel(1).encode())
+    raw.say(Cancel(1, Code.UNAVAILABLE).encode())
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -220,6 +221,15 @@ REQUESTS: dict[str, list[tuple[int, int, int, int]]] = {
     "wrong-hmac": [(Step.PUT, 0, _A, _SMALL), (Step.DATA, 0, 0, 0), (Step.END, 0, 1, 0)],
     "wrong-digest": [(Step.PUT, 0, _A, _SMALL), (Step.DATA, 0, 0, 4), (Step.END, 0, 0, 0)],
     "withdrawn": [(Step.PUT, 0, _A, _LARGE), (Step.DATA, 0, 8 + _SMALL, 0), (Step.CANCEL, 0, 0, 0)],
+    "out-of-reach": [
+        *[
+            (Step.PUT, 0, _A, _TWO_PIECES),
+            (Step.DATA, 0, 0, 0),
+            (Step.CANCEL, 0, 1 + list(Code).index(Code.UNAVAILABLE), 0),
+        ],
+        *[(Step.NEXT, 0, 0, 0), (Step.PUT, 0, _A, _TWO_PIECES), (Step.CHECK, 0, 0, 0), (Step.DATA, 0, 0, 0)],
+    ],
+    "slowly": [(Step.SAY, 0, 12, 40), (Step.SAY, 0, 1, 0)],
     "no-end": [(Step.PUT, 0, _A, _SMALL), (Step.DATA, 0, 0, 0)],
     "never-announced": [(Step.DATA, 9, 0, 0), (Step.END, 9, 0, 0)],
     "through-a-link": [(Step.WHOLE, 0, _LINKED, _SMALL)],

@@ -390,7 +390,7 @@ def let_in(line: Line, password: str, changes: Mapping[str, Change] | None = Non
 # --- 12. Messages -----------------------------------------------------------------------------------------------------
 
 NAMES = ["PUT", "DATA", "END", "CANCEL", "ACCEPT", "REFUSE", "CHECK", "RECEIPT", "GET", "LIST", "ENTRY"]
-NAMES += ["PING", "ERROR", "BYE", "OMITTED"]
+NAMES += ["PING", "ERROR", "BYE", "OMITTED", "RATE"]
 NUMBERS = {name: number for number, name in enumerate(NAMES, 1)}
 BLOCK, SMALL = 2**20, 65536
 

@@ -138,7 +138,7 @@ MESSAGES: dict[str, bytes] = {
     "control message of a mebibyte": message("PUT", body_of(put_fields(1, ["x" * (1 << 20)], 1))),
     "DATA first": data(1, 0, b"x"),
     "END first": control("END", id=1, size=1, sha256="0" * 64, mac="0" * 64),
-    "CANCEL first": control("CANCEL", id=1),
+    "CANCEL first": control("CANCEL", id=1, code=None),
     "CHECK first": control("CHECK", id=1, size=1, sha256="0" * 64),
     "ACCEPT": control("ACCEPT", id=1, offset=0),
     "REFUSE": control("REFUSE", id=1, code="busy"),
@@ -155,9 +155,9 @@ MESSAGES: dict[str, bytes] = {
     "PUT with a lower id": put(2) + put(1, ("y",)),
     "DATA of an id never PUT": put(1) + data(2, 0, b"x"),
     "END of an id never PUT": put(1) + control("END", id=2, size=1, sha256="0" * 64, mac="0" * 64),
-    "CANCEL of an id never PUT": put(1) + control("CANCEL", id=2),
-    "CANCEL twice": put(1) + control("CANCEL", id=1) * 2,
-    "DATA behind CANCEL": put(1) + control("CANCEL", id=1) + data(1, 0, b"x"),
+    "CANCEL of an id never PUT": put(1) + control("CANCEL", id=2, code=None),
+    "CANCEL twice": put(1) + control("CANCEL", id=1, code=None) * 2,
+    "DATA behind CANCEL": put(1) + control("CANCEL", id=1, code=None) + data(1, 0, b"x"),
     "DATA of a folder": put(size=None, kind="folder", path=("honestly",)) + data(1, 0, b"x"),
     "CHECK that nobody asked for": put() + control("CHECK", id=1, size=1, sha256="0" * 64),
     "DATA beyond its place": put() + data(1, 1, b"x"),
@@ -173,6 +173,17 @@ MESSAGES: dict[str, bytes] = {
     "GET, PUT": control("GET", id=1, path=[NO_SUCH], more=True) + put(),
     "GET, BYE": control("GET", id=1, path=[NO_SUCH], more=True) + message("BYE"),
     "GET, LIST": control("GET", id=1, path=[NO_SUCH], more=True) + control("LIST", id=1, path=[], after=None),
+    "RATE, PUT": control("RATE", rate=1000) + put(),
+    "RATE, BYE": control("RATE", rate=1000) + message("BYE"),
+    "RATE twice": control("RATE", rate=1000) * 2 + control("GET", id=1, path=[NO_SUCH], more=True),
+    "RATE of 0": control("RATE", rate=0) + control("GET", id=1, path=[NO_SUCH], more=True),
+    "RATE of 2^63": control("RATE", rate=2**63) + control("GET", id=1, path=[NO_SUCH], more=True),
+    "RATE that is null": control("RATE", rate=None) + control("GET", id=1, path=[NO_SUCH], more=True),
+    "GET, RATE": control("GET", id=1, path=[NO_SUCH], more=True) + control("RATE", rate=1000),
+    "LIST, RATE": control("LIST", id=1, path=[NO_SUCH], after=None) + control("RATE", rate=1000),
+    "PUT, RATE": put() + control("RATE", rate=1000),
+    "CANCEL without a code": put() + control("CANCEL", id=1),
+    "CANCEL with an unknown code": put() + control("CANCEL", id=1, code="tired"),
     "LIST, PUT": control("LIST", id=1, path=[NO_SUCH], after=None) + put(),
     "LIST, GET": control("LIST", id=1, path=[NO_SUCH], after=None) + control("GET", id=1, path=[], more=False),
 }
@@ -375,7 +386,7 @@ def test_refuse_name(stage: Stage, name: str) -> None:
         session.expect("REFUSE", id=2, code="name")
         session.say(put(3, tuple(path), LARGE))
         session.expect("REFUSE", id=3, code="name")
-        session.say(control("CANCEL", id=3))
+        session.say(control("CANCEL", id=3, code=None))
         session.farewell()
     if path:
         with stage.session() as session:

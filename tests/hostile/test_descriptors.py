@@ -57,7 +57,7 @@ def test_refuse_content_of_a_file_that_waits_for_a_place(besieged: Server, tmp_p
     with changed_server(tmp_path / "server", besieged.accounts, PLAIN, LIMIT) as (_, port), Line(port) as line:
         session = log_in(line, USER, PASSWORD)
         announce(session, MANY)
-        session.say(control("CANCEL", id=MANY - 1))
+        session.say(control("CANCEL", id=MANY - 1, code=None))
         session.say(data(MANY, 0, LARGE))
         heard = session.hear_all()
         assert {each.kind for each in heard[:-1]} == {"ACCEPT"} and 30 <= len(heard) <= 40

@@ -82,9 +82,9 @@ def test_put_while_256_files_are_begun_is_a_violation(stage: Stage, kind: str) -
 def test_cancel_gives_the_place_of_a_file_back_at_once(stage: Stage) -> None:
     with stage.session() as session:
         begun(session, 256)
-        session.say(*(control("CANCEL", id=id) for id in range(1, 257)))
+        session.say(*(control("CANCEL", id=id, code=None) for id in range(1, 257)))
         session.say(*(put(id, f"n{id}") for id in range(300, 556)))
-        session.say(*(control("CANCEL", id=id) for id in range(300, 556)))
+        session.say(*(control("CANCEL", id=id, code=None) for id in range(300, 556)))
         session.farewell()
     stage.check()
 
@@ -112,10 +112,10 @@ def test_pipe_that_is_too_large_is_refused_in_the_middle(make_server: MakeServer
         session.say(data(1, BLOCK, bytes(BLOCK)))
         session.say(data(1, 2 * BLOCK, b"x"))
         session.expect("REFUSE", id=1, code="too-large")
-        session.say(control("CANCEL", id=1))
+        session.say(control("CANCEL", id=1, code=None))
         session.say(put(2, "large", size=2 * BLOCK + 1))
         session.expect("REFUSE", id=2, code="too-large")
-        session.say(control("CANCEL", id=2))
+        session.say(control("CANCEL", id=2, code=None))
         session.farewell()
     stage.check()
 

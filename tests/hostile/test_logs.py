@@ -51,7 +51,7 @@ def heard(stage: Stage) -> Iterator[Session]:
 def test_refused_files_with_long_names_leave_the_log_readable(stage: Stage) -> None:
     with heard(stage) as session:
         for id in range(1, MANY + 1):
-            session.say(control("PUT", **put_fields(id, [*LONG, "x" * 255], 0)), control("CANCEL", id=id))
+            session.say(control("PUT", **put_fields(id, [*LONG, "x" * 255], 0)), control("CANCEL", id=id, code=None))
         for id in range(1, MANY + 1):
             session.expect("REFUSE", id=id, code="name")
     check_sparing(stage.told(), "refused: ", 210)
@@ -61,7 +61,7 @@ def test_reconnecting_does_not_reset_the_limit_of_log_lines(stage: Stage) -> Non
     for _ in range(2):
         with heard(stage) as session:
             for id in range(1, 151):
-                session.say(control("PUT", **put_fields(id, [".."], 0)), control("CANCEL", id=id))
+                session.say(control("PUT", **put_fields(id, [".."], 0)), control("CANCEL", id=id, code=None))
             for id in range(1, 151):
                 session.expect("REFUSE", id=id)
     assert stage.told().count("refused: ") <= 210

@@ -76,12 +76,12 @@ def given_again(size: int | None) -> Serve:
         session.hear()
         session.say(message("PUT", body_of(put_fields(1, ["box"], len(LARGE), policy="skip"))))
         session.expect("ACCEPT")
-        session.say(data(1, 0, LARGE[:BLOCK]), control("CANCEL", id=1))
+        session.say(data(1, 0, LARGE[:BLOCK]), control("CANCEL", id=1, code=None))
         if size != 0:
             body = body_of(put_fields(2, ["box"], size, policy="skip"))
             session.say(message("PUT", body))
             if session.hear().kind == "REFUSE":
-                session.say(control("CANCEL", id=2), message("BYE"))
+                session.say(control("CANCEL", id=2, code=None), message("BYE"))
                 session.hear_all()
                 return
             session.say(data(2, 0, LARGE[:BLOCK]), data(2, BLOCK, LARGE[BLOCK:]), session.end(body, LARGE))
@@ -93,7 +93,7 @@ def given_again(size: int | None) -> Serve:
 
 @pytest.mark.parametrize("last", ["withdrawn", "no word", "withdrawn and given again"])
 def test_pipe_that_ends_early_is_exit_5(tmp_path: Path, last: str) -> None:
-    cancel = control("CANCEL", id=1)
+    cancel = control("CANCEL", id=1, code=None)
     serve = {"withdrawn": begun(cancel), "no word": begun(), "withdrawn and given again": given_again(None)}[last]
     with hostile(served(serve)) as impostor, (tmp_path / "out").open("wb") as out:
         client = Client(impostor.port, tmp_path / "client")

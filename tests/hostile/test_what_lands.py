@@ -50,7 +50,7 @@ def offer(session: Session, id: int, path: list[str], content: bytes, **more: An
         return session.hear()
     found = session.hear()
     if found.kind != "ACCEPT":
-        session.say(control("CANCEL", id=id))
+        session.say(control("CANCEL", id=id, code=None))
         return found
     session.say(*rest)
     return session.hear()
@@ -321,7 +321,7 @@ def test_announcement_of_more_than_any_disk_holds_is_refused_before_a_byte(stage
             session.say(message("BYE"))
             assert ending(session) == (["ERROR protocol"], "closed")
         else:
-            session.say(control("CANCEL", id=1))
+            session.say(control("CANCEL", id=1, code=None))
             session.farewell()
     stage.check()
 
@@ -342,7 +342,7 @@ def test_announcement_of_what_fits_takes_no_more_than_what_was_sent(stage: Stage
     with stage.session() as session:
         session.say(control("PUT", **put_fields(1, ["half"], size)))
         session.expect("CHECK", size=1)
-        session.say(control("CANCEL", id=1))
+        session.say(control("CANCEL", id=1, code=None))
         session.farewell()
     stage.check()
 
@@ -350,9 +350,9 @@ def test_announcement_of_what_fits_takes_no_more_than_what_was_sent(stage: Stage
 TWO_ENDS: dict[str, Callable[[Session, bytes], bytes]] = {
     "two ENDs": lambda session, put: session.end(put, b"x") * 2,
     "DATA behind END": lambda session, put: session.end(put, b"x") + data(1, 1, b"y"),
-    "CANCEL behind END": lambda session, put: session.end(put, b"x") + control("CANCEL", id=1),
+    "CANCEL behind END": lambda session, put: session.end(put, b"x") + control("CANCEL", id=1, code=None),
     "PUT again behind END": lambda session, put: session.end(put, b"x") + message("PUT", put),
-    "END behind CANCEL": lambda session, put: control("CANCEL", id=1) + session.end(put, b"x"),
+    "END behind CANCEL": lambda session, put: control("CANCEL", id=1, code=None) + session.end(put, b"x"),
 }
 
 
@@ -367,7 +367,7 @@ def test_refuse_what_follows_an_end(stage: Stage, fault: str) -> None:
     if fault.endswith("behind END"):
         with stage.session() as session:
             session.send(1, ["x"], b"x")
-            session.say(control("CANCEL", id=1))
+            session.say(control("CANCEL", id=1, code=None))
             assert ending(session) == (["ERROR protocol"], "closed")
         stage.check(x=b"x")
         remove(stage.home / "x")
@@ -388,7 +388,7 @@ def test_cut_before_the_end_publishes_nothing(stage: Stage, size: str) -> None:
         with stage.session() as session:
             session.say(control("PUT", **put_fields(1, ["cut"], len(content))))
             session.expect("CHECK")
-            session.say(control("CANCEL", id=1))
+            session.say(control("CANCEL", id=1, code=None))
             session.farewell()
     stage.check()
 
@@ -466,7 +466,7 @@ def withdraw(stage: Stage) -> None:
     with stage.session() as session:
         session.say(control("PUT", **put_fields(1, ["kept"], SIZE) | {"transfer": TRANSFER}))
         session.hear()
-        session.say(control("CANCEL", id=1))
+        session.say(control("CANCEL", id=1, code=None))
         session.farewell()
 
 
@@ -530,7 +530,7 @@ def test_kept_part_of_another_user_is_neither_offered_nor_touched(stage: Stage, 
     with stage.session(OTHER) as session:
         session.say(control("PUT", **put_fields(1, ["kept"], SIZE) | {"transfer": TRANSFER}))
         session.hear()
-        session.say(control("CANCEL", id=1))
+        session.say(control("CANCEL", id=1, code=None))
         session.farewell()
     stage.check()
     withdraw(stage)

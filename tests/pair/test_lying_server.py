@@ -32,6 +32,7 @@ from sft.wire.messages import (
     ListFolder,
     Message,
     Put,
+    Receipt,
     Refuse,
 )
 from sft.wire.workers import Engine
@@ -206,7 +207,8 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
         channel.close()
     assert (tmp_path / "stdout").read_bytes() == b"first"
     assert stream.whole
-    assert pace.spent == sum(map(len, said)), "what is refused came, too"
+    answers = [message.encode() for message in heard if isinstance(message, Receipt | Refuse)]
+    assert pace.spent == sum(map(len, [*said, *answers])), "what is refused came, too"
     assert [message for message in heard if isinstance(message, Refuse)] == [
         Refuse(2, Code.UNSUPPORTED),
         Refuse(3, Code.IS_FOLDER),

@@ -1,0 +1,92 @@
+"""What of a fetch or a listing does not arrive: said once, however many connections it takes.
+
+Rules: what another connection may bring is not said, but asked for again, as long as `sft/client/retries.py` lets it.
+What a hostile server can name is remembered within bounds. It knows no channel and no folder.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sft.client.refusals import omitted
+from sft.common.errors import Code, PeerStopped, SourceError, TransferError
+from sft.common.sizes import counted
+from sft.console.report import Reporter, show_path
+
+if TYPE_CHECKING:
+    from sft.wire.messages import Omitted
+
+_MOST_NAMED = 10_000
+_MOST_WITHDRAWN = 1000  # files that may still come again; a hostile server withdraws any number
+
+Parts = tuple[str, ...]
+
+
+class Missing:
+    """What has not arrived in one run that fetches."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._withdrawn: dict[Parts, TransferError] = {}
+        self._out_of_reach: dict[str, None] = {}  # in this connection
+        self._stopping: Code | None = None  # why another connection is worth a try
+        self._said: set[str] = set()
+
+    def begin(self) -> None:
+        """Another connection: nothing was out of the receiver's reach in it yet."""
+        self._stopping = None
+        self._out_of_reach.clear()
+
+    def fail(self, name: str, problem: TransferError) -> bool:
+        """Report it, unless that was done in an earlier connection of this run; whether it was not."""
+        both = f"{name}\0{problem.cause}"
+        if both in self._said:
+            return False
+        if len(self._said) < _MOST_NAMED:
+            self._said.add(both)
+        self._reporter.failed(name, problem)
+        return True
+
+    def wait_for(self, name: str, code: Code) -> None:
+        """The receiver can't give it now, and perhaps can later."""
+        self._stopping = code
+        if len(self._out_of_reach) < _MOST_NAMED:
+            self._out_of_reach[name] = None
+
+    def withdraw(self, path: Parts, problem: TransferError) -> None:
+        """It has failed, unless it comes again, with an unknown size."""
+        self._withdrawn[path] = problem
+        self._tell_withdrawn(_MOST_WITHDRAWN)
+
+    def comes_again(self, path: Parts) -> None:
+        """It is announced, for the first time or once more."""
+        self._withdrawn.pop(path, None)
+
+    def _tell_withdrawn(self, left: int) -> None:
+        while len(self._withdrawn) > left:
+            path = next(iter(self._withdrawn))
+            self.fail(show_path(path), self._withdrawn.pop(path))
+
+    def end(self) -> None:
+        """The receiver has given all it could. Raises PeerStopped when it may give more another time."""
+        if self._stopping is not None:
+            raise PeerStopped(self._stopping)
+        self._tell_withdrawn(0)
+
+    def names(self) -> list[str]:
+        """What another connection was to bring."""
+        return [*self._out_of_reach, *map(show_path, self._withdrawn)]
+
+
+def report_omitted(
+    reporter: Reporter, told: "Omitted", name: str, fail: Callable[[str, TransferError], bool | None] | None = None
+) -> None:
+    """Something at the receiver, and perhaps more in its folder, can't be given or listed.
+
+    `fail`, in the place of the reporter's own, says False for what was reported before.
+    """
+    is_new = (fail or reporter.failed)(name, omitted(told.code, name)) is not False
+    if is_new and told.more:
+        what = counted(told.more, "more name")
+        problem = SourceError(f"{what} beside it on the receiver can't be given", "Their reasons are in its server.log")
+        reporter.failed(name, problem)
+        reporter.failed_beside(told.more - 1)
