@@ -10,6 +10,7 @@ import sft.server.throttle
 from sft.server.throttle import Charge, Throttle
 
 HERE = "192.0.2.1"
+SMALL = 300  # entries of a table that is soon full
 DAY = 86400.0
 
 
@@ -106,28 +107,28 @@ def test_names_that_nobody_has_are_throttled_like_an_account(clock: Clock) -> No
 
 
 def test_after_a_flood_of_invented_names_an_account_and_a_name_share_one_fate(clock: Clock) -> None:
-    """40,000 tries from 400 addresses: more names than a table holds."""
     verdicts = []
     for known in (True, False):
-        clock.now, throttle = 3600.0 * 300, Throttle(clock)
+        clock.now, throttle = 3600.0 * 300, Throttle(clock, capacity=SMALL)
         if known:
             assert log_in(throttle, source="198.51.100.9")
         assert spread(throttle, b"alice", 2000) == 1001
-        flood(throttle, 40_000, 400)
+        flood(throttle)
         verdicts.append([throttle.charge(b"alice", f"10.9.0.{number}") is not None for number in range(9)])
     assert verdicts[0] == verdicts[1] == [False] * 9
 
 
-def test_flood_of_invented_names_gives_no_fresh_guesses_at_a_pair(throttle: Throttle) -> None:
+def test_flood_of_invented_names_gives_no_fresh_guesses_at_a_pair(clock: Clock) -> None:
+    throttle = Throttle(clock, capacity=SMALL)
     assert [throttle.charge(b"alice", HERE) is not None for _ in range(21)] == [True] * 20 + [False]
-    flood(throttle, 40_000, 400)
+    flood(throttle)
     assert throttle.charge(b"alice", HERE) is None
 
 
-def flood(throttle: Throttle, tries: int, places: int) -> None:
-    """So many tries, each at a name of its own, spread over so many addresses that nobody else has."""
-    for number in range(tries):
-        throttle.charge(b"invented%d" % number, f"172.{number % places // 250}.9.{number % places % 250}")
+def flood(throttle: Throttle) -> None:
+    """Twice as many names and addresses as a small table holds, one try for each."""
+    for number in range(2 * SMALL):
+        must(throttle.charge(b"invented%d" % number, f"172.{number // 250}.9.{number % 250}"))
 
 
 def test_honest_logins_are_never_used_up(throttle: Throttle) -> None:
