@@ -77,7 +77,7 @@ def test_own_client_with_a_wrong_password_is_logged_by_name_and_matched(
 
 def test_proof_of_a_wrong_password_is_matched(guessed: Server, log: Log) -> None:
     with Line(guessed.port, "127.0.9.1") as line:
-        login = ClientLogin("alice", "a wrong password")
+        login = ClientLogin("alice", None)
         line.send(login.hello())
         login.hear_hello(line.login_frame())
         line.send(login.share())
@@ -90,7 +90,7 @@ def test_proof_of_a_wrong_password_is_matched(guessed: Server, log: Log) -> None
 def test_login_that_the_throttle_refuses_is_matched(guessed: Server, log: Log) -> None:
     for _ in range(21):
         with Line(guessed.port, "127.0.9.2") as line:
-            login = ClientLogin("throttled", PASSWORD)
+            login = ClientLogin("throttled", None)
             line.send(login.hello())
             login.hear_hello(line.login_frame())
             line.send(login.share())
@@ -106,7 +106,7 @@ def test_noise_from_an_address_does_not_hide_its_guesses(guessed: Server, log: L
     tries = int(re.findall(r"maxretry = (\d+)", JAIL.read_text())[0])
     for number in range(tries):
         with Line(guessed.port, "127.0.9.7") as line:
-            login = ClientLogin(f"guessed-{number}", PASSWORD)
+            login = ClientLogin(f"guessed-{number}", None)
             line.send(login.hello())
             login.hear_hello(line.login_frame())
             line.send(login.share())
@@ -119,7 +119,7 @@ def test_flood_of_guesses_is_matched_often_enough_and_then_counted(make_server: 
     server = make_server()
     for _ in range(120):  # after twenty the throttle refuses, which costs nobody anything
         with Line(server.port, "127.0.9.8") as line:
-            login = ClientLogin("throttled", PASSWORD)
+            login = ClientLogin("throttled", None)
             line.send(login.hello())
             login.hear_hello(line.login_frame())
             line.send(login.share())
@@ -152,7 +152,7 @@ def test_good_login_and_one_that_tries_no_password_are_not_matched(guessed: Serv
 )
 def test_name_can_not_put_another_address_into_the_log(guessed: Server, log: Log, name: bytes) -> None:
     with Line(guessed.port, "127.0.9.6") as line:
-        login = ClientLogin(name, "a wrong password")
+        login = ClientLogin(name, None)
         line.send(login.hello())
         login.hear_hello(line.login_frame())
         line.send(login.share())

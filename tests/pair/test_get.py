@@ -17,6 +17,7 @@ from sft.common.errors import (
     ProtocolViolation,
     Refused,
 )
+from sft.common.names import size_of
 from sft.disk.storage import Storage, UserFolder
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -291,6 +292,19 @@ def test_more_gets_than_the_window_are_a_violation(
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     raw.say(*(Get(number, ("a",), True).encode() for number in range(1, 7)))
+    assert raw.hear_all() == [Error(Code.PROTOCOL)]
+    raw.close()
+    assert isinstance(receiving.finish(), ProtocolViolation)
+
+
+def test_gets_with_more_path_than_is_allowed_are_a_violation(
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft.server.requests, "ASKED_LIMIT", 4 * size_of(("a", "b")))
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(*(Get(number, ("a", "b"), True).encode() for number in range(1, 5)))
+    raw.say(Get(5, (), True).encode(), Get(6, ("a",), True).encode())
     assert raw.hear_all() == [Error(Code.PROTOCOL)]
     raw.close()
     assert isinstance(receiving.finish(), ProtocolViolation)
