@@ -1,7 +1,7 @@
 # make demo        a real transfer on this machine, of a sample or of FILE=...
 # make test        format, lint, types, tests: what CI runs
 # make test-long   the tests that take longer
-# make bench       how fast this is, beside scp and its kin on this machine: an hour (BENCH=--quick: minutes)
+# make bench       how fast this is, beside scp, rsync and others on this machine: an hour (BENCH=--quick: minutes)
 # make crash       ROUNDS=100 rounds of servers and clients that are killed at random stages (SEED=... repeats them)
 # make powercut   cuts the power under a server and its clients on ext4, xfs and btrfs: Linux, root (CUTS=4 a round, SEED=...;
 #                 WITHOUT=files, folders or both takes those flushes out, and must fail)

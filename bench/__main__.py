@@ -1,4 +1,4 @@
-"""`python -m bench`: measures the cases asked for, prints the table, and writes JSON and a picture when told where.
+"""`python -m bench`: measures cases, prints the table, and writes JSON and a picture where asked to.
 
 Rules: the order is cases, rounds, peers, so that whatever disturbs the machine disturbs all alike. Nothing of what it
 makes is left, however it ends; interrupted, it tells what it has so far. Refuses the distant cases when the line is not
@@ -40,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     peers = "\n".join(f"  {peer.name:<14}{peer.title}" for peer in PEERS)
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measures this program beside scp and its kin on this machine. bench/README.md says what the\n"
-        "figures mean.",
+        description="Measures this program beside scp, rsync and others on this machine. bench/README.md explains the\n"
+        "figures.",
         epilog=f"cases:\n{told}\n\npeers:\n{peers}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -169,7 +169,7 @@ class _Bench:
 
 
 def _memory(quick: bool) -> Path:
-    """The folder in memory, when it has the room."""
+    """The folder in memory, if it has enough space."""
     if _MEMORY.is_dir() and machine.free_space(_MEMORY) > (GIB if quick else _ENOUGH):
         return _MEMORY
     _tell(f"files lie in {_DISK}, because {_MEMORY} has not enough room")
@@ -195,7 +195,7 @@ def _measure(options: argparse.Namespace) -> tuple[Json, bool]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, or read; then tell."""
+    """Measure, or read earlier results; then print them."""
     options = _parser().parse_args(arguments)
     if options.peer and BASE not in options.peer:
         _tell(f"without {BASE} among the peers there are no multiples of it")
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(table.lines(results)))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    if options.svg and whole:  # half a picture says something else
+    if options.svg and whole:  # half a picture would mislead
         options.svg.write_text(picture.draw(results))
     return 0 if whole else 130
 

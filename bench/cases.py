@@ -1,6 +1,7 @@
 """The cases: what is sent, over which line, how often; and the content for them.
 
-Rules: content is random, so that nobody can compress it, and made once for a case. Refuses to know who sends it.
+Rules: content is random, so that no peer can compress it, and made once for a case. It does not know which peer sends
+it.
 """
 
 import os
@@ -24,7 +25,7 @@ class Case:
     rtt: float = 0.0
     rate: float = 0.0
     rounds: int = 5
-    unit: str = "MB/s"  # what a figure is told in: MB/s, s or files/s
+    unit: str = "MB/s"  # of a figure: MB/s, s or files/s
     tree: bool = False
     disk: bool = False  # what arrives lies on a real disk
     asked_for: bool = False  # only when named

@@ -32,7 +32,7 @@ def _work(what: str, threads: int, records: int) -> tuple[float, float]:
     cipher = RecordCipher(bytes(range(32)))
     ring = [bytearray(os.urandom(RECORD)) for _ in range(_RING)]
     tags = [cipher.seal(number, _HEADER, memoryview(each)) for number, each in enumerate(ring)]
-    rooms = [bytearray(RECORD) for _ in range(threads)]
+    buffers = [bytearray(RECORD) for _ in range(threads)]
     numbers = itertools.count()
 
     def seal(place: int) -> None:
@@ -40,10 +40,10 @@ def _work(what: str, threads: int, records: int) -> tuple[float, float]:
             cipher.seal(number, _HEADER, memoryview(ring[number % _RING]))
 
     def open(place: int) -> None:
-        room = rooms[place]
+        buffer = buffers[place]
         while (number := next(numbers)) < records:
-            room[:] = ring[number % _RING]
-            cipher.open(number % _RING, _HEADER, memoryview(room), tags[number % _RING])
+            buffer[:] = ring[number % _RING]
+            cipher.open(number % _RING, _HEADER, memoryview(buffer), tags[number % _RING])
 
     def digest() -> None:
         running = hashlib.sha256()

@@ -1,7 +1,7 @@
-"""From single transfers to what is told: medians, smallest and largest, multiples of scp within the same round.
+"""From single transfers to figures: medians, smallest and largest, multiples of scp within the same round.
 
 Rules: a ratio compares two transfers of one round and no others, because a machine drifts; its median is the median of
-those ratios. A figure says over how many rounds it is. What is told can be computed again from `all`, which holds every
+those ratios. A figure says over how many rounds it is. The figures can be computed again from `all`, which holds every
 transfer. Refuses to leave anything out because it looks odd.
 """
 

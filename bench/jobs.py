@@ -1,7 +1,7 @@
 """Jobs under the meter, as the rest of this folder sees them: start, wait until it listens, wait for its end, stop it.
 
 Rules: every job ends when this process ends, by whatever way; a job that takes too long is ended and is a `Failed`.
-Refuses to know who is measured.
+It does not know which peer is measured.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class Measured:
 
 
 def clean_environment() -> dict[str, str]:
-    """What is added to this process's environment: nobody's settings, one language, and compiled modules are kept.
+    """This process's environment, without settings of the user, in one language, and with compiled modules kept.
 
     Where Python may not keep them, each start of a program would compile all of its modules again: 0.15 s for ours.
     """
@@ -60,7 +60,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of this host that nobody uses now."""
+    """A port of this host that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
         return port

@@ -94,7 +94,7 @@ class _Pipe:
             if (early := due - time.monotonic()) > 0:
                 time.sleep(early)
             if not got:
-                with contextlib.suppress(OSError):  # the far end has gone first, which is its right
+                with contextlib.suppress(OSError):  # the far end has closed first
                     target.shutdown(socket.SHUT_WR)
                 return
             target.sendall(self._ring[at : at + got])

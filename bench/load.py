@@ -5,8 +5,8 @@ by one client, and all clients at once. The clients log in a few at a time: all 
 login takes its half second of scrypt; each then waits for its content from a pipe. When all are in, they get it at the
 same moment, and from there to a client's exit is its time; to the last one's exit is the time of all.
 
-Rules: the limits on logins are raised to the number of clients, because they are about strangers and not about speed.
-Every file is compared in its size. Refuses to measure other peers.
+Rules: the limits on logins are raised to the number of clients, because they exist for strangers and not for speed.
+The size of every file is compared. Other peers are not measured.
 """
 
 import os

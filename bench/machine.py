@@ -1,6 +1,6 @@
-"""The machine and the versions, for the results: a figure without them says nothing.
+"""The machine and the versions, for the results: a figure means nothing without them.
 
-Rules: only what the system says of itself; no host name, no user name, no path. Refuses to guess.
+Rules: only what the system reports; no host name, user name or path, and no guesses.
 """
 
 import contextlib

@@ -10,7 +10,7 @@ memory is that of the largest single process: the system's own figure where it i
 process inherits its maker's), else the last VmHWM seen. `resident` is how the memory of the first command went: pairs
 of this machine's clock and bytes, ten to fifty times a second while it changes.
 
-Rules: standard library only. Refuses to know what it runs, and never changes its scheduling or its memory.
+Rules: standard library only. It does not know what it runs, and never changes its scheduling or its memory.
 """
 
 import ctypes
@@ -45,7 +45,7 @@ def descendants(process: int) -> list[int]:
                 for task in Path(f"/proc/{parent}/task").iterdir()
                 for child in (task / "children").read_text().split()
             ]
-        except OSError:  # gone by now
+        except OSError:  # it has ended
             continue
         found += below
         waiting += below
@@ -164,7 +164,7 @@ class _Meter:
         """Wait for everything; the result."""
         last: threading.Timer | None = None
         while True:
-            if not self._main and last is None:  # what they have left behind gets a moment
+            if not self._main and last is None:  # give orphans a moment
                 last = threading.Timer(_LEFT_SECONDS, self._kill_all)
                 last.daemon = True
                 last.start()

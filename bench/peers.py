@@ -1,7 +1,7 @@
 """Who takes part: for each peer the command that a user would type, and the server that it needs.
 
 Rules: every peer gets the same content, the same kind of folder, a server of its own that has just started, and its
-defaults; nothing touches the files, keys or settings of whoever runs this. A peer that is missing says so, and where a
+defaults; nothing touches the files, keys or settings of the user. A peer that is missing says so, and where a
 peer has no sensible way to do a case, it says why. Refuses to know how anything is measured.
 """
 
@@ -61,7 +61,7 @@ class Sending:
     source: Path
     target: Path
     port: int
-    work: Path  # a folder for what the peer needs beside
+    work: Path  # a folder for the peer's other files
 
 
 @dataclass(frozen=True)

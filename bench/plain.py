@@ -1,4 +1,4 @@
-"""Plain TCP, the least that a transfer can be: no login, no cipher, no digest, no flush, no name that is judged.
+"""Plain TCP, the least that a transfer can be: no login, no cipher, no digest, no flush, no checks of names.
 
     python -m bench.plain serve FOLDER
     python -m bench.plain send SOURCE HOST PORT
@@ -72,7 +72,7 @@ class _Receiver:
         self._made: set[Path] = set()
 
     def _fill(self) -> None:
-        """At least one more byte in the buffer; what is unread moves to its start when there is no room."""
+        """At least one more byte in the buffer; what is unread moves to its start when it is full."""
         if self._from == self._to:
             self._from = self._to = 0
         elif self._to == _BUFFER:

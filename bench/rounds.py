@@ -25,7 +25,7 @@ _LOGGED_IN = re.compile(r"^(\S+)Z INFO authenticated as ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Figure:
-    """One transfer. Seconds; bytes of the largest process at each end; `after_login` where our log tells."""
+    """One transfer. Seconds; bytes of the largest process at each end; `after_login`: where our log has the moment."""
 
     round: int
     seconds: float
@@ -39,7 +39,7 @@ class Figure:
 
 @dataclass
 class Found:
-    """All that became of one case."""
+    """The results of one case."""
 
     case: Case
     figures: dict[str, list[Figure]] = field(default_factory=dict)

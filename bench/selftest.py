@@ -1,8 +1,8 @@
-"""Is the line what it says? Plain TCP through it: round trip, connecting, and the rate both ways; and its own ceiling.
+"""Checks the line with plain TCP through it: round trip, connecting, the rate both ways, and its own ceiling.
 
 Rules: a line that is off by more than `TOLERANCE` gives no distant figures, because they would be about the line. The
 ceiling is what it passes on without delay and limit; below twice the rate that is asked for, it would eat the machine.
-Refuses to correct anything.
+It corrects nothing.
 """
 
 import socket
@@ -75,7 +75,7 @@ class _End:
 
 
 def _timed_take(sock: socket.socket, size: int) -> float:
-    """Seconds from the first piece to the last, scaled to the whole: nobody's round trip is in it."""
+    """Seconds from the first piece to the last, scaled to the whole, without any round trip."""
     room = memoryview(bytearray(MIB))
     first = left = size - sock.recv_into(room[: min(size, MIB)])
     begun = time.perf_counter()

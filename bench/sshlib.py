@@ -2,7 +2,7 @@
 
     python -m bench.sshlib asyncssh|paramiko SOURCE TARGET HOST PORT KEY HOST_KEY
 
-Rules: the library's own defaults, its SFTP client, one file or (asyncssh) one folder. Refuses to tune anything.
+Rules: the library's own defaults, its SFTP client, one file or (asyncssh) one folder. Nothing is tuned.
 """
 
 import asyncio

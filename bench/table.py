@@ -1,7 +1,7 @@
 """The results as text for a terminal.
 
-Rules: every figure beside its smallest and largest, and the number of rounds; what was left out is said with the
-reason. Refuses to compute anything but units.
+Rules: every figure beside its smallest and largest, and the number of rounds; what was left out is printed with
+the reason. It computes nothing but units.
 """
 
 from collections.abc import Iterator

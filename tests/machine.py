@@ -1,7 +1,7 @@
 """Faults of the machine, on command: calls that fail or kill, threads that don't start, a clock that jumps.
 
-`machine.c` is compiled when it is first needed, and loaded into a program by its environment. Which calls meet a fault
-is told at any time through a file that both have mapped, so that one server can be broken, mended, and broken again.
+`machine.c` is compiled when it is first needed, and loaded into a program by its environment. A file
+that both have mapped says which calls fail, at any time, so that one server can be broken, repaired, and broken again.
 """
 
 import mmap

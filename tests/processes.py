@@ -1,8 +1,8 @@
 """Real processes for the tests: the two programs, a terminal, and a line between them that can fail.
 
 Rules: nothing sleeps and nothing has a fixed port. Whatever is waited for has a limit, after which it is killed and the
-test fails. No process sees the terminal, the settings or the files of whoever runs the tests. A traceback, wherever it
-is printed, fails the test.
+test fails. No process sees the terminal, the settings or the files of the user that runs the tests. A traceback,
+wherever it is printed, fails the test.
 """
 
 import contextlib

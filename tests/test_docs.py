@@ -12,6 +12,7 @@ import pytest
 from test_architecture import LAYERS, TOP
 
 from config import ClientSettings, ServerSettings, settings_of
+from sft.common.version import VERSION
 from sft.console.command_line import flag_of
 from tools import architecture
 
@@ -157,9 +158,8 @@ def test_every_exit_code_of_help_is_in_the_guide() -> None:
 
 
 def test_every_target_named_in_a_document_exists() -> None:
-    named = {
-        name for path in DOCUMENTS for name in re.findall(r"(?:^\$ |`)make ([a-z-]+)", path.read_text("utf-8"), re.M)
-    }
+    texts = [path.read_text("utf-8") for path in DOCUMENTS]
+    named = {name for text in texts for name in re.findall(r"(?:^\$ |`)make ([a-z-]+)", text, re.M)}
     exist = set(re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text("utf-8"), re.M))
     assert named - exist == set()
 
@@ -168,6 +168,14 @@ def test_contributing_explains_every_target() -> None:
     phony = re.findall(r"^\.PHONY: (.*)$", (TOP / "Makefile").read_text("utf-8"), re.M)[0].split()
     rows = rows_of((TOP / "CONTRIBUTING.md").read_text("utf-8"))
     assert {f"`make {name}`" for name in phony} - {row[0] for row in rows} == {"`make clean`"}
+
+
+# --- the version ------------------------------------------------------------------------------------------------------
+
+
+def test_changelog_begins_with_this_version() -> None:
+    first = re.search(r"^## (\S+)", (TOP / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert first and first[1] == re.sub(r"(rc|\.dev)\d+$", "", VERSION)
 
 
 # --- links ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""Known vulnerabilities of what the locks name, as pip-audit tells them; no answer is not taken for a good one.
+"""Reports known vulnerabilities of what the locks name, from pip-audit; without an answer it fails.
 
-python tools/audit.py requirements.lock ...        exit status: 0 none known, 1 some, 2 it can't be told
+python tools/audit.py requirements.lock ...        exit status: 0 none known, 1 some, 2 unknown
 """
 
 import sys
@@ -16,13 +16,13 @@ _COMMAND = (sys.executable, "-m", "pip_audit", "--require-hashes", "--disable-pi
 
 
 def verdict(answer: str) -> tuple[int, list[str]]:
-    """Exit status and lines for what pip-audit has printed as JSON; nothing, when it could not ask."""
+    """Exit status and lines for `answer`, the JSON that pip-audit printed; empty when it could not ask."""
     try:
         packages = json.loads(answer)["dependencies"]
     except (ValueError, LookupError, TypeError):
         return 2, ["error: pip-audit could not ask pypi.org for known vulnerabilities. This needs a network"]
     known = [
-        f"{package['name']} {package['version']}: {each['id']}, mended in {' or '.join(each['fix_versions']) or '-'}"
+        f"{package['name']} {package['version']}: {each['id']}, fixed in {' or '.join(each['fix_versions']) or '-'}"
         for package in packages
         for each in package.get("vulns", [])
     ]

@@ -75,7 +75,7 @@ KEM_SECRET = bytes.fromhex("5ce2faa2ff075f7ec7ab2828b0930a788bada4d978f2ad6d6d5b
 
 
 class Draws:
-    """A source of random bytes that gives these, in this order, each to whoever asks for exactly its size."""
+    """A source of random bytes that gives these, in this order, each to a caller that asks for exactly its size."""
 
     def __init__(self, *draws: bytes) -> None:
         self._left = list(draws)

@@ -1,4 +1,4 @@
-"""The crash loop: `make crash`. Finds the helpers of the tests, whoever starts it."""
+"""The crash loop: `make crash`. Puts the tests' helpers on the import path."""
 
 import sys
 from pathlib import Path

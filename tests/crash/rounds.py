@@ -281,8 +281,8 @@ class Crashes:
         claims = 0
         for job, result in zip(jobs, results, strict=True):
             killed = job is victim
-            fair = {0, -what, *({_INTERRUPTED} if what == signal.SIGINT else ())} if killed else {0}
-            assert result.status in fair | ({_LOST} if server_ended else set()), (job.name, result)
+            expected = {0, -what, *({_INTERRUPTED} if what == signal.SIGINT else ())} if killed else {0}
+            assert result.status in expected | ({_LOST} if server_ended else set()), (job.name, result)
             claims += self._check_claims(job, result, killed)
             for place in self._published(job):
                 found = digest_of(place)

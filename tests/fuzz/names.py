@@ -31,20 +31,20 @@ def one_input(data: bytes) -> None:
     assert line.isprintable()
     assert line.isascii() or line.encode()
 
-    fair, portable = _is_fair(path, False), _is_fair(path, True)
-    assert fair or not portable
-    if fair:
-        _check_fair(path)
+    allowed, portable = _is_allowed(path, False), _is_allowed(path, True)
+    assert allowed or not portable
+    if allowed:
+        _check_allowed(path)
     for component in path:
-        if _is_fair((component,), False):
+        if _is_allowed((component,), False):
             for number in (1, 10_000):
                 judge_component(numbered(component, number))
                 assert numbered(component, number) != component
-            if _is_fair((component,), True):
+            if _is_allowed((component,), True):
                 judge_component(numbered(component, 1), portable=True)
 
 
-def _is_fair(path: tuple[str, ...], portable: bool) -> bool:
+def _is_allowed(path: tuple[str, ...], portable: bool) -> bool:
     try:
         judge_path(path, portable)
     except Refused as problem:
@@ -53,7 +53,7 @@ def _is_fair(path: tuple[str, ...], portable: bool) -> bool:
     return True
 
 
-def _check_fair(path: tuple[str, ...]) -> None:
+def _check_allowed(path: tuple[str, ...]) -> None:
     names = [component.encode() for component in path]
     assert 1 <= len(path) <= MAX_DEPTH
     assert len(b"/".join(names)) <= MAX_PATH

@@ -82,7 +82,7 @@ class Step(IntEnum):
     CANCEL = 4
     WHOLE = 5  # PUT, DATA and END of a small file
     SAY = 6  # any other message
-    SEND = 7  # what was said so far, as one record
+    SEND = 7  # the messages so far, as one record
     NEXT = 8  # the end of this client, and another one
 
 
@@ -319,7 +319,7 @@ class _Client:
         return max(1, self._last - which) if which < 8 else which
 
     def _put(self, which: int, one: int, two: int) -> None:
-        """`which`: transfer and content; `one`: path and policy; `two`: size, kind, whether the id is a fair one."""
+        """`which`: transfer and content; `one`: path and policy; `two`: size, kind, whether the id is allowed."""
         path, policy = PATHS[one % len(PATHS)], POLICIES[one // len(PATHS) % len(POLICIES)]
         content = content_of(which % 4, SIZES[two % 8])
         kind = FOLDER if two & 8 else FILE

@@ -69,11 +69,11 @@ class Stage:
         self.remember()
 
     def remember(self) -> None:
-        """What is on the disk now is what shall stay."""
+        """What is on the disk now must stay."""
         self._before = self._now()
 
     def remember_all_but_partials(self) -> None:
-        """The same, in the middle of a transfer whose hidden bytes shall not stay."""
+        """The same, in the middle of a transfer whose hidden bytes must not stay."""
         self._before = {name: content for name, content in self._now().items() if not _PARTIAL.match(name)}
 
     def forget_journal(self, kept: Path) -> None:

@@ -1,10 +1,10 @@
-"""A second, small speaker of the protocol: a client and a server that say whatever they are told to, legal or not.
+"""A second, small speaker of the protocol: a client and a server that can send anything, legal or not.
 
 It is written from docs/PROTOCOL.md and from nothing else, and follows the order of its sections. It is no model of a
 good program: it exists to break rules. Each frame of a login can be changed, repeated or left out (`changes`), each
-record and message made of any bytes; unless it is told otherwise, it does what the document says.
+record and message made of any bytes; by default it does what the document says.
 
-Rules: it imports no room of the project. It believes nothing that it is told: whatever the other end says against the
+Rules: it imports no module of the project. It trusts nothing that it receives: whatever the other end says against the
 document raises `Broken`, and an end of the connection where something had to come raises `Ended`.
 """
 
@@ -102,7 +102,7 @@ class Line:
         self.close()
 
     def send(self, raw: bytes) -> None:
-        """Any bytes. An end of the connection is noticed by whoever reads."""
+        """Any bytes. The next read notices when the connection has ended."""
         with contextlib.suppress(ConnectionError):
             self.sock.sendall(raw)
 

@@ -317,7 +317,7 @@ ESCAPED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("form", ESCAPED)
-def test_take_body_in_another_fair_form(stage: Stage, form: str) -> None:
+def test_take_body_in_another_valid_form(stage: Stage, form: str) -> None:
     body = ESCAPED[form]
     id = json.loads(body)["id"]
     with stage.session() as session:
@@ -401,7 +401,7 @@ def test_refuse_name(stage: Stage, name: str) -> None:
     stage.check()
 
 
-FAIR: dict[str, list[str]] = {
+ODD: dict[str, list[str]] = {
     "three dots": ["..."],
     "dots with more": ["..a"],
     "tilde": ["~"],
@@ -432,10 +432,10 @@ FAIR: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAIR)
+@pytest.mark.parametrize("name", ODD)
 def test_take_name_as_it_is(stage: Stage, name: str) -> None:
-    """Odd, and fair: it lands under exactly this name in the user's folder, and is one line in the log."""
-    path = FAIR[name]
+    """Odd, and allowed: it lands under exactly this name in the user's folder, and is one line in the log."""
+    path = ODD[name]
     with stage.session() as session:
         assert session.send(1, path, b"x")["path"] == path
         session.farewell()

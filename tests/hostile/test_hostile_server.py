@@ -417,7 +417,7 @@ def test_server_that_gives_another_folder_than_was_asked_for_places_nothing(tmp_
     check_places_nothing(tmp_path, given(PATHS[trick], kind="folder", size=None))
 
 
-def test_server_that_gives_fair_odd_names_places_them_below_and_shows_them_escaped(tmp_path: Path) -> None:
+def test_server_that_gives_allowed_odd_names_places_them_below_and_shows_them_escaped(tmp_path: Path) -> None:
     result, found = fetch(served(given(["box", "\u202egnp.\u2028exe\u200b"])), tmp_path)
     assert result.status == 0
     assert found == {"here/box": "d", "here/box/\u202egnp.\u2028exe\u200b": b"evil"}
@@ -612,7 +612,7 @@ def test_listing_with_more_entries_than_a_page_has_is_none(tmp_path: Path) -> No
 
 
 def refusing(code: str) -> Serve:
-    """An honest one that is told to stop, or whose disk is gone, just when somebody has logged in."""
+    """An honest one that is stopped, or whose disk is gone, just when somebody has logged in."""
 
     def serve(session: Session) -> None:
         session.hear()

@@ -1,4 +1,4 @@
-"""The hostile speaker works with both real programs while it keeps to the rules: its faults are those it is told."""
+"""The hostile speaker works with both real programs as long as no test asks it for a fault."""
 
 import ast
 from pathlib import Path

@@ -172,15 +172,15 @@ def test_trap_in_the_path_is_never_walked(stage: Stage, kind: str, code: str) ->
 def test_trap_is_neither_given_nor_listed(stage: Stage, kind: str) -> None:
     top = stage.home / "top"
     top.mkdir()
-    (top / "fair").write_bytes(b"fair")
+    (top / "good").write_bytes(b"good")
     make_trap(kind, top / "trap", stage.server.folder / OUTSIDE)
     stage.remember()
     try:
         with stage.session() as session:
-            assert session.names_in("top") == ["fair"]
+            assert session.names_in("top") == ["good"]
             session.farewell()
         with stage.session() as session:
-            assert session.fetch("top") == {("top", "fair"): b"fair"}
+            assert session.fetch("top") == {("top", "good"): b"good"}
         with stage.session() as session:
             session.say(control("GET", id=1, path=["top", "trap"], more=False))
             assert said(session.hear()) == ("REFUSE not-found" if kind == "FIFO" else "REFUSE link")
@@ -192,7 +192,7 @@ def test_trap_is_neither_given_nor_listed(stage: Stage, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["link to a folder", "dangling link", "FIFO"])
 def test_trap_that_takes_a_folders_place_midway_is_never_walked(stage: Stage, kind: str) -> None:
-    """The folder was fair when the file was announced; at its END it is a trap."""
+    """The folder was a real one when the file was announced; at its END it is a trap."""
     top, content = stage.home / "top", b"n" * SIZES["large"]
     top.mkdir()
     try:

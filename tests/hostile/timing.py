@@ -3,8 +3,8 @@
 Two kinds of login are run in turns, in a random order, against a real server on this machine: a known and an unknown
 user, both with a wrong password, from the server's sight of the hello to ServerHello and from its sight of the share to
 confirmV; then a wrong and the right password, when the throttle refuses both. For each the Mann-Whitney U test says how
-likely ranks as uneven as these are when there is no difference. Below 0.001 something is told; a value such as 0.04
-comes by chance once in 25 measurements.
+likely ranks as uneven as these are when there is no difference. Below 0.001 the times reveal something; a value such as
+0.04 comes by chance once in 25 measurements.
 
 Each run comes from a source of its own, so that the throttle does not get in the way. The client computes while nobody
 looks at the clock. Rules: it imports no room of the project, and is no part of the suite.

@@ -1,4 +1,4 @@
-"""The soak: `make soak`. Finds the helpers of the tests, whoever starts it."""
+"""The soak: `make soak`. Puts the tests' helpers on the import path."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The people of the soak: each sends, fetches, lists, is killed and is refused at random, and keeps what was promised.
 
-Rules: a person has a box of its own, so that what lies there is known exactly. Whoever gives a charge away (by a wrong
-password, or killed during the login) comes from an address of its own, because the server counts those for a day.
+Rules: each person has a folder of its own, so that its content is known exactly. A person whose logins fail (with a
+wrong password, or killed in the middle) has an address of its own, because the server counts those for a day.
 """
 
 import contextlib
@@ -201,7 +201,7 @@ class Person(threading.Thread):
     def _take(self, result: Result, kept: Path, expected: dict[str, str], user: str, torn: bool = False) -> None:
         """Believe what was claimed, when it is what was to be claimed."""
         for path, digest in [*told(result.out), *receipts(kept, torn)]:
-            assert expected.get(path) == digest, f"{path} is said to have {digest}, and had {expected.get(path)}"
+            assert expected.get(path) == digest, f"{path} is claimed to have {digest}, and had {expected.get(path)}"
             self.there[path] = user, digest
         if result.status == 0:
             assert {path for path, _ in receipts(kept)} == set(expected), result
