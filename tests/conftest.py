@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from peers import MEMORY, no_hang
+from peers import C2S, MEMORY, S2C, Against, check_nothing_is_left, close_all, no_hang, tcp_pair
 from processes import USER, Argument, Client, Fault, Proxy, Result, Running, Server, clean_environment
 from transfers import TREE, written
 
@@ -19,6 +19,7 @@ import sft.disk.partials
 from client import main as run_client
 from server import main as run_server
 from sft.disk.storage import Rules, Storage, UserFolder
+from sft.wire.channel import Channel
 from sft.wire.workers import Engine
 
 MakeServer = Callable[..., Server]
@@ -221,3 +222,21 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "sources"
     made.mkdir()
     return made
+
+
+@pytest.fixture
+def against(engine: Engine) -> Iterator[Against]:
+    """A channel, and a peer that is spoken by hand."""
+    both = Against(engine)
+    yield both
+    both.close()
+
+
+@pytest.fixture
+def pair(engine: Engine) -> Iterator[tuple[Channel, Channel]]:
+    """Two channels, connected to each other."""
+    near, far = tcp_pair()
+    one, two = Channel(near, C2S, S2C, engine), Channel(far, S2C, C2S, engine)
+    yield one, two
+    close_all(one, two)
+    check_nothing_is_left(engine, one, two)

@@ -11,11 +11,28 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from processes import wait_until
+
+import sft.wire.outbox
 from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
+from sft.common.errors import TransferError
 from sft.transfer.items import Item
 from sft.wire.channel import Channel
-from sft.wire.messages import End, Message, Put, decode_message, file_mac_input, split_record, write_data_header
-from sft.wire.protocol import HEADER_SIZE, RECORD_FRAME_LIMIT, frame_header, frame_size
+from sft.wire.messages import (
+    BYE_MESSAGE,
+    Cancel,
+    Data,
+    End,
+    Entries,
+    Entry,
+    Message,
+    Put,
+    decode_message,
+    file_mac_input,
+    split_record,
+    write_data_header,
+)
+from sft.wire.protocol import DATA_SIZE, HEADER_SIZE, RECORD_FRAME_LIMIT, frame_header, frame_size
 from sft.wire.workers import Engine
 
 C2S, S2C, FILE_SECRET = b"c" * 32, b"s" * 32, b"f" * 32
@@ -159,11 +176,103 @@ def close_all(*channels: Channel) -> None:
 
 def check_nothing_is_left(engine: Engine, *channels: Channel) -> None:
     """After the close: every buffer is back, every thread has ended, every socket is closed."""
-    if engine.budget._taken:
+    if engine.buffer_pool.taken:
         gc.collect()  # a message that was being looked at when it ended may still hold its record
     for channel in channels:
-        assert (channel._in.held, channel._out.held) == (0, 0)
+        assert (channel._inbox._buffers.held, channel._outbox._buffers.held) == (0, 0)
         assert not channel._reader.is_alive()
         assert not channel._writer.is_alive()
         assert channel._sock.fileno() == -1
-    assert engine.budget._taken == 0
+    assert engine.buffer_pool.taken == 0
+
+
+def listing(size: int) -> Entries:
+    """A message whose body has about so many bytes."""
+    names = (f"{number:0240}" for number in range(size // 290))
+    return Entries(1, tuple(Entry(name, "file", 0, 0) for name in names), False)
+
+
+LISTING = listing(60_000)
+
+
+class Against:
+    """A channel, and at its other end a peer that is spoken by hand."""
+
+    def __init__(self, engine: Engine, buffers: int = 0) -> None:
+        near, far = tcp_pair(buffers)
+        self.engine = engine
+        self.channel = Channel(near, C2S, S2C, engine)
+        self.raw = Raw(far, S2C, C2S)
+
+    def collect(self) -> tuple[list[Message | bytes], TransferError | None]:
+        """What the channel delivers (content as bytes), and what ended it."""
+        got: list[Message | bytes] = []
+        try:
+            for arrived in self.channel.messages():
+                if arrived is not None:
+                    message = arrived[0]
+                    got.append(bytes(message.content) if isinstance(message, Data) else message)
+        except TransferError as problem:
+            return got, problem.with_traceback(None)
+        return got, None
+
+    def close(self) -> None:
+        self.raw.close()
+        self.channel.close()
+        check_nothing_is_left(self.engine, self.channel)
+
+
+def delivered(channel: Channel) -> list[Message | bytes]:
+    got: list[Message | bytes] = []
+    for arrived in channel.messages():
+        if arrived is not None:
+            message = arrived[0]
+            got.append(bytes(message.content) if isinstance(message, Data) else message)
+    return got
+
+
+def send_content(channel: Channel, content: bytes, id: int = 1) -> None:
+    offset = 0
+    while offset < len(content):
+        room = channel.content_room(min(DATA_SIZE, len(content) - offset))
+        room[:] = content[offset : offset + len(room)]
+        channel.content_done(id, offset, len(room))
+        offset += len(room)
+
+
+def produce(channel: Channel, content: bytes) -> None:
+    send_content(channel, content)
+    channel.say_bye()
+
+
+class Answering:
+    """A consumer that gives 60 kB for each message, to a peer that has asked 300 times and reads nothing yet."""
+
+    ANSWER = LISTING.encode()
+
+    def __init__(self, engine: Engine) -> None:
+        self.against = Against(engine, buffers=4096)
+        self.given = self.most = 0
+        self.problem: TransferError | None = None
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+        self.against.raw.say(*[Cancel(1).encode()] * 150)
+        self.against.raw.say(*[Cancel(1).encode()] * 150, BYE_MESSAGE)
+        wait_until(lambda: self.most > sft.wire.outbox._UNREAD_BYTES)
+
+    def _answer(self) -> None:
+        channel = self.against.channel
+        try:
+            for arrived in channel.messages():
+                if arrived is not None:
+                    channel.post(self.ANSWER)
+                    self.given, self.most = self.given + 1, max(self.most, channel._outbox._answer_bytes)
+            channel.say_bye()
+        except TransferError as problem:
+            self.problem = problem.with_traceback(None)
+
+    def finish(self) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        assert self.most <= sft.wire.outbox._UNREAD_BYTES + len(self.ANSWER)
+        self.against.close()

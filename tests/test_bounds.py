@@ -53,8 +53,8 @@ def test_no_more_than_64_records_are_read_ahead(engine: Engine) -> None:
     channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
     for _ in range(200):
         raw.say(PING_MESSAGE)
-    wait_until(lambda: channel._to_read._waiters or len(channel._arrived) > 64)  # type: ignore[attr-defined]
-    assert len(channel._arrived) == 64
+    wait_until(lambda: channel._inbox._to_read._waiters or len(channel._inbox._queue) > 64)  # type: ignore[attr-defined]
+    assert len(channel._inbox._queue) == 64
     raw.close()
     close_all(channel)
 
@@ -249,7 +249,7 @@ def test_connection_of_a_removed_account_has_less_than_half_a_second_for_a_last_
         with monkeypatch.context() as later:
             later.setattr(time, "monotonic", lambda now=now: now)
             connection.expel(Code.ACCOUNT)
-        broken.append(channel._broken)
+        broken.append(not channel._life.state.sends)
     assert broken == [False, False, True]
     near.close()
     channel.close()

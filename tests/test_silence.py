@@ -5,18 +5,18 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from peers import S2C, Raw, data, no_hang, seal, tcp_pair
+from peers import S2C, Against, Answering, Raw, data, no_hang, seal, tcp_pair
 from processes import wait_until
-from test_channel import Against, Answering
 
 import sft.wire.channel
+import sft.wire.inbox
 import sft.wire.silence
 import sft.wire.workers
 from crypto_utils import RecordCipher
 from sft.common.errors import ConnectionTrouble
 from sft.wire.messages import BYE_MESSAGE, PING_MESSAGE, Cancel, Data, Message
 from sft.wire.protocol import DATA_SIZE, RECORD_FRAME_LIMIT, frame_header
-from sft.wire.silence import Silence
+from sft.wire.silence import WatchedSocket
 from sft.wire.workers import Engine
 
 LIMIT = 1.5
@@ -27,7 +27,7 @@ LONGER = 2.2  # with the last look behind the limit
 def hurry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Silence is a second and a half long, and looked for ten times as often."""
     monkeypatch.setattr(sft.wire.silence, "SILENCE_LIMIT", LIMIT)
-    for module in (sft.wire.channel, sft.wire.workers, sft.wire.silence):
+    for module in (sft.wire.inbox, sft.wire.workers, sft.wire.silence):
         monkeypatch.setattr(module, "LOOK_EVERY", 0.1)
     monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
     with no_hang():
@@ -76,12 +76,12 @@ def say_many(raw: Raw, count: int) -> None:
         raw.say(Cancel(number).encode())
 
 
-MANY = sft.wire.channel._RECORDS_AHEAD + 10
+MANY = sft.wire.inbox._RECORDS_AHEAD + 10
 
 
 def waits_for_room(busy: Busy) -> bool:
-    assert not busy.against.channel.ended, busy.against.channel._error
-    return len(busy.against.channel._arrived) >= sft.wire.channel._RECORDS_AHEAD
+    assert not busy.against.channel.ended, busy.against.channel._life._error
+    return len(busy.against.channel._inbox._queue) >= sft.wire.inbox._RECORDS_AHEAD
 
 
 def keep_alive(raw: Raw, seconds: float) -> None:
@@ -95,8 +95,8 @@ def keep_alive(raw: Raw, seconds: float) -> None:
 def check_silent(against: Against, started: float) -> None:
     wait_until(lambda: against.channel.ended, 10)
     assert time.monotonic() - started > LIMIT - 0.1
-    assert isinstance(against.channel._error, ConnectionTrouble)
-    assert "no sign of life" in against.channel._error.cause
+    assert isinstance(against.channel._life._error, ConnectionTrouble)
+    assert "no sign of life" in against.channel._life._error.cause
 
 
 def test_peer_that_asks_reads_nothing_and_falls_silent_is_left(engine: Engine) -> None:
@@ -161,7 +161,7 @@ def test_silence_is_noticed_while_the_reader_waits_for_a_buffer() -> None:
         for number in range(2):  # two buffers are always there
             busy.against.raw.say(data(1, number * 40_000, bytes(40_000)))
         busy.against.raw.sock.sendall(frame_header(RECORD_FRAME_LIMIT) + b"begun")
-        wait_until(lambda: busy.sizes and busy.against.channel._in.held == 2)
+        wait_until(lambda: busy.sizes and busy.against.channel._inbox._buffers.held == 2)
         check_silent(busy.against, started)
         busy.finish()
         assert isinstance(busy.problem, ConnectionTrouble)
@@ -215,7 +215,7 @@ def test_slow_line_that_takes_longer_than_the_limit_for_a_record_is_no_silence()
 
     def send() -> None:
         try:
-            Silence(near).send_all(memoryview(bytes(1 << 20)))
+            WatchedSocket(near).send_all(memoryview(bytes(1 << 20)))
         except (ConnectionTrouble, OSError) as problem:
             problems.append(problem)
 

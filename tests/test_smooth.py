@@ -36,7 +36,7 @@ from sft.wire.messages import (
     Receipt,
 )
 from sft.wire.protocol import DATA_LEAST, DATA_SIZE, UNASKED_LIMIT
-from sft.wire.workers import Engine
+from sft.wire.workers import Buffers, Engine
 
 HALF = 0.5
 RATES = [10_000, 30_000, 1_000_000, 20_000_000]
@@ -139,13 +139,13 @@ def test_no_half_second_carries_more_than_twice_its_share(
     clock, left, near_and_far = Clock(), list[tuple[float, int]](), tcp_pair()
     channel, raw = Channel(near_and_far[0], C2S, S2C, engine), Raw(near_and_far[1], S2C, C2S)
     receiver, events = Honest(raw), Delivered()
-    seal_later = channel._seal_later
+    put_in_queue = channel._outbox._put_in_queue
 
-    def noted(buffer: bytearray, size: int, leased: bool) -> None:
+    def noted(size: int, buffer: bytearray, buffers: Buffers | None) -> None:
         left.append((clock.now, size + 20))
-        seal_later(buffer, size, leased)
+        put_in_queue(size, buffer, buffers)
 
-    monkeypatch.setattr(channel, "_seal_later", noted)
+    monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
     items = items_of(case, rate, tmp_path)
     with no_hang():
         Sender(channel, channel.messages(), FILE_SECRET, events, Pace(rate, clock.read, clock.wait)).run(items)
@@ -173,13 +173,13 @@ def test_no_half_second_of_what_is_fetched_carries_more_than_was_asked_for(
         os.mkdir(name) if case == "folders" else os.close(os.open(name, os.O_CREAT))
     clock, left, (near, far) = Clock(), list[tuple[float, int]](), tcp_pair()
     channel, raw = Channel(near, S2C, C2S, engine), Raw(far, C2S, S2C)
-    seal_later = channel._seal_later
+    put_in_queue = channel._outbox._put_in_queue
 
-    def noted(buffer: bytearray, size: int, leased: bool) -> None:
+    def noted(size: int, buffer: bytearray, buffers: Buffers | None) -> None:
         left.append((clock.now, size + 20))
-        seal_later(buffer, size, leased)
+        put_in_queue(size, buffer, buffers)
 
-    monkeypatch.setattr(channel, "_seal_later", noted)
+    monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
     pace, keys = Pace(None, clock.read, clock.wait), SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
     requests = Requests(channel, keys, alice, lambda right: None, lambda *line: None, pace)
     serving = threading.Thread(target=requests.run, args=[Unheard()], daemon=True)

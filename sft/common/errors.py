@@ -103,6 +103,13 @@ def reason_of(problem: BaseException) -> str:
     return (problem.strerror if isinstance(problem, OSError) else None) or repr(problem)
 
 
+def raised_anew(problem: BaseException) -> BaseException:
+    """A copy of an error that several threads raise, each its own `from` the first: no traceback mixes their frames."""
+    copy: BaseException = problem.__class__.__new__(problem.__class__, *problem.args)
+    copy.__dict__.update(problem.__dict__)
+    return copy
+
+
 def forget_frames(problem: BaseException) -> None:
     """Drop the tracebacks of an error and of those that it came from, whose frames hold on to what was received."""
     chain = [problem]

@@ -108,7 +108,8 @@ class Paces:
 class Messages(Protocol):
     """Whatever gives messages, and lets answers leave; `sft.wire.channel.Channel` is one."""
 
-    bytes_posted: int
+    @property
+    def bytes_posted(self) -> int: ...
 
     def hurry(self) -> None: ...
 

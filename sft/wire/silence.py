@@ -29,8 +29,8 @@ _CLOSE_WAIT = 8  # the state of a TCP connection of which the other end has clos
 _CAN_LOOK = sys.platform == "linux" and fcntl is not None
 
 
-class Silence:
-    """Watches one socket, for the one thread that reads from it and the one that writes."""
+class WatchedSocket:
+    """A socket that notices silence, for the one thread that reads from it and the one that writes."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -149,34 +149,47 @@ def close_gently(sock: socket.socket, seconds: float = _DRAIN_SECONDS) -> None:
     sock.close()
 
 
+def _too_slow() -> ConnectionTrouble:
+    return ConnectionTrouble("the login took too long", "Try again; the network or the other end is too slow")
+
+
 class Link:
-    """Whole frames of up to 8 KiB, for the login: each in so many seconds, and all of them until one deadline."""
+    """Whole frames of up to 8 KiB, for the login: each in so many seconds, and all of them until one deadline.
+
+    A frame that was not sent whole is the last one: the other end would take the next for its rest.
+    """
 
     def __init__(self, sock: socket.socket, deadline: float, step: float = math.inf) -> None:
         """`deadline` on the clock of `time.monotonic`; `step` in seconds."""
         self._sock, self._last, self._step = sock, deadline, step
         self._deadline = deadline
+        self._is_cut_short = False  # a frame was begun, and not all of it has left
 
     def _begin(self, step: float) -> None:
         """A step: the time that this end needed since the last one does not count, unless for the whole."""
         self._deadline = min(self._last, time.monotonic() + step)
 
-    def _hurry(self) -> None:
+    def _set_timeout(self) -> None:
+        """Let the socket wait until the deadline. Raises ConnectionTrouble when that has passed."""
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise ConnectionTrouble("the login took too long", "Try again; the network or the other end is too slow")
+            raise _too_slow()
         self._sock.settimeout(left)
 
     def send(self, frame: bytes) -> None:
-        """Send one frame. Raises ConnectionTrouble."""
+        """Send one frame. Raises ConnectionTrouble; then nothing more can be sent."""
+        if self._is_cut_short:
+            raise lost()
         self._begin(self._step)
+        self._set_timeout()
+        self._is_cut_short = True
         try:
-            self._hurry()
             self._sock.sendall(frame)
         except TimeoutError:
-            self._hurry()
+            raise _too_slow() from None
         except OSError as problem:
             raise lost(problem) from None
+        self._is_cut_short = False
 
     def receive(self, seconds: float | None = None) -> bytes:
         """One whole frame, its header included; `seconds` in place of the usual ones.
@@ -191,7 +204,7 @@ class Link:
         got = bytearray()
         while len(got) < size:
             try:
-                self._hurry()
+                self._set_timeout()
                 piece = self._sock.recv(size - len(got))
             except TimeoutError:
                 continue

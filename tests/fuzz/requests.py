@@ -107,11 +107,11 @@ def open_now() -> tuple[int, int]:
 
 def check_nothing_is_left(place: "Place", before: tuple[int, int]) -> None:
     """Since `before` every descriptor, thread and buffer was given back."""
-    if open_now()[0] > before[0] or place.engine.budget._taken:
+    if open_now()[0] > before[0] or place.engine.buffer_pool.taken:
         gc.collect()  # an error may still hold what was looked at when it was raised
     assert open_now()[0] <= before[0], "a descriptor is left"
     assert open_now()[1] <= before[1], "a thread is left"
-    assert not place.engine.budget._taken, "a buffer is left"
+    assert not place.engine.buffer_pool.taken, "a buffer is left"
 
 
 def _clients(steps: bytes) -> Iterator[list[bytes]]:

@@ -12,7 +12,7 @@ from transfers import LARGE, Receiving, Told, folder_item, item, on_disk, send, 
 
 import sft.transfer.receiver
 import sft.transfer.sender
-import sft.wire.channel
+import sft.wire.outbox
 import sft.wire.protocol
 from sft.common.errors import (
     Refused,
@@ -114,7 +114,7 @@ class Nowhere:
 def test_honest_ends_of_which_one_waits_for_each_answer_to_leave_do_not_lock(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft.wire.channel, "_UNREAD_BYTES", 1000)
+    monkeypatch.setattr(sft.wire.outbox, "_UNREAD_BYTES", 1000)
     engine, told, long = Engine(1), Told(), ("n" * 250,) * 12
     receiving = Receiving(storage, engine, buffers=4096, around=Nowhere)
     send(receiving, [folder_item(*long, f"{number}") for number in range(800)], told)
@@ -135,13 +135,13 @@ def test_client_that_lists_and_does_not_read_makes_the_server_wait(
     def counted(channel: Channel, message: bytes) -> None:
         nonlocal due
         post(channel, message)
-        due = max(due, channel._answer_bytes)
+        due = max(due, channel._outbox._answer_bytes)
 
     monkeypatch.setattr(Channel, "post", counted)
     raw.say(*(ListFolder(number, (), None).encode() for number in range(1, 61)), BYE_MESSAGE)
-    wait_until(lambda: due > sft.wire.channel._UNREAD_BYTES)
+    wait_until(lambda: due > sft.wire.outbox._UNREAD_BYTES)
     heard = raw.hear_all()
     raw.close()
     assert receiving.finish() is None
     assert [message.id for message in heard if isinstance(message, Entries)] == list(range(1, 61))
-    assert due < sft.wire.channel._UNREAD_BYTES + 2 * sft.wire.protocol.CONTROL_LIMIT
+    assert due < sft.wire.outbox._UNREAD_BYTES + 2 * sft.wire.protocol.CONTROL_LIMIT

@@ -1,20 +1,23 @@
 """Reaching a host: all its addresses, each soon after the one before, and what is said of those that fail."""
 
 import contextlib
+import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import RunHere
+from peers import tcp_pair
 from processes import ONCE, Client, Server, make
 
 from config import ClientSettings, load
-from sft.common.errors import ConnectionTrouble, Failure
-from sft.wire.protocol import frame
-from sft.wire.sockets import Address, Link, connect, in_turn
+from sft.common.errors import ConnectionTrouble, Failure, ProtocolViolation
+from sft.wire.protocol import LOGIN_FRAME_LIMIT, frame, frame_header
+from sft.wire.sockets import Address, Link, close_gently, connect, in_turn
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -161,6 +164,101 @@ def test_frame_that_does_not_come_in_its_time_ends_the_login(sent: bytes) -> Non
         with pytest.raises(ConnectionTrouble, match="too long"):
             Link(near, before + 60, 0.2).receive()
         assert 0.2 <= time.monotonic() - before < 10
+
+
+def test_close_gently_lets_the_last_word_arrive() -> None:
+    near, far = tcp_pair()
+    far.sendall(b"unread" * 1000)  # a close with unread bytes becomes a reset that overtakes what was said
+    near.sendall(b"last word")
+    closing = threading.Thread(target=close_gently, args=(near,))
+    closing.start()
+    assert far.recv(100) == b"last word"
+    assert far.recv(100) == b""
+    far.close()
+    closing.join(10)
+    assert near.fileno() == -1
+
+
+@contextlib.contextmanager
+def linked(seconds: float = 10) -> Iterator[tuple[Link, socket.socket]]:
+    near, far = tcp_pair()
+    try:
+        yield Link(near, time.monotonic() + seconds), far
+    finally:
+        near.close()
+        far.close()
+
+
+@pytest.mark.parametrize("size", [1, 100, LOGIN_FRAME_LIMIT])
+def test_link_passes_whole_frames(size: int) -> None:
+    with linked() as (link, far):
+        whole = frame(b"x" * size)
+        far.sendall(whole + frame(b"next"))
+        assert link.receive() == whole
+        assert link.receive() == frame(b"next")
+        link.send(whole)
+        assert far.recv(len(whole), socket.MSG_WAITALL) == whole
+
+
+def test_link_reads_not_a_byte_past_its_frame() -> None:
+    with linked() as (link, far):
+        far.sendall(frame(b"x") + b"record")
+        link.receive()
+        assert link._sock.recv(100) == b"record"
+
+
+@pytest.mark.parametrize("size", [0, LOGIN_FRAME_LIMIT + 1, 1 << 31, (1 << 32) - 1])
+def test_link_refuses_a_frame_of_a_wrong_length(size: int) -> None:
+    with linked() as (link, far):
+        far.sendall(frame_header(size))
+        with pytest.raises(ProtocolViolation):
+            link.receive()
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0", frame_header(10), frame(b"x" * 10)[:-1]], ids=repr)
+def test_link_tells_a_cut(sent: bytes) -> None:
+    with linked() as (link, far):
+        far.sendall(sent)
+        far.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionTrouble):
+            link.receive()
+
+
+def test_links_deadline_is_absolute_and_not_for_each_byte() -> None:
+    with linked(0.5) as (link, far):
+        over = threading.Event()
+
+        def drip() -> None:
+            far.sendall(frame_header(LOGIN_FRAME_LIMIT))
+            while not over.wait(0.05):
+                with contextlib.suppress(OSError):
+                    far.sendall(b"x")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        started = time.monotonic()
+        with pytest.raises(ConnectionTrouble, match="too long"):
+            link.receive()
+        assert time.monotonic() - started < 2
+        over.set()
+        dripping.join(10)
+        with pytest.raises(ConnectionTrouble, match="too long"):
+            link.send(b"x")
+
+
+def test_link_gives_up_sending_at_its_deadline_and_sends_nothing_after_half_a_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    near, far = tcp_pair(4096)
+    with near, far:
+        link = Link(near, time.monotonic() + 0.3)
+        with pytest.raises(ConnectionTrouble, match="too long"):
+            link.send(bytes(32 << 20))
+        monkeypatch.setattr(link, "_last", math.inf)  # as if the clock had gone too fast
+        with pytest.raises(ConnectionTrouble, match="lost"):
+            link.send(b"another frame")
+        near.close()
+        assert b"another" not in b"".join(iter(lambda: far.recv(1 << 20), b""))
 
 
 # --- IPv6 in brackets -------------------------------------------------------------------------------------------------
