@@ -334,5 +334,4 @@ def test_module_of_the_benchmarks_is_small_and_opens_with_what_it_measures(path:
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= BENCH_MOST_LINES, "split it by purpose"
     words = ast.get_docstring(ast.parse(text)) or ""
-    assert words
-    assert ("Rules" in words and "efuse" in words) or path.stem == "__init__"
+    assert words and ("Rules" in words or path.stem == "__init__")
