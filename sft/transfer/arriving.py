@@ -1,67 +1,93 @@
-"""One announced file on its way in, as the receiving half knows it, until its END or CANCEL.
+"""One announced file at the receiving end, from its PUT until it is answered and closed.
 
-Rules: it does nothing by itself. Once it is settled nothing is left of it but where its content is, which the other
-end may still send.
+Rules: it has no channel and no folder. Once it is answered nothing is kept of it but where its content is, which the
+other end may still send. Only the thread that receives changes it.
 """
 
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from crypto_utils import new_digest
+from sft.common.errors import ProtocolViolation
 from sft.disk.partials import Incoming, Partial
 from sft.transfer.items import memory_of
-from sft.wire.messages import Put
-from sft.wire.protocol import UNASKED_LIMIT
+from sft.transfer.states import RECEIVER_GETS, RECEIVER_SENDS, Receiving, after_getting, after_sending
+from sft.wire.messages import Data, Kind, Put
+from sft.wire.protocol import DATA_LEAST, UNASKED_LIMIT
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 
 class Arriving:
-    """One announced file on its way in. `partial` is None once nothing of it is wanted: what still comes is dropped."""
+    """One announced file. `partial` is None while, and once, nothing of it is written."""
 
     __slots__ = (
-        *("_put", "asked", "checks", "digest", "incoming", "kept", "last_seen", "memory", "partial", "proof"),
-        *("resumable", "size", "told", "twin", "unasked"),
+        *("_put", "check_size", "checks", "digest", "has_last", "incoming", "is_small", "is_stream", "kept", "memory"),
+        *("partial", "proof", "size", "state", "twin"),
     )
 
-    def __init__(self, put: Put, body: bytes, proof: "_Hash") -> None:
-        """`proof`: the HMAC of END, begun with `body`."""
-        self._put: Put | None = put
-        self.proof: _Hash | None = proof
-        self.memory = memory_of(body, put.path)
+    def __init__(self, put: Put | None, body: bytes = b"", proof: "_Hash | None" = None) -> None:
+        """`body`: the PUT's; `proof`: the HMAC of END, begun with it. Without a PUT, a name that is refused."""
+        self._put, self.proof = put, proof
+        self.state = Receiving.ANNOUNCED
+        self.is_stream = put is not None and put.size is None
+        self.is_small = put is not None and put.size is not None and put.size <= UNASKED_LIMIT
+        self.memory = 0 if put is None else memory_of(body, put.path)
         self.incoming: Incoming | None = None
         self.partial: Partial | None = None
-        self.twin: Future[bytes] | None = None
-        self.kept: Future[_Hash] | None = None
-        self.asked = 0  # the size of the CHECK that is not answered yet
-        self.checks = 0  # how many were asked
-        self.digest: _Hash = new_digest()
-        self.size = 0
-        self.last_seen = False
-        self.told = False  # a receipt or a refusal was sent
-        self.resumable = put.size is not None and put.size > UNASKED_LIMIT
-        self.unasked = put.size is not None and put.size <= UNASKED_LIMIT
+        self.twin: Future[bytes] | None = None  # the digest of a visible file that may be the same
+        self.kept: Future[_Hash] | None = None  # the digest of what was kept of an earlier try
+        self.check_size = 0  # of the CHECK that was sent last
+        self.checks = 0  # how many were sent
+        self.digest: _Hash = new_digest()  # of the content so far
+        self.size = 0  # of the content so far
+        self.has_last = False  # a DATA came that must be the last one
 
     @property
     def put(self) -> Put:
-        """What was announced; nobody asks for it once that is forgotten."""
+        """What was announced; not to be asked for once it is answered."""
         if self._put is None:
-            raise RuntimeError("a file that was settled is asked for its name")
+            raise RuntimeError("a file that was answered is asked for its PUT")
         return self._put
 
     @property
-    def is_settled(self) -> bool:
+    def is_answered(self) -> bool:
         """Whether a receipt or a refusal was sent: nothing of it is wanted any more."""
         return self._put is None
 
     @property
+    def is_resumable(self) -> bool:
+        """Whether what arrived is kept when the connection breaks."""
+        return not (self.is_small or self.is_stream)
+
+    @property
     def needs_descriptors(self) -> bool:
         """Whether files of it are open, or may be yet."""
-        return not self.is_settled and (self.partial is not None or self.twin is not None)
+        return not self.is_answered and (self.partial is not None or self.twin is not None)
+
+    def got(self, kind: Kind) -> Receiving:
+        """Move on by a message of the sender; the state before. Raises ProtocolViolation."""
+        before = self.state
+        self.state = after_getting(RECEIVER_GETS, before, kind)
+        return before
+
+    def sent(self, kind: Kind) -> None:
+        """Move on by an answer that goes out now."""
+        self.state = after_sending(RECEIVER_SENDS, self.state, kind)
+
+    def count(self, data: Data) -> None:
+        """One more DATA. Raises ProtocolViolation for one that may not come, or not with that offset."""
+        self.got(Kind.DATA)
+        if self.has_last:
+            raise ProtocolViolation("DATA behind one that was so short that it must be the last")
+        if data.offset != self.size:
+            raise ProtocolViolation("DATA from another offset than was next")
+        self.has_last = len(data.content) < DATA_LEAST
+        self.size += len(data.content)
 
     def forget(self) -> None:
-        """It is settled: give back what it holds, and read nothing for it any more.
+        """It is answered: give back what it holds, and read nothing for it any more.
 
         Its id stays open until its END or CANCEL, and a peer may let thousands wait for that.
         """
@@ -69,15 +95,3 @@ class Arriving:
         for job in (self.twin, self.kept):
             if job is not None:
                 job.cancel()  # what has begun stops when it asks
-
-
-class Deaf(Arriving):
-    """A file that was refused for its name."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.asked = self.size = 0
-        self.partial = self.twin = self.kept = None
-        self.last_seen, self.told = False, True
-        self.forget()

@@ -23,8 +23,9 @@ from sft.common.rate_limit import Pace, paced
 from sft.disk.commit import Commit, Outcome
 from sft.disk.folders import Twin
 from sft.disk.partials import Incoming, Partial, PathParts, Published
-from sft.transfer.arriving import Arriving, Deaf
+from sft.transfer.arriving import Arriving
 from sft.transfer.places import Places, Share
+from sft.transfer.states import Receiving
 from sft.wire.channel import Channel
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -44,7 +45,7 @@ from sft.wire.messages import (
     file_mac_begin,
     file_mac_rest,
 )
-from sft.wire.protocol import CHECK_LIMIT, DATA_LEAST, OPEN_LIMIT, WINDOW
+from sft.wire.protocol import CHECK_LIMIT, OPEN_LIMIT, WINDOW
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 _GROUP_FILES = 512
 _GROUP_BYTES = 8 << 20
 _GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near their limits
-
-_NO_ANSWER_YET = -1  # in the place of the size of a CHECK, which is never less than 1
 
 Arrived = tuple[Message, memoryview] | None
 
@@ -202,11 +201,12 @@ class Receiver:
     def _misnamed(self, put: Misnamed) -> None:
         """Refuse a path that is not allowed; no more than its id is kept."""
         self._announced(put.id)
-        if put.is_open:
-            self._open[put.id] = Deaf()
         try:
             self._place(put)
         except Refused as problem:
+            if put.is_open:
+                self._open[put.id] = arriving = Arriving(None)
+                arriving.sent(Kind.REFUSE)
             self._events.refused(put, problem)
             self._channel.post(Refuse(put.id, problem.code).encode())
             return
@@ -224,11 +224,10 @@ class Receiver:
                 self._receipt(arriving, Published(incoming.path), "folder")
                 return
             self._events.taking(put, put.size)
-            if not arriving.unasked and (self._unplaced or not self._has_place(arriving)):
-                arriving.asked = _NO_ANSWER_YET
+            if not arriving.is_small and (self._unplaced or not self._has_place(arriving)):
                 self._unplaced.append((put.id, arriving))
                 return
-            self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
+            self._begun(arriving, self._folder.begin(incoming, arriving.is_resumable))
         except Refused as problem:
             self._refuse(arriving, problem)
 
@@ -250,14 +249,13 @@ class Receiver:
             incoming = arriving.incoming
             if incoming is not None and self._open.get(id) is arriving:  # else it was cancelled
                 if not self._has_place(arriving):
-                    if all(each.unasked for each in self._whole()):
+                    if all(each.is_small for each in self._whole()):
                         return
                     self._flush_group()  # what is whole gives its place back
                     if not self._has_place(arriving):
                         return
-                arriving.asked = 0
                 try:
-                    self._begun(arriving, self._folder.begin(incoming, arriving.resumable))
+                    self._begun(arriving, self._folder.begin(incoming, arriving.is_resumable))
                 except Refused as problem:
                     self._refuse(arriving, problem)
             self._unplaced.popleft()
@@ -303,30 +301,30 @@ class Receiver:
 
     def _goes_on(self, arriving: Arriving) -> bool:
         """Asked while a file is read for CHECK: whether that is still wanted, or it was settled or has ended."""
-        return not (arriving.is_settled or self._over or self._channel.ended)
+        return not (arriving.is_answered or self._over or self._channel.ended)
 
     def _ask(self, arriving: Arriving, size: int) -> None:
-        arriving.asked = size
+        arriving.sent(Kind.CHECK)
+        arriving.check_size = size
         arriving.checks += 1
         self._channel.post(Check(arriving.put.id, size, None).encode())
 
     def _accept(self, arriving: Arriving, partial: Partial, offset: int) -> None:
-        if arriving.resumable:
+        arriving.sent(Kind.ACCEPT)
+        if arriving.is_resumable:
             partial.resume_from(offset)
         arriving.size = offset
         if offset:
             self._events.resumed(arriving.put, offset)
-        if not arriving.unasked:
+        if not arriving.is_small:
             self._channel.post(Accept(arriving.put.id, offset).encode())
 
     def _compare(self, check: Check) -> None:
         """The sender's digest of as many bytes as were asked for."""
         arriving = self._opened(check.id)
-        if not arriving.asked or check.size != arriving.asked or check.sha256 is None:
-            raise ProtocolViolation("a CHECK that was not asked for")
-        arriving.asked = 0
-        if arriving.told:
-            return
+        arriving.got(Kind.CHECK)
+        if check.size != arriving.check_size or check.sha256 is None:
+            raise ProtocolViolation("CHECK of another size than was asked for, or without a digest")
         self._channel.hurry()  # our own reading may still take a while
         try:
             if arriving.twin is not None:
@@ -348,7 +346,7 @@ class Receiver:
         if equal(theirs, ours):
             self._receipt(arriving, Published(incoming.path, size=arriving.put.size or 0, sha256=ours), "already")
         else:
-            self._begun(arriving, self._folder.begin_anyway(incoming, arriving.resumable))
+            self._begun(arriving, self._folder.begin_anyway(incoming, arriving.is_resumable))
 
     def _compare_kept(self, arriving: Arriving, partial: Partial, check: Check, ours: "_Hash") -> None:
         arriving.kept = None
@@ -363,12 +361,7 @@ class Receiver:
 
     def _data(self, data: Data) -> None:
         arriving = self._opened(data.id)
-        if arriving.asked or arriving.last_seen:
-            raise ProtocolViolation("content where none belongs")
-        if data.offset != arriving.size:
-            raise ProtocolViolation("content at another offset than was next")
-        arriving.last_seen = len(data.content) < DATA_LEAST
-        arriving.size += len(data.content)
+        arriving.count(data)
         if arriving.partial is None:
             return
         try:
@@ -379,14 +372,13 @@ class Receiver:
             self._refuse(arriving, problem)
             return
         arriving.digest.update(data.content)
-        if arriving.resumable and self._flushing and self._flushing[0][1].is_flushed:
+        if not arriving.is_small and self._flushing and self._flushing[0][1].is_flushed:
             self._publish(0)  # it may be long until another group is full
         self._events.arrived(arriving.put, len(data.content))
 
     def _end(self, end: End) -> None:
         arriving = self._opened(end.id)
-        if arriving.asked:
-            raise ProtocolViolation("an end before the answer to CHECK")
+        arriving.got(Kind.END)
         del self._open[end.id]
         partial, begun = arriving.partial, arriving.proof
         if partial is None or begun is None:
@@ -412,10 +404,11 @@ class Receiver:
 
     def _cancel(self, cancel: Cancel) -> None:
         arriving = self._opened(cancel.id)
+        before = arriving.got(Kind.CANCEL)
         del self._open[cancel.id]
         if arriving.partial is not None:
             self._end_partial(arriving.partial, cancel.code)
-        if not arriving.told:
+        if before is not Receiving.DEAF:
             self._events.withdrawn(arriving.put, cancel.code)
         arriving.forget()
 
@@ -472,7 +465,8 @@ class Receiver:
 
     def _receipt_for(self, arriving: Arriving, published: Published, outcome: str) -> bytes:
         """The message; the file is told of as stored."""
-        put, incoming, arriving.told = arriving.put, arriving.incoming, True
+        arriving.sent(Kind.RECEIPT)
+        put, incoming = arriving.put, arriving.incoming
         receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)
         self._events.stored(put, receipt)
         if incoming is not None and incoming.path != put.path:
@@ -484,7 +478,7 @@ class Receiver:
         if arriving.partial is not None:
             self._end_partial(arriving.partial, problem.code)
             arriving.partial = None
-        arriving.told = True
+        arriving.sent(Kind.REFUSE)
         self._events.refused(arriving.put, problem)
         self._channel.post(Refuse(arriving.put.id, problem.code).encode())
         arriving.forget()

@@ -69,7 +69,7 @@ FAIR: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize("case", FAIR)
 def test_fair_receipt_is_a_delivery(engine: Engine, here: Path, case: str) -> None:
     policy, answer = FAIR[case]
-    lied = answered(engine, here, [Accept(1, 0).encode(), answer, BYE_MESSAGE], policy)
+    lied = answered(engine, here, [answer, BYE_MESSAGE], policy)
     assert isinstance(lied.hear(Bye)[-1], Bye)
     assert lied.finish() is None
     assert len(lied.told.receipts) == 1
@@ -122,6 +122,7 @@ def test_receipt_before_the_end_of_the_file_is_no_delivery(engine: Engine, here:
 BROKEN: dict[str, list[bytes]] = {
     "receipt for an unknown id": [receipt(id=2)],
     "accept for an unknown id": [Accept(2, 0).encode()],
+    "accept of a small file": [Accept(1, 0).encode()],
     "refuse for an unknown id": [Refuse(MAX_ID, Code.EXISTS).encode()],
     "accept with an offset": [Accept(1, 5).encode()],
     "check": [Check(1, 5, None).encode()],
@@ -205,7 +206,7 @@ def test_refusal_is_told_with_its_code_and_the_others_go_on(engine: Engine, here
     lied = Lied(engine, [item(source, "first"), item(source, "inbox", "a.txt")])
     lied.hear(End)
     lied.hear(End)
-    lied.raw.say(Refuse(1, code).encode(), Accept(2, 0).encode(), receipt(2), BYE_MESSAGE)
+    lied.raw.say(Refuse(1, code).encode(), receipt(2), BYE_MESSAGE)
     lied.hear(Bye)
     assert lied.finish() is None
     assert lied.told.codes() == {"first": code}
