@@ -210,6 +210,7 @@ def test_execute_bits_travel_when_asked_for_and_special_bits_never(
     assert modes_of(server.path(box, "plain")) == plain | private
     assert modes_of(server.path(box, "kept")) == kept | private
     back = tmp_path / "back"
+    back.mkdir()
     assert client("--get", f"{box}/kept", f"{back}/plain").status == 0
     assert client("--get", "--preserve-mode", f"{box}/kept", f"{back}/kept").status == 0
     assert modes_of(back / "plain") == plain | private
@@ -277,7 +278,7 @@ def test_what_is_fetched_lands_where_the_target_says(server: Server, client: Cli
         client.start("--get", name, ".", cwd=here),
         client.start("--get", name, "new name", cwd=here),
         client.start("--get", name, f"{box}/other", "several", cwd=here),
-        client.start("--get", name, "deep/er/", cwd=here),
+        client.start("--get", name, "deeper/", cwd=here),
     ]
     assert [each.finish().status for each in running] == [0] * 4
     result = client("--get", name, "..", cwd=here / "below")
@@ -290,9 +291,8 @@ def test_what_is_fetched_lands_where_the_target_says(server: Server, client: Cli
     assert visible(here) == [
         "below",
         "db.dump",
-        "deep",
-        "deep/er",
-        "deep/er/db.dump",
+        "deeper",
+        "deeper/db.dump",
         "new name",
         "several",
         "several/db.dump",
@@ -326,20 +326,20 @@ def test_failed_fetch_leaves_nothing_behind(
     make(server.path(box, "file"), 40_000)
     here = tmp_path / "here"
     here.mkdir()
-    result = client("--get", f"{box}/missing", "new/below/", cwd=here)
+    result = client("--get", f"{box}/missing", "new/", cwd=here)
     assert result.status == 1 and f"error: {box}/missing does not exist on the receiver. Check the name\n" in result.err
     assert visible(here) == []
     line = proxy(server.port, down=Fault("cut", login_received() + 20_000))
     running = [
         client.start("--get", f"{box}/missing", "new name", cwd=here),
-        client.start("--get", f"{box}/file/below", "one/below/", cwd=here),
-        client.at(1).start("--get", f"{box}/file", "two/below/", cwd=here),
-        client.at(line.port).start("--retries=0", "--get", f"{box}/file", "three/below/", cwd=here),
+        client.start("--get", f"{box}/file/below", "one/", cwd=here),
+        client.at(1).start("--get", f"{box}/file", "two/", cwd=here),
+        client.at(line.port).start("--retries=0", "--get", f"{box}/file", "three/", cwd=here),
     ]
     assert [each.finish().status for each in running] == [1, 1, 4, 4]
     assert line.reached.is_set() and visible(here) == []
-    result = client("--get", f"{box}/missing", f"{box}/file", "new/below/", cwd=here)
-    assert result.status == 1 and visible(here) == ["new", "new/below", "new/below/file"]
+    result = client("--get", f"{box}/missing", f"{box}/file", "new/", cwd=here)
+    assert result.status == 1 and visible(here) == ["new", "new/file"]
 
 
 def test_links_here_are_never_followed(server: Server, client: Client, box: str, tmp_path: Path) -> None:
