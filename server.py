@@ -49,7 +49,8 @@ from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_account_command
 from sft.console.log import no_log, open_log
 from sft.disk.root import PARTIAL_AREA
-from sft.disk.storage import Rules, Storage
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.server import admin as commands
 from sft.server.admission import Admission
 from sft.server.housekeeping import Housekeeping
@@ -147,13 +148,8 @@ def _serve(loaded: Loaded[ServerSettings], command: str) -> int:
     place = settings.server_log
     log = no_log("sft.server") if place is None else open_log("sft.server", place, settings.log_level)
     log.info("%s", _VERSION)
-    rules = Rules(
-        settings.portable_names,
-        settings.file_mode,
-        settings.max_file_size,
-        free_space=settings.free_space or 0,
-        stale=settings.stale_days * _DAY_SECONDS,
-    )
+    free, stale = settings.free_space or 0, settings.stale_days * _DAY_SECONDS
+    rules = Rules(settings.portable_names, settings.file_mode, settings.max_file_size, free_space=free, stale=stale)
 
     def open_accounts() -> Accounts:
         return commands.open_accounts(settings.accounts, lambda line: log.error("%s", line.replace(_COMMAND, command)))

@@ -15,10 +15,11 @@ from peers import C2S, MEMORY, S2C, Against, check_nothing_is_left, close_all, n
 from processes import USER, Argument, Client, Fault, Proxy, Result, Running, Server, clean_environment
 from transfers import TREE, written
 
-import sft.disk.partials
+import sft.disk.staging
 from client import main as run_client
 from server import main as run_server
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules, UserFolder
 from sft.wire.channel import Channel
 from sft.wire.workers import Engine
 
@@ -96,13 +97,13 @@ def alice(storage: Storage) -> Iterator[UserFolder]:
     yield folder
     folder.close()
     assert len(os.listdir("/dev/fd")) == before
-    assert folder._held.count == 0
+    assert folder.anonymous.in_memory == 0
 
 
 @pytest.fixture
 def named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a system where bytes on their way must have a name."""
-    monkeypatch.setattr(sft.disk.partials, "_UNNAMED", 0)
+    monkeypatch.setattr(sft.disk.staging, "ANONYMOUS", 0)
 
 
 @pytest.fixture

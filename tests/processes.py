@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Literal
 
-from sft.disk.quota import NOT_PARTIAL
+from sft.disk.quota import NOT_TEMPORARY
 from sft.wire.pake import CONFIRM_SIZE, POINT_SIZE
 from sft.wire.protocol import HEADER_SIZE, ClientHello, ServerHello, Status
 
@@ -307,7 +307,7 @@ class Server:
     def partials(self) -> list[Path]:
         """What this test has left of files that are not whole, the notes about them included."""
         found = list((self.storage / ".partial").rglob("*"))
-        ours = [path for path in found if path.name in NOT_PARTIAL or path.name.startswith(".holder-")]
+        ours = [path for path in found if path.name in NOT_TEMPORARY or path.name.startswith(".holder-")]
         return [path for path in found if path.is_file() and path not in ours and path not in self._old]
 
     def forget_partials(self) -> None:

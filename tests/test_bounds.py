@@ -17,10 +17,10 @@ import sft.transfer.receiver
 from crypto_utils import digest
 from sft.common.errors import Code, IntegrityError, ProtocolViolation, Refused
 from sft.common.rate_limit import Pace
-from sft.disk.commit import Outcome
-from sft.disk.partials import Partial
 from sft.disk.sources import PipeSource
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.temporary import Outcome, TemporaryFile
+from sft.disk.user_folder import Rules, UserFolder
 from sft.server.session import Connection
 from sft.transfer.items import Item
 from sft.wire.channel import Channel
@@ -193,13 +193,13 @@ def test_pipes_that_wait_to_be_published_do_not_take_the_last_descriptors(
 ) -> None:
     """Each has an open file from its first byte on."""
     groups: list[int] = []
-    commit = UserFolder.commit
+    publish = UserFolder.publish
 
-    def counted(folder: UserFolder, group: Sequence[Partial]) -> list[Outcome]:
+    def counted(folder: UserFolder, group: Sequence[TemporaryFile]) -> list[Outcome]:
         groups.append(len(group))
-        return commit(folder, group)
+        return publish(folder, group)
 
-    monkeypatch.setattr(UserFolder, "commit", counted)
+    monkeypatch.setattr(UserFolder, "publish", counted)
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     lowest_free = os.dup(0)

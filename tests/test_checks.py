@@ -13,7 +13,7 @@ from transfers import Lied, Receiving, item, put, written
 
 from crypto_utils import digest
 from sft.common.errors import Code, ConnectionTrouble, ProtocolViolation
-from sft.disk.partials import Partial
+from sft.disk.partials import PartialFile
 from sft.disk.storage import Storage
 from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Cancel, Check, Put, Receipt, Refuse
 from sft.wire.workers import Engine
@@ -101,14 +101,14 @@ def test_receiver_stops_hashing_what_was_kept_when_the_connection_ends(
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(storage, engine)
-    hashing, of_kept = threading.Event(), Partial.digest_of_kept
+    hashing, of_kept = threading.Event(), PartialFile.digest_of_kept
 
-    def endless(partial: Partial, size: int, *goes_on: Callable[[], bool]) -> "hashlib._Hash":
-        os.truncate(partial._descriptor, ENDLESS)  # as after a cut of a file that is that large
+    def endless(partial: PartialFile, size: int, *goes_on: Callable[[], bool]) -> "hashlib._Hash":
+        os.truncate(partial.descriptor, ENDLESS)  # as after a cut of a file that is that large
         hashing.set()
         return of_kept(partial, ENDLESS, *goes_on)
 
-    monkeypatch.setattr(Partial, "digest_of_kept", endless)
+    monkeypatch.setattr(PartialFile, "digest_of_kept", endless)
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     raw.say(put(1, "long", size=LONG).encode())

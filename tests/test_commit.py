@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import sft.disk.commit
 import sft.disk.durable
+import sft.disk.publish
 from sft.common.errors import Code, Refused
-from sft.disk.partials import Incoming, Partial, Published
-from sft.disk.storage import UserFolder
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import UserFolder
 
 LIMIT = 30.0
 
@@ -24,26 +24,26 @@ def home(tmp_path: Path, alice: UserFolder) -> Path:
     return tmp_path / "received/alice"
 
 
-def whole(alice: UserFolder, count: int, pipes: bool = False) -> list[Partial]:
+def whole(alice: UserFolder, count: int, pipes: bool = False) -> list[TemporaryFile]:
     """So many files, announced and written, as by a connection that has had the right ENDs."""
-    group: list[Partial] = []
+    group: list[TemporaryFile] = []
     for number in range(count):
         content = b"%d" % number
         size = None if pipes else len(content)
         partial = alice.begin(Incoming(os.urandom(16), (f"{number}",), size, 5, 0o640, "fail"), resumable=False)
-        assert isinstance(partial, Partial)
+        assert isinstance(partial, TemporaryFile)
         partial.write(memoryview(content))
         partial.sha256 = hashlib.sha256(content).digest()
         group.append(partial)
     return group
 
 
-def word(outcome: Published | Refused) -> str:
+def word(outcome: Settled | Refused) -> str:
     return str(outcome.code) if isinstance(outcome, Refused) else outcome.path[-1]
 
 
 def flush_with(monkeypatch: pytest.MonkeyPatch, work: Callable[[list[int]], list[OSError | None]]) -> None:
-    monkeypatch.setattr(sft.disk.commit, "flush_all", lambda descriptors, file_system: iter(work(descriptors)))
+    monkeypatch.setattr(sft.disk.publish, "flush_all", lambda descriptors, file_system: iter(work(descriptors)))
 
 
 class Flushed:
@@ -71,13 +71,13 @@ class Flushed:
         monkeypatch.setattr(sft.disk.durable, "_syncfs", flush_all)
 
 
-def in_folders(alice: UserFolder, count: int) -> list[Partial]:
+def in_folders(alice: UserFolder, count: int) -> list[TemporaryFile]:
     """A whole file in each of so many folders."""
-    group: list[Partial] = []
+    group: list[TemporaryFile] = []
     for number in range(count):
         incoming = Incoming(os.urandom(16), ("below", f"{number}", "file"), 1, 5, 0o640, "fail")
         partial = alice.begin(incoming, resumable=False)
-        assert isinstance(partial, Partial)
+        assert isinstance(partial, TemporaryFile)
         partial.write(memoryview(b"x"))
         partial.sha256 = hashlib.sha256(b"x").digest()
         group.append(partial)
@@ -90,7 +90,7 @@ def test_folders_are_flushed_behind_the_file_and_before_its_receipt(
 ) -> None:
     last = home / f"below/{count - 1}/file"
     flushed = Flushed(monkeypatch, last)
-    assert all(isinstance(outcome, Published) for outcome in alice.commit(in_folders(alice, count)))
+    assert all(isinstance(outcome, Settled) for outcome in alice.publish(in_folders(alice, count)))
     above = [last.parents[depth].stat().st_ino for depth in range(4)]
     assert 0 in flushed.inodes or flushed.inodes >= set(above)
 
@@ -102,7 +102,7 @@ def test_file_whose_folder_can_not_be_flushed_has_no_receipt(
     flushed = Flushed(monkeypatch, home)
     (home / "below/1").mkdir(parents=True)
     flushed.fail_at = (home / "below/1").stat().st_ino
-    assert [word(outcome) for outcome in alice.commit(group)] == ["file", str(Code.UNAVAILABLE)]
+    assert [word(outcome) for outcome in alice.publish(group)] == ["file", str(Code.UNAVAILABLE)]
 
 
 def test_caller_goes_on_while_bytes_are_flushed_and_nothing_is_visible_before(
@@ -116,11 +116,11 @@ def test_caller_goes_on_while_bytes_are_flushed_and_nothing_is_visible_before(
         return [None] * len(descriptors)
 
     flush_with(monkeypatch, work)
-    commit = alice.begin_commit(whole(alice, 3))
-    assert (commit.count, commit.is_flushed, os.listdir(home)) == (3, False, [])
+    batch = alice.start_publishing(whole(alice, 3))
+    assert (batch.count, batch.is_flushed, os.listdir(home)) == (3, False, [])
     may_end.set()
-    assert [word(outcome) for outcome in commit.finish()] == ["0", "1", "2"]
-    assert commit.is_flushed
+    assert [word(outcome) for outcome in alice.finish_publishing(batch)] == ["0", "1", "2"]
+    assert batch.is_flushed
     assert sorted(os.listdir(home)) == ["0", "1", "2"]
     assert threads != [threading.current_thread()]
 
@@ -135,8 +135,8 @@ def test_failed_flush_beside_the_caller_refuses_only_the_guilty(
 
     monkeypatch.setattr(group[0], "finish", refuse)
     flush_with(monkeypatch, lambda descriptors: [None, OSError(errno.EIO, "broken"), None])
-    commit = alice.begin_commit(group)
-    assert [word(outcome) for outcome in commit.finish()] == ["no-space", "1", "unavailable", "3"]
+    batch = alice.start_publishing(group)
+    assert [word(outcome) for outcome in alice.finish_publishing(batch)] == ["no-space", "1", "unavailable", "3"]
     assert sorted(os.listdir(home)) == ["1", "3"]
 
 
@@ -149,11 +149,11 @@ def test_surprise_beside_the_caller_is_raised_by_finish_and_nothing_is_visible(
 
     flush_with(monkeypatch, work)
     group = whole(alice, 2)
-    commit = alice.begin_commit(group)
-    commit.settle()
-    assert commit.is_flushed
+    batch = alice.start_publishing(group)
+    batch.settle()
+    assert batch.is_flushed
     with pytest.raises(type(surprise)):
-        commit.finish()
+        alice.finish_publishing(batch)
     assert os.listdir(home) == []
     for partial in group:
         partial.keep()
@@ -170,14 +170,14 @@ def test_settle_returns_only_when_no_descriptor_is_used_any_more(
 
     flush_with(monkeypatch, work)
     group = whole(alice, 1)
-    commit = alice.begin_commit(group)
-    settled = threading.Thread(target=commit.settle)
+    batch = alice.start_publishing(group)
+    settled = threading.Thread(target=batch.settle)
     settled.start()
     settled.join(0.1)
     assert settled.is_alive()
     may_end.set()
     settled.join(LIMIT)
-    assert not settled.is_alive() and commit.is_flushed
+    assert not settled.is_alive() and batch.is_flushed
     group[0].keep()
 
 
@@ -195,9 +195,9 @@ def test_without_a_thread_it_is_flushed_when_it_is_finished(
 
     flush_with(monkeypatch, work)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    commit = alice.begin_commit(whole(alice, 3))
-    assert (commit.is_flushed, flushed) == (False, [])
-    assert [word(outcome) for outcome in commit.finish()] == ["0", "1", "2"]
+    batch = alice.start_publishing(whole(alice, 3))
+    assert (batch.is_flushed, flushed) == (False, [])
+    assert [word(outcome) for outcome in alice.finish_publishing(batch)] == ["0", "1", "2"]
     assert len(flushed) == 3
 
 
@@ -218,7 +218,7 @@ needs_unnamed = pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="small f
 @needs_unnamed
 @pytest.mark.usefixtures("few_descriptors")
 def test_group_of_more_files_than_descriptors_is_published_whole(alice: UserFolder, home: Path) -> None:
-    outcomes = alice.commit(whole(alice, 200))
+    outcomes = alice.publish(whole(alice, 200))
     assert [word(outcome) for outcome in outcomes] == [f"{number}" for number in range(200)]
     assert len(os.listdir(home)) == 200
 
@@ -227,20 +227,20 @@ def test_group_of_more_files_than_descriptors_is_published_whole(alice: UserFold
 @pytest.mark.usefixtures("few_descriptors")
 def test_group_that_is_flushed_meanwhile_leaves_descriptors_to_others(alice: UserFolder) -> None:
     group = whole(alice, 200)
-    commit = alice.begin_commit(group)
-    assert 10 <= commit.count <= 40
+    batch = alice.start_publishing(group)
+    assert 10 <= batch.count <= 40
     spare = [os.dup(alice.area.folder) for _ in range(10)]
     for descriptor in spare:
         os.close(descriptor)
-    assert len(commit.finish()) == commit.count
-    assert len(alice.commit(group[commit.count :])) == 200 - commit.count
+    assert len(alice.finish_publishing(batch)) == batch.count
+    assert len(alice.publish(group[batch.count :])) == 200 - batch.count
 
 
 @pytest.mark.usefixtures("few_descriptors")
 def test_file_that_takes_one_of_the_last_descriptors_ends_its_group(alice: UserFolder) -> None:
     """Each of these has had its own from the first byte on."""
     group = whole(alice, 30, pipes=True)
-    commit = alice.begin_commit(group)
-    assert 1 <= commit.count < 30
-    commit.finish()
-    alice.commit(group[commit.count :])
+    batch = alice.start_publishing(group)
+    assert 1 <= batch.count < 30
+    alice.finish_publishing(batch)
+    alice.publish(group[batch.count :])

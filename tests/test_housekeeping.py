@@ -14,7 +14,8 @@ import pytest
 from processes import HOME, Server, check_no_traceback, clean_environment, knock, make, wait_until
 
 from sft.accounts.store import Accounts
-from sft.disk.storage import Rules, Storage
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.server import housekeeping
 from sft.server.housekeeping import Housekeeping
 

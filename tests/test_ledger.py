@@ -27,14 +27,18 @@ from hypothesis.stateful import (
 )
 
 from sft.common.errors import Code, Refused
-from sft.disk import folders, visible
+from sft.disk import amounts, folders, visible_files
 from sft.disk import ledger as ledgers
-from sft.disk.ledger import Amount, Quota
-from sft.disk.leftovers import TRIAL
-from sft.disk.partials import Incoming, Partial, PartialArea, Published
-from sft.disk.quota import NOT_PARTIAL
+from sft.disk.amounts import Amount, Quota
+from sft.disk.anonymous import AnonymousFile
+from sft.disk.ledger_locks import Gate
+from sft.disk.partials import PartialFile
+from sft.disk.quota import NOT_TEMPORARY
 from sft.disk.root import PARTIAL_AREA
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.staging import TRIAL, StagingArea
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import Rules, UserFolder
 
 ROOM = Path(__file__).resolve().parent.parent
 LARGE = 70_000  # more than what may not be resumed
@@ -48,12 +52,12 @@ def on_disk(root: Path, user: str = "alice") -> Amount:
     partials = [
         each
         for each in area.iterdir()
-        if each.name not in NOT_PARTIAL and each.suffix != ".journal" and not each.name.startswith(TRIAL)
+        if each.name not in NOT_TEMPORARY and each.suffix != ".journal" and not each.name.startswith(TRIAL)
     ]
     files = [each for each in below if each.is_file()] + [each for each in partials if each.stat().st_nlink == 1]
     folders = [each for each in below if each.is_dir()]
     sizes = [each.stat().st_size for each in files] + [0] * len(folders)
-    return Amount(sum(max(size, ledgers.LEAST_BYTES) for size in sizes), len(sizes))
+    return Amount(sum(max(size, amounts.LEAST_BYTES) for size in sizes), len(sizes))
 
 
 def ledger_file(root: Path, user: str = "alice") -> Path:
@@ -71,7 +75,7 @@ def written(root: Path, user: str = "alice") -> Amount:
 def exact() -> Iterator[None]:
     """Each file counts for as many bytes as it has, so that small numbers do; `test_quota.py` has the others."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ledgers, "LEAST_BYTES", 0)
+        patched.setattr(amounts, "LEAST_BYTES", 0)
         yield
 
 
@@ -103,18 +107,20 @@ def incoming(name: str, size: int | None, policy: str = "fail", transfer: bytes 
     return Incoming(transfer or os.urandom(16), tuple(name.split("/")), size, None, None, policy)
 
 
-def begin(folder: UserFolder, name: str, size: int | None, policy: str = "fail", transfer: bytes = b"") -> Partial:
+def begin(
+    folder: UserFolder, name: str, size: int | None, policy: str = "fail", transfer: bytes = b""
+) -> TemporaryFile:
     """As the receiver begins a file."""
     resumable = size is not None and size > 65_536
     partial = folder.begin(incoming(name, size, policy, transfer), resumable)
-    if not isinstance(partial, Partial):
+    if not isinstance(partial, TemporaryFile):
         partial = folder.begin_anyway(incoming(name, size, policy, transfer), resumable)
     if resumable:
-        partial.resume_from(max(partial.kept, default=0))
+        partial.resume_from(max(partial.offers, default=0))
     return partial
 
 
-def fill(partial: Partial, size: int) -> Partial:
+def fill(partial: TemporaryFile, size: int) -> TemporaryFile:
     """Bytes that no other file has."""
     while partial.size < size:
         partial.write(memoryview(os.urandom(min(1 << 16, size - partial.size))))
@@ -122,7 +128,7 @@ def fill(partial: Partial, size: int) -> Partial:
     return partial
 
 
-def put(folder: UserFolder, name: str, size: int, policy: str = "fail", announced: bool = True) -> Published | Refused:
+def put(folder: UserFolder, name: str, size: int, policy: str = "fail", announced: bool = True) -> Settled | Refused:
     """A whole file, announced with its size or as a pipe."""
     try:
         partial = begin(folder, name, size if announced else None, policy)
@@ -133,11 +139,11 @@ def put(folder: UserFolder, name: str, size: int, policy: str = "fail", announce
     except Refused as problem:
         partial.discard()
         return problem
-    return folder.commit([partial])[0]
+    return folder.publish([partial])[0]
 
 
-def refuses(outcome: Published | Refused) -> bool:
-    assert isinstance(outcome, Published) or outcome.code is Code.QUOTA, outcome
+def refuses(outcome: Settled | Refused) -> bool:
+    assert isinstance(outcome, Settled) or outcome.code is Code.QUOTA, outcome
     return isinstance(outcome, Refused)
 
 
@@ -202,7 +208,7 @@ def test_kept_partial_file_counts_by_its_bytes_and_is_resumed_within_its_own(sto
         partial = begin(folder, "a", 90_000, transfer=transfer)
         assert refuses(put(folder, "b", 10_001))
         fill(partial, 90_000)
-        assert isinstance(folder.commit([partial])[0], Published)
+        assert isinstance(folder.publish([partial])[0], Settled)
     assert written(root) == on_disk(root) == Amount(90_000, 1)
 
 
@@ -214,8 +220,8 @@ def test_empty_partial_file_of_a_process_that_died_counts_once_when_it_is_taken_
         (root / PARTIAL_AREA / "alice" / hashlib.sha256(b"pathb").hexdigest()).touch(0o600)
         assert storage.ledgers.recount("alice") == Amount(0, 1)
         other = begin(folder, "b", 90_000)
-        outcomes = folder.commit([fill(partial, 90_000), fill(other, 90_000)])
-        assert all(isinstance(each, Published) for each in outcomes)
+        outcomes = folder.publish([fill(partial, 90_000), fill(other, 90_000)])
+        assert all(isinstance(each, Settled) for each in outcomes)
     assert written(root) == on_disk(root) == Amount(180_000, 2)
 
 
@@ -237,7 +243,7 @@ def test_connection_that_takes_over_needs_nothing_twice(storage: Storage, root: 
         assert not first.keep()
         assert refuses(put(old, "b", 10_001))
         fill(second, 90_000)
-        assert isinstance(new.commit([second])[0], Published)
+        assert isinstance(new.publish([second])[0], Settled)
     assert written(root) == on_disk(root) == Amount(90_000, 1)
 
 
@@ -284,10 +290,10 @@ def test_what_is_there_already_or_skipped_uses_nothing_more(storage: Storage, ro
     with opened(storage, Quota(3 * len(content), 2)) as folder:
         for _ in range(5):
             partial = folder.begin(incoming("a", len(content), policy), resumable=False)
-            if isinstance(partial, Partial):
+            if isinstance(partial, TemporaryFile):
                 partial.write(memoryview(content))
                 partial.sha256 = hashlib.sha256(content).digest()
-                assert isinstance(folder.commit([partial])[0], Published)
+                assert isinstance(folder.publish([partial])[0], Settled)
     assert written(root) == on_disk(root) == Amount(len(content), 1)
 
 
@@ -295,7 +301,7 @@ def test_file_that_fails_gives_back_what_it_reserved(storage: Storage, root: Pat
     with opened(storage, Quota(100_000)) as folder:
         for _ in range(3):
             first, second = begin(folder, "a", 40_000), begin(folder, "a", 40_001)
-            outcomes = folder.commit([fill(first, 40_000), fill(second, 40_001)])
+            outcomes = folder.publish([fill(first, 40_000), fill(second, 40_001)])
             assert [isinstance(each, Refused) for each in outcomes] == [False, True]
             (root / "alice/a").unlink()
             storage.ledgers.recount("alice")
@@ -320,8 +326,8 @@ def test_recount_spares_what_is_on_its_way(storage: Storage, root: Path) -> None
         assert storage.ledgers.recount("alice") == Amount()
         assert refuses(put(other, "b", 40_001))
         assert not refuses(put(other, "c", 40_000))
-        outcomes = folder.commit([fill(large, 90_000), pipe, fill(small, 60_000)])
-        assert all(isinstance(each, Published) for each in outcomes)
+        outcomes = folder.publish([fill(large, 90_000), pipe, fill(small, 60_000)])
+        assert all(isinstance(each, Settled) for each in outcomes)
     assert written(root) == on_disk(root) == Amount(200_000, 4)
 
 
@@ -340,14 +346,14 @@ def test_links_and_what_they_lead_to_are_not_counted(storage: Storage, root: Pat
 
 
 def test_account_without_a_quota_has_no_ledger(storage: Storage, root: Path) -> None:
-    with opened(storage, ledgers.NO_QUOTA) as folder:
+    with opened(storage, amounts.NO_QUOTA) as folder:
         assert not refuses(put(folder, "a", 10))
     assert not ledger_file(root).exists()
     assert [each.name for each in (root / PARTIAL_AREA).iterdir()] == ["alice"]
 
 
 def test_what_was_sent_without_a_quota_is_counted_when_one_comes(storage: Storage, root: Path) -> None:
-    for quota, name in ((ENDLESS, "a"), (ledgers.NO_QUOTA, "b"), (Quota(30), "c")):
+    for quota, name in ((ENDLESS, "a"), (amounts.NO_QUOTA, "b"), (Quota(30), "c")):
         with opened(storage, quota) as folder:
             assert not refuses(put(folder, name, 10))
     assert written(root) == on_disk(root) == Amount(30, 3)
@@ -366,7 +372,7 @@ def test_many_small_files_cost_few_writes(storage: Storage, root: Path, monkeypa
     with opened(storage, Quota(1 << 30, 100_000)) as folder:
         for group in range(4):
             partials = [fill(begin(folder, f"{group}-{number}", 100), 100) for number in range(256)]
-            assert all(isinstance(each, Published) for each in folder.commit(partials))
+            assert all(isinstance(each, Settled) for each in folder.publish(partials))
     assert written(root) == on_disk(root) == Amount(102_400, 1024)
     assert count <= 14, "one for each group, one for what is reserved in advance, and a few at both ends"
 
@@ -461,12 +467,12 @@ def test_space_that_must_stay_free_is_kept_when_announced_and_while_growing(
     storage = Storage(root, Rules(free_space=1 << 30))
     disk = Disk((1 << 30) + 100_000)
     monkeypatch.setattr(os, "fstatvfs", lambda descriptor: disk)
-    for quota in (ledgers.NO_QUOTA, ENDLESS):
+    for quota in (amounts.NO_QUOTA, ENDLESS):
         with opened(storage, quota) as folder:
             for size in (100_001, 1 << 40):
                 outcome = put(folder, "a", size)
                 assert isinstance(outcome, Refused) and outcome.code is Code.NO_SPACE
-            assert isinstance(put(folder, "b", 100_000, "replace"), Published)
+            assert isinstance(put(folder, "b", 100_000, "replace"), Settled)
             for size in (90_000, 0):
                 partial = begin(folder, "c", size or None)
                 disk.f_bavail -= 100_001
@@ -496,7 +502,7 @@ def test_whoever_changes_the_ledger_waits_for_other_processes(storage: Storage, 
         small = fill(begin(folder, "a", 10), 10)
         work: dict[str, Callable[[], object]] = {
             "reserve": lambda: put(folder, "b", 60_000),
-            "publish": lambda: folder.commit([small]),
+            "publish": lambda: folder.publish([small]),
             "count": lambda: storage.ledgers.recount("alice"),
         }
         waiting = threading.Thread(target=work[what])
@@ -526,8 +532,9 @@ WORKER = """
 import os, random, sys, threading
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 from pathlib import Path
-from sft.disk.ledger import Quota
-from sft.disk.storage import Rules, Storage
+from sft.disk.amounts import Quota
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.common.errors import Code, Refused
 from test_ledger import begin, fill, put
 root, seed, most = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -596,8 +603,9 @@ import os, signal, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 import fcntl, shutil
 from pathlib import Path
-from sft.disk.ledger import Amount
-from sft.disk.storage import Rules, Storage
+from sft.disk.amounts import Amount
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from test_ledger import ENDLESS, begin, fill, on_disk, put, written
 base = Path(sys.argv[2])
 
@@ -605,14 +613,14 @@ def deal(root):
     storage = Storage(root, Rules())
     folder = storage.user("alice", quota=ENDLESS)
     group = [fill(begin(folder, f"x/{number}", 1000), 1000) for number in range(3)]
-    folder.commit(group)
+    folder.publish(group)
     put(folder, "large", 100_000)
     put(folder, "x/1", 500, "replace")
     put(folder, "pipe", 200_000, announced=False)
     fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 50_000).keep()
     fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 60_000).keep()
     half = fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 100_000)
-    folder.commit([half])
+    folder.publish([half])
     begin(folder, "dropped", 80_000).discard()
     storage.ledgers.recount("alice")
     folder.close()
@@ -682,8 +690,9 @@ def test_process_that_died_with_everything_reserved_refuses_nobody(root: Path, s
 import os, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 from pathlib import Path
-from sft.disk.ledger import Quota
-from sft.disk.storage import Rules, Storage
+from sft.disk.amounts import Quota
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from test_ledger import begin
 folder = Storage(Path(sys.argv[2]), Rules()).user("alice", quota=Quota(100_000))
 partial = begin(folder, "a", 100_000)
@@ -713,8 +722,8 @@ def test_group_is_refused_and_given_back_when_the_ledger_fails(
             raise OSError(errno.ENOLCK, "no locks")
 
         with monkeypatch.context() as patched:
-            patched.setattr("sft.disk.ledger._Gate.moving", fail)
-            outcomes = folder.commit(group)
+            patched.setattr("sft.disk.ledger.Gate.moving", fail)
+            outcomes = folder.publish(group)
             assert [outcome.code for outcome in outcomes if isinstance(outcome, Refused)] == [Code.STORAGE] * 3
             assert len(os.listdir("/dev/fd")) == before
         assert not refuses(put(folder, "all", 999_999)), "nothing stays reserved"
@@ -742,7 +751,7 @@ class Model(RuleBasedStateMachine):
         self.visible: dict[str, int] = {}
         self.folders: set[str] = set()  # there, or reserved for by this connection
         self.kept: dict[str, int] = {}
-        self.under_way: dict[str, tuple[Partial, int]] = {}
+        self.under_way: dict[str, tuple[TemporaryFile, int]] = {}
 
     def expected(self) -> Amount:
         sizes = [*self.visible.values(), *self.kept.values(), *(size for _, size in self.under_way.values())]
@@ -809,8 +818,8 @@ class Model(RuleBasedStateMachine):
         else:
             if partial.incoming.size is not None and length < partial.incoming.size:
                 fill(partial, partial.incoming.size)
-            (outcome,) = self.folder.commit([partial])
-            if isinstance(outcome, Published):
+            (outcome,) = self.folder.publish([partial])
+            if isinstance(outcome, Settled):
                 self.visible[name] = partial.size
             else:
                 assert outcome.code is Code.EXISTS
@@ -835,22 +844,23 @@ class Model(RuleBasedStateMachine):
                 if partial.keep():
                     self.kept[name] = partial.size
             else:
-                for descriptor in (partial._descriptor, partial._journal_descriptor):
+                for descriptor in (partial.descriptor, getattr(partial, "_journal_descriptor", -1)):
                     if descriptor >= 0:
                         os.close(descriptor)
-                if partial.has_name:  # the bytes of a small one stay until the sweep
-                    key = name if partial.resumable else partial.name
-                    self.kept[key] = partial.size
+                if isinstance(partial, PartialFile):
+                    self.kept[name] = partial.size
+                elif isinstance(partial, AnonymousFile) and partial._name:  # stays until the sweep
+                    self.kept[partial._name] = partial.size
         self.under_way.clear()
         if how == "die":
-            PartialArea._holders.clear()
+            StagingArea._owners.clear()
             ledger = self.folder.allowance._ledger
             assert ledger is not None
-            ledger._note = lambda: None  # type: ignore[method-assign]
-            mine = self.storage.ledgers._holders._mine
+            ledger._write_down = lambda spare: None  # type: ignore[method-assign]
+            mine = self.storage.ledgers._processes._ours
             if mine is not None:
                 os.close(mine[1])
-                self.storage.ledgers._holders._mine = None
+                self.storage.ledgers._processes._ours = None
         self.folder.close()
         self.folder, home = self.storage.user("alice", quota=QUOTA), self.root / "alice"
         self.folders = {str(each.relative_to(home)) for each in home.rglob("*") if each.is_dir()}
@@ -895,7 +905,7 @@ def test_those_who_come_one_upon_the_other_let_another_process_count(tmp_path: P
         for descriptor in (ours, theirs):
             opened.callback(os.close, descriptor)
         now, waits, came_in = [0.0], threading.Event(), threading.Event()
-        gate = ledgers._Gate(ours, lambda: now[0])
+        gate = Gate(ours, lambda: now[0])
         wait = gate._changed.wait
 
         def tell_and_wait(timeout: float | None = None) -> bool:
@@ -996,7 +1006,7 @@ def test_note_that_failed_is_not_made_good_once_more_after_a_count(
         partial = fill(begin(folder, "a", 100), 100)
         with monkeypatch.context() as faults:
             faults.setattr(ledgers._State, "write", fail)
-            assert isinstance(folder.commit([partial])[0], Published)
+            assert isinstance(folder.publish([partial])[0], Settled)
         assert storage.ledgers.recount("alice") == Amount(100, 1)
         put(folder, "b", 10)
     assert written(root) == on_disk(root) == Amount(110, 2)
@@ -1015,9 +1025,9 @@ def test_folder_that_two_connections_make_at_the_same_time_is_counted_once(
 
     with opened(storage, ENDLESS) as one, opened(storage, ENDLESS) as other:
         partials = [fill(begin(folder, f"new/{at}", 10), 10) for at, folder in enumerate((one, other))]
-        monkeypatch.setattr(visible, "open_folder", meet)
+        monkeypatch.setattr(visible_files, "open_folder", meet)
         threads = [
-            threading.Thread(target=folder.commit, args=([partial],))
+            threading.Thread(target=folder.publish, args=([partial],))
             for folder, partial in zip((one, other), partials, strict=True)
         ]
         for thread in threads:
@@ -1033,20 +1043,20 @@ def test_small_file_that_is_there_already_needs_no_room_when_the_quota_is_used_u
 ) -> None:
     content = b"the same"
 
-    def send(folder: UserFolder, name: str, content: bytes) -> Published | Refused:
+    def send(folder: UserFolder, name: str, content: bytes) -> Settled | Refused:
         try:
             partial = folder.begin(incoming(name, len(content), policy), resumable=False)
         except Refused as problem:
             return problem
-        assert isinstance(partial, Partial)
+        assert isinstance(partial, TemporaryFile)
         partial.write(memoryview(content))
         partial.sha256 = hashlib.sha256(content).digest()
-        return folder.commit([partial])[0]
+        return folder.publish([partial])[0]
 
     with opened(storage, Quota(len(content), 1)) as folder:
         send(folder, "a", content)
         there = send(folder, "a", content)
-        assert isinstance(there, Published) and (there.skipped if policy == "skip" else there.already)
+        assert isinstance(there, Settled) and (there.skipped if policy == "skip" else there.already)
         if policy != "skip":
             assert refuses(send(folder, "a", b"an other"))
         assert refuses(send(folder, "b", content))
@@ -1076,7 +1086,7 @@ def test_connection_that_takes_over_while_the_other_one_closes_is_not_counted_tw
     with opened(storage, ENDLESS) as old, opened(storage, ENDLESS) as new:
         partial = fill(begin(old, "a", 100_000, transfer=transfer), LARGE)
         taker = threading.Thread(target=lambda: taken.append(begin(new, "a", 100_000, transfer=transfer)))
-        fstat, measured = os.fstat, partial._descriptor
+        fstat, measured = os.fstat, partial.descriptor
 
         def take_over_when_measured(descriptor: int) -> os.stat_result:
             found = fstat(descriptor)
@@ -1090,14 +1100,14 @@ def test_connection_that_takes_over_while_the_other_one_closes_is_not_counted_tw
         partial.keep()
         taker.join()
         monkeypatch.undo()
-        assert isinstance(new.commit([fill(taken[0], 100_000)])[0], Published)
+        assert isinstance(new.publish([fill(taken[0], 100_000)])[0], Settled)
     assert written(root) == on_disk(root) == Amount(100_000, 1)
 
 
 def test_credit_that_is_noted_before_what_it_is_for_is_not_lost(storage: Storage, root: Path) -> None:
     with opened(storage, ENDLESS) as folder:
         ledger = storage.ledgers.enter("alice")
-        ledger.take(Amount(100, 1), ENDLESS)
+        ledger.reserve(Amount(100, 1), ENDLESS)
         with ledger.moving():
             ledger.credit(Amount(100, 1))
         with ledger.moving():
@@ -1116,7 +1126,7 @@ def test_reopened_root_leaves_no_descriptor_of_the_old_ledgers_open(tmp_path: Pa
     storage = Storage(root, Rules())
     for _ in range(3):
         with contextlib.closing(storage.user("alice", quota=ENDLESS)) as folder:
-            assert isinstance(put(folder, "a", 1), Published)
+            assert isinstance(put(folder, "a", 1), Settled)
         shutil.rmtree(root)
         root.mkdir()
     open_before = len(os.listdir("/dev/fd"))

@@ -41,7 +41,8 @@ from processes import (
 )
 
 from sft.common.errors import ConnectionTrouble
-from sft.disk.storage import Rules, Storage
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.wire.handshake import ClientHandshake
 from sft.wire.sockets import Link
 from sft.wire.workers import Engine

@@ -14,10 +14,11 @@ import pytest
 from sft.common.errors import Code, Refused
 from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.disk import moving
-from sft.disk.local import close_local, open_local
+from sft.disk.local import open_local
 from sft.disk.moving import move_new
-from sft.disk.partials import Incoming, Partial, Published
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import Rules, UserFolder
 
 
 @pytest.fixture(params=[True, False], ids=["renameat2", "no renameat2"])
@@ -63,7 +64,7 @@ def folder(here: Path, request: pytest.FixtureRequest) -> Iterator[UserFolder]:
             request.getfixturevalue(name)
     made = open_local(here, Rules())
     yield made
-    close_local(made)
+    made.close()
     assert not (here / LOCAL_PARTIAL_AREA).exists()
 
 
@@ -74,9 +75,9 @@ def fetched(folder: UserFolder, name: str, content: bytes = b"new", policy: str 
         partial = folder.begin(incoming, large)
     except Refused as problem:
         return problem.code
-    if isinstance(partial, Published):
+    if isinstance(partial, Settled):
         return "skipped"
-    if not isinstance(partial, Partial):
+    if not isinstance(partial, TemporaryFile):
         partial.digest()
         try:
             partial = folder.begin_anyway(incoming, large)
@@ -86,7 +87,7 @@ def fetched(folder: UserFolder, name: str, content: bytes = b"new", policy: str 
         partial.resume_from(0)
     partial.write(memoryview(content))
     partial.sha256 = hashlib.sha256(content).digest()
-    (outcome,) = folder.commit([partial])
+    (outcome,) = folder.publish([partial])
     if isinstance(outcome, Refused):
         return outcome.code
     return "already" if outcome.already else "skipped" if outcome.skipped else outcome.path[-1]
@@ -112,13 +113,13 @@ def test_files_are_published_and_none_is_replaced_unasked(folder: UserFolder, he
 def test_name_taken_in_the_last_moment_stays(folder: UserFolder, here: Path) -> None:
     incoming = Incoming(b"t" * 16, ("a",), 3, None, None, "rename")
     partial = folder.begin(incoming, True)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     partial.resume_from(0)
     partial.write(memoryview(b"new"))
     partial.sha256 = hashlib.sha256(b"new").digest()
     (here / "a").write_bytes(b"old")
-    (outcome,) = folder.commit([partial])
-    assert isinstance(outcome, Published) and outcome.path == ("a.1",)
+    (outcome,) = folder.publish([partial])
+    assert isinstance(outcome, Settled) and outcome.path == ("a.1",)
     assert content_of(here) == {"a": b"old", "a.1": b"new"}
 
 
@@ -135,11 +136,11 @@ def test_disk_without_owners_and_modes_takes_files_and_their_times(folder: UserF
 def test_part_that_was_kept_without_modes_is_gone_on_with(folder: UserFolder) -> None:
     incoming = Incoming(b"t" * 16, ("a",), 6, 1, None, "fail")
     partial = folder.begin(incoming, True)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     partial.write(memoryview(b"one"))
     assert partial.keep()
     again = folder.begin(incoming, True)
-    assert isinstance(again, Partial) and again.kept == [3]
+    assert isinstance(again, TemporaryFile) and again.offers == [3]
     again.discard()
 
 
@@ -147,7 +148,7 @@ def test_journal_that_is_open_to_others_is_refused_where_modes_are_kept(folder: 
     assert folder.area.keeps_modes
     incoming = Incoming(b"t" * 16, ("a",), 6, 1, None, "fail")
     partial = folder.begin(incoming, True)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     partial.write(memoryview(b"one"))
     partial.keep()
     (journal,) = (here / LOCAL_PARTIAL_AREA).glob("*.journal")
@@ -164,7 +165,7 @@ def test_receiver_never_moves(alice: UserFolder, tmp_path: Path, monkeypatch: py
     def link(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "no hard links here")
 
-    assert alice.area.can_be_unnamed in (True, False)
+    assert alice.area.has_anonymous in (True, False)
     monkeypatch.setattr(os, "link", link)
     assert [fetched(alice, "a", large=large) for large in (False, True)] == [Code.STORAGE] * 2
     assert content_of(tmp_path / "received/alice") == {}

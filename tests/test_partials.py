@@ -19,9 +19,13 @@ from processes import HOME, run_python, run_python_on_small_disk
 
 from sft.common.errors import Code, Refused
 from sft.disk import partials, receipts
-from sft.disk.partials import Incoming, Partial, PartialArea, Published
+from sft.disk.anonymous import AnonymousFile
+from sft.disk.partials import PartialFile, begin_partial
 from sft.disk.root import PARTIAL_AREA
-from sft.disk.storage import Storage, UserFolder
+from sft.disk.staging import StagingArea
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import UserFolder
 
 ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
 CONTENT = os.urandom(300_000)
@@ -56,11 +60,11 @@ def outside(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """No descriptor, and no name in the table of holders, outlives a test."""
-    assert not PartialArea._holders
+    assert not StagingArea._owners
     before = open_descriptors()
     yield
     assert open_descriptors() == before
-    assert not PartialArea._holders
+    assert not StagingArea._owners
 
 
 def open_descriptors() -> int:
@@ -78,14 +82,14 @@ def announced(
     return Incoming(transfer, path or ("big",), size, mtime, mode, policy)
 
 
-def begin(folder: UserFolder, incoming: Incoming | None = None) -> Partial:
+def begin(folder: UserFolder, incoming: Incoming | None = None) -> PartialFile:
     """Begin a file that may be resumed."""
     partial = folder.begin(incoming or announced(), resumable=True)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, PartialFile)
     return partial
 
 
-def fill(partial: Partial, content: bytes = CONTENT) -> Partial:
+def fill(partial: PartialFile, content: bytes = CONTENT) -> PartialFile:
     """Write what is missing of `content`; after an offer that was not taken, all of it."""
     partial.resume_from(partial.size)
     for start in range(partial.size, len(content), 70_000):
@@ -101,16 +105,16 @@ def cut(folder: UserFolder, count: int = 200_000, incoming: Incoming | None = No
     assert partial.keep()
 
 
-def commit(folder: UserFolder, partial: Partial) -> Published | Refused:
-    (outcome,) = folder.commit([partial])
+def commit(folder: UserFolder, partial: TemporaryFile) -> Settled | Refused:
+    (outcome,) = folder.publish([partial])
     return outcome
 
 
-def published(*path: str, content: bytes = CONTENT) -> Published:
-    return Published(path, size=len(content), sha256=hashlib.sha256(content).digest())
+def published(*path: str, content: bytes = CONTENT) -> Settled:
+    return Settled(path, size=len(content), sha256=hashlib.sha256(content).digest())
 
 
-def is_busy(partial: Partial) -> bool:
+def is_busy(partial: TemporaryFile) -> bool:
     """Whether nothing can be written or finished through it any more."""
     with pytest.raises(Refused) as writing:
         partial.write(memoryview(b"late"))
@@ -147,10 +151,10 @@ def test_cut_file_is_kept_offered_compared_and_resumed(folder: UserFolder, home:
     cut(folder)
     assert list(home.iterdir()) == []
     partial = begin(folder, announced(TWO))
-    assert partial.kept[0] == 200_000
+    assert partial.offers[0] == 200_000
     assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:200_000]).digest()
     partial.resume_from(200_000)
-    assert (partial.size, partial.kept) == (200_000, [])
+    assert (partial.size, partial.offers) == (200_000, [])
     fill(partial)
     assert commit(folder, partial) == published("big")
     assert (home / "big").read_bytes() == CONTENT
@@ -170,7 +174,7 @@ def test_running_digest_of_what_was_kept_goes_on(folder: UserFolder) -> None:
 def test_whole_file_whose_end_was_lost_needs_nothing_more(folder: UserFolder, home: Path) -> None:
     cut(folder, len(CONTENT))
     partial = begin(folder)
-    assert partial.kept[0] == len(CONTENT)
+    assert partial.offers[0] == len(CONTENT)
     partial.resume_from(len(CONTENT))
     assert commit(folder, fill(partial)) == published("big")
     assert (home / "big").read_bytes() == CONTENT
@@ -179,14 +183,14 @@ def test_whole_file_whose_end_was_lost_needs_nothing_more(folder: UserFolder, ho
 def test_file_is_resumed_again_and_again(folder: UserFolder, home: Path) -> None:
     for count in (1, 70_000, 70_001, 299_999):
         partial = begin(folder, announced(os.urandom(16)))
-        if partial.kept:
-            partial.resume_from(partial.kept[0])
+        if partial.offers:
+            partial.resume_from(partial.offers[0])
         fill(partial, CONTENT[:count])
         assert partial.keep()
     partial = begin(folder)
-    assert partial.kept[0] == 299_999
+    assert partial.offers[0] == 299_999
     partial.resume_from(299_999)
-    assert isinstance(commit(folder, fill(partial)), Published)
+    assert isinstance(commit(folder, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
@@ -194,7 +198,7 @@ def test_offer_that_was_not_taken_is_still_there_the_next_time(folder: UserFolde
     cut(folder)
     for _ in range(3):
         partial = begin(folder, announced(os.urandom(16)))
-        assert partial.kept[0] == 200_000
+        assert partial.offers[0] == 200_000
         assert partial.keep()
     begin(folder).discard()
 
@@ -204,7 +208,7 @@ def test_refused_offer_starts_again_and_drops_what_was_there(folder: UserFolder,
     other = os.urandom(100_000)
     partial = begin(folder, announced(TWO, size=len(other)))
     partial.resume_from(0)
-    assert isinstance(commit(folder, fill(partial, other)), Published)
+    assert isinstance(commit(folder, fill(partial, other)), Settled)
     assert (home / "big").read_bytes() == other
 
 
@@ -220,9 +224,9 @@ def test_dropped_bytes_are_not_said_to_be_durable(folder: UserFolder, place: Pat
 def test_kept_bytes_of_a_file_that_became_smaller_are_offered_up_to_its_size(folder: UserFolder, home: Path) -> None:
     cut(folder)
     partial = begin(folder, announced(TWO, size=150_000))
-    assert partial.kept == [150_000]
+    assert partial.offers == [150_000]
     partial.resume_from(150_000)
-    assert isinstance(commit(folder, fill(partial, CONTENT[:150_000])), Published)
+    assert isinstance(commit(folder, fill(partial, CONTENT[:150_000])), Settled)
     assert (home / "big").read_bytes() == CONTENT[:150_000]
 
 
@@ -253,7 +257,7 @@ def test_journal_is_brought_up_to_date_while_the_file_grows(
 def test_kept_bytes_belong_to_one_path(folder: UserFolder, path: tuple[str, ...]) -> None:
     cut(folder, incoming=announced(ONE, "a", "b\u0301", "c"))
     partial = begin(folder, announced(ONE, *path))
-    assert partial.kept == []
+    assert partial.offers == []
     partial.discard()
     begin(folder, announced(ONE, "a", "b\u0301", "c")).discard()
 
@@ -262,7 +266,7 @@ def test_kept_bytes_belong_to_one_user(storage: Storage, folder: UserFolder) -> 
     cut(folder)
     bob = storage.user("bob")
     partial = begin(bob)
-    assert partial.kept == []
+    assert partial.offers == []
     partial.discard()
     bob.close()
 
@@ -271,7 +275,7 @@ def test_kept_bytes_belong_to_one_user(storage: Storage, folder: UserFolder) -> 
 @pytest.mark.usefixtures("named")
 def test_small_file_and_pipe_are_never_kept(folder: UserFolder, place: Path, size: int | None) -> None:
     partial = folder.begin(announced(size=size), resumable=False)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, AnonymousFile)
     partial.write(memoryview(b"12345"))
     assert len(left(place)) == 1
     assert not partial.keep()
@@ -300,7 +304,7 @@ def test_modes_are_private(folder: UserFolder, place: Path) -> None:
     umask = os.umask(0)
     try:
         cut(folder, incoming=announced(mode=0o777))
-        assert isinstance(commit(folder, fill(begin(folder, announced(TWO, "other", policy="rename")))), Published)
+        assert isinstance(commit(folder, fill(begin(folder, announced(TWO, "other", policy="rename")))), Settled)
     finally:
         os.umask(umask)
     assert len(list(place.iterdir())) == 3
@@ -314,7 +318,7 @@ def test_room_for_the_rest_is_enough(folder: UserFolder, place: Path) -> None:
     cut(folder)
     assert refuse(folder, announced(size=1 << 62)) is Code.NO_SPACE
     partial = begin(folder)
-    assert partial.kept[0] == 200_000
+    assert partial.offers[0] == 200_000
     partial.discard()
 
 
@@ -338,7 +342,7 @@ def test_same_transfer_takes_over_at_once(storage: Storage, folder: UserFolder, 
     older = fill(begin(folder), CONTENT[:200_000])
     another = storage.user("alice")
     newer = begin(another)
-    assert newer.kept[0] == 200_000
+    assert newer.offers[0] == 200_000
     assert is_busy(older)
     older.discard()
     assert len(left(place)) == 2
@@ -371,7 +375,7 @@ def test_older_holder_takes_nothing_from_the_newer(folder: UserFolder, home: Pat
     assert list(home.iterdir()) == []
     assert (bytes_of(place).read_bytes(), journal_of(place).read_bytes()) == before
     assert refuse(folder, announced(TWO)) is Code.BUSY
-    assert isinstance(commit(folder, fill(newer)), Published)
+    assert isinstance(commit(folder, fill(newer)), Settled)
     assert (home / "big").read_bytes() == CONTENT
     assert left(place) == []
 
@@ -382,7 +386,7 @@ def test_newest_of_many_holders_writes(folder: UserFolder, home: Path) -> None:
     assert all(is_busy(older) for older in holders[:-1])
     for older in holders[:-1]:
         older.discard()
-    assert isinstance(commit(folder, holders[-1]), Published)
+    assert isinstance(commit(folder, holders[-1]), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
@@ -391,7 +395,7 @@ def test_taken_over_between_flush_and_publishing_publishes_nothing(
 ) -> None:
     """The flush of a large file takes long; it is the seam for a client that comes back meanwhile."""
     older = fill(begin(folder))
-    newer: list[Partial] = []
+    newer: list[PartialFile] = []
     flush = os.fsync
 
     def come_back(descriptor: int) -> None:
@@ -404,9 +408,9 @@ def test_taken_over_between_flush_and_publishing_publishes_nothing(
     assert isinstance(outcome, Refused)
     assert outcome.code is Code.BUSY
     assert list(home.iterdir()) == []
-    assert newer[0].kept[0] == len(CONTENT)
+    assert newer[0].offers[0] == len(CONTENT)
     newer[0].resume_from(0)
-    assert isinstance(commit(folder, fill(newer[0])), Published)
+    assert isinstance(commit(folder, fill(newer[0])), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
@@ -460,13 +464,13 @@ def test_taking_over_waits_for_a_write_under_way(
 
     def come_back() -> None:
         partial = begin(another)
-        order.append(f"taken over with {partial.kept}")
+        order.append(f"taken over with {partial.offers}")
         partial.discard()
 
     thread = threading.Thread(target=come_back)
-    write, lose = os.pwrite, Partial.lose
+    write, lose = os.pwrite, PartialFile.lose
 
-    def losing(partial: Partial) -> None:
+    def losing(partial: PartialFile) -> None:
         waiting.set()
         lose(partial)
 
@@ -477,7 +481,7 @@ def test_taking_over_waits_for_a_write_under_way(
             order.append("written")
         return write(descriptor, content, offset)
 
-    monkeypatch.setattr(Partial, "lose", losing)
+    monkeypatch.setattr(PartialFile, "lose", losing)
     monkeypatch.setattr(os, "pwrite", writing)
     older.write(memoryview(CONTENT)[:1000])
     thread.join(30)
@@ -504,7 +508,7 @@ def test_journal_removed_while_another_waits_for_it_is_busy(
     assert caught.value.code is Code.BUSY
     assert left(place) == []
     partial = begin(folder)
-    assert partial.kept == []
+    assert partial.offers == []
     partial.discard()
 
 
@@ -515,9 +519,9 @@ def test_another_transfer_is_busy_until_the_holder_is_gone(folder: UserFolder, h
     holder.write(memoryview(CONTENT)[200_000:250_000])
     holder.close()
     partial = begin(folder, announced(TWO))
-    assert partial.kept[0] == 250_000
+    assert partial.offers[0] == 250_000
     partial.resume_from(250_000)
-    assert isinstance(commit(folder, fill(partial)), Published)
+    assert isinstance(commit(folder, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
@@ -540,7 +544,7 @@ def test_everything_may_end_twice(folder: UserFolder, place: Path) -> None:
     first.close()
     assert is_busy(first)
     assert len(left(place)) == 2
-    assert second.kept[0] == 1000
+    assert second.offers[0] == 1000
     assert refuse(folder, announced(TWO)) is Code.BUSY
     second.discard()
     third = begin(folder, announced(THREE))
@@ -552,7 +556,7 @@ def test_everything_may_end_twice(folder: UserFolder, place: Path) -> None:
 
 
 def test_many_connections_of_one_transfer_publish_it_once(storage: Storage, home: Path, place: Path) -> None:
-    outcomes: list[Published | Refused] = []
+    outcomes: list[Settled | Refused] = []
     together = threading.Barrier(8)
 
     def work() -> None:
@@ -560,13 +564,13 @@ def test_many_connections_of_one_transfer_publish_it_once(storage: Storage, home
         together.wait(30)
         try:
             begun = folder.begin(announced(), resumable=True)
-            if isinstance(begun, Partial):
+            if isinstance(begun, PartialFile):
                 try:
                     outcomes.append(commit(folder, fill(begun)))
                 except Refused:
                     begun.discard()
                     raise
-            elif not isinstance(begun, Published):
+            elif not isinstance(begun, Settled):
                 os.close(begun.descriptor)
         except Refused as problem:
             outcomes.append(problem)
@@ -591,8 +595,9 @@ def test_many_connections_of_one_transfer_publish_it_once(storage: Storage, home
 HOLDER = """
 import os, sys
 from pathlib import Path
-from sft.disk.storage import Rules, Storage
-from sft.disk.partials import Incoming
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
+from sft.disk.temporary import Incoming
 from sft.common.errors import Refused
 folder = Storage(Path(sys.argv[1]), Rules()).user("alice")
 partial = folder.begin(Incoming(bytes.fromhex(sys.argv[2]), ("big",), 300_000, 5, None, "fail"), True)
@@ -651,18 +656,18 @@ def test_another_transfer_is_busy_while_a_process_holds_the_file(folder: UserFol
     assert holder.does("partial.size") == "200000"
     holder.kill()
     partial = begin(folder, announced(TWO))
-    assert partial.kept[0] == 200_000
+    assert partial.offers[0] == 200_000
     assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:200_000]).digest()
     partial.discard()
 
 
 def test_same_transfer_takes_over_from_another_process(folder: UserFolder, home: Path, holder: Holder) -> None:
     partial = begin(folder)
-    assert partial.kept[0] == 200_000
+    assert partial.offers[0] == 200_000
     partial.resume_from(200_000)
     assert holder.does("partial.write(memoryview(b'late'))") == "busy"
     assert holder.does("partial.finish(0o644)") == "busy"
-    assert isinstance(commit(folder, fill(partial)), Published)
+    assert isinstance(commit(folder, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
@@ -673,7 +678,7 @@ def test_same_transfer_takes_over_from_another_process(folder: UserFolder, home:
         ("partial.keep()", "False"),
         ("partial.close()", "None"),
         ("partial.resume_from(0)", "busy"),
-        ("folder.commit([partial])[0].code", "busy"),
+        ("folder.publish([partial])[0].code", "busy"),
     ],
 )
 def test_older_process_takes_nothing_from_the_newer(
@@ -685,7 +690,7 @@ def test_older_process_takes_nothing_from_the_newer(
     before = (bytes_of(place).read_bytes(), journal_of(place).read_bytes())
     assert holder.does(end) == answer
     assert (bytes_of(place).read_bytes(), journal_of(place).read_bytes()) == before
-    assert isinstance(commit(folder, fill(partial)), Published)
+    assert isinstance(commit(folder, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
     assert left(place) == []
 
@@ -752,14 +757,14 @@ def test_torn_journal_starts_the_file_again(folder: UserFolder, home: Path, plac
     cut(folder)
     journal_of(place).write_bytes(torn)
     partial = begin(folder)
-    assert partial.kept == []
+    assert partial.offers == []
     assert bytes_of(place).stat().st_size == 0
     fill(partial, CONTENT[:1000])
     assert partial.keep()
     partial = begin(folder)
-    assert partial.kept[0] == 1000
+    assert partial.offers[0] == 1000
     partial.resume_from(1000)
-    assert isinstance(commit(folder, fill(partial)), Published)
+    assert isinstance(commit(folder, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
     assert left(place) == []
 
@@ -770,7 +775,7 @@ def test_every_truncated_journal_starts_the_file_again(folder: UserFolder, place
     for count in range(0, len(whole), 7):
         journal_of(place).write_bytes(whole[:count])
         partial = begin(folder)
-        assert partial.kept == []
+        assert partial.offers == []
         fill(partial, CONTENT[:1000])
         assert partial.keep()
     begin(folder).discard()
@@ -788,7 +793,7 @@ def test_bytes_without_a_journal_are_not_offered(folder: UserFolder, place: Path
     cut(folder)
     journal_of(place).unlink()
     partial = begin(folder)
-    assert partial.kept == []
+    assert partial.offers == []
     partial.discard()
 
 
@@ -796,7 +801,7 @@ def test_journal_without_bytes_offers_nothing(folder: UserFolder, place: Path) -
     cut(folder)
     bytes_of(place).unlink()
     partial = begin(folder)
-    assert partial.kept == []
+    assert partial.offers == []
     fill(partial, CONTENT[:1000])
     assert partial.keep()
     begin(folder).discard()
@@ -807,12 +812,12 @@ def test_zeros_behind_the_durable_bytes_are_found_out(folder: UserFolder, home: 
     cut(folder, 150_000)
     os.truncate(bytes_of(place), 200_000)
     partial = begin(folder)
-    assert partial.kept == [200_000, 150_000]
+    assert partial.offers == [200_000, 150_000]
     assert partial.digest_of_kept(200_000).digest() != hashlib.sha256(CONTENT[:200_000]).digest()
     assert partial.digest_of_kept(150_000).digest() == hashlib.sha256(CONTENT[:150_000]).digest()
     partial.resume_from(150_000)
     assert bytes_of(place).stat().st_size == 150_000
-    assert isinstance(commit(folder, fill(partial)), Published)
+    assert isinstance(commit(folder, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
@@ -820,7 +825,7 @@ def test_fewer_bytes_than_the_journal_says_are_offered_as_they_are(folder: UserF
     cut(folder)
     os.truncate(bytes_of(place), 1000)
     partial = begin(folder)
-    assert partial.kept == [1000]
+    assert partial.offers == [1000]
     assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:1000]).digest()
     partial.discard()
 
@@ -841,14 +846,14 @@ def test_published_bytes_are_never_written_to_again(
 ) -> None:
     crash_after_the_link(folder, home, place)
     before = (home / "big").stat()
-    partial = folder.area.begin(announced(transfer, policy="replace"), resumable=True)
-    assert partial.kept == []
+    partial = begin_partial(folder.area, announced(transfer, policy="replace"))
+    assert partial.offers == []
     assert ((home / "big").read_bytes(), (home / "big").stat().st_nlink) == (CONTENT, 1)
     other = CONTENT[::-1]
     fill(partial, other)
     assert (home / "big").read_bytes() == CONTENT
     assert (home / "big").stat().st_mtime_ns == before.st_mtime_ns
-    assert isinstance(commit(folder, partial), Published)
+    assert isinstance(commit(folder, partial), Settled)
     assert (home / "big").read_bytes() == other
     assert left(place) == []
 
@@ -859,11 +864,11 @@ def test_older_holder_is_lost_even_when_its_bytes_got_a_second_name(
     older = fill(begin(folder))
     os.link(bytes_of(place), home / "other")
     newer = begin(folder)
-    assert newer.kept == []
+    assert newer.offers == []
     assert json.loads(journal_of(place).read_bytes())["generation"] == 2
     assert is_busy(older)
     older.discard()
-    assert isinstance(commit(folder, fill(newer)), Published)
+    assert isinstance(commit(folder, fill(newer)), Settled)
     assert (home / "other").read_bytes() == CONTENT
 
 
@@ -883,8 +888,9 @@ def run_as_nobody(code: str) -> str:
         drop = """
 import hashlib, os, sys
 from pathlib import Path
-from sft.disk.partials import Incoming
-from sft.disk.storage import Rules, Storage
+from sft.disk.temporary import Incoming
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.common.errors import Refused
 if os.getuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
@@ -899,7 +905,7 @@ folder = Storage(root, Rules()).user("alice")
 def test_read_only_partial_of_a_crash_is_taken_up(resumable: bool, linked: bool) -> None:
     """A crash behind `finish` leaves a file that its owner may not open for writing."""
     code = f"""
-folder.area._unnamed = False
+folder.area._has_anonymous = False
 def write(partial, content):
     if {resumable}:
         partial.resume_from(0)
@@ -910,14 +916,15 @@ incoming = Incoming(b"1" * 16, ("a",), 3, None, 0o444, "replace")
 partial = write(folder.begin(incoming, {resumable}), b"old")
 partial.finish(0o444)
 if {linked}:
-    os.link(root / ".partial/alice" / partial.name, root / "alice/b")
-partial.close()
+    (name,) = (name for name in os.listdir(root / ".partial/alice") if not name.endswith(".journal"))
+    os.link(root / ".partial/alice" / name, root / "alice/b")
+{"partial.close()" if resumable else "os.close(partial.descriptor)"}
 partial = write(folder.begin(incoming, {resumable}), b"new")
-(outcome,) = folder.commit([partial])
+(outcome,) = folder.publish([partial])
 print(type(outcome).__name__, (root / "alice/a").read_text(), oct((root / "alice/a").stat().st_mode & 0o777), end=" ")
 print(len(list((root / ".partial/alice").iterdir())), (root / "alice/b").read_text() if {linked} else "")
 """
-    assert run_as_nobody(code) == f"Published new 0o444 0{' old' if linked else ''}"
+    assert run_as_nobody(code) == f"Settled new 0o444 0{' old' if linked else ''}"
 
 
 def test_read_only_partial_that_is_held_is_busy_and_stays_as_it_is() -> None:
@@ -930,7 +937,7 @@ try:
     folder.begin(incoming, True)
 except Refused as problem:
     print(problem.code, end=" ")
-folder.commit([partial])
+folder.publish([partial])
 print(oct((root / "alice/a").stat().st_mode & 0o777))
 """
     assert run_as_nobody(code) == "busy 0o444"
@@ -939,11 +946,16 @@ print(oct((root / "alice/a").stat().st_mode & 0o777))
 # --- small files ------------------------------------------------------------------------------------------------------
 
 
-def small(folder: UserFolder, transfer: bytes = ONE, *path: str) -> Partial:
+def small(folder: UserFolder, transfer: bytes = ONE, *path: str) -> AnonymousFile:
     partial = folder.begin(announced(transfer, *(path or ("small",)), size=3), resumable=False)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, AnonymousFile)
     partial.sha256 = hashlib.sha256(b"new").digest()
     return partial
+
+
+def hidden_name(file: AnonymousFile) -> str:
+    """Its key in the staging area, where it needs one."""
+    return hashlib.sha256(b"id" + file.incoming.transfer).hexdigest()
 
 
 @pytest.mark.parametrize("stale", [b"", b"half of something longer"])
@@ -952,9 +964,9 @@ def test_stale_small_file_of_the_same_transfer_is_replaced(
     folder: UserFolder, home: Path, place: Path, stale: bytes
 ) -> None:
     partial = small(folder)
-    (place / partial.name).write_bytes(stale)
+    (place / hidden_name(partial)).write_bytes(stale)
     partial.write(memoryview(b"new"))
-    assert isinstance(commit(folder, partial), Published)
+    assert isinstance(commit(folder, partial), Settled)
     assert (home / "small").read_bytes() == b"new"
     assert left(place) == []
 
@@ -970,7 +982,7 @@ def test_small_file_that_is_locked_before_its_maker_can_is_busy(
 
         def lock_first(descriptor: int, how: int) -> None:
             monkeypatch.setattr(fcntl, "flock", lock)
-            lock(sweeping.enter_context((place / partial.name).open("rb")), fcntl.LOCK_EX)
+            lock(sweeping.enter_context((place / hidden_name(partial)).open("rb")), fcntl.LOCK_EX)
             lock(descriptor, how)
 
         monkeypatch.setattr(fcntl, "flock", lock_first)
@@ -978,7 +990,7 @@ def test_small_file_that_is_locked_before_its_maker_can_is_busy(
             partial.write(memoryview(b"new"))
         assert caught.value.code is Code.BUSY
     partial.write(memoryview(b"new"))
-    assert isinstance(commit(folder, partial), Published)
+    assert isinstance(commit(folder, partial), Settled)
     assert left(place) == []
 
 
@@ -986,9 +998,9 @@ def test_small_file_that_is_locked_before_its_maker_can_is_busy(
 def test_stale_small_file_that_was_published_stays_as_it_is(folder: UserFolder, home: Path, place: Path) -> None:
     partial = small(folder)
     (home / "old").write_bytes(b"published")
-    os.link(home / "old", place / partial.name)
+    os.link(home / "old", place / hidden_name(partial))
     partial.write(memoryview(b"new"))
-    assert isinstance(commit(folder, partial), Published)
+    assert isinstance(commit(folder, partial), Settled)
     assert ((home / "old").read_bytes(), (home / "small").read_bytes()) == (b"published", b"new")
 
 
@@ -1001,22 +1013,22 @@ def test_small_file_of_the_same_transfer_that_is_held_is_busy(folder: UserFolder
     second.discard()
     assert len(left(place)) == 1
     first.write(memoryview(b"ew"))
-    assert isinstance(commit(folder, first), Published)
+    assert isinstance(commit(folder, first), Settled)
 
 
 # --- receipts that were lost ------------------------------------------------------------------------------------------
 
 
-def renamed(folder: UserFolder, transfer: bytes = ONE, content: bytes = b"new", size: int | None = 3) -> Published:
+def renamed(folder: UserFolder, transfer: bytes = ONE, content: bytes = b"new", size: int | None = 3) -> Settled:
     """Store a small file under the policy `rename`, or be told that it is there."""
     begun = folder.begin(announced(transfer, "db.dump", size=size, policy="rename"), resumable=False)
-    if isinstance(begun, Published):
+    if isinstance(begun, Settled):
         return begun
-    assert isinstance(begun, Partial)
+    assert isinstance(begun, AnonymousFile)
     begun.write(memoryview(content))
     begun.sha256 = hashlib.sha256(content).digest()
     outcome = commit(folder, begun)
-    assert isinstance(outcome, Published)
+    assert isinstance(outcome, Settled)
     return outcome
 
 
@@ -1068,10 +1080,10 @@ def test_receipt_of_another_size_is_of_another_file(folder: UserFolder) -> None:
 @pytest.mark.parametrize("policy", ["fail", "skip", "replace"])
 def test_other_policies_need_no_receipts(folder: UserFolder, home: Path, place: Path, policy: str) -> None:
     partial = folder.begin(announced(ONE, "small", size=3, policy=policy), resumable=False)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, AnonymousFile)
     partial.write(memoryview(b"new"))
     partial.sha256 = hashlib.sha256(b"new").digest()
-    assert isinstance(commit(folder, partial), Published)
+    assert isinstance(commit(folder, partial), Settled)
     assert not (place / receipts.RECEIPTS).exists()
 
 
@@ -1141,7 +1153,7 @@ def test_kept_file_is_swept_after_a_week(storage: Storage, folder: UserFolder, p
     old(place, 6.9)
     assert storage.sweep() == 0
     partial = begin(folder)
-    assert partial.kept[0] == 200_000
+    assert partial.offers[0] == 200_000
     assert partial.keep()
     old(place, 7.1)
     assert storage.sweep() == 1
@@ -1164,7 +1176,7 @@ def test_held_files_are_never_swept(storage: Storage, folder: UserFolder, place:
     little.write(memoryview(b"new"))
     old(place, 1000)
     assert storage.sweep() == 0
-    assert all(isinstance(outcome, Published) for outcome in folder.commit([large, little]))
+    assert all(isinstance(outcome, Settled) for outcome in folder.publish([large, little]))
     assert sorted(os.listdir(home)) == ["big", "small"]
 
 
@@ -1185,7 +1197,7 @@ def test_held_file_is_not_swept_where_locks_belong_to_the_process(
 def test_small_and_orphaned_leftovers_go_at_once(storage: Storage, folder: UserFolder, place: Path) -> None:
     little = small(folder)
     little.write(memoryview(b"n"))
-    little.close()
+    os.close(little.descriptor)  # as when its process dies
     cut(folder)
     bytes_of(place).unlink()
     (place / "torn").write_bytes(b"half")
@@ -1261,8 +1273,9 @@ def test_fifo_in_place_of_a_kept_file_stops_nothing(storage: Storage, folder: Us
 FULL_DISK = """
 import os, sys
 from pathlib import Path
-from sft.disk.storage import Rules, Storage
-from sft.disk.partials import Incoming
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
+from sft.disk.temporary import Incoming
 from sft.common.errors import Refused
 root = Path(sys.argv[1]) / "r"
 folder = Storage(root, Rules()).user("alice")
@@ -1282,8 +1295,8 @@ def begin(name):
     except Refused as problem:
         return str(problem.code)
 fill()
-print(begin("new"), folder.area._holders, len(os.listdir(place)))
-print(begin("new"), folder.area._holders, len(os.listdir(place)))
+print(begin("new"), folder.area._owners, len(os.listdir(place)))
+print(begin("new"), folder.area._owners, len(os.listdir(place)))
 filler.unlink()
 partial = begin("cut")
 partial.write(memoryview(b"1234"))
@@ -1291,10 +1304,10 @@ partial.write(memoryview(b"5"))
 fill()
 print(partial.keep(), len(os.listdir(place)))
 partial = begin("cut")
-print(partial.kept, partial.digest_of_kept(5).hexdigest()[:4])
+print(partial.offers, partial.digest_of_kept(5).hexdigest()[:4])
 partial.resume_from(5)
 partial.sha256 = bytes(32)
-print([type(outcome).__name__ for outcome in folder.commit([partial])], (root / "alice/cut").read_bytes())
+print([type(outcome).__name__ for outcome in folder.publish([partial])], (root / "alice/cut").read_bytes())
 filler.unlink()
 print(begin("new").keep(), [name for name in os.listdir(place) if name != "receipts"])
 """
@@ -1310,7 +1323,7 @@ def test_full_disk_leaves_nothing_that_contradicts_itself(tmp_path: Path) -> Non
         "no-space {} 0",
         "True 2",
         f"[5] {digest}",
-        "['Published'] b'12345'",
+        "['Settled'] b'12345'",
         "False []",
     ]
 
@@ -1332,7 +1345,7 @@ def test_journal_that_cannot_be_written_leaves_no_holder(
         patched.setattr(os, "pwrite", full)
         assert refuse(folder, announced(TWO)) is Code.NO_SPACE
     partial = begin(folder, announced(TWO))
-    assert partial.kept[0] == 200_000
+    assert partial.offers[0] == 200_000
     partial.discard()
 
 
@@ -1348,5 +1361,5 @@ def test_failing_flush_at_the_end_still_keeps_the_bytes(
         assert partial.keep()
     assert json.loads(journal_of(place).read_bytes())["durable"] == 0
     partial = begin(folder, announced(TWO))
-    assert partial.kept == [1000]
+    assert partial.offers == [1000]
     partial.discard()

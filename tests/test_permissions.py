@@ -12,9 +12,8 @@ import pytest
 from conftest import MakeProxy, MakeServer
 from processes import MIB, ONCE, Client, Fault, make, run_python, wait_until
 
-from sft.disk import small
-from sft.disk.local import close_local, open_local
-from sft.disk.partials import Incoming, Partial, Published
+from sft.disk import anonymous
+from sft.disk.local import open_local
 from sft.disk.permissions import (
     ACCESS_ACL,
     DEFAULT_ACL,
@@ -28,7 +27,9 @@ from sft.disk.permissions import (
     folder_bits,
     masked,
 )
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import Rules, UserFolder
 
 NOBODY = 0xFFFFFFFF
 SOMEBODY = 54321
@@ -91,18 +92,17 @@ def incoming(*path: str, size: int | None = 3, mode: int | None = None, policy: 
     return Incoming(os.urandom(16), path, size, None, mode, policy)
 
 
-def filled(begun: object) -> Partial:
-    assert isinstance(begun, Partial)
-    if begun.resumable:
-        begun.resume_from(0)
+def filled(begun: object) -> TemporaryFile:
+    assert isinstance(begun, TemporaryFile)
+    begun.resume_from(0)
     begun.write(memoryview(b"new"))
     begun.sha256 = hashlib.sha256(b"new").digest()
     return begun
 
 
 def arrive(folder: UserFolder, announced: Incoming, resumable: bool = False) -> None:
-    (outcome,) = folder.commit([filled(folder.begin(announced, resumable))])
-    assert isinstance(outcome, Published), outcome
+    (outcome,) = folder.publish([filled(folder.begin(announced, resumable))])
+    assert isinstance(outcome, Settled), outcome
 
 
 def as_small(folder: UserFolder, *path: str, **more: object) -> None:
@@ -112,7 +112,7 @@ def as_small(folder: UserFolder, *path: str, **more: object) -> None:
 def as_spilled(folder: UserFolder, *path: str, **more: object) -> None:
     """A small file that memory had no room for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(small, "_MOST_HELD", 0)
+        patch.setattr(anonymous, "_MOST_IN_MEMORY", 0)
         as_small(folder, *path, **more)
 
 
@@ -133,10 +133,10 @@ def as_resumed(folder: UserFolder, *path: str, **more: object) -> None:
 
 def as_named(folder: UserFolder, *path: str, **more: object) -> None:
     """A small one where every file needs a name from the start."""
-    folder.area._unnamed = False
+    folder.area._has_anonymous = False
     as_small(folder, *path, **more)
     as_large(folder, *path[:-1], f"{path[-1]} large", **more)
-    folder.area._unnamed = None
+    folder.area._has_anonymous = None
 
 
 WAYS = [as_small, as_spilled, as_pipe, as_large, as_resumed, as_named]
@@ -214,7 +214,8 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_permissions as tests
-from sft.disk.storage import Rules, Storage
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 root = Path(sys.argv[1]) / "received"
 (root / "alice").mkdir(parents=True)
 for path in (root, root / "alice"):
@@ -267,8 +268,8 @@ def test_default_acl_that_can_not_be_read_refuses_the_file(
         raise OSError(5, "broken")
 
     monkeypatch.setattr(os, "getxattr", fail)
-    (outcome,) = alices.commit([filled(alices.begin(incoming("a"), True))])
-    assert not isinstance(outcome, Published)
+    (outcome,) = alices.publish([filled(alices.begin(incoming("a"), True))])
+    assert not isinstance(outcome, Settled)
     assert os.listdir(place / "received/alice") == []
 
 
@@ -289,7 +290,7 @@ def test_fetched_file_and_folder_have_what_their_folder_here_gives(place: Path) 
         assert rights(base / "private" / way.__name__) == by_hand(base / "private", 0o644)
     os.mkdir(base / "by hand", 0o700)
     assert rights(base / "private") == rights(base / "by hand")
-    close_local(folder)
+    folder.close()
 
 
 # --- private while it arrives, with its times at the end --------------------------------------------------------------

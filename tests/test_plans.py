@@ -11,7 +11,7 @@ from sft.common.errors import Code, PeerStopped, ProtocolViolation, Refused, Sou
 from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.console.log import no_log
 from sft.console.report import Reporter
-from sft.disk.partials import Incoming, Published
+from sft.disk.temporary import Incoming, Settled
 from sft.transfer.items import Item
 from sft.wire.messages import Misnamed, Put, Receipt, decode_message
 
@@ -537,9 +537,9 @@ def test_what_was_fetched_before_needs_no_second_look() -> None:
     asked: list[Incoming] = []
 
     class Disk:
-        def begin(self, incoming: Incoming, resumable: bool) -> Published:
+        def begin(self, incoming: Incoming, resumable: bool) -> Settled:
             asked.append(incoming)
-            return Published(incoming.path)
+            return Settled(incoming.path)
 
         def __getattr__(self, name: str) -> object:
             return None
@@ -547,7 +547,7 @@ def test_what_was_fetched_before_needs_no_second_look() -> None:
     folder = plan.remembering(Disk())  # type: ignore[arg-type]
     folder.begin(plan.place(put("a")), False)
     plan.stored(put("a"), Receipt(1, ("a",), 5, bytes(32), 0, "stored"))
-    assert folder.begin(plan.place(put("a")), False) == Published(("a",), skipped=True)
+    assert folder.begin(plan.place(put("a")), False) == Settled(("a",), skipped=True)
     folder.begin(plan.place(put("a", mtime=8)), False)
     assert [incoming.mtime for incoming in asked] == [7, 8]
 

@@ -21,10 +21,12 @@ from sft.accounts.store import RIGHTS, Account, Accounts
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.private_files import check_area
 from sft.console.log import open_log
-from sft.disk.leftovers import JOURNAL
-from sft.disk.partials import Incoming, Partial, Published
-from sft.disk.receipts import RECEIPTS, Receipts
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.journal import JOURNAL
+from sft.disk.partials import PartialFile
+from sft.disk.receipts import RECEIPTS, Delivery, Receipts
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import Rules, UserFolder
 from sft.wire.pake import Registration
 
 AREA = Path("received/.partial")
@@ -190,7 +192,7 @@ def test_refuse_journal_that_is_not_ours_alone(tmp_path: Path, trap: str) -> Non
     folder = storage.user("alice")
     incoming = Incoming(b"t" * 16, ("a",), 100_000, None, None, "fail")
     partial = folder.begin(incoming, True)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     partial.resume_from(0)
     partial.write(memoryview(bytes(1000)))
     assert partial.keep()
@@ -209,7 +211,7 @@ def test_refuse_journal_that_is_not_ours_alone(tmp_path: Path, trap: str) -> Non
 @pytest.mark.parametrize("trap", TRAPS)
 def test_receipts_that_are_not_ours_alone_are_neither_believed_nor_written(tmp_path: Path, trap: str) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    receipt = (b"t" * 16, ("a",), ("a.1",), 5, bytes(32))
+    receipt = Delivery(b"t" * 16, ("a",), ("a.1",), 5, bytes(32))
     Receipts(descriptor).remember([receipt])
     assert Receipts(descriptor).find(b"t" * 16, ("a",)) == receipt
     before = (tmp_path / RECEIPTS).read_bytes()
@@ -283,12 +285,12 @@ def test_file_that_is_just_replacing_another_keeps_no_server_from_starting(
         folder = storage.user("alice")
         (tmp_path / "received/alice/a").write_bytes(b"old")
         partial = folder.begin(Incoming(bytes(16), ("a",), size, None, None, "replace"), (size or 0) > 65_536)
-        if not isinstance(partial, Partial):
+        if not isinstance(partial, TemporaryFile):
             partial = folder.begin_anyway(Incoming(bytes(16), ("a",), size, None, None, "replace"), False)
         partial.write(memoryview(bytes(size or 3)))
         partial.sha256 = bytes(32)
         monkeypatch.setattr(os, "replace", look_then_replace)
-        assert isinstance(folder.commit([partial])[0], Published) and looked
+        assert isinstance(folder.publish([partial])[0], Settled) and looked
         folder.close()
     finally:
         storage.close()
@@ -299,7 +301,7 @@ def test_hidden_name_of_a_large_file_tells_nothing(alice: UserFolder, tmp_path: 
     """It is the hash of its path; with `rename` one of several."""
     path = ("folder", "wages.ods")
     partial = alice.begin(Incoming(b"t" * 16, path, 70_000, None, None, policy), resumable=True)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, PartialFile)
     area = tmp_path / AREA / "alice"
     names = {entry.name.removesuffix(JOURNAL) for entry in area.iterdir()} - {RECEIPTS}
     partial.discard()

@@ -11,8 +11,9 @@ from processes import Client, make, wait_until
 from test_ledger import on_disk, put, refuses, written
 
 from sft.common.errors import Refused
-from sft.disk.ledger import Amount, Quota
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.amounts import Amount, Quota
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules, UserFolder
 
 LEAST = 512
 
@@ -82,7 +83,7 @@ def test_between_the_look_at_what_is_spare_and_the_taking_nobody_else_takes_it(
 
     def take() -> None:
         with contextlib.suppress(Refused):
-            ledger.take(half, quota)
+            ledger.reserve(half, quota)
             taken.append(half)
 
     def beyond_and_is_overtaken(wanted: Amount, limit: Amount) -> Amount:
@@ -99,10 +100,10 @@ def test_between_the_look_at_what_is_spare_and_the_taking_nobody_else_takes_it(
     ):
         ledger = storage.ledgers.enter("alice")
         entered.callback(storage.ledgers.leave, "alice")
-        ledger.take(Amount(100), quota)
-        ledger.give(Amount(100))
+        ledger.reserve(Amount(100), quota)
+        ledger.give_back(Amount(100))
         monkeypatch.setattr(Amount, "beyond", beyond_and_is_overtaken)
         take()
         other.join()
         assert len(taken) == 1
-        ledger.give(half)
+        ledger.give_back(half)

@@ -20,8 +20,10 @@ from sft.client.plans import parts_of
 from sft.common.errors import ConnectionTrouble, TransferError, UsageError
 from sft.common.sizes import parse_size
 from sft.console.report import escape
-from sft.disk.partials import Incoming, PartialArea
+from sft.disk.partials import begin_partial
 from sft.disk.receipts import RECEIPTS, Receipts
+from sft.disk.staging import StagingArea
+from sft.disk.temporary import Incoming
 from sft.server.origin import origin_of
 from sft.server.throttle import Charge, Throttle
 from sft.wire.pake import Registration
@@ -133,17 +135,17 @@ def test_arbitrary_journal_offers_only_what_is_there(place: Path, journal: bytes
     with tempfile.TemporaryDirectory(dir=place) as made:
         folder = os.open(made, os.O_RDONLY)
         try:
-            area = PartialArea(folder)
+            area = StagingArea(folder)
             incoming = Incoming(TRANSFER, ("a",), 1 << 20, None, None, "fail")
-            partial = area.begin(incoming, True)
+            partial = begin_partial(area, incoming)
             partial.discard()
             name = partial.name
             Path(made, name).write_bytes(there)
             Path(made, name + ".journal").write_bytes(journal)
             with ours:
-                partial = area.begin(incoming, True)
-                assert all(0 < offset <= len(there) for offset in partial.kept)
-                partial.write(memoryview(b"more")) if not partial.kept else partial.resume_from(partial.kept[0])
+                partial = begin_partial(area, incoming)
+                assert all(0 < offset <= len(there) for offset in partial.offers)
+                partial.write(memoryview(b"more")) if not partial.offers else partial.resume_from(partial.offers[0])
                 partial.discard()
         finally:
             os.close(folder)

@@ -14,12 +14,13 @@ import pytest
 
 from sft.common.errors import ConnectionTrouble
 from sft.common.rate_limit import Pace
+from sft.disk.amounts import NO_QUOTA, Quota
 from sft.disk.durable import FileSystem
 from sft.disk.folders import measure
-from sft.disk.ledger import NO_QUOTA, Quota
-from sft.disk.partials import Incoming, Partial, Published
-from sft.disk.readings import Readings
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.listing_rate import ListingRate
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
 from sft.wire.messages import Entries, ListFolder
 
@@ -40,8 +41,8 @@ class Clock:
         self.used += seconds
         return "names"
 
-    def readings(self) -> Readings:
-        return Readings(lambda: self.now, lambda: self.used, self.wait)
+    def readings(self) -> ListingRate:
+        return ListingRate(lambda: self.now, lambda: self.used, self.wait)
 
 
 def nothing() -> None:
@@ -85,7 +86,7 @@ def test_failed_reading_counts_and_connection_that_ended_waits_no_longer() -> No
 
 
 def test_one_who_waits_behind_another_is_let_go_when_it_has_ended() -> None:
-    readings, reading, go_on = Readings(), threading.Event(), threading.Event()
+    readings, reading, go_on = ListingRate(), threading.Event(), threading.Event()
 
     def slow() -> str:
         reading.set()
@@ -107,7 +108,7 @@ def test_one_who_waits_behind_another_is_let_go_when_it_has_ended() -> None:
 def test_connections_of_one_user_share_the_time(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "received", Rules())
     folders = [storage.user(name) for name in ("alice", "alice", "bob")]
-    assert folders[0].readings is folders[1].readings is not folders[2].readings
+    assert folders[0].listing_rate is folders[1].listing_rate is not folders[2].listing_rate
     for folder in folders:
         folder.close()
     storage.close()
@@ -169,16 +170,16 @@ def test_file_in_253_folders_costs_what_its_path_is_long(
     folder = storage.user("alice", quota=quota)
     with counted(monkeypatch) as calls:
         partial = folder.begin(Incoming(b"t" * 16, DEEP, 1, None, None, "fail"), False)
-        assert isinstance(partial, Partial)
+        assert isinstance(partial, TemporaryFile)
         partial.write(memoryview(b"x"))
         partial.sha256 = hashlib.sha256(b"x").digest()
-        assert isinstance(folder.commit([partial])[0], Published)
+        assert isinstance(folder.publish([partial])[0], Settled)
     assert len(calls) < 8 * len(DEEP)
     with counted(monkeypatch) as calls:
         folder.make_folder((*DEEP[:-1], "new"), None, None)
     assert len(calls) < 8 * len(DEEP)
     with counted(monkeypatch) as calls:
-        assert measure(folder.descriptor) == (1, len(DEEP) + 1)
+        assert measure(folder.visible.descriptor) == (1, len(DEEP) + 1)
     assert len(calls) < 2 * len(DEEP)
     folder.close()
     storage.close()
@@ -201,7 +202,7 @@ def test_all_folders_on_the_way_are_flushed_once_and_what_fails_fails_what_is_be
 
     monkeypatch.setattr("sft.disk.folders.flush", flush)
     paths = {("a", "b", "c"), ("a", "b"), ("a", "bb"), ("z",)}
-    assert alice._flush_folders(paths) == {}
+    assert alice.flush.flush(paths) == {}
     assert sorted(flushed) == ["", "alice", "alice/a", "alice/a/b", "alice/a/b/c", "alice/a/bb", "alice/z"]
     for bad_one, failed in {
         "alice/a/b": {("a", "b"), ("a", "b", "c")},
@@ -211,8 +212,8 @@ def test_all_folders_on_the_way_are_flushed_once_and_what_fails_fails_what_is_be
         "": paths,
     }.items():
         bad, flushed[:] = {bad_one}, []
-        assert set(alice._flush_folders(paths)) == failed
+        assert set(alice.flush.flush(paths)) == failed
         assert flushed.count(bad_one) == 1
     bad.clear()
     (home / "z").rmdir()
-    assert set(alice._flush_folders(paths)) == {("z",)}
+    assert set(alice.flush.flush(paths)) == {("z",)}

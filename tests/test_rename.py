@@ -12,9 +12,10 @@ from processes import MIB, ONCE, Client, Fault, make, wait_until
 
 from sft.common.errors import Code, Refused
 from sft.disk import receipts
-from sft.disk.partials import Incoming, Partial, Published
-from sft.disk.receipts import RECEIPTS, Receipts
-from sft.disk.storage import Storage, UserFolder
+from sft.disk.receipts import RECEIPTS, Delivery, Receipts
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import UserFolder
 
 ONE, TWO, THREE = (bytes([number]) * 16 for number in (1, 2, 3))
 
@@ -23,24 +24,24 @@ def announced(transfer: bytes, *path: str, policy: str = "rename", size: int = 6
     return Incoming(transfer, path or ("big",), size, mtime, None, policy)
 
 
-def begun(folder: UserFolder, incoming: Incoming, content: bytes = b"") -> Partial:
+def begun(folder: UserFolder, incoming: Incoming, content: bytes = b"") -> TemporaryFile:
     partial = folder.begin(incoming, resumable=True)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     if content:
         partial.resume_from(0)
         partial.write(memoryview(content))
     return partial
 
 
-def ended(folder: UserFolder, partial: Partial, content: bytes) -> Published | Refused:
+def ended(folder: UserFolder, partial: TemporaryFile, content: bytes) -> Settled | Refused:
     partial.write(memoryview(content)[partial.size :])
     partial.sha256 = hashlib.sha256(content).digest()
-    (outcome,) = folder.commit([partial])
+    (outcome,) = folder.publish([partial])
     return outcome
 
 
-def name_of(outcome: Published | Refused) -> str:
-    assert isinstance(outcome, Published), outcome
+def name_of(outcome: Settled | Refused) -> str:
+    assert isinstance(outcome, Settled), outcome
     return outcome.path[-1]
 
 
@@ -86,13 +87,13 @@ def test_each_interrupted_transfer_finds_its_own_bytes(alice: UserFolder) -> Non
     first, second = begun(alice, announced(ONE, mtime=1), b"one"), begun(alice, announced(TWO, mtime=2), b"two2")
     assert first.keep() and second.keep()
     again = begun(alice, announced(TWO, mtime=2))
-    assert again.kept == [4]
+    assert again.offers == [4]
     again.keep()
     new_run = begun(alice, announced(THREE, mtime=1))  # another transfer id, the same source
-    assert new_run.kept == [3]
+    assert new_run.offers == [3]
     new_run.keep()
     new_source = begun(alice, announced(b"4" * 16, mtime=4))
-    assert new_source.kept == []
+    assert new_source.offers == []
     new_source.discard()
     assert [begun(alice, announced(number, mtime=at)).keep() for number, at in ((TWO, 2), (THREE, 1))] == [True, True]
 
@@ -100,7 +101,7 @@ def test_each_interrupted_transfer_finds_its_own_bytes(alice: UserFolder) -> Non
 def test_same_transfer_takes_over_also_beside_others(alice: UserFolder, others: list[UserFolder]) -> None:
     beside, old = begun(alice, announced(ONE, mtime=1), b"one"), begun(alice, announced(TWO, mtime=2), b"two")
     new = begun(others[0], announced(TWO, mtime=2))
-    assert new.kept == [3]
+    assert new.offers == [3]
     with pytest.raises(Refused):
         old.write(memoryview(b"late"))
     new.resume_from(3)
@@ -110,7 +111,7 @@ def test_same_transfer_takes_over_also_beside_others(alice: UserFolder, others: 
 
 
 def test_more_than_may_be_at_once_are_busy(alice: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sft.disk.hidden._MOST_AT_ONCE", 3)
+    monkeypatch.setattr("sft.disk.partial_names._MOST_AT_ONCE", 3)
     partials = [begun(alice, announced(bytes([n]) * 16, mtime=n), b"%d" % n) for n in range(3)]
     with pytest.raises(Refused) as caught:
         alice.begin(announced(b"9" * 16, mtime=9), resumable=True)
@@ -126,13 +127,13 @@ def stored(folder: UserFolder, transfer: bytes, *path: str, content: bytes = b"n
     """The name of a small file, sent now or before."""
     incoming = Incoming(transfer, path, len(content), None, None, "rename")
     partial = folder.begin(incoming, resumable=False)
-    if isinstance(partial, Published):
+    if isinstance(partial, Settled):
         return "/".join(partial.path)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     partial.write(memoryview(content))
     partial.sha256 = hashlib.sha256(content).digest()
-    (outcome,) = folder.commit([partial])
-    assert isinstance(outcome, Published), outcome
+    (outcome,) = folder.publish([partial])
+    assert isinstance(outcome, Settled), outcome
     return "/".join(outcome.path) + (" already" if outcome.already else "")
 
 
@@ -157,11 +158,11 @@ def test_file_that_an_older_connection_publishes_meanwhile_is_not_stored_twice(
     late = storage.user("alice", private)
     incoming = Incoming(ONE, ("a",), 3, None, None, "rename")
     partial = late.begin(incoming, resumable=False)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     partial.write(memoryview(b"new"))
     assert stored(alice, ONE, "a") == "a.1"
     outcome = ended(late, partial, b"new")
-    assert name_of(outcome) == "a.1" and isinstance(outcome, Published) and outcome.already
+    assert name_of(outcome) == "a.1" and isinstance(outcome, Settled) and outcome.already
     assert sorted(os.listdir(home)) == ["a", "a.1"]
     late.close()
 
@@ -172,7 +173,7 @@ def test_each_line_is_read_once_however_often_others_write(tmp_path: Path, monke
     try:
         mine, other = Receipts(place), Receipts(place)
         for number in range(20):
-            other.remember([(b"%08d%08d" % (number, at), ("a",), ("a",), 3, bytes(32)) for at in range(200)])
+            other.remember([Delivery(b"%08d%08d" % (number, at), ("a",), ("a",), 3, bytes(32)) for at in range(200)])
         size = (tmp_path / RECEIPTS).stat().st_size
         read = 0
         pread = os.pread
@@ -188,7 +189,7 @@ def test_each_line_is_read_once_however_often_others_write(tmp_path: Path, monke
         assert size - 100 <= read <= size + 100
         read = 0
         for number in range(100):
-            new = (b"new %012d" % number, ("a",), ("a.1",), 3, bytes(32))
+            new = Delivery(b"new %012d" % number, ("a",), ("a.1",), 3, bytes(32))
             other.remember([new])
             assert mine.find(b"n" * 16, ("a",)) is None
         assert read < 100 * 250
@@ -203,7 +204,7 @@ def test_receipts_that_were_pruned_by_another_are_read_anew(tmp_path: Path, monk
     try:
         mine, other = Receipts(place), Receipts(place)
         for number in range(100):
-            new = (b"new %012d" % number, ("a",), ("a.1",), number, bytes(32))
+            new = Delivery(b"new %012d" % number, ("a",), ("a.1",), number, bytes(32))
             other.remember([new])
             assert mine.find(new[0], ("a",)) == new
         assert mine.find(b"new %012d" % 1, ("a",)) is None

@@ -1,4 +1,4 @@
-"""Small files and pipes on their way: without a name until they are published, and flushed together."""
+"""AnonymousFile files and pipes on their way: without a name until they are published, and flushed together."""
 
 import errno
 import hashlib
@@ -16,12 +16,13 @@ import pytest
 import sft.disk.durable
 from sft.common import flushing
 from sft.common.errors import Code, Refused
-from sft.disk import small
-from sft.disk.partials import Incoming, Partial, Published
+from sft.disk import anonymous
+from sft.disk.anonymous import AnonymousFile
 from sft.disk.receipts import RECEIPTS
 from sft.disk.root import PARTIAL_AREA
-from sft.disk.small import Small
-from sft.disk.storage import Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import UserFolder
 
 ROOM = Path(__file__).resolve().parent.parent
 
@@ -46,27 +47,26 @@ def left(tmp_path: Path) -> Callable[[], list[str]]:
 
 def begun(
     folder: UserFolder, name: str = "a", content: bytes = b"new", policy: str = "fail", pipe: bool = False
-) -> Partial:
+) -> TemporaryFile:
     """Announced and written, as by a connection that has had the right END."""
     incoming = Incoming(os.urandom(16), (name,), None if pipe else len(content), 5, 0o640, policy)
     partial = folder.begin(incoming, resumable=False)
-    assert isinstance(partial, Partial)
-    assert pipe or isinstance(partial, Small)
+    assert isinstance(partial, TemporaryFile)
     if content:
         partial.write(memoryview(content))
     partial.sha256 = hashlib.sha256(content).digest()
     return partial
 
 
-def word(outcome: Published | Refused) -> str:
+def word(outcome: Settled | Refused) -> str:
     """What became of it, in one word; for a stored one its name."""
     if isinstance(outcome, Refused):
         return str(outcome.code)
     return "skipped" if outcome.skipped else "already" if outcome.already else outcome.path[-1]
 
 
-def words(folder: UserFolder, *group: Partial) -> list[str]:
-    return [word(outcome) for outcome in folder.commit(group)]
+def words(folder: UserFolder, *group: TemporaryFile) -> list[str]:
+    return [word(outcome) for outcome in folder.publish(group)]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int, when: Callable[..., bool]) -> None:
@@ -101,9 +101,9 @@ def test_small_file_has_no_name_until_it_is_published(
 
 
 def test_bytes_are_private_before_they_are_whole(folder: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small, "_MOST_HELD", 0)
+    monkeypatch.setattr(anonymous, "_MOST_IN_MEMORY", 0)
     partial = begun(folder)
-    assert stat.S_IMODE(os.fstat(partial._descriptor).st_mode) == 0o600
+    assert stat.S_IMODE(os.fstat(partial.descriptor).st_mode) == 0o600
     partial.discard()
 
 
@@ -131,8 +131,9 @@ def test_crash_leaves_nothing(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from sft.disk.partials import Incoming
-from sft.disk.storage import Rules, Storage
+from sft.disk.temporary import Incoming
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 folder = Storage(Path(sys.argv[1]), Rules()).user("alice")
 for size in (3, None):
     partial = folder.begin(Incoming(os.urandom(16), ("a",), size, None, None, "fail"), False)
@@ -152,7 +153,7 @@ def test_memory_is_bounded_and_what_is_over_it_is_published_right(
     contents = {f"{number}": bytes([number]) * 65_536 for number in range(48)}
     before = len(os.listdir("/dev/fd"))
     group = [begun(folder, name, content) for name, content in contents.items()]
-    assert folder._held.count == small._MOST_HELD == 32 * 65_536
+    assert folder.anonymous.in_memory == anonymous._MOST_IN_MEMORY == 32 * 65_536
     assert len(os.listdir("/dev/fd")) == before + 16
     assert left() == []
     assert words(folder, *group) == list(contents)
@@ -185,7 +186,7 @@ def test_policy_decides_at_the_end(folder: UserFolder, home: Path, left: Callabl
 
 def test_sender_that_may_not_look_gets_another_name_beside_a_folder(storage: Storage, folder: UserFolder) -> None:
     private = storage.user("alice", private=True)
-    os.mkdir("a", dir_fd=folder.descriptor)
+    os.mkdir("a", dir_fd=folder.visible.descriptor)
     assert words(private, begun(private)) == ["a.1"]
     private.close()
 
@@ -226,9 +227,9 @@ def test_files_of_many_folders_hold_few_descriptors(
     monkeypatch.setattr(os, "link", counted)
     before = len(os.listdir("/dev/fd"))
     for partial in group:
-        assert isinstance(partial, Small)
+        assert isinstance(partial, AnonymousFile)
         partial.sha256 = bytes(32)
-    assert words(folder, *(each for each in group if isinstance(each, Partial))) == ["a"] * 100
+    assert words(folder, *(each for each in group if isinstance(each, TemporaryFile))) == ["a"] * 100
     assert open_now[-1] <= before + 20, "the files before this one are closed"
 
 
@@ -253,8 +254,7 @@ def test_name_is_used_where_files_without_one_cannot_be(
     failing(monkeypatch, lacks, number, unnamed)
     incoming = Incoming(os.urandom(16), ("a",), None if pipe else 3, None, None, "fail")
     partial = folder.begin(incoming, resumable=False)
-    assert isinstance(partial, Partial)
-    assert not isinstance(partial, Small)
+    assert isinstance(partial, TemporaryFile)
     partial.write(memoryview(b"new"))
     partial.sha256 = hashlib.sha256(b"new").digest()
     assert len(left()) == 1
@@ -290,10 +290,10 @@ def test_full_disk_refuses_that_one_and_leaves_nothing(
 
 
 def test_full_disk_while_bytes_spill_is_told(folder: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small, "_MOST_HELD", 0)
+    monkeypatch.setattr(anonymous, "_MOST_IN_MEMORY", 0)
     failing(monkeypatch, "write", errno.ENOSPC, lambda *_: True)
     partial = folder.begin(Incoming(os.urandom(16), ("a",), 3, None, None, "fail"), resumable=False)
-    assert isinstance(partial, Small)
+    assert isinstance(partial, AnonymousFile)
     with pytest.raises(Refused) as caught:
         partial.write(memoryview(b"new"))
     assert caught.value.code is Code.NO_SPACE
@@ -387,9 +387,9 @@ def test_error_told_while_another_group_was_flushed_is_not_forgotten(
     first = [begun(folder, f"first {number}") for number in range(10)]
     second = [begun(folder, f"{number}") for number in range(10)]
     flushes.bad.add(os.fstat(second[3].finish(0o644)).st_ino)
-    begun_first, begun_second = folder.begin_commit(first), folder.begin_commit(second)
-    assert all(isinstance(outcome, Published) for outcome in begun_first.finish())
-    assert [word(outcome) for outcome in begun_second.finish()] == [
+    begun_first, begun_second = folder.start_publishing(first), folder.start_publishing(second)
+    assert all(isinstance(outcome, Settled) for outcome in folder.finish_publishing(begun_first))
+    assert [word(outcome) for outcome in folder.finish_publishing(begun_second)] == [
         "unavailable" if number == 3 else f"{number}" for number in range(10)
     ]
     assert flushes.files == 20

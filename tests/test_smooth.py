@@ -15,7 +15,7 @@ from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, close_all, no_hang, tcp_p
 from sft.common.errors import TransferError
 from sft.common.rate_limit import Pace
 from sft.disk.sources import FileSource, PipeSource
-from sft.disk.storage import UserFolder
+from sft.disk.user_folder import UserFolder
 from sft.server.requests import Requests
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender

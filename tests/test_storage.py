@@ -25,19 +25,17 @@ from processes import run_python, run_python_on_small_disk
 from sft.common.errors import Code, Refused, SourceError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.disk.durable import refusal
-from sft.disk.folders import Seen, Twin
-from sft.disk.local import close_local, open_local
-from sft.disk.partials import Incoming, Partial, Published
+from sft.disk.folders import ExistingFile, Seen
+from sft.disk.local import open_local
 from sft.disk.receipts import RECEIPTS
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.sources import FileSource
-from sft.disk.storage import (
-    Rules,
-    Storage,
-    UserFolder,
-)
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.user_folder import Rules, UserFolder
+from sft.disk.visible_files import VisibleFiles
 
-Outcome = Published | Refused
+Outcome = Settled | Refused
 
 
 @contextlib.contextmanager
@@ -100,35 +98,35 @@ def announced(
     return Incoming(transfer or os.urandom(16), path, size, mtime, mode, policy)
 
 
-def written(partial: Partial | Published | Twin, content: bytes = b"new") -> Partial:
-    assert isinstance(partial, Partial)
+def written(partial: TemporaryFile | Settled | ExistingFile, content: bytes = b"new") -> TemporaryFile:
+    assert isinstance(partial, TemporaryFile)
     partial.write(memoryview(content))
     partial.sha256 = hashlib.sha256(content).digest()
     return partial
 
 
-def begun(folder: UserFolder, incoming: Incoming, content: bytes = b"new") -> Partial:
+def begun(folder: UserFolder, incoming: Incoming, content: bytes = b"new") -> TemporaryFile:
     return written(folder.begin(incoming, resumable=False), content)
 
 
-def commit(folder: UserFolder, *group: Partial) -> list[Outcome]:
+def commit(folder: UserFolder, *group: TemporaryFile) -> list[Outcome]:
     """What has become of each; size and digest are judged here."""
-    outcomes = folder.commit(list(group))
+    outcomes = folder.publish(list(group))
     for outcome, partial in zip(outcomes, group, strict=True):
-        if isinstance(outcome, Published) and not outcome.skipped:
+        if isinstance(outcome, Settled) and not outcome.skipped:
             assert (outcome.size, outcome.sha256) == (partial.size, partial.sha256)
     return [without_digest(outcome) for outcome in outcomes]
 
 
 def without_digest(outcome: Outcome) -> Outcome:
-    return replace(outcome, size=0, sha256=None) if isinstance(outcome, Published) else outcome
+    return replace(outcome, size=0, sha256=None) if isinstance(outcome, Settled) else outcome
 
 
 def put(folder: UserFolder, *path: str, content: bytes = b"new", policy: str = "fail", **more: object) -> Outcome:
     """Announce, write and commit one small file: what became of it."""
     try:
         partial = folder.begin(announced(*path, policy=policy, **more), resumable=False)  # type: ignore[arg-type]
-        if isinstance(partial, Published):
+        if isinstance(partial, Settled):
             return without_digest(partial)
         (outcome,) = commit(folder, written(partial, content))
     except Refused as problem:
@@ -157,11 +155,16 @@ def tree(place: Path) -> set[str]:
 def with_umask(folder: UserFolder, umask: int) -> Iterator[None]:
     """As if the server had been started with it."""
     before = os.umask(umask)
-    folder._umask = umask
+    folder.publisher.umask = umask
     try:
         yield
     finally:
         os.umask(before)
+
+
+def hidden_name(file: TemporaryFile) -> str:
+    """The key of a file that can't be resumed, where it needs a name."""
+    return hashlib.sha256(b"id" + file.incoming.transfer).hexdigest()
 
 
 def open_descriptors() -> int:
@@ -174,13 +177,13 @@ def open_descriptors() -> int:
 def test_commit_publishes_the_whole_file_and_leaves_no_partial(folder: UserFolder, home: Path, root: Path) -> None:
     content = os.urandom(3 << 20)
     partial = folder.begin(announced("inbox", "deep", "out.bin", size=len(content)), resumable=True)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     for start in range(0, len(content), 1 << 20):
         partial.write(memoryview(content)[start : start + (1 << 20)])
     assert partial.size == len(content)
     assert tree(home) == set()
     partial.sha256 = hashlib.sha256(content).digest()
-    assert commit(folder, partial) == [Published(("inbox", "deep", "out.bin"))]
+    assert commit(folder, partial) == [Settled(("inbox", "deep", "out.bin"))]
     assert (home / "inbox/deep/out.bin").read_bytes() == content
     assert (home / "inbox/deep/out.bin").stat().st_nlink == 1
     assert left(root) == []
@@ -188,21 +191,21 @@ def test_commit_publishes_the_whole_file_and_leaves_no_partial(folder: UserFolde
 
 def test_empty_file_is_published(folder: UserFolder, home: Path, root: Path) -> None:
     partial = folder.begin(announced("empty", size=0), resumable=False)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     assert left(root) == []
-    assert commit(folder, partial) == [Published(("empty",))]
+    assert commit(folder, partial) == [Settled(("empty",))]
     assert (home / "empty").read_bytes() == b""
 
 
 @pytest.mark.parametrize("mtime", [0, 1_700_000_000_123_456_789, -1_000_000_000, 4_000_000_000 * 10**9])
 def test_time_is_the_senders(folder: UserFolder, home: Path, mtime: int) -> None:
-    assert isinstance(put(folder, "a", mtime=mtime), Published)
+    assert isinstance(put(folder, "a", mtime=mtime), Settled)
     assert (home / "a").stat().st_mtime_ns // 10**9 == mtime // 10**9
 
 
 @pytest.mark.parametrize("mtime", [(1 << 63) - 1, -(1 << 63) + 1])
 def test_time_that_no_disk_holds_does_not_stop_the_file(folder: UserFolder, home: Path, mtime: int) -> None:
-    assert isinstance(put(folder, "a", mtime=mtime), Published)
+    assert isinstance(put(folder, "a", mtime=mtime), Settled)
     assert (home / "a").read_bytes() == b"new"
 
 
@@ -221,7 +224,7 @@ def test_time_that_no_disk_holds_does_not_stop_the_file(folder: UserFolder, home
 )
 def test_mode_of_the_sender_only_restricts(root: Path, file_mode: int, sent: int | None, expected: int) -> None:
     with opened(root, Rules(file_mode=file_mode)) as storage, using(storage) as folder:
-        assert isinstance(put(folder, "a", mode=sent), Published)
+        assert isinstance(put(folder, "a", mode=sent), Settled)
     assert stat.S_IMODE((root / "alice/a").stat().st_mode) == expected
 
 
@@ -235,11 +238,12 @@ from pathlib import Path
 os.umask(int(sys.argv[1]))
 import sft.disk.partials
 if sys.argv[3] == "True":
-    sft.disk.partials._UNNAMED = 0
-from sft.disk.partials import Incoming
-from sft.disk.storage import Rules, Storage
+    sft.disk.staging.ANONYMOUS = 0
+from sft.disk.temporary import Incoming
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 folder = Storage(Path(sys.argv[2]), Rules()).user("alice")
-folder.commit([folder.begin(Incoming(b"t" * 16, ("d", "a"), 0, None, None, "fail"), False)])
+folder.publish([folder.begin(Incoming(b"t" * 16, ("d", "a"), 0, None, None, "fail"), False)])
 print(f"{os.stat(sys.argv[2] + '/alice/d/a').st_mode & 0o7777:o}", f"{os.umask(0):o}")
 """
     assert run_python(code, umask, tmp_path / "r", named) == f"{expected} {umask:o}"
@@ -262,27 +266,27 @@ def test_refuse_the_same_transfer_twice_at_once(folder: UserFolder, home: Path, 
     first = begun(folder, announced("a", transfer=b"t" * 16), b"one")
     for name in ("a", "b"):
         second = folder.begin(announced(name, transfer=b"t" * 16), resumable=False)
-        assert isinstance(second, Partial)
+        assert isinstance(second, TemporaryFile)
         with pytest.raises(Refused) as caught:
             second.write(memoryview(b"two"))
         assert caught.value.code is Code.BUSY
         second.discard()
     assert len(left(root)) == 1
-    assert commit(folder, first) == [Published(("a",))]
+    assert commit(folder, first) == [Settled(("a",))]
     assert (home / "a").read_bytes() == b"one"
 
 
 def test_names_stay_as_they_were_sent(folder: UserFolder, home: Path) -> None:
     names = {"cafe\u0301", "caf\u00e9", "-rf", ".hidden", "a:b", "back\\slash", 'q"q', "📦", " x ", "\u202egpj"}
     for name in names:
-        assert put(folder, name, content=name.encode()) == Published((name,))
+        assert put(folder, name, content=name.encode()) == Settled((name,))
     assert set(os.listdir(home)) == names
     assert all((home / name).read_bytes() == name.encode() for name in names)
 
 
 def test_longest_name_and_deepest_path_are_taken(folder: UserFolder, home: Path) -> None:
     deep = ("d",) * 254 + ("é" * 127,)
-    assert put(folder, *deep) == Published(deep)
+    assert put(folder, *deep) == Settled(deep)
     assert home.joinpath(*deep).read_bytes() == b"new"
 
 
@@ -301,13 +305,13 @@ def test_fail_refuses_a_taken_name_before_the_content(folder: UserFolder, home: 
 
 def test_skip_says_so_before_the_content(folder: UserFolder, home: Path) -> None:
     (home / "a").write_bytes(b"old")
-    assert folder.begin(announced("a", policy="skip"), resumable=True) == Published(("a",), skipped=True)
+    assert folder.begin(announced("a", policy="skip"), resumable=True) == Settled(("a",), skipped=True)
     assert (home / "a").read_bytes() == b"old"
 
 
 def test_rename_takes_the_next_free_number(folder: UserFolder, home: Path) -> None:
     for number, name in enumerate(("db.dump", "db.1.dump", "db.2.dump")):
-        assert put(folder, "db.dump", content=b"%d" % number, policy="rename") == Published((name,))
+        assert put(folder, "db.dump", content=b"%d" % number, policy="rename") == Settled((name,))
         assert (home / name).read_bytes() == b"%d" % number
 
 
@@ -315,7 +319,7 @@ def test_replace_replaces_in_one_step(folder: UserFolder, home: Path, root: Path
     (home / "a").write_bytes(b"old")
     before = (home / "a").stat().st_ino
     with (home / "a").open("rb") as reader:
-        assert put(folder, "a", policy="replace") == Published(("a",))
+        assert put(folder, "a", policy="replace") == Settled(("a",))
         assert reader.read() == b"old"
     assert (home / "a").read_bytes() == b"new"
     assert (home / "a").stat().st_ino != before
@@ -324,15 +328,15 @@ def test_replace_replaces_in_one_step(folder: UserFolder, home: Path, root: Path
 
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
 def test_each_policy_publishes_under_a_free_name(folder: UserFolder, home: Path, policy: str) -> None:
-    assert put(folder, "d", "a", policy=policy) == Published(("d", "a"))
+    assert put(folder, "d", "a", policy=policy) == Settled(("d", "a"))
     assert (home / "d/a").read_bytes() == b"new"
 
 
 RACES: dict[str, tuple[Outcome | Code, set[str]]] = {
     "fail": (Code.EXISTS, {"a"}),
-    "skip": (Published(("a",), skipped=True), {"a"}),
-    "rename": (Published(("a.1",)), {"a", "a.1"}),
-    "replace": (Published(("a",)), {"a"}),
+    "skip": (Settled(("a",), skipped=True), {"a"}),
+    "rename": (Settled(("a.1",)), {"a", "a.1"}),
+    "replace": (Settled(("a",)), {"a"}),
 }
 
 
@@ -382,8 +386,8 @@ def test_file_where_a_folder_is_needed(folder: UserFolder, home: Path, root: Pat
 def test_published_file_whose_partial_name_remains_is_no_collision(folder: UserFolder, home: Path) -> None:
     """As after a crash between the link and the removal of the partial's name."""
     partial = begun(folder, announced("a"))
-    os.link(partial.name, home / "a", src_dir_fd=folder.area.folder)
-    assert commit(folder, partial) == [Published(("a",))]
+    os.link(hidden_name(partial), home / "a", src_dir_fd=folder.area.folder)
+    assert commit(folder, partial) == [Settled(("a",))]
     assert (home / "a").read_bytes() == b"new"
     assert (home / "a").stat().st_nlink == 1
 
@@ -409,9 +413,9 @@ TRAPS: dict[str, Callable[[Path, Path], None]] = {
 
 AT_A_TRAP: dict[str, Outcome | Code] = {
     "fail": Code.EXISTS,
-    "skip": Published(("a",), skipped=True),
-    "rename": Published(("a.1",)),
-    "replace": Published(("a",)),
+    "skip": Settled(("a",), skipped=True),
+    "rename": Settled(("a.1",)),
+    "replace": Settled(("a",)),
 }
 
 
@@ -429,7 +433,7 @@ def test_trap_at_the_final_name_is_never_followed(
         TRAPS[trap](home / "a", outside)
         outcome = put(folder, "a", policy=policy)
     assert (outcome.code if isinstance(outcome, Refused) else outcome) == AT_A_TRAP[policy]
-    if isinstance(outcome, Published) and not outcome.skipped:
+    if isinstance(outcome, Settled) and not outcome.skipped:
         made = home / outcome.path[-1]
         assert stat.S_ISREG(made.lstat().st_mode)
         assert made.read_bytes() == b"new"
@@ -483,8 +487,8 @@ def test_users_partial_area_that_is_a_trap_is_refused(storage: Storage, root: Pa
 @pytest.mark.usefixtures("named")
 def test_link_planted_at_the_partials_name_is_refused(folder: UserFolder, root: Path, outside: Path) -> None:
     partial = folder.begin(announced("a"), resumable=False)
-    assert isinstance(partial, Partial)
-    os.symlink(outside / "target", partial.name, dir_fd=folder.area.folder)
+    assert isinstance(partial, TemporaryFile)
+    os.symlink(outside / "target", hidden_name(partial), dir_fd=folder.area.folder)
     with pytest.raises(Refused):
         partial.write(memoryview(b"new"))
     partial.discard()
@@ -493,8 +497,8 @@ def test_link_planted_at_the_partials_name_is_refused(folder: UserFolder, root: 
 
 def test_users_cannot_reach_each_other(storage: Storage, root: Path) -> None:
     with using(storage, "alice") as alice, using(storage, "bob") as bob:
-        assert put(alice, "a", content=b"alice") == Published(("a",))
-        assert put(bob, "a", content=b"bob") == Published(("a",))
+        assert put(alice, "a", content=b"alice") == Settled(("a",))
+        assert put(bob, "a", content=b"bob") == Settled(("a",))
         for path in ((("..", "bob", "a")), (".", "a"), ("../bob/a",), ("/", "a"), ("",), ()):
             assert code_of(put(alice, *path, policy="replace")) is Code.NAME
     assert (root / "bob/a").read_bytes() == b"bob"
@@ -504,7 +508,7 @@ def test_portable_names_are_a_setting(root: Path) -> None:
     with opened(root, Rules(portable_names=True)) as storage, using(storage) as folder:
         assert code_of(put(folder, "a:b")) is Code.NAME_NOT_PORTABLE
         assert code_of(put(folder, "con.txt", "x")) is Code.NAME_NOT_PORTABLE
-        assert put(folder, "fine.txt") == Published(("fine.txt",))
+        assert put(folder, "fine.txt") == Settled(("fine.txt",))
 
 
 # --- what is there already --------------------------------------------------------------------------------------------
@@ -519,7 +523,7 @@ def test_large_file_of_equal_size_is_compared_first(folder: UserFolder, home: Pa
     (home / "a").write_bytes(b"old")
     before = open_descriptors()
     twin = folder.begin(announced("a", policy=policy), resumable=True)
-    assert isinstance(twin, Twin)
+    assert isinstance(twin, ExistingFile)
     assert twin.size == 3
     assert twin.digest() == sha256(b"old")
     assert open_descriptors() == before
@@ -528,8 +532,8 @@ def test_large_file_of_equal_size_is_compared_first(folder: UserFolder, home: Pa
 
 AFTER_ALL: dict[str, tuple[Outcome | Code, set[str]]] = {
     "fail": (Code.EXISTS, {"a"}),
-    "rename": (Published(("a.1",)), {"a", "a.1"}),
-    "replace": (Published(("a",)), {"a"}),
+    "rename": (Settled(("a.1",)), {"a", "a.1"}),
+    "replace": (Settled(("a",)), {"a"}),
 }
 
 
@@ -539,7 +543,7 @@ def test_file_that_differs_from_its_twin_goes_on_by_policy(folder: UserFolder, h
     (home / "a").write_bytes(b"old")
     incoming = announced("a", policy=policy)
     twin = folder.begin(incoming, resumable=True)
-    assert isinstance(twin, Twin)
+    assert isinstance(twin, ExistingFile)
     assert twin.digest() != sha256(b"new")
     try:
         (outcome,) = commit(folder, written(folder.begin_anyway(incoming, resumable=True)))
@@ -557,11 +561,11 @@ def test_what_was_compared_once_is_not_read_again(
     (home / "a").write_bytes(b"old")
     incoming = announced("a", policy="replace")
     twin = folder.begin(incoming, resumable=True)
-    assert isinstance(twin, Twin)
+    assert isinstance(twin, ExistingFile)
     twin.digest()
     partial = written(folder.begin_anyway(incoming, resumable=True))
-    monkeypatch.setattr(Twin, "digest", lambda twin: pytest.fail("read again"))
-    assert commit(folder, partial) == [Published(("a",))]
+    monkeypatch.setattr(ExistingFile, "digest", lambda twin: pytest.fail("read again"))
+    assert commit(folder, partial) == [Settled(("a",))]
     assert (home / "a").read_bytes() == b"new"
 
 
@@ -574,7 +578,7 @@ def test_file_of_another_size_is_not_read(folder: UserFolder, home: Path, policy
         except Refused as problem:
             assert (policy, problem.code) == ("fail", Code.EXISTS)
         else:
-            assert isinstance(begun, Partial)
+            assert isinstance(begun, TemporaryFile)
             begun.discard()
 
 
@@ -584,23 +588,24 @@ def test_small_file_that_is_there_already_is_not_stored_again(
 ) -> None:
     (home / "a").write_bytes(b"new")
     before = (home / "a").stat()
-    assert put(folder, "a", policy=policy) == Published(("a",), already=True)
-    assert (home / "a").stat() == before
+    assert put(folder, "a", policy=policy) == Settled(("a",), already=True)
+    after = (home / "a").stat()
+    assert (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
     assert tree(home) == {"a"}
     assert left(root) == []
 
 
 def test_small_file_that_is_there_already_is_skipped_unread(folder: UserFolder, home: Path) -> None:
     (home / "a").write_bytes(b"old")
-    assert put(folder, "a", policy="skip") == Published(("a",), skipped=True)
+    assert put(folder, "a", policy="skip") == Settled(("a",), skipped=True)
 
 
 def test_small_file_of_equal_size_that_differs_goes_on_by_policy(folder: UserFolder, home: Path) -> None:
     (home / "a").write_bytes(b"old")
     assert code_of(put(folder, "a")) is Code.EXISTS
-    assert put(folder, "a", policy="rename") == Published(("a.1",))
-    assert put(folder, "a", policy="rename", content=b"few") == Published(("a.2",))
-    assert put(folder, "a", policy="replace") == Published(("a",))
+    assert put(folder, "a", policy="rename") == Settled(("a.1",))
+    assert put(folder, "a", policy="rename", content=b"few") == Settled(("a.2",))
+    assert put(folder, "a", policy="replace") == Settled(("a",))
     assert (home / "a").read_bytes() == b"new"
 
 
@@ -609,14 +614,14 @@ def test_same_file_that_appears_before_the_commit_is_already_there(folder: UserF
     partial = written(folder.begin(announced("a", policy=policy), resumable=True))
     (home / "a").write_bytes(b"new")
     skipped = policy == "skip"
-    assert commit(folder, partial) == [Published(("a",), skipped=skipped, already=not skipped)]
+    assert commit(folder, partial) == [Settled(("a",), skipped=skipped, already=not skipped)]
     assert tree(home) == {"a"}
 
 
 def test_same_pipe_is_already_there(folder: UserFolder, home: Path) -> None:
     (home / "a").write_bytes(b"new")
-    assert put(folder, "a", size=None, policy="replace") == Published(("a",), already=True)
-    assert put(folder, "a", size=None, policy="rename") == Published(("a",), already=True)
+    assert put(folder, "a", size=None, policy="replace") == Settled(("a",), already=True)
+    assert put(folder, "a", size=None, policy="rename") == Settled(("a",), already=True)
 
 
 @pytest.mark.parametrize("trap", ["live link", "link to a folder", "fifo"])
@@ -633,18 +638,18 @@ def test_twin_that_became_a_fifo_is_refused_without_waiting(
 ) -> None:
     """The seam for that moment is the opening."""
     (home / "a").write_bytes(b"old")
-    look = UserFolder._state_of
+    look = VisibleFiles.state_of_path
 
-    def swap(self: UserFolder, path: tuple[str, ...]) -> os.stat_result | None:
+    def swap(self: VisibleFiles, path: tuple[str, ...]) -> os.stat_result | None:
         state = look(self, path)
         (home / "a").unlink()
         os.mkfifo(home / "a")
         return state
 
-    monkeypatch.setattr(UserFolder, "_state_of", swap)
+    monkeypatch.setattr(VisibleFiles, "state_of_path", swap)
     before = open_descriptors()
     twin = folder.begin(announced("a"), resumable=True)
-    assert isinstance(twin, Twin)
+    assert isinstance(twin, ExistingFile)
     with pytest.raises(Refused):
         twin.digest()
     assert open_descriptors() == before
@@ -656,16 +661,16 @@ def test_twin_that_cannot_be_opened_is_just_in_the_way(
     """A file of another owner. Root may open everything, so that one call is made to fail."""
     (home / "a").write_bytes(b"old")
 
-    def closed(self: UserFolder, path: tuple[str, ...]) -> int:
+    def closed(self: VisibleFiles, path: tuple[str, ...]) -> int:
         raise Refused(Code.STORAGE)
 
-    monkeypatch.setattr(UserFolder, "open_file", closed)
+    monkeypatch.setattr(VisibleFiles, "open_file", closed)
     with pytest.raises(Refused) as caught:
         folder.begin(announced("a"), resumable=True)
     assert caught.value.code is Code.EXISTS
     partial = folder.begin(announced("a", policy="rename"), resumable=True)
-    assert isinstance(partial, Partial)
-    assert commit(folder, written(partial)) == [Published(("a.1",))]
+    assert isinstance(partial, TemporaryFile)
+    assert commit(folder, written(partial)) == [Settled(("a.1",))]
 
 
 # --- drop-only --------------------------------------------------------------------------------------------------------
@@ -680,7 +685,7 @@ def private(storage: Storage) -> Iterator[UserFolder]:
 
 def in_private(folder: UserFolder, incoming: Incoming, resumable: bool, content: bytes = b"new") -> Outcome:
     partial = folder.begin(incoming, resumable)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     (outcome,) = commit(folder, written(partial, content))
     return outcome
 
@@ -698,7 +703,7 @@ def test_private_folder_reveals_nothing_but_a_new_name(
     else:
         (home / "a").write_bytes(b"new" if there == "same" else b"old")
     before = (home / "a").lstat()
-    assert in_private(private, announced("a", policy=policy), resumable) == Published(("a.1",))
+    assert in_private(private, announced("a", policy=policy), resumable) == Settled(("a.1",))
     assert (home / "a.1").read_bytes() == b"new"
     assert (home / "a").lstat() == before
     assert (outside / "target").read_bytes() == b"precious"
@@ -716,8 +721,8 @@ def test_private_folder_takes_no_replace(private: UserFolder, home: Path, there:
 
 
 def test_private_folder_takes_a_free_name_as_it_is(private: UserFolder, home: Path) -> None:
-    assert in_private(private, announced("d", "a"), resumable=True) == Published(("d", "a"))
-    assert in_private(private, announced("d", "a"), resumable=True) == Published(("d", "a.1"))
+    assert in_private(private, announced("d", "a"), resumable=True) == Settled(("d", "a"))
+    assert in_private(private, announced("d", "a"), resumable=True) == Settled(("d", "a.1"))
     assert tree(home) == {"d", "d/a", "d/a.1"}
 
 
@@ -726,12 +731,12 @@ def test_private_folder_resumes_what_was_cut_off(private: UserFolder, home: Path
     partial = private.begin(announced("a", size=6), resumable=True)
     written(partial, b"new").keep()
     partial = private.begin(announced("a", size=6), resumable=True)
-    assert isinstance(partial, Partial)
-    assert partial.kept == [3]
+    assert isinstance(partial, TemporaryFile)
+    assert partial.offers == [3]
     partial.resume_from(3)
     partial.write(memoryview(b"est"))
     partial.sha256 = sha256(b"newest")
-    assert commit(private, partial) == [Published(("a.1",))]
+    assert commit(private, partial) == [Settled(("a.1",))]
     assert (home / "a.1").read_bytes() == b"newest"
 
 
@@ -756,7 +761,7 @@ def test_execute_bits_of_the_sender_are_kept_less_the_umask(
     folder: UserFolder, home: Path, umask: int, sent: int | None, expected: int
 ) -> None:
     with with_umask(folder, umask):
-        assert isinstance(put(folder, "a", mode=sent), Published)
+        assert isinstance(put(folder, "a", mode=sent), Settled)
     assert stat.S_IMODE((home / "a").stat().st_mode) == expected
 
 
@@ -769,8 +774,8 @@ def test_folders_get_their_times_and_modes_after_their_content(folder: UserFolde
     folder.make_folder(("a",), 1 * SECOND, 0o555)
     folder.make_folder(("a", "b"), 2 * SECOND, 0o700)
     folder.make_folder(("a", "b", "c"), 3 * SECOND, None)
-    assert put(folder, "a", "b", "file") == Published(("a", "b", "file"))
-    assert put(folder, "a", "file") == Published(("a", "file"))
+    assert put(folder, "a", "b", "file") == Settled(("a", "b", "file"))
+    assert put(folder, "a", "file") == Settled(("a", "file"))
     folder.finish_folders()
     states = [home.joinpath(*path).stat() for path in ("a", "ab", "abc")]
     assert [state.st_mtime_ns for state in states] == [1 * SECOND, 2 * SECOND, 3 * SECOND]
@@ -784,10 +789,10 @@ def test_folders_get_their_times_and_modes_after_their_content(folder: UserFolde
 def test_folders_that_wait_for_their_times_are_bounded(
     folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sft.disk.announced._ROOM", 3 * 250)
+    monkeypatch.setattr("sft.disk.new_folders._MOST_BYTES", 3 * 250)
     for number in range(10):
         folder.make_folder((str(number),), number * SECOND, None)
-        assert len(folder._announced._known) <= 4
+        assert len(folder.new_folders.announced._known) <= 4
     folder.finish_folders()
     assert [(home / str(number)).stat().st_mtime_ns for number in range(10)] == [n * SECOND for n in range(10)]
 
@@ -896,10 +901,10 @@ def paths(found: Iterator[Seen]) -> list[str]:
 
 def test_walk_finds_files_and_folders_in_order_and_nothing_else(stocked: UserFolder) -> None:
     below = ["b/", "b/c", "b/d/", "b/d/e"]
-    assert paths(stocked.walk(())) == ["a", *below, "b.", "z/"]
-    assert paths(stocked.walk(("b",))) == below
-    assert paths(stocked.walk(("b", "d", "e"))) == ["b/d/e"]
-    assert paths(stocked.walk(("z",))) == ["z/"]
+    assert paths(stocked.visible.walk(())) == ["a", *below, "b.", "z/"]
+    assert paths(stocked.visible.walk(("b",))) == below
+    assert paths(stocked.visible.walk(("b", "d", "e"))) == ["b/d/e"]
+    assert paths(stocked.visible.walk(("z",))) == ["z/"]
 
 
 def test_walk_goes_deeper_than_the_interpreter_calls(folder: UserFolder, home: Path) -> None:
@@ -908,7 +913,7 @@ def test_walk_goes_deeper_than_the_interpreter_calls(folder: UserFolder, home: P
     limit, depth = sys.getrecursionlimit(), len(inspect.stack(0))
     sys.setrecursionlimit(depth + 100)
     try:
-        found = [len(seen.path) for seen in folder.walk(())]
+        found = [len(seen.path) for seen in folder.visible.walk(())]
     finally:
         sys.setrecursionlimit(limit)
     assert found == list(range(1, 201))
@@ -919,12 +924,12 @@ def test_what_no_peer_may_name_does_not_end_a_walk(folder: UserFolder, home: Pat
     (home / "a\nb").mkdir()
     (home / "a\nb/c").write_bytes(b"")
     (home / "d").write_bytes(b"")
-    assert paths(folder.walk(())) == ["d"]
+    assert paths(folder.visible.walk(())) == ["d"]
 
 
 def test_seen_is_what_is_there(stocked: UserFolder) -> None:
-    assert stocked.look(("a",)) == Seen(("a",), False, 5, 7 * SECOND, 0o750)
-    seen = stocked.look(("b", "d"))
+    assert stocked.visible.look(("a",)) == Seen(("a",), False, 5, 7 * SECOND, 0o750)
+    seen = stocked.visible.look(("b", "d"))
     assert seen is not None
     assert (seen.path, seen.is_folder, seen.size) == (("b", "d"), True, 0)
 
@@ -933,26 +938,26 @@ def test_seen_is_what_is_there(stocked: UserFolder) -> None:
     "path", [*((trap,) for trap in TRAPS), ("gone",), ("b", "fifo"), ("link to a folder", "target")]
 )
 def test_trap_is_not_looked_at_and_not_walked(stocked: UserFolder, path: tuple[str, ...]) -> None:
-    assert stocked.look(path) is None
+    assert stocked.visible.look(path) is None
     with pytest.raises(Refused) as caught:
-        list(stocked.walk(path))
+        list(stocked.visible.walk(path))
     assert caught.value.code is (Code.LINK if "link" in path[0] else Code.NOT_FOUND)
 
 
 def test_entries_are_names_in_the_order_of_their_bytes(stocked: UserFolder, home: Path) -> None:
-    assert stocked.names(("b",))[0] == sorted(["c", "d", *TRAPS])
-    assert stocked.names(())[0] == sorted(["a", "b", "b.", "z", *TRAPS])
+    assert stocked.visible.names(("b",))[0] == sorted(["c", "d", *TRAPS])
+    assert stocked.visible.names(())[0] == sorted(["a", "b", "b.", "z", *TRAPS])
     for name in ("\u00e9", "e\u0301", "\U0001f4e6", "\uffee"):
         (home / "z" / name).write_bytes(b"")
-    assert stocked.names(("z",))[0] == ["e\u0301", "\u00e9", "\uffee", "\U0001f4e6"]
+    assert stocked.visible.names(("z",))[0] == ["e\u0301", "\u00e9", "\uffee", "\U0001f4e6"]
 
 
 def test_name_that_can_not_be_said_is_left_out_and_told(folder: UserFolder, home: Path) -> None:
     for name in (b"\xff", b"line\nfeed", b"a"):
         (home / os.fsdecode(name)).write_bytes(b"")
-    assert folder.names(()) == (["a"], ["line\nfeed", "\udcff"])
+    assert folder.visible.names(()) == (["a"], ["line\nfeed", "\udcff"])
     missed: list[tuple[object, ...]] = []
-    assert paths(folder.walk((), lambda *told: missed.append(told))) == ["a"]
+    assert paths(folder.visible.walk((), lambda *told: missed.append(told))) == ["a"]
     assert missed == [((), ["line\nfeed", "\udcff"], Code.NAME)]
 
 
@@ -972,13 +977,13 @@ def test_name_that_can_not_be_said_is_left_out_and_told(folder: UserFolder, home
 def test_entries_of_what_is_no_folder_are_refused(stocked: UserFolder, path: tuple[str, ...], code: Code) -> None:
     before = open_descriptors()
     with pytest.raises(Refused) as caught:
-        stocked.names(path)
+        stocked.visible.names(path)
     assert caught.value.code is code
     assert open_descriptors() == before
 
 
 def test_what_vanishes_during_a_walk_is_left_out(stocked: UserFolder, home: Path) -> None:
-    found = stocked.walk(())
+    found = stocked.visible.walk(())
     assert next(found).path == ("a",)
     (home / "b/d/e").unlink()
     assert next(found).path == ("b",)
@@ -993,7 +998,7 @@ def test_folder_that_becomes_a_link_during_a_walk_is_not_entered_but_told(
     stocked: UserFolder, home: Path, outside: Path
 ) -> None:
     missed: list[tuple[object, ...]] = []
-    found = stocked.walk(("z",), lambda *told: missed.append(told))
+    found = stocked.visible.walk(("z",), lambda *told: missed.append(told))
     assert next(found).path == ("z",)
     (home / "z").rmdir()
     (home / "z").symlink_to(outside)
@@ -1002,9 +1007,9 @@ def test_folder_that_becomes_a_link_during_a_walk_is_not_entered_but_told(
 
 
 def test_open_file_reads_what_was_asked_for(stocked: UserFolder) -> None:
-    with os.fdopen(stocked.open_file(("a",)), "rb") as file:
+    with os.fdopen(stocked.visible.open_file(("a",)), "rb") as file:
         assert file.read() == b"12345"
-    with os.fdopen(stocked.open_file(("b", "c")), "rb") as file:
+    with os.fdopen(stocked.visible.open_file(("b", "c")), "rb") as file:
         assert file.read() == b"c"
 
 
@@ -1027,7 +1032,7 @@ def test_open_file_reads_what_was_asked_for(stocked: UserFolder) -> None:
 def test_open_file_follows_no_link(stocked: UserFolder, path: tuple[str, ...], code: Code) -> None:
     before = open_descriptors()
     with pytest.raises(Refused) as caught:
-        stocked.open_file(path)
+        stocked.visible.open_file(path)
     assert caught.value.code is code
     assert open_descriptors() == before
 
@@ -1036,7 +1041,7 @@ def test_open_file_follows_no_link(stocked: UserFolder, path: tuple[str, ...], c
 def test_open_file_of_a_fifo_or_folder_waits_for_nobody_and_gives_no_source(stocked: UserFolder, name: str) -> None:
     before = open_descriptors()
     with pytest.raises(SourceError):
-        FileSource(name, stocked.open_file((name,)))
+        FileSource(name, stocked.visible.open_file((name,)))
     assert open_descriptors() == before
 
 
@@ -1049,8 +1054,8 @@ def test_local_folder_is_made_and_leaves_no_partial_area(tmp_path: Path) -> None
     assert os.listdir(tmp_path / "d") == [LOCAL_PARTIAL_AREA]
     assert stat.S_IMODE((tmp_path / "d" / LOCAL_PARTIAL_AREA).stat().st_mode) == 0o700
     for policy in ("fail", "rename", "replace"):
-        assert isinstance(put(folder, "f", policy, policy=policy), Published)
-    close_local(folder)
+        assert isinstance(put(folder, "f", policy, policy=policy), Settled)
+    folder.close()
     assert tree(tmp_path / "d") == {"f", "f/fail", "f/rename", "f/replace"}
     assert open_descriptors() == before
 
@@ -1059,16 +1064,16 @@ def test_local_folder_keeps_what_can_be_resumed(tmp_path: Path) -> None:
     for kept, content in (([], b"12"), ([2], b"34"), ([4], b"5")):
         folder = open_local(tmp_path, Rules())
         partial = folder.begin(announced("a", size=5), resumable=True)
-        assert isinstance(partial, Partial)
-        assert partial.kept == kept
+        assert isinstance(partial, TemporaryFile)
+        assert partial.offers == kept
         partial.resume_from(max(kept, default=0))
         partial.write(memoryview(content))
         if partial.size < 5:
             assert partial.keep()
         else:
             partial.sha256 = sha256(b"12345")
-            assert commit(folder, partial) == [Published(("a",))]
-        close_local(folder)
+            assert commit(folder, partial) == [Settled(("a",))]
+        folder.close()
         assert (tmp_path / LOCAL_PARTIAL_AREA).exists() is (partial.size < 5)
     assert (tmp_path / "a").read_bytes() == b"12345"
 
@@ -1076,15 +1081,15 @@ def test_local_folder_keeps_what_can_be_resumed(tmp_path: Path) -> None:
 def test_local_leftovers_of_a_crash_go(tmp_path: Path) -> None:
     folder = open_local(tmp_path, Rules())
     (tmp_path / LOCAL_PARTIAL_AREA / "half").write_bytes(b"half")
-    close_local(folder)
+    folder.close()
     assert os.listdir(tmp_path) == []
 
 
 def test_partial_area_that_another_program_uses_stays(tmp_path: Path) -> None:
     one, two = open_local(tmp_path, Rules()), open_local(tmp_path, Rules())
-    close_local(one)
-    assert put(two, "a") == Published(("a",))
-    close_local(two)
+    one.close()
+    assert put(two, "a") == Settled(("a",))
+    two.close()
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -1098,7 +1103,7 @@ def test_partial_area_that_another_program_removes_is_made_again(
 
     def close_first(descriptor: int, how: int) -> None:
         monkeypatch.setattr(fcntl, "flock", lock)
-        close_local(one)
+        one.close()
         assert os.listdir(tmp_path) == []
         if again:
             third.append(open_local(tmp_path, Rules()))
@@ -1107,9 +1112,9 @@ def test_partial_area_that_another_program_removes_is_made_again(
     monkeypatch.setattr(fcntl, "flock", close_first)
     two = open_local(tmp_path, Rules())
     for folder in third:
-        close_local(folder)
-    assert put(two, "a") == Published(("a",))
-    close_local(two)
+        folder.close()
+    assert put(two, "a") == Settled(("a",))
+    two.close()
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -1151,7 +1156,7 @@ def test_discard_leaves_nothing(folder: UserFolder, home: Path, root: Path) -> N
 
 def test_discard_before_the_first_byte_leaves_nothing(folder: UserFolder, home: Path, root: Path) -> None:
     partial = folder.begin(announced("a"), resumable=False)
-    assert isinstance(partial, Partial)
+    assert isinstance(partial, TemporaryFile)
     partial.discard()
     assert (left(root), tree(home)) == ([], set())
 
@@ -1160,11 +1165,11 @@ def test_discard_before_the_first_byte_leaves_nothing(folder: UserFolder, home: 
 def test_discard_does_not_take_a_partial_of_another(folder: UserFolder, home: Path) -> None:
     first = begun(folder, announced("a", transfer=b"t" * 16))
     second = folder.begin(announced("a", transfer=b"t" * 16), resumable=False)
-    assert isinstance(second, Partial)
+    assert isinstance(second, TemporaryFile)
     with pytest.raises(Refused):
         second.finish(0o644)
     second.discard()
-    assert commit(folder, first) == [Published(("a",))]
+    assert commit(folder, first) == [Settled(("a",))]
 
 
 @pytest.mark.usefixtures("named")
@@ -1175,7 +1180,7 @@ def test_sweep_removes_what_nobody_holds(storage: Storage, folder: UserFolder, r
     held = begun(folder, announced("a"))
     assert storage.sweep() == 2
     assert len(left(root)) == 1
-    assert commit(folder, held) == [Published(("a",))]
+    assert commit(folder, held) == [Settled(("a",))]
     assert storage.sweep() == 0
 
 
@@ -1238,10 +1243,11 @@ def test_sweep_removes_a_finished_read_only_partial_without_roots_rights() -> No
     code = """
 import os, sys
 from pathlib import Path
-from sft.disk import partials
-from sft.disk.partials import Incoming
-from sft.disk.storage import Rules, Storage
-partials._UNNAMED = 0
+from sft.disk import staging
+from sft.disk.temporary import Incoming
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
+staging.ANONYMOUS = 0
 if os.getuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 root = Path(sys.argv[1]) / "r"
@@ -1281,7 +1287,7 @@ def test_partial_swept_before_its_lock_is_made_again(
         lock(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", sweep_first)
-    assert commit(folder, written(partial)) == [Published(("a",))]
+    assert commit(folder, written(partial)) == [Settled(("a",))]
     assert fcntl.flock is lock
     assert (home / "a").read_bytes() == b"new"
     assert left(root) == []
@@ -1293,7 +1299,7 @@ def test_partial_swept_before_its_lock_is_made_again(
 def test_max_file_size_is_the_last_size_taken(root: Path) -> None:
     with opened(root, Rules(max_file_size=100)) as storage, using(storage) as folder:
         assert code_of(put(folder, "a", size=101)) is Code.TOO_LARGE
-        assert isinstance(put(folder, "a", size=100), Published)
+        assert isinstance(put(folder, "a", size=100), Settled)
 
 
 def test_more_than_the_disk_has_free_is_refused_before_the_content(folder: UserFolder, root: Path) -> None:
@@ -1306,8 +1312,9 @@ def test_more_than_the_disk_has_free_is_refused_before_the_content(folder: UserF
 FULL_DISK = """
 import os, sys
 from pathlib import Path
-from sft.disk.partials import Incoming
-from sft.disk.storage import Rules, Storage
+from sft.disk.temporary import Incoming
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.common.errors import Refused
 root = Path(sys.argv[1]) / "r"
 folder = Storage(root, Rules()).user("alice")
@@ -1322,7 +1329,7 @@ for resumable in (False, True):
     except Refused as problem:
         large.discard()
         print(problem.code, end=" ")
-outcome, = folder.commit([small])
+outcome, = folder.publish([small])
 print(type(outcome).__name__, sorted(os.listdir(root / "alice")), len(os.listdir(root / ".partial/alice")))
 """
 
@@ -1333,13 +1340,13 @@ def test_full_disk_refuses_the_file_and_keeps_nothing_of_it(tmp_path: Path) -> N
     done = run_python_on_small_disk(FULL_DISK, tmp_path / "small", "size=1m,nr_inodes=64")
     if done is None:
         pytest.skip("no file system can be mounted here")
-    assert done == "no-space no-space Published ['small'] 0"
+    assert done == "no-space no-space Settled ['small'] 0"
 
 
 def test_file_over_the_systems_limit_is_refused_and_keeps_nothing(tmp_path: Path) -> None:
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
-    assert run_python(code + FULL_DISK, tmp_path) == "too-large too-large Published ['small'] 0"
+    assert run_python(code + FULL_DISK, tmp_path) == "too-large too-large Settled ['small'] 0"
 
 
 @pytest.mark.parametrize(
@@ -1385,11 +1392,11 @@ def test_failing_member_of_a_group_leaves_the_others(folder: UserFolder, home: P
     (home / "d" / "file").write_bytes(b"old")
     outcomes = commit(folder, *group)
     assert [outcome.code if isinstance(outcome, Refused) else outcome for outcome in outcomes] == [
-        Published(("a", "file")),
+        Settled(("a", "file")),
         Code.NOT_FOLDER,
-        Published(("c", "file")),
+        Settled(("c", "file")),
         Code.EXISTS,
-        Published(("e", "file")),
+        Settled(("e", "file")),
     ]
     assert [(home / name / "file").read_bytes() for name in "acde"] == [b"a", b"c", b"old", b"e"]
     assert left(root) == []
@@ -1398,13 +1405,13 @@ def test_failing_member_of_a_group_leaves_the_others(folder: UserFolder, home: P
 def test_two_of_one_group_for_one_name_do_not_mix(folder: UserFolder, home: Path) -> None:
     one, two = begun(folder, announced("a"), b"one"), begun(folder, announced("a"), b"two")
     outcomes = commit(folder, one, two)
-    assert outcomes[0] == Published(("a",))
+    assert outcomes[0] == Settled(("a",))
     assert code_of(outcomes[1]) is Code.EXISTS
     assert (home / "a").read_bytes() == b"one"
 
 
 def test_empty_group_is_nothing(folder: UserFolder) -> None:
-    assert folder.commit([]) == []
+    assert folder.publish([]) == []
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------
@@ -1424,10 +1431,10 @@ def test_many_threads_and_one_name_never_mix(storage: Storage, root: Path, polic
             except Refused as problem:
                 outcomes[number] = problem
                 return
-            if isinstance(partial, Published):
+            if isinstance(partial, Settled):
                 outcomes[number] = partial
                 return
-            assert isinstance(partial, Partial)
+            assert isinstance(partial, TemporaryFile)
             for _ in range(7):
                 partial.write(memoryview(bytes([number]) * (size // 7)))
             partial.sha256 = hashlib.sha256(bytes([number]) * size).digest()
@@ -1441,7 +1448,7 @@ def test_many_threads_and_one_name_never_mix(storage: Storage, root: Path, polic
     stored = {
         number: outcome
         for number, outcome in enumerate(outcomes)
-        if isinstance(outcome, Published) and not outcome.skipped
+        if isinstance(outcome, Settled) and not outcome.skipped
     }
     contents = {path.name: path.read_bytes() for path in (root / "alice/d").iterdir()}
     assert all(content == content[:1] * size for content in contents.values())
@@ -1451,7 +1458,7 @@ def test_many_threads_and_one_name_never_mix(storage: Storage, root: Path, polic
         rest = [outcome for number, outcome in enumerate(outcomes) if number not in stored]
         for outcome in rest:
             if policy == "skip":
-                assert outcome == Published(("d", "a"), skipped=True)
+                assert outcome == Settled(("d", "a"), skipped=True)
             else:
                 assert isinstance(outcome, Refused)
                 assert outcome.code is Code.EXISTS
@@ -1506,7 +1513,7 @@ def test_root_is_made_with_the_folders_above_it_and_used_again(tmp_path: Path) -
     root = tmp_path / "a/b/c"
     for name in ("one", "two"):
         with opened(root) as storage, using(storage) as folder:
-            assert put(folder, name) == Published((name,))
+            assert put(folder, name) == Settled((name,))
     assert tree(root) == {PARTIAL_AREA, f"{PARTIAL_AREA}/alice", "alice", "alice/one", "alice/two"}
 
 
@@ -1514,7 +1521,7 @@ def test_root_may_be_a_link_of_its_owner(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "received").symlink_to(tmp_path / "disk")
     with opened(tmp_path / "received") as storage, using(storage) as folder:
-        assert put(folder, "a") == Published(("a",))
+        assert put(folder, "a") == Settled(("a",))
     assert (tmp_path / "disk/alice/a").read_bytes() == b"new"
 
 
@@ -1534,37 +1541,37 @@ def test_no_way_through_leaks_a_descriptor(storage: Storage, root: Path, outside
                 put(folder, "..", policy=policy)
             begun(folder, announced("a", "b")).discard()
             group = [begun(folder, announced("g", f"{number}", policy="replace")) for number in range(5)]
-            folder.commit(group)
+            folder.publish(group)
             twice = announced("twice", policy="replace", transfer=b"t" * 16)
             first, second = begun(folder, twice), folder.begin(twice, resumable=False)
-            assert isinstance(second, Partial)
+            assert isinstance(second, TemporaryFile)
             with contextlib.suppress(Refused):
                 second.write(memoryview(b"x"))
             second.discard()
-            folder.commit([first])
+            folder.publish([first])
             (home / "twice").unlink()
             large = folder.begin(announced("large", policy="replace"), resumable=True)
-            assert isinstance(large, Partial)
+            assert isinstance(large, TemporaryFile)
             large.write(memoryview(b"la"))
             large.keep()
             with contextlib.suppress(Refused):
                 folder.begin(announced("large", size=1 << 62), resumable=True)
             large = folder.begin(announced("large", policy="replace"), resumable=True)
-            assert isinstance(large, Partial)
+            assert isinstance(large, TemporaryFile)
             large.resume_from(2)
-            folder.commit([written(large, b"r")])
+            folder.publish([written(large, b"r")])
             twin = folder.begin(announced("large", policy="replace"), resumable=True)
-            assert isinstance(twin, Twin)
+            assert isinstance(twin, ExistingFile)
             twin.digest()
             (home / "large").unlink()
             folder.make_folder(("x", "new"), 5, 0o700)
             folder.finish_folders()
-            list(folder.walk(()))
+            list(folder.visible.walk(()))
             for path in ((), ("x",), ("link",), ("x", "y", "z", "w"), ("gone",)):
                 with contextlib.suppress(Refused):
-                    folder.names(path)
+                    folder.visible.names(path)
                 with contextlib.suppress(Refused):
-                    os.close(folder.open_file(path))
+                    os.close(folder.visible.open_file(path))
         storage.sweep()
 
     with using(storage):
@@ -1585,7 +1592,7 @@ def test_deep_path_takes_few_descriptors(folder: UserFolder) -> None:
         outcome = put(folder, *("d",) * 200, "a")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert isinstance(outcome, Published), outcome
+    assert isinstance(outcome, Settled), outcome
 
 
 # --- whatever the path ------------------------------------------------------------------------------------------------
@@ -1613,6 +1620,6 @@ def test_nothing_outside_the_users_folder_is_ever_made(
     around -= {f"{partials}/alice/{RECEIPTS}"}
     assert around == {"outside", "outside/target", "received", "received/alice", partials, f"{partials}/alice"}
     assert (outside / "target").read_bytes() == b"precious"
-    if isinstance(outcome, Published) and not outcome.skipped:
+    if isinstance(outcome, Settled) and not outcome.skipped:
         assert home.joinpath(*outcome.path).read_bytes() == b"new"
         assert home.joinpath(*outcome.path).resolve().is_relative_to(home.resolve())

@@ -10,7 +10,8 @@ from transfers import Receiving, Told, fetch, item, send, written
 
 from sft.common.errors import SourceError
 from sft.disk.sources import FileSource, Source
-from sft.disk.storage import Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.user_folder import UserFolder
 from sft.transfer.items import Item
 from sft.wire.workers import Engine
 

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from sft.common.errors import Code, Refused
-from sft.disk.partials import Incoming, Partial
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.partials import PartialFile
+from sft.disk.storage import Storage
+from sft.disk.temporary import Incoming
+from sft.disk.user_folder import Rules, UserFolder
 
 CONTENT = os.urandom(300_000)
 
 
-def begin(folder: UserFolder, *path: str) -> Partial:
+def begin(folder: UserFolder, *path: str) -> PartialFile:
     begun = folder.begin(Incoming(b"1" * 16, path, len(CONTENT), None, None, "fail"), True)
-    assert isinstance(begun, Partial)
+    assert isinstance(begun, PartialFile)
     return begun
 
 
@@ -71,7 +73,7 @@ def test_bytes_that_were_kept_outlast_a_try_without_descriptors(folder: UserFold
             begin(folder, "a").close()
         assert kept(tmp_path) == before
     second = begin(folder, "a")
-    assert second.kept == [len(CONTENT)]
+    assert second.offers == [len(CONTENT)]
     second.discard()
 
 

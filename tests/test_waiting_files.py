@@ -6,7 +6,8 @@ import pytest
 from peers import C2S, S2C, Raw, data, end
 from transfers import Receiving, put
 
-from sft.disk.storage import Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.user_folder import UserFolder
 from sft.transfer import places
 from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Cancel, Receipt
 from sft.wire.workers import Engine
@@ -27,9 +28,9 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._folder, name)
 
-    def commit(self, group: list[Any]) -> Any:
+    def publish(self, group: list[Any]) -> Any:
         self.groups.append(len(group))
-        return self._folder.commit(group)
+        return self._folder.publish(group)
 
 
 def test_small_files_are_published_together_beside_a_large_one_that_waits(

@@ -29,7 +29,8 @@ from crypto_utils import RecordCipher
 from sft.common.errors import Code, Refused, TransferError
 from sft.common.rate_limit import Pace
 from sft.disk.sources import FileSource
-from sft.disk.storage import Rules, Storage
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.server.requests import Requests
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender

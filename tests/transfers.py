@@ -22,10 +22,11 @@ from sft.common.errors import (
 from sft.common.rate_limit import Pace
 from sft.console.log import no_log
 from sft.console.report import Reporter
-from sft.disk.local import close_local, open_local
+from sft.disk.local import open_local
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.sources import FileSource
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
 from sft.transfer.items import Item
 from sft.transfer.receiver import Receiver
@@ -428,7 +429,7 @@ class Fetch:
             self.problem = problem.with_traceback(None)
             code = Code.PROTOCOL if isinstance(problem, ProtocolViolation) else None
         finally:
-            close_local(folder)
+            folder.close()
             self.channel.close(code)
 
 

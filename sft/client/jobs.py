@@ -205,9 +205,9 @@ class Run:
     def _get(self, names: list[str], target: str) -> None:
         from sft.client.plans import Fetching
         from sft.common.open_files import raise_limit_of_files
-        from sft.disk.local import close_local, open_local
-        from sft.disk.stdout import Stream
-        from sft.disk.storage import Rules
+        from sft.disk.local import open_local
+        from sft.disk.stdout import StandardOutput
+        from sft.disk.user_folder import Rules
 
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
@@ -220,22 +220,22 @@ class Run:
 
         if fetching.to_pipe:
             self._reporter.to_standard_error()
-            stream = Stream(output_descriptor())
+            stream = StandardOutput(output_descriptor())
             account, started = self._ask(), time.monotonic()
             try:
                 self._again_and_again(
                     account,
                     load,
                     lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys),
-                    once=lambda: stream.begun,
+                    once=lambda: stream.has_begun,
                 )
             except KeyboardInterrupt:
                 self._kept = (
-                    "what was written to standard output is not whole" if stream.begun else "nothing was fetched"
+                    "what was written to standard output is not whole" if stream.has_begun else "nothing was fetched"
                 )
                 raise
             except (ConnectionTrouble, IntegrityError) as problem:
-                if stream.begun:
+                if stream.has_begun:
                     raise IntegrityError(
                         f"what was written to standard output is not whole ({problem.cause})",
                         "Throw it away, try again",
@@ -243,7 +243,7 @@ class Run:
                 raise
             if fetching.reader_has_left:
                 return self._reporter.end()
-            if stream.begun and not stream.whole and not self._reporter.status:
+            if stream.has_begun and not stream.is_whole and not self._reporter.status:
                 raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
             return self._done("fetched", started)
         raise_limit_of_files()
@@ -263,7 +263,7 @@ class Run:
             problem.consequences += self._left_out(fetching.missing.names())
             raise
         finally:
-            close_local(folder)
+            folder.close()
         self._done(f"fetched from {account.user}@{account.host}", started)
 
     def _fetch(self, fetching: "Fetching", folder: "Folder", channel: "Channel", keys: "SessionKeys") -> None:

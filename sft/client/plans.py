@@ -37,8 +37,8 @@ from sft.transfer.items import ALL_BITS, FILE_BITS, Item
 from sft.wire.protocol import ASKED_LIMIT, MAX_INTEGER, WINDOW
 
 if TYPE_CHECKING:  # who only sends need not wait for what receives, and nobody for what is needed after the login
-    from sft.disk.folders import Twin
-    from sft.disk.partials import Incoming, Partial, Published
+    from sft.disk.folders import ExistingFile
+    from sft.disk.temporary import Incoming, Settled, TemporaryFile
     from sft.transfer.receiver import Folder
     from sft.wire.messages import Misnamed, Omitted, Put, Receipt
 
@@ -309,7 +309,7 @@ class Fetching:
 
     def place(self, put: "Put | Misnamed") -> "Incoming":
         """Where a PUT of the server lands. Raises Refused for what nobody asked for, ProtocolViolation for no name."""
-        from sft.disk.partials import Incoming
+        from sft.disk.temporary import Incoming
         from sft.wire.messages import Misnamed
 
         if isinstance(put, Misnamed):
@@ -450,15 +450,16 @@ class _Remembering:
 
     def __init__(self, folder: "Folder", done: set[bytes]) -> None:
         self._folder, self._done = folder, done
-        self.commit, self.begin_commit = folder.commit, folder.begin_commit
+        self.publish, self.start_publishing = folder.publish, folder.start_publishing
+        self.finish_publishing = folder.finish_publishing
         self.finish_folders = folder.finish_folders
         self.begin_anyway, self.make_folder = folder.begin_anyway, folder.make_folder
 
-    def begin(self, incoming: "Incoming", resumable: bool) -> "Partial | Published | Twin":
-        from sft.disk.partials import Published
+    def begin(self, incoming: "Incoming", resumable: bool) -> "TemporaryFile | Settled | ExistingFile":
+        from sft.disk.temporary import Settled
 
         if _key(incoming) in self._done:
-            return Published(incoming.path, skipped=True)
+            return Settled(incoming.path, skipped=True)
         return self._folder.begin(incoming, resumable)
 
 

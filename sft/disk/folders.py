@@ -1,23 +1,24 @@
-"""Folders from descriptor to descriptor, never through a link; and what lies in them.
+"""Folders from descriptor to descriptor, never through a link: opened, measured and flushed.
 
 Rules: a name is opened or looked at in an open folder, so that nobody can put a link between the look and the use. What
-is neither file nor folder is not there. It judges no name: `sft/common/names.py` has done that.
+is neither a file nor a folder counts as not there. Names were judged before (`sft/common/names.py`).
 """
 
 import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
-from sft.disk.durable import disk_errors
+from sft.disk.durable import FileSystem, disk_errors
 
 PathParts = tuple[str, ...]
 _READ_SIZE = 1 << 20
+_MANY_FOLDERS = 16  # from so many on the whole file system is flushed at once, where that reports its errors
 _FOLDER_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"))
 
 
@@ -41,11 +42,27 @@ def open_folder(parent: int, name: str, create: int | None = None) -> int:
             os.mkdir(name, create, dir_fd=parent)
 
 
-def flush_below(folder: int, paths: set[PathParts], above: list[int]) -> dict[PathParts, Refused]:
-    """Flush the folders `paths` below an open one, and those on the way, each once, and `above`; what failed, and how.
+@dataclass(frozen=True, slots=True)
+class FolderFlush:
+    """Flushes folders below an open one.
 
-    Each path is walked once, from the top, so that the cost grows with what is flushed and no more.
+    `above`: open folders over it, which are flushed, too; `file_system`: that of all of them.
     """
+
+    folder: int
+    above: Sequence[int]
+    file_system: FileSystem
+
+    def flush(self, paths: set[PathParts]) -> dict[PathParts, Refused]:
+        """Flush the folders `paths` and all above them; those that could not be flushed, and why."""
+        many = len(paths) + max(map(len, paths), default=0) >= _MANY_FOLDERS
+        if many and self.file_system.flush():
+            return {}
+        return _flush_each(self.folder, paths, self.above)
+
+
+def _flush_each(folder: int, paths: set[PathParts], above: Sequence[int]) -> dict[PathParts, Refused]:
+    """Each folder once. Each path is walked once, from the top, so that the cost grows with what is flushed only."""
     failed: dict[PathParts, Refused] = {}
     flushed: PathParts | None = None  # with all that lie above it
     bad: tuple[PathParts, Refused] | None = None  # a folder, and why nothing below it is safe
@@ -83,7 +100,7 @@ def _common(one: PathParts, two: PathParts) -> int:
 
 
 def state_of(name: str, folder: int) -> os.stat_result | None:
-    """What has that name in `folder`, None when nothing has."""
+    """The state of what has that name in `folder`; None when nothing has."""
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -92,7 +109,7 @@ def state_of(name: str, folder: int) -> os.stat_result | None:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A file or folder in a user's folder, as `walk` and `look` find it."""
+    """A visible file or folder. `size` in bytes, 0 for a folder; `mtime` in ns."""
 
     path: PathParts
     is_folder: bool
@@ -102,7 +119,7 @@ class Seen:
 
 
 def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:
-    """What `state` says of `path`; None for what is neither file nor folder."""
+    """`state` as a Seen; None for what is neither a file nor a folder."""
     is_folder = stat.S_ISDIR(state.st_mode)
     if not is_folder and not stat.S_ISREG(state.st_mode):
         return None
@@ -111,11 +128,10 @@ def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:
 
 
 def measure(folder: int, least: int = 0) -> tuple[int, int]:
-    """How many bytes lie below a folder, and in how many files and folders. What nobody may read is not seen.
+    """How many bytes lie below a folder, and in how many files and folders. What this user can't read is left out.
 
-    Each file and folder counts as `least` bytes at least.
-
-    Raises OSError when it can't be told, such as without a free descriptor: too little would be a quota for nothing.
+    Each file and folder counts as `least` bytes at least. Raises OSError when the answer would be too small, such as
+    without a free descriptor.
     """
     size = count = 0
     with contextlib.ExitStack() as opened:
@@ -147,17 +163,17 @@ def _close_all(descriptors: Iterable[int]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
-    """A visible file of the announced size: perhaps the very one. `digest` reads it."""
+class ExistingFile:
+    """A visible file of the announced size, open for reading: perhaps it is the file that was announced."""
 
     descriptor: int
     size: int
 
     def digest(self, goes_on: Callable[[], bool] = lambda: True) -> bytes:
-        """Its SHA-256, or anything once `goes_on` says no. Raises Refused. May be called once."""
+        """Its SHA-256; anything once `goes_on()` is false. May be called once, and closes it. Raises Refused."""
         running, buffer = new_digest(), bytearray(_READ_SIZE)
         with disk_errors(), os.fdopen(self.descriptor, "rb", buffering=0) as file:
             while (count := file.readinto(buffer)) and goes_on():
                 running.update(memoryview(buffer)[:count])
-            flush(file.fileno())  # "already there" is told like "stored": on the disk
+            flush(file.fileno())  # a receipt for "already there" promises that it is on the disk
         return running.digest()

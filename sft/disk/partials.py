@@ -1,16 +1,14 @@
-"""Bytes on their way: partial files, the journal beside each that may be resumed, and who may write to it.
+"""Large files on their way, which a later attempt can resume: the bytes, the journal beside them, and their one owner.
 
-    <key>             the bytes, mode 0600; for a large file `key` is the hash of its path, with `rename` of its path
-                      and a number; else of its transfer id
-    <key>.journal     large files only: transfer id, size and time of the source, durable offset, generation
-    (no name)         a pipe's bytes, and a small file's (`sft/disk/small.py`), where the system can link such a file
+    <key>             the bytes, mode 0600; `key` is the hash of the path, with `rename` of the path and a number
+    <key>.journal     transfer id, size and time of the source, durable offset, generation
 
-Rules: a holder keeps a `flock` on the bytes; a key without a lock has no holder. The same transfer id takes over at
-once, by raising the generation, which an older holder looks at before each write; another one waits until the holder
-is gone. Taking over, publishing, dropping and removing exclude each other by a short `flock` on the journal. Bytes are
-written at their offset, so that a late write of an older holder repeats and never moves anything.
-A partial file with a second name is published already, and is never written to. What was kept is only an offer: both
-ends compare its digest before they go on from it. Descriptors come from the caller; this room walks no path.
+Rules: the owner keeps a `flock` on the bytes. The same transfer takes a file over at once, by raising the generation,
+which an older owner reads before each write; another transfer is refused until the owner is gone
+(`sft/disk/decisions.py`). Taking over, publishing and removing exclude each other by a short `flock` on the journal.
+Bytes are written at their offset, so that a late write of an older owner repeats bytes and moves none. A file with a
+second name is published already, and is never written to. What was kept is only an offer: both ends compare its digest
+before they go on from it. No path is walked here.
 """
 
 import contextlib
@@ -20,175 +18,78 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from crypto_utils import random_bytes
+from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
 from sft.common.private_files import open_private
-from sft.common.values import value
-from sft.disk.durable import disk_errors, set_time
-from sft.disk.hidden import JOURNAL_WORDS, names_for
-from sft.disk.journal import Journal
-from sft.disk.leftovers import JOURNAL, TRIAL, Hold, Leftovers
-from sft.disk.moving import link_or_move
-from sft.disk.parents import UNNAMED, Parent, fit, open_unnamed
+from sft.disk.decisions import Bytes, JournalOf, Owner, Step, offers, take_up
+from sft.disk.durable import disk_errors
+from sft.disk.journal import JOURNAL, JOURNAL_WORDS, Journal
+from sft.disk.parents import Parent
+from sft.disk.partial_names import names_for
+from sft.disk.reservations import NOT_RESERVED, Reservation
+from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, link_anonymous, lock
+from sft.disk.temporary import Incoming, Inherited
 
 try:
     import fcntl
-except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` says so
+except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` reports it
     fcntl = None  # type: ignore[assignment]
 
-HAS_LOCKS = fcntl is not None
-_DURABLE_EVERY = 128 << 20
+_DURABLE_EVERY = 128 << 20  # bytes between two flushes, after which they can be resumed even from a power cut
 _READ_SIZE = 1 << 20
-_PRIVATE = 0o600
-_MOST_TRIES = 10
-_ENDLESS = 1 << 63
-_UNNAMED = UNNAMED
-
-PathParts = tuple[str, ...]
+_OPEN_FLAGS = os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_CLOEXEC"))
+_LOCK_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 
 
-def _open_flags() -> int:
-    return os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+def begin_partial(area: StagingArea, incoming: Incoming) -> "PartialFile":
+    """The partial file of `incoming`, owned, with what was kept of it. Raises Refused (BUSY while it has an owner)."""
+    for name in names_for(area, incoming):
+        partial = PartialFile(area, incoming, name)
+        try:
+            with disk_errors():
+                partial.take_up()
+            return partial
+        except Refused as problem:
+            if problem.code is not Code.BUSY:
+                raise
+    raise Refused(Code.BUSY)
 
 
-def lock(descriptor: int) -> bool:
-    """Lock an open file against sweeps and other holders, until it is closed; whether nobody else has it locked."""
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+class PartialFile:
+    """One large file, for one connection; does what `sft.disk.temporary.TemporaryFile` lists."""
 
-
-def link_unnamed(descriptor: int, name: str, folder: int) -> None:
-    """Give a file without a name one in `folder`, which never replaces. Raises FileExistsError and other OSError."""
-    os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
-
-
-@value
-class Incoming:
-    """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns."""
-
-    transfer: bytes
-    path: PathParts
-    size: int | None
-    mtime: int | None
-    mode: int | None
-    policy: str
-
-
-@value
-class Published:
-    """A file that is visible under `path`: stored just now, `already` there, or another one and so `skipped`."""
-
-    path: PathParts
-    skipped: bool = False
-    already: bool = False
-    size: int = 0
-    sha256: bytes | None = None
-
-
-class PartialArea(Leftovers):
-    """One user's partial files, in the folder of a descriptor. Safe to use from several threads."""
-
-    def __init__(self, folder: int) -> None:
-        super().__init__(folder)
-        self._unnamed: bool | None = None if _UNNAMED else False
-        self.nearest: Callable[[PathParts], int] | None = None  # see `sft/disk/parents.py`
-        self.may_move = False  # where there are no hard links; only in a folder of our own
-        self.keeps_modes = True
-
-    def begin(self, incoming: Incoming, resumable: bool) -> "Partial":
-        """A place for the bytes of `incoming`; with what was kept of it, if `resumable`. Raises Refused (BUSY)."""
-        if not resumable:
-            return Partial(self, incoming, hashlib.sha256(b"id" + incoming.transfer).hexdigest(), False)
-        source = (incoming.size, incoming.mtime)
-        names = names_for(self, incoming.path, incoming.policy == "rename", incoming.transfer, source)
-        for name in names:
-            partial = Partial(self, incoming, name, True)
-            try:
-                with disk_errors():
-                    partial.take_up()
-                return partial
-            except Refused as problem:
-                if problem.code is not Code.BUSY:
-                    raise
-        raise Refused(Code.BUSY)
-
-    def open_unnamed(self, path: PathParts) -> int:
-        """A new file without a name, of the group of the folder where `path` lies; -1 where that can't be.
-
-        Raises OSError, Refused.
-        """
-        if not self.can_be_unnamed:
-            return -1
-        if self.nearest is not None:
-            folder = self.nearest(path[:-1])
-            try:
-                if os.fstat(folder).st_dev == self._place[0]:
-                    with contextlib.suppress(PermissionError):
-                        return open_unnamed(folder)
-            finally:
-                os.close(folder)
-        return open_unnamed(self.folder)
-
-    @property
-    def can_be_unnamed(self) -> bool:
-        """Whether files without a name can be made here, and get one: found out once, by trying."""
-        if self._unnamed is None:
-            self._unnamed = self._try_unnamed()
-        return self._unnamed
-
-    def _try_unnamed(self) -> bool:
-        name = TRIAL + random_bytes(8).hex()
-        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-            descriptor = open_unnamed(self.folder)
-            opened.callback(os.close, descriptor)
-            link_unnamed(descriptor, name, self.folder)
-            os.unlink(name, dir_fd=self.folder)
-            return True
-        return False
-
-
-class Partial:
-    """The bytes of one file on their way, for one connection.
-
-    `size` counts the bytes that are there. `kept` are the offsets that an earlier attempt may be resumed from, best
-    first; the caller compares digests, then calls `resume_from`.
-    """
-
-    def __init__(self, area: PartialArea, incoming: Incoming, name: str, resumable: bool) -> None:
-        self._area, self.incoming, self.name = area, incoming, name
+    def __init__(self, area: StagingArea, incoming: Incoming, name: str) -> None:
+        self.incoming, self.name = incoming, name
         self.size = 0
-        self.kept: list[int] = []
         self.sha256: bytes | None = None
-        self.has_name = False
-        self.limit: int | None = None  # of bytes, for a pipe that did not announce how many it has
-        self.compared = False  # with the visible file of its name, and found different
-        self.bound = _ENDLESS  # before more bytes than that, `more` is asked
-        self.more: Callable[[int], int] = lambda size: _ENDLESS
-        self.hold: Hold | None = None
-        self.found: int | None = None  # bytes that were there already, held by nobody
-        self.before: Hold | None = None  # of whom it was taken over from, in this process
-        self.refusal: Refused | None = None  # why it can't be published, unless it is there already
-        self.is_shared = False  # another process still has it open
-        self.has_time = True  # that of its source; not every disk can hold every time
+        self.offers: list[int] = []
+        self.inherited = Inherited()
+        self.reservation: Reservation = NOT_RESERVED
+        self.refusal: Refused | None = None
+        self.is_different = False
+        self.has_time = True
+        self._area = area
+        self._has_name = False  # the hidden one
         self._descriptor = -1
         self._journal_descriptor = -1
         self._journal: Journal | None = None
-        self.resumable = resumable
         self._locked = False
         self._durable = 0
-        self._lost = False
+        self._lost = False  # a newer connection of the same transfer owns it
         self._writing = threading.Lock()
 
-    # --- taking up what an earlier attempt left ---
+    @property
+    def descriptor(self) -> int:
+        return self._descriptor
+
+    # --- becoming the owner ---
 
     def take_up(self) -> None:
-        """Become the holder of the key; see the rules of this room. Raises Refused (BUSY), OSError."""
-        folder = self._area.folder
+        """Open or make the file, and become its owner. Raises Refused (BUSY), OSError."""
+        area = self._area
         flags, name = os.O_RDWR | os.O_CREAT, Path(self.name + JOURNAL)
-        self._journal_descriptor = open_private(name, flags, JOURNAL_WORDS, folder, self._area.keeps_modes)
+        self._journal_descriptor = open_private(name, flags, JOURNAL_WORDS, area.folder, area.keeps_modes)
         try:
             with self._journal_lock(), contextlib.ExitStack() as undo:
                 self._take_up_locked(undo)
@@ -198,86 +99,85 @@ class Partial:
             raise
 
     def _take_up_locked(self, undo: contextlib.ExitStack) -> None:
-        incoming = self.incoming
-        if not os.fstat(self._journal_descriptor).st_nlink:
-            raise Refused(Code.BUSY)  # removed by its holder while we waited for the lock
-        old = Journal.read(self._journal_descriptor)
-        generation = 1 if old is None else old.generation + 1
-        same = old is not None and old.transfer == incoming.transfer.hex()
-        existed = os.access(self.name, os.F_OK, dir_fd=self._area.folder)
-        if not existed:
+        found = Journal.read(self._journal_descriptor)
+        is_there = os.access(self.name, os.F_OK, dir_fd=self._area.folder)
+        if not is_there and self._journal_of(found) is not JournalOf.REMOVED:
             undo.callback(self._remove)  # else a journal without bytes would stay
-        if not same and self._area.holder(self.name) is not None:
-            raise Refused(Code.BUSY)
-        self._open_bytes()
-        if not self._locked and not same:
-            raise Refused(Code.BUSY)
-        while (links := os.fstat(self._descriptor).st_nlink) != 1:  # none: swept since it was opened
-            if links > 1:  # published, and its holder died before it could say so
+        kept, bytes = found, Bytes.UNSEEN  # `kept`: the journal, as long as it belongs to the bytes that are there
+        while (step := take_up(self._journal_of(found), self._owner(), bytes)).is_not_last:
+            if step is Step.OPEN:
+                bytes = self._open_bytes()
+                continue
+            kept = None
+            if step is Step.CREATE:
+                bytes = self._create_bytes()
+                continue
+            if step is Step.FORGET_NAME:
                 os.unlink(self.name, dir_fd=self._area.folder)
             self._close_bytes()
-            self._open_bytes()
-            old, existed = None, False
-        before = self._area.hold(self)
-        if before is not None:
-            before.lose()
-            self.before = before.hold
-        there = os.fstat(self._descriptor).st_size
-        self.is_shared = before is None and not self._locked
-        self.found = there if existed and before is None and self._locked else None
-        limit = there if incoming.size is None else min(there, incoming.size)
-        if old is None or limit == 0:
+            bytes = Bytes.UNSEEN
+        if step is Step.WAIT:
+            raise Refused(Code.BUSY)
+        size = self._become_owner(bytes is Bytes.KEPT)
+        most = size if self.incoming.size is None else min(size, self.incoming.size)
+        durable = 0 if kept is None else min(kept.durable, most)
+        if kept is not None and step is not Step.START:
+            self.offers = offers(most, durable)
+        if not self.offers:
             os.ftruncate(self._descriptor, 0)
-        else:
-            self.kept = sorted({limit, min(old.durable, limit)} - {0}, reverse=True)
-        self._journal = Journal(
-            incoming.transfer.hex(),
-            incoming.size or 0,
-            incoming.mtime,
-            min(old.durable, limit) if old is not None else 0,
-            generation,
-        )
-        if not self.kept:
             undo.callback(self._remove)
-        self._journal.write(self._journal_descriptor)
+        self._write_journal(durable, 1 if found is None else found.generation + 1)
 
-    def _open_bytes(self) -> None:
-        while self._descriptor < 0:
-            try:
-                self._descriptor = os.open(self.name, _open_flags() & ~os.O_CREAT, dir_fd=self._area.folder)
-                self._locked = lock(self._descriptor)
-            except PermissionError:
-                self._make_writable()
-            except FileNotFoundError:
-                with contextlib.suppress(FileExistsError):  # then it is to be opened after all
-                    self._make_bytes()
-        self.has_name = True
+    def _journal_of(self, journal: Journal | None) -> JournalOf:
+        if not os.fstat(self._journal_descriptor).st_nlink:
+            return JournalOf.REMOVED
+        if journal is None:
+            return JournalOf.NOBODY
+        is_ours = journal.transfer == self.incoming.transfer.hex()
+        return JournalOf.THIS_TRANSFER if is_ours else JournalOf.ANOTHER_TRANSFER
 
-    def _make_bytes(self) -> None:
-        """A new file under its hidden name. Raises FileExistsError and other OSError, Refused."""
-        folder = self._area.folder
-        descriptor = self._area.open_unnamed(self.incoming.path)
-        if descriptor < 0:
-            descriptor = os.open(self.name, _open_flags() | os.O_EXCL, _PRIVATE, dir_fd=folder)
-            self._descriptor, self.has_name = descriptor, True
-            self._locked = lock(descriptor)
-            return
-        locked = lock(descriptor)
+    def _owner(self) -> Owner:
+        """The bytes must not be opened while this process owns them: some file systems drop its lock at the closing."""
+        if self._area.owner_of(self.name) is not None:
+            return Owner.IN_THIS_PROCESS
+        return Owner.IN_ANOTHER_PROCESS if self._descriptor >= 0 and not self._locked else Owner.NONE
+
+    def _open_bytes(self) -> Bytes:
         try:
-            link_unnamed(descriptor, self.name, folder)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor, self._locked = descriptor, locked
+            self._descriptor = os.open(self.name, _OPEN_FLAGS, dir_fd=self._area.folder)
+        except FileNotFoundError:
+            return Bytes.MISSING
+        except PermissionError:
+            self._make_writable()
+            return Bytes.UNSEEN
+        self._has_name = True
+        self._locked = lock(self._descriptor)
+        links = os.fstat(self._descriptor).st_nlink
+        return Bytes.REMOVED if links == 0 else Bytes.PUBLISHED if links > 1 else Bytes.KEPT
+
+    def _create_bytes(self) -> Bytes:
+        area = self._area
+        try:
+            if area.has_anonymous:
+                self._descriptor = area.open_anonymous(self.incoming.path)
+                self._locked = lock(self._descriptor)
+                link_anonymous(self._descriptor, self.name, area.folder)
+            else:
+                self._descriptor = os.open(self.name, CREATE_FLAGS, PRIVATE, dir_fd=area.folder)
+                self._locked = lock(self._descriptor)
+        except FileExistsError:
+            self._close_bytes()
+            return Bytes.UNSEEN
+        self._has_name = True
+        return Bytes.NEW if os.fstat(self._descriptor).st_nlink else Bytes.REMOVED
 
     def _make_writable(self) -> None:
-        """It was finished, read-only as its sender wished, and not published. Raises Refused (BUSY) when it is held."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self.name, flags, dir_fd=self._area.folder)
+        """It was finished, read-only as its sender wished, but not published. Raises Refused (BUSY), OSError."""
+        descriptor = os.open(self.name, _LOCK_FLAGS, dir_fd=self._area.folder)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink == 1:
-                os.fchmod(descriptor, _PRIVATE)
+                os.fchmod(descriptor, PRIVATE)
             else:
                 os.unlink(self.name, dir_fd=self._area.folder)
         except BlockingIOError:
@@ -287,7 +187,29 @@ class Partial:
 
     def _close_bytes(self) -> None:
         descriptor, self._descriptor, self._locked = self._descriptor, -1, False
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _become_owner(self, is_kept: bool) -> int:
+        """The bytes that are there. The owner in this process, if there is one, loses them."""
+        before = self._area.set_owner(self)
+        if before is not None:
+            before.lose()
+        size = os.fstat(self._descriptor).st_size
+        self.inherited = Inherited(
+            kept=size if is_kept and before is None and self._locked else None,
+            reservation=None if before is None else before.reservation,
+            is_shared=before is None and not self._locked,
+        )
+        return size
+
+    def _write_journal(self, durable: int, generation: int) -> None:
+        incoming = self.incoming
+        transfer, size = incoming.transfer.hex(), incoming.size or 0
+        self._journal = Journal(transfer, size, incoming.mtime, durable, generation)
+        self._journal.write(self._journal_descriptor)
+
+    # --- staying the owner ---
 
     @contextlib.contextmanager
     def _journal_lock(self) -> Iterator[None]:
@@ -301,20 +223,30 @@ class Partial:
                 fcntl.flock(self._journal_descriptor, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """As long as this lasts nobody takes over. Raises Refused (BUSY) when somebody has."""
+    def publishing(self) -> Iterator[None]:
+        """Around what nobody may take the file over in. Raises Refused (BUSY) when a newer connection has."""
         with self._journal_lock():
-            self._check_held()
+            self._check_owner()
             yield
 
     def lose(self) -> None:
-        """Another connection of the same transfer has taken over: nothing more is written through this one."""
+        """A newer connection of the same transfer owns the file: nothing more is written through this one."""
         with self._writing:
             self._lost = True
 
+    def _check_owner(self) -> None:
+        """Raises Refused (BUSY) once a newer connection, in this process or another, has taken over."""
+        journal = None if self._lost or self._journal_descriptor < 0 else self._journal
+        if journal is None or not journal.is_last(self._journal_descriptor):
+            self._lost = True
+            raise Refused(Code.BUSY, why="taken over by a newer connection")
+        if not self._locked:
+            self._locked = lock(self._descriptor)
+
+    # --- resuming ---
+
     def digest_of_kept(self, size: int, goes_on: Callable[[], bool] = lambda: True) -> "hashlib._Hash":
-        """A running SHA-256 over the first `size` bytes that are there, while `goes_on` says so. Raises Refused."""
-        digest = hashlib.sha256()
+        digest = new_digest()
         at = 0
         with disk_errors():
             while at < size and goes_on():
@@ -326,141 +258,71 @@ class Partial:
         return digest
 
     def resume_from(self, offset: int) -> None:
-        """Go on behind the first `offset` bytes; what lies behind them is dropped. Raises Refused."""
-        with disk_errors(), self.held():
+        with disk_errors(), self.publishing():
             if self._journal is not None and self._journal.durable > offset:
                 self._journal.durable = offset
                 self._journal.write(self._journal_descriptor)
             os.ftruncate(self._descriptor, offset)
             self.size = self._durable = offset
-            self.kept = []
+            self.offers = []
 
     # --- writing ---
 
     def write(self, content: memoryview) -> None:
-        """Append `content`. Raises Refused for whatever the disk has against it, BUSY when it was taken over."""
         with disk_errors():
             with self._writing:
-                if self._descriptor < 0:
-                    self._open_new()
-                self._check_held()
-                if self.limit is not None and self.size + len(content) > self.limit:
-                    raise Refused(Code.TOO_LARGE)
-                if self.size + len(content) > self.bound:
-                    self.bound = self.more(self.size + len(content))
+                self._check_owner()
+                size = self.size + len(content)
+                if size > self.reservation.covered:
+                    self.reservation.cover(size)
                 while content:
                     count = os.pwrite(self._descriptor, content, self.size)
                     self.size += count
                     content = content[count:]
-            if self.resumable and self.size - self._durable >= _DURABLE_EVERY:
+            if self.size - self._durable >= _DURABLE_EVERY:
                 self._make_durable()
-
-    def _open_new(self) -> None:
-        if self.resumable:
-            raise Refused(Code.BUSY, why="given back before")
-        self._descriptor = self._area.open_unnamed(self.incoming.path)
-        if self._descriptor >= 0:
-            return
-        for _ in range(_MOST_TRIES):
-            try:
-                self._descriptor = os.open(self.name, _open_flags() | os.O_EXCL, _PRIVATE, dir_fd=self._area.folder)
-            except FileExistsError:
-                try:
-                    self._area.remove_unheld(self.name)  # left by a crash
-                except BlockingIOError:
-                    break
-                continue
-            self._locked = lock(self._descriptor)
-            if self._locked and os.fstat(self._descriptor).st_nlink:
-                self.has_name = True
-                return
-            self._close_bytes()  # swept in between
-        raise Refused(Code.BUSY)
-
-    def _check_held(self) -> None:
-        """Raises Refused (BUSY) once another connection, in this process or another, has taken over."""
-        if not self.resumable:
-            return
-        journal = None if self._lost or self._journal_descriptor < 0 else self._journal
-        if journal is None or not journal.is_last(self._journal_descriptor):
-            self._lost = True
-            raise Refused(Code.BUSY, why="taken over by a newer connection")
-        if not self._locked:
-            self._locked = lock(self._descriptor)
 
     def _make_durable(self) -> None:
         flush(self._descriptor)
-        with self.held():
+        with self.publishing():
             self._durable = self.size
             if self._journal is not None:
                 self._journal.durable = self.size
                 self._journal.write(self._journal_descriptor)
 
     def finish(self, bits: int, parent: Parent | None = None) -> int:
-        """Set the time, and what `parent` gives a file that is made with `bits`; the descriptor of what is whole now.
-
-        It is still to be flushed. Raises Refused.
-        """
         with disk_errors(), self._writing:
-            if self._descriptor < 0:
-                self._open_new()
-            self._check_held()
-            lenient = contextlib.nullcontext() if self._area.keeps_modes else contextlib.suppress(OSError)
-            with lenient:
-                fit(self._descriptor, bits, parent)
-            self.has_time = False
-            with lenient:
-                self.has_time = set_time(self._descriptor, self.incoming.mtime)
+            self._check_owner()
+            self.has_time = self._area.fit(self._descriptor, bits, parent, self.incoming.mtime)
         return self._descriptor
+
+    # --- publishing ---
 
     def link(self, name: str, folder: int) -> None:
-        """Make it visible as `name` in `folder`, which never replaces. Raises FileExistsError and other OSError."""
-        if not self.has_name:
-            link_unnamed(self._descriptor, name, folder)
-        elif self._area.may_move:
-            self.has_name = link_or_move(self.name, self._area.folder, name, folder)
-        else:
-            os.link(self.name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder, follow_symlinks=False)
+        self._has_name = self._area.link(self.name, name, folder)
 
     def rename(self, name: str, folder: int) -> None:
-        """Make it visible as `name` in `folder`, in place of the file that may be there. Raises OSError."""
-        if not self.has_name:  # only a name can take another's place
-            lock(self._descriptor)
-            self.name = f"{self.name}-{random_bytes(8).hex()}"
-            self.link(self.name, self._area.folder)
-            self.has_name = True
         os.replace(self.name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder)
-        self.has_name = False
+        self._has_name = False
 
     def is_same_file(self, other: os.stat_result) -> bool:
-        """Whether `other` is this very file, published before."""
-        mine = os.fstat(self._descriptor)
-        return (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
-
-    @property
-    def descriptor(self) -> int:
-        """Of its bytes; -1 where there is none yet."""
-        return self._descriptor
+        return os.path.samestat(os.fstat(self._descriptor), other)
 
     # --- the end ---
 
     def discard(self) -> None:
-        """Remove what there is of it, unless another connection has taken over; a published file stays visible."""
-        with contextlib.closing(self), contextlib.suppress(OSError, Refused):
-            if self.resumable or self.has_name:
-                with self.held():
-                    self._remove()
+        """Remove it, unless a newer connection owns it; a published file stays visible. May be called again."""
+        with contextlib.closing(self), contextlib.suppress(OSError, Refused), self.publishing():
+            self._remove()
 
     def _remove(self) -> None:
-        for name in (self.name, self.name + JOURNAL) if self.resumable else (self.name,):
-            if self.has_name or name != self.name:
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=self._area.folder)
-        self.has_name = False
+        for name in (self.name, self.name + JOURNAL) if self._has_name else (self.name + JOURNAL,):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._area.folder)
+        self._has_name = False
 
     def keep(self) -> bool:
-        """The connection has ended: keep the bytes, if they can be resumed; whether they are kept."""
-        if self._journal_descriptor < 0 or not (self.size or self.kept):
+        if self._journal_descriptor < 0 or not (self.size or self.offers):
             self.discard()
             return False
         with contextlib.closing(self), contextlib.suppress(OSError, Refused):
@@ -469,29 +331,30 @@ class Partial:
         return not self._lost
 
     def close(self) -> None:
-        """Give back the descriptors, and with them the lock, and what was reserved. It may be called again."""
-        hold, self.hold = self.hold, None
-        if hold is not None:
-            with contextlib.suppress(OSError):
-                hold.end(self._leave)
-        self._close()
+        """Close the files, and give back the lock and what was reserved; the bytes stay. May be called again."""
+        reservation, self.reservation = self.reservation, NOT_RESERVED
+        with contextlib.suppress(OSError), reservation.ending():
+            stays = None
+            try:
+                stays = self._leave()
+            finally:
+                reservation.end(stays)
 
     def _leave(self) -> int | None:
-        """Close it; how many bytes stay, None when another connection answers for them. Nobody takes over meanwhile."""
-        left = None
+        """Close it; how many bytes stay, None if another connection answers for them. Nobody takes over meanwhile."""
+        stays = None
         with contextlib.ExitStack() as locked:
             with contextlib.suppress(OSError):
                 locked.enter_context(self._journal_lock())
             with contextlib.suppress(OSError, Refused):
-                self._check_held()
-                if self.has_name and self._descriptor >= 0:
-                    left = os.fstat(self._descriptor).st_size
+                self._check_owner()
+                if self._has_name and self._descriptor >= 0:
+                    stays = os.fstat(self._descriptor).st_size
             self._close()
-        return left
+        return stays
 
     def _close(self) -> None:
-        if self.resumable:
-            self._area.release(self)
+        self._area.release(self)
         descriptors = (self._descriptor, self._journal_descriptor)
         self._descriptor = self._journal_descriptor = -1
         for descriptor in descriptors:

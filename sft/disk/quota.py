@@ -1,9 +1,8 @@
-"""What one user may still use of the disk: the quota, and the space that must stay free.
+"""What one account may still use of the disk: its quota, and the space that must stay free.
 
-Rules: whoever begins a file reserves its announced size first; a pipe reserves as it grows. What is missing of the
-folders on its path counts, too. A refusal is believed only when no process has died with something reserved. For an
-account without a quota nothing is reserved and nothing written. This room knows descriptors and paths below them, and
-no account: the limits are arguments.
+Rules: a file reserves its announced size before its first byte, a pipe as it grows, and the folders that its path lacks
+are reserved with it. A refusal is believed only when no process has died with something reserved. For an account
+without a quota nothing is reserved and nothing written. The limits are arguments; no account is known here.
 """
 
 import contextlib
@@ -11,53 +10,45 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sft.common.errors import Code, Refused
+from sft.disk.amounts import Amount, Quota, file_of, folders_of
 from sft.disk.durable import disk_errors
-from sft.disk.folders import measure, open_folder, state_of
-from sft.disk.ledger import GATE, LEDGER, Amount, Hold, Holders, Ledger, Quota, file_of, folders_of
-from sft.disk.partials import Partial, PartialArea, PathParts
+from sft.disk.folders import PathParts, measure, open_folder, state_of
+from sft.disk.ledger import GATE, LEDGER, Ledger
+from sft.disk.ledger_locks import Processes
 from sft.disk.receipts import RECEIPTS
+from sft.disk.reservations import FreeSpace, Reservation, with_repair
+from sft.disk.staging import StagingArea
+from sft.disk.temporary import TemporaryFile
+from sft.disk.visible_files import VisibleFiles
 
-NOT_PARTIAL = frozenset({RECEIPTS, LEDGER, GATE})  # of the names in a user's partial area
-_LOOK_EVERY = 4 << 20  # bytes of one file between two looks at what is free
-_MOST_SEEN, _EACH_SEEN = 1 << 20, 100  # bytes of memory, and of one beside its path
-_MOST_OWED = 10_000  # folders that one connection has announced and not made
+NOT_TEMPORARY = frozenset({RECEIPTS, LEDGER, GATE})  # of the names in a user's staging area
+_MOST_SEEN, _EACH_SEEN = 1 << 20, 100  # bytes of memory for the paths of folders that exist, and of one beside its path
+_MOST_PROMISED = 10_000  # folders that one connection has announced and not made
 
 _Made = TypeVar("_Made")
-DepthOf = Callable[[PathParts], int]  # how many of the folders on a path are there
 
 
-class _Counted(Ledger):
-    """The ledger of one user, with folders of its own to count what lies there."""
+@dataclass(slots=True)
+class _InUse:
+    """A ledger, what it has open, and how many connections use it."""
 
-    def __init__(self, root: int, partials: int, name: str, holders: Holders) -> None:
-        with contextlib.ExitStack() as opened:
-            self._visible = open_folder(root, name, create=0o777)
-            opened.callback(os.close, self._visible)
-            self._area = PartialArea(open_folder(partials, name, create=0o700))
-            opened.callback(os.close, self._area.folder)
-            super().__init__(self._area.folder, holders, self._measure)
-            self._opened = opened.pop_all()
-
-    def _measure(self) -> Amount:
-        kept = [file_of(size) for size in self._area.unheld(NOT_PARTIAL)]
-        return sum(kept, Amount(*measure(self._visible, file_of(0).bytes)))
-
-    def close(self) -> None:
-        with self._opened:
-            super().close()
+    ledger: Ledger
+    opened: contextlib.ExitStack
+    connections: int = 0
 
 
 class Ledgers:
     """The ledgers of one storage that are in use in this process, one for all connections of a user."""
 
-    def __init__(self, root: int, partials: int) -> None:
-        """Two folders, which stay the caller's: of what is visible, and of what is on its way."""
-        self._root, self._partials = root, partials
-        self._holders = Holders(partials)
-        self._open: dict[str, Ledger] = {}
+    def __init__(self, root: int, staging: int) -> None:
+        """Two open folders, which stay the caller's: what is visible of all users, and their staging areas."""
+        self._root, self._staging = root, staging
+        self._processes = Processes(staging)
+        self._in_use: dict[str, _InUse] = {}
         self._is_closing = False
         self._lock = threading.Lock()
 
@@ -67,47 +58,62 @@ class Ledgers:
         Raises Refused, UsageError when its files are not ours alone, OSError.
         """
         with self._lock:
-            ledger = self._open.get(name)
-            if ledger is None:
-                ledger = self._open[name] = _Counted(self._root, self._partials, name, self._holders)
-            ledger.connections += 1
+            if name not in self._in_use:
+                self._in_use[name] = self._open(name)
+            self._in_use[name].connections += 1
+            ledger = self._in_use[name].ledger
         try:
-            ledger.mend()
+            ledger.repair()
         except BaseException:
             self.leave(name)
             raise
         return ledger
 
+    def _open(self, name: str) -> _InUse:
+        with contextlib.ExitStack() as opened:
+            visible = open_folder(self._root, name, create=0o777)
+            opened.callback(os.close, visible)
+            staging = open_folder(self._staging, name, create=0o700)
+            opened.callback(os.close, staging)
+            area = StagingArea(staging)
+
+            def count() -> Amount:
+                kept = [file_of(size) for size in area.sizes_of_ownerless(NOT_TEMPORARY)]
+                return sum(kept, Amount(*measure(visible, file_of(0).bytes)))
+
+            ledger = Ledger(staging, self._processes, count)
+            opened.callback(ledger.close)
+            return _InUse(ledger, opened.pop_all())
+
     def leave(self, name: str) -> None:
         """A connection of that user has ended."""
         with self._lock:
-            ledger = self._open[name]
-            ledger.connections -= 1
-            if not ledger.connections:
-                self._open.pop(name).close()
+            in_use = self._in_use[name]
+            in_use.connections -= 1
+            if not in_use.connections:
+                del self._in_use[name]
+                in_use.opened.close()
                 self._close_if_unused()
 
     def recount(self, name: str) -> Amount:
         """Count what lies in a user's folders, and write it down. Raises Refused."""
-        with disk_errors():
-            ledger = self.enter(name)
-            try:
-                return ledger.recount()
-            finally:
-                self.leave(name)
+        return self._with(name, Ledger.recount)
 
     def used(self, name: str) -> Amount:
         """What is counted and reserved. Raises Refused."""
+        return self._with(name, lambda ledger: ledger.used() or ledger.recount())
+
+    def _with(self, name: str, work: Callable[[Ledger], Amount]) -> Amount:
         with disk_errors():
             ledger = self.enter(name)
             try:
-                return ledger.used() or ledger.recount()
+                return work(ledger)
             finally:
                 self.leave(name)
 
     def sweep(self) -> None:
-        """Remove what processes that died have left of their own. Raises OSError."""
-        self._holders.sweep()
+        """Remove the lock files of processes that have died. Raises OSError."""
+        self._processes.sweep()
 
     def close(self) -> None:
         """Give back what this process has open, at once or when the last connection leaves."""
@@ -116,127 +122,59 @@ class Ledgers:
             self._close_if_unused()
 
     def _close_if_unused(self) -> None:
-        if self._is_closing and not self._open:
-            self._holders.close()
+        if self._is_closing and not self._in_use:
+            self._processes.close()
 
 
 class Allowance:
-    """What one connection's user may use. `ledger` None: no quota. Methods raise Refused, and OSError for the disk."""
+    """What one connection may use. Methods raise Refused, and OSError for the disk's errors."""
 
-    def __init__(self, place: int, free_space: int, quota: Quota, ledger: Ledger | None) -> None:
-        """`place`: a folder on the disk, of which `free_space` bytes must stay free."""
-        self._place, self._free_space, self._quota, self._ledger = place, free_space, quota, ledger
+    def __init__(self, visible: VisibleFiles, free_space: int, quota: Quota, ledger: Ledger | None) -> None:
+        """`free_space`: bytes that must stay free on the disk. `ledger` None: no quota."""
+        self._visible, self._quota, self._ledger = visible, quota, ledger
+        self._space = FreeSpace(visible.descriptor, free_space)
         self._seen: set[bytes] = set()  # folders that exist
         self._seen_size = 0
-        self._owed: set[PathParts] = set()  # folders that are missing, and were reserved
+        self._promised: set[PathParts] = set()  # folders that are missing, and were reserved
 
     @property
     def is_limited(self) -> bool:
         """Whether there is anything to reserve or to look at."""
-        return self._ledger is not None or self._free_space > 0
+        return self._ledger is not None or self._space.least > 0
 
     def moving(self) -> contextlib.AbstractContextManager[None]:
-        """Around whatever begins, publishes, keeps or drops files. May be nested."""
+        """Around whatever begins, publishes, keeps or removes files. May be nested."""
         return contextlib.nullcontext() if self._ledger is None else self._ledger.moving()
 
     def try_twice(self, work: Callable[[], _Made]) -> _Made:
-        """Do `work`; once more when the quota refused it and the ledger was wrong. Never inside `moving`."""
-        try:
-            return work()
-        except Refused as problem:
-            if problem.code is not Code.QUOTA or not self._is_mended():
-                raise
-        return work()
+        """Do `work`, and once more if the quota refused it and the ledger was wrong. Never inside `moving`."""
+        return with_repair(self._ledger, work)
 
-    def _is_mended(self) -> bool:
-        with disk_errors():
-            return self._ledger is not None and self._ledger.mend()
+    # --- files ---
 
-    def _check_free(self, wanted: int) -> None:
-        free = os.fstatvfs(self._place)
-        if wanted > free.f_bavail * free.f_frsize - self._free_space:
-            raise Refused(Code.NO_SPACE)
+    def reserve(self, file: TemporaryFile) -> None:
+        """Reserve what a file that has begun announced, and what its path lacks; a pipe reserves as it grows.
 
-    def reserve(self, partial: Partial) -> None:
-        """Room for a file that has begun: all that it announced, or for a pipe as much as comes.
-
-        Raises Refused (NO_SPACE; QUOTA; BUSY when what another process has reserved for the same file is in the way).
+        Raises Refused (NO_SPACE; QUOTA; BUSY while another process has reserved something for the same file), OSError.
         """
-        size = partial.incoming.size
-        self._check_free((size or 0) - max(partial.kept, default=0))
-        if self._ledger is not None:
-            before = partial.before if isinstance(partial.before, Hold) else None
-            hold = partial.hold = Hold(self._ledger, self._quota, before, partial.found)
-            try:
-                hold.grow(max(size or 0, partial.found or 0))
-            except Refused as problem:
-                if partial.is_shared and problem.code is Code.QUOTA:
-                    raise Refused(Code.BUSY) from None
-                raise
-            if size is None:
-                partial.bound, partial.more = 0, lambda length: self._grow(hold, length)
-                return
-        if self._free_space:
-            partial.bound, partial.more = _LOOK_EVERY, self._look
-
-    def _look(self, size: int) -> int:
-        self._check_free(0)
-        return size + _LOOK_EVERY
-
-    def _grow(self, hold: Hold, size: int) -> int:
-        if self._free_space:
-            self._check_free(0)
-        self.try_twice(lambda: hold.grow(size))
-        return size
-
-    def reserve_folders(self, path: PathParts, depth_of: DepthOf) -> None:
-        """Those that are missing on a path count as files, from now on. Raises Refused (QUOTA)."""
-        if self._ledger is None or path in self._owed:
-            return
-        key = "/".join(path).encode()
-        if key in self._seen:
-            return
-        parts = _parts(path)
-        there = depth_of(path)
-        missing = {part for part in parts[there:] if part not in self._owed}
-        if missing:
-            if len(self._owed) + len(missing) > _MOST_OWED:
-                raise Refused(Code.QUOTA, why="too many folders announced and not made")
-            self._ledger.take(folders_of(len(missing)), self._quota)
-            self._owed |= missing
-        elif there == len(parts):
-            if self._seen_size > _MOST_SEEN:
-                self._seen, self._seen_size = set(), 0
-            self._seen.add(key)
-            self._seen_size += len(key) + _EACH_SEEN
-
-    @contextlib.contextmanager
-    def making_folders(self, path: PathParts, depth_of: DepthOf) -> Iterator[None]:
-        """Inside of this the folders on a path are made. Never outside of `moving`."""
-        ledger, parts = self._ledger, _parts(path)
-        owed = set() if ledger is None or not self._owed else self._owed.intersection(parts)
-        if ledger is None or not owed:
-            yield
-            return
-        with ledger.alone():
-            missing = owed.intersection(parts[depth_of(path) :])
-            try:
-                yield
-            finally:
-                made = owed.intersection(parts[: depth_of(path)])
-                self._owed -= made
-                ledger.count(folders_of(len(made & missing)))
-                ledger.give(folders_of(len(made - missing)))
-
-    def close(self) -> None:
-        """The connection has ended: no folder is made any more."""
-        if self._ledger is not None:
-            self._ledger.give(folders_of(len(self._owed)))
-            self._owed.clear()
+        size, inherited = file.incoming.size, file.inherited
+        self._space.check((size or 0) - max(file.offers, default=0))
+        reservation = Reservation(self._ledger, self._quota, self._space if self._space.least else None)
+        reservation.inherit(inherited.reservation, inherited.kept)
+        file.reservation = reservation
+        try:
+            reservation.reserve(max(size or 0, inherited.kept or 0))
+        except Refused as problem:
+            if inherited.is_shared and problem.code is Code.QUOTA:
+                raise Refused(Code.BUSY) from None
+            raise
+        if size is None:
+            reservation.reserve_as_it_grows()
+        self.reserve_folders(file.incoming.path[:-1])
 
     @contextlib.contextmanager
     def replacing(self, name: str, folder: int) -> Iterator[None]:
-        """Inside of this the file of that name goes, and what it used is free again."""
+        """Around replacing the file of that name: what it used is free again."""
         if self._ledger is None:
             yield
             return
@@ -246,7 +184,54 @@ class Allowance:
             if old is not None and stat.S_ISREG(old.st_mode):
                 self._ledger.credit(file_of(old.st_size))
 
+    # --- folders ---
 
-def _parts(path: PathParts) -> list[PathParts]:
-    """The path's folders, from the outermost on."""
+    def reserve_folders(self, path: PathParts) -> None:
+        """Reserve the folders that are missing on a path. Raises Refused (QUOTA)."""
+        if self._ledger is None or path in self._promised:
+            return
+        key = "/".join(path).encode()
+        if key in self._seen:
+            return
+        folders = _folders_on(path)
+        there = self._visible.depth_of(path)
+        missing = {folder for folder in folders[there:] if folder not in self._promised}
+        if missing:
+            if len(self._promised) + len(missing) > _MOST_PROMISED:
+                raise Refused(Code.QUOTA, why="too many folders announced and not made")
+            self._ledger.reserve(folders_of(len(missing)), self._quota)
+            self._promised |= missing
+        elif there == len(folders):
+            if self._seen_size > _MOST_SEEN:
+                self._seen, self._seen_size = set(), 0
+            self._seen.add(key)
+            self._seen_size += len(key) + _EACH_SEEN
+
+    @contextlib.contextmanager
+    def making_folders(self, path: PathParts) -> Iterator[None]:
+        """Around making the folders on a path: one connection is charged for each. Never outside of `moving`."""
+        ledger, folders = self._ledger, _folders_on(path)
+        promised = self._promised.intersection(folders) if self._promised else set[PathParts]()
+        if ledger is None or not promised:
+            yield
+            return
+        with ledger.alone():
+            missing = promised.intersection(folders[self._visible.depth_of(path) :])
+            try:
+                yield
+            finally:
+                there = promised.intersection(folders[: self._visible.depth_of(path)])
+                self._promised -= there
+                ledger.count(folders_of(len(there & missing)))
+                ledger.give_back(folders_of(len(there - missing)))  # another connection made them
+
+    def close(self) -> None:
+        """The connection has ended: give back what was reserved for folders that were never made."""
+        if self._ledger is not None:
+            self._ledger.give_back(folders_of(len(self._promised)))
+            self._promised.clear()
+
+
+def _folders_on(path: PathParts) -> list[PathParts]:
+    """The path's folders, the outermost first."""
     return [path[:depth] for depth in range(1, len(path) + 1)]

@@ -1,12 +1,11 @@
-"""What was published lately, by transfer id and path: a receipt that was lost is repeated, instead of the file.
+"""What was delivered in the last day, by transfer id and path: a lost receipt is repeated, instead of the file.
 
-    receipts          "receipts" and a random number, which changes when older lines go; then one line each:
+    receipts          "receipts" and a random number, which changes when older lines are dropped; then one line each:
                       transfer id, time, path asked for, path, size, SHA-256
 
-Rules: a convenience, and treated so. A line that is torn, too old or gone costs a second copy of a file, no more; so
-does a file that is not ours alone, which is neither read nor written. Who asks again reads only what is new: each line
-is read once by a process, however often it is written to. The descriptor of the folder comes from the caller; it walks
-no path.
+Rules: nothing depends on it. A line that is torn, too old or gone costs a second copy of a file, no more; so does a
+file that is not ours alone, which is neither read nor written. A process reads each line once, however often the file
+grows. The caller passes the descriptor of the folder; no path is walked here.
 """
 
 import contextlib
@@ -16,6 +15,7 @@ import re
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from crypto_utils import random_bytes
 from sft.common.errors import UsageError
@@ -29,19 +29,26 @@ except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` 
 RECEIPTS = "receipts"
 _KEPT_SECONDS = 24 * 3600
 _PRUNED_AT = 4 << 20
-_LONGEST = 128 << 10  # of a line: two paths of 4 KiB, each byte of them escaped
+_LONGEST = 128 << 10  # bytes of a line: two paths of 4 KiB, each byte of them escaped
 _WHAT = "the receipts of a user"
 _HEAD = re.compile(rb"receipts [0-9a-f]{32}\n")
 _HEAD_SIZE = 42
 
 PathParts = tuple[str, ...]
 
-# Transfer id, path asked for, path, size, SHA-256.
-Receipt = tuple[bytes, PathParts, PathParts, int, bytes]
+
+class Delivery(NamedTuple):
+    """One file that was delivered: asked for under one path, published under perhaps another."""
+
+    transfer: bytes
+    asked: PathParts
+    path: PathParts
+    size: int
+    sha256: bytes
 
 
-class Known:
-    """Where in the file the lines are, as far as it was read. All connections of a user may have one together."""
+class ReceiptIndex:
+    """Where in the file the lines are, as far as it was read. All connections of a user may share one."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -71,20 +78,19 @@ class Known:
 class Receipts:
     """One user's receipts, in the folder of a descriptor."""
 
-    def __init__(self, folder: int, known: Known | None = None) -> None:
-        self._folder, self._known = folder, known or Known()
+    def __init__(self, folder: int, index: ReceiptIndex | None = None) -> None:
+        self._folder, self._index = folder, index or ReceiptIndex()
 
-    def remember(self, done: list[Receipt]) -> None:
-        """Keep them for a day, if that can be."""
+    def remember(self, done: list[Delivery]) -> None:
+        """Keep them for a day, if possible."""
         with contextlib.suppress(OSError, UsageError):
             if done:
                 self._append(done)
 
-    def _append(self, done: list[Receipt]) -> None:
+    def _append(self, done: list[Delivery]) -> None:
         now = int(time.time())
         lines = [
-            json.dumps([transfer.hex(), now, asked, path, size, sha256.hex()], ensure_ascii=True)
-            for transfer, asked, path, size, sha256 in done
+            json.dumps([each.transfer.hex(), now, each.asked, each.path, each.size, each.sha256.hex()]) for each in done
         ]
         descriptor = open_private(Path(RECEIPTS), os.O_RDWR | os.O_CREAT | os.O_APPEND, _WHAT, self._folder)
         with contextlib.closing(os.fdopen(descriptor, "r+b", 0)) as file:
@@ -98,15 +104,15 @@ class Receipts:
             while text:
                 text = text[os.write(descriptor, text) :]
 
-    def find(self, transfer: bytes, asked: PathParts) -> Receipt | None:
-        """The receipt of that transfer to that path, if it is not too old."""
+    def find(self, transfer: bytes, asked: PathParts) -> Delivery | None:
+        """What that transfer to that path delivered; None when that is not known any more."""
         try:
             descriptor = open_private(Path(RECEIPTS), os.O_RDONLY, _WHAT, self._folder)
         except (OSError, UsageError):
             return None
         try:
-            with self._known.lock:
-                place = self._known.place_of(transfer, descriptor)
+            with self._index.lock:
+                place = self._index.place_of(transfer, descriptor)
             line = b"" if place is None else os.pread(descriptor, _LONGEST, place).split(b"\n", 1)[0]
         except OSError:
             return None
@@ -116,13 +122,13 @@ class Receipts:
         return found if found is not None and found[:2] == (transfer, asked) else None
 
 
-def _read(line: str) -> Receipt | None:
-    """What a line says; None when it is torn, damaged or too old."""
+def _read(line: str) -> Delivery | None:
+    """The delivery of a line; None when it is torn, damaged or too old."""
     if not line or not _is_young(line, int(time.time())):
         return None
     try:
         transfer, _, asked, path, size, sha256 = json.loads(line)
-        found = bytes.fromhex(transfer), tuple(asked), tuple(path), size, bytes.fromhex(sha256)
+        found = Delivery(bytes.fromhex(transfer), tuple(asked), tuple(path), size, bytes.fromhex(sha256))
     except (ValueError, TypeError):
         return None
     are_paths = all(type(each) is list and each and all(type(part) is str for part in each) for each in (asked, path))
@@ -139,10 +145,10 @@ def _lines(descriptor: int) -> list[str]:
 
 def _newest(lines: list[str]) -> list[str]:
     """The last of them, as many as fill half of what is allowed."""
-    room = _PRUNED_AT // 2
+    left = _PRUNED_AT // 2
     for count, line in enumerate(reversed(lines)):
-        room -= len(line) + 1
-        if room < 0:
+        left -= len(line) + 1
+        if left < 0:
             return lines[len(lines) - count :]
     return lines
 

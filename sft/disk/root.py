@@ -1,9 +1,9 @@
-"""The root folder of a storage and its area for partial files, as two open descriptors; opened anew when they are dead.
+"""The root folder of a storage and its staging areas, as two open descriptors; opened anew when they are dead.
 
-Rules: the two numbers stay the same for the life of the process, whatever they lead to, so whoever holds them goes on.
-They are dead when nothing can be reached from them any more: a network's disk was mounted anew, or the folder was put
-back from a backup. What has the root's path then is taken only if it can be the same storage: an empty folder of
-another disk may be the one that the storage should be mounted on.
+Rules: the two numbers stay the same for the life of the process, whatever they lead to, so users of them go on. They
+are dead when nothing can be reached from them any more: a network disk was mounted anew, or the folder was put back
+from a backup. What has the root's path then is used only if it can be the same storage: an empty folder on another
+disk may be the one that the storage should be mounted on.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from sft.common.errors import Code, Refused, UsageError
 from sft.common.private_files import check_area
 from sft.disk.durable import disk_errors
 from sft.disk.folders import open_folder, state_of
-from sft.disk.leftovers import TRIAL
 from sft.disk.passing import SHORT
+from sft.disk.staging import TRIAL
 
 PARTIAL_AREA = ".partial"
 _FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_CLOEXEC"))
 
 
 class Root:
-    """`descriptor` and `partials`, until `close`."""
+    """`descriptor` of the root and `staging` of the staging areas, open until `close`."""
 
     def __init__(self, path: Path) -> None:
         """Make the folders when they are missing. Raises UsageError when they can't be used."""
@@ -33,8 +33,8 @@ class Root:
                 path.mkdir(parents=True, exist_ok=True)
                 self.descriptor = os.open(path, _FLAGS)
                 opened.callback(os.close, self.descriptor)
-                self.partials = open_folder(self.descriptor, PARTIAL_AREA, create=0o700)
-                opened.callback(os.close, self.partials)
+                self.staging = open_folder(self.descriptor, PARTIAL_AREA, create=0o700)
+                opened.callback(os.close, self.staging)
                 self._device = os.fstat(self.descriptor).st_dev
             except OSError as problem:
                 raise _unusable(path, problem.strerror or str(problem)) from None
@@ -44,9 +44,9 @@ class Root:
             opened.pop_all()
 
     def _try_link(self) -> None:
-        """Raises UsageError for a file system without hard links: it can't publish without replacing."""
+        """Raises UsageError for a file system without hard links: nothing could be published without replacing."""
         one, two = (TRIAL + random_bytes(8).hex() for _ in range(2))
-        place = self.partials
+        place = self.staging
         try:
             os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place))
             os.link(one, two, src_dir_fd=place, dst_dir_fd=place)
@@ -80,24 +80,24 @@ class Root:
         device = os.fstat(root).st_dev
         if device != self._device and state_of(PARTIAL_AREA, root) is None:
             raise Refused(Code.UNAVAILABLE, why="it is on another disk than before; is the storage mounted?")
-        partials = open_folder(root, PARTIAL_AREA, create=0o700)
-        opened.callback(os.close, partials)
+        staging = open_folder(root, PARTIAL_AREA, create=0o700)
+        opened.callback(os.close, staging)
         check_area(self._path / PARTIAL_AREA)
         os.dup2(root, self.descriptor, inheritable=False)
-        os.dup2(partials, self.partials, inheritable=False)
+        os.dup2(staging, self.staging, inheritable=False)
         self._device = device
 
     def _is_dead(self) -> bool:
         try:
             there = os.stat(PARTIAL_AREA, dir_fd=self.descriptor, follow_symlinks=False)
-            return not os.path.samestat(there, os.fstat(self.partials))
+            return not os.path.samestat(there, os.fstat(self.staging))
         except OSError as problem:
             return problem.errno not in SHORT
 
     def close(self) -> None:
         """Give back the descriptors."""
         os.close(self.descriptor)
-        os.close(self.partials)
+        os.close(self.staging)
 
 
 def _unusable(path: Path, why: str) -> UsageError:

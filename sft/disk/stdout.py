@@ -1,23 +1,42 @@
-"""What is fetched to standard output: written as it comes, after each record was authenticated.
+"""One file that is fetched to standard output: written as it comes, after each record was authenticated.
 
 Rules: one file, from its start. It can't be taken back, resumed or compared: whether it was whole is known only at its
-end, and is told by the exit status.
+end, and the exit status reports it.
 """
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
+from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.disk.durable import disk_errors
-from sft.disk.partials import Incoming, Partial, PartialArea, PathParts, Published
+from sft.disk.folders import PathParts
+from sft.disk.parents import Parent
+from sft.disk.reservations import NOT_RESERVED
+from sft.disk.temporary import Incoming, Inherited, Outcome, Settled, TemporaryFile
 
 
-class _Streamed(Partial):
-    """The one file on its way to a descriptor."""
+class _OutputFile:
+    """The one file; of what `sft.disk.temporary.TemporaryFile` lists it does all but publishing."""
 
-    def __init__(self, area: PartialArea, incoming: Incoming, stream: "Stream", descriptor: int) -> None:
-        super().__init__(area, incoming, "", False)
-        self._stream, self._to = stream, descriptor
+    descriptor = -1  # none of its own
+
+    def __init__(self, incoming: Incoming, output: "StandardOutput", to: int) -> None:
+        self.incoming, self._output, self._to = incoming, output, to
+        self.size = 0
+        self.sha256: bytes | None = None
+        self.offers: list[int] = []
+        self.inherited = Inherited()
+        self.reservation = NOT_RESERVED
+        self.refusal: Refused | None = None
+        self.is_different = False
+        self.has_time = True
+
+    def digest_of_kept(self, size: int, goes_on: Callable[[], bool]) -> "hashlib._Hash":
+        return new_digest()
 
     def resume_from(self, offset: int) -> None:
         if offset:
@@ -27,41 +46,59 @@ class _Streamed(Partial):
         with disk_errors():
             while content:
                 count = os.write(self._to, content)
-                self._stream.begun = True
+                self._output.has_begun = True
                 self.size += count
                 content = content[count:]
 
     def discard(self) -> None:
-        self._stream.is_taken = False
+        self._output.is_taken = False
 
     def keep(self) -> bool:
         self.discard()
         return False
 
+    def finish(self, bits: int, parent: Parent | None = None) -> int:
+        raise NotImplementedError
 
-class Stream:
-    """Takes the place of a folder. `begun` (something was written) and `whole` tell what has become of the one file."""
+    def publishing(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def link(self, name: str, folder: int) -> None:
+        raise NotImplementedError
+
+    def rename(self, name: str, folder: int) -> None:
+        raise NotImplementedError
+
+    def is_same_file(self, other: os.stat_result) -> bool:
+        return False
+
+
+class StandardOutput:
+    """Takes the place of a folder. `has_begun`: something was written; `is_whole`: the file was published."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, True)  # else a slow reader would look like a full disk
         self._to = descriptor
-        self.begun = self.whole = self.is_taken = False
+        self.has_begun = self.is_whole = self.is_taken = False
 
-    def begin(self, incoming: Incoming, resumable: bool) -> Partial:
-        if self.begun or self.whole or self.is_taken:
+    def begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
+        if self.has_begun or self.is_whole or self.is_taken:
             raise Refused(Code.UNSUPPORTED, why="only one file can go to standard output")
         self.is_taken = True
-        return _Streamed(PartialArea.__new__(PartialArea), incoming, self, self._to)
+        return _OutputFile(incoming, self, self._to)
 
-    def begin_anyway(self, incoming: Incoming, resumable: bool) -> Partial:
+    def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
         return self.begin(incoming, resumable)
 
-    def commit(self, group: Sequence[Partial]) -> list[Published | Refused]:
-        self.whole = True
-        return [Published(partial.incoming.path, size=partial.size, sha256=partial.sha256) for partial in group]
+    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]:
+        self.is_whole = True
+        return [Settled(file.incoming.path, size=file.size, sha256=file.sha256) for file in group]
 
-    def begin_commit(self, group: Sequence[Partial]) -> None:
-        """There is nothing to be flushed."""
+    def start_publishing(self, group: Sequence[TemporaryFile]) -> None:
+        """There is nothing to flush."""
+
+    def finish_publishing(self, batch: object) -> list[Outcome]:
+        raise NotImplementedError
 
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
         raise Refused(Code.IS_FOLDER)

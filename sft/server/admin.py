@@ -18,10 +18,11 @@ from sft.common.errors import Refused, UsageError
 from sft.common.sizes import amount, counted, exact_size, parse_size
 from sft.console.command_line import flag_of
 from sft.console.report import note, say, warn
-from sft.disk.ledger import Amount
-from sft.disk.quota import NOT_PARTIAL, Ledgers
+from sft.disk.amounts import Amount
+from sft.disk.quota import NOT_TEMPORARY, Ledgers
 from sft.disk.root import PARTIAL_AREA
-from sft.disk.storage import Rules, Storage
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.wire.handshake import password_scalars
 from sft.wire.pake import Registration
 
@@ -208,7 +209,7 @@ def _left_by(name: str, storage: Path) -> Path | None:
             continue
         except OSError as problem:
             raise UsageError(f"can't look into {folder} ({problem.strerror})", "Check its owner and its mode") from None
-        if any(folder == visible or each not in NOT_PARTIAL for each in found):
+        if any(folder == visible or each not in NOT_TEMPORARY for each in found):
             return folder
     return None
 

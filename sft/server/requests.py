@@ -15,10 +15,10 @@ from sft.common.rate_limit import Pace, paced
 from sft.common.sizes import counted
 from sft.console.report import briefly, show_briefly, show_path
 from sft.disk.folders import PathParts, Seen
-from sft.disk.partials import Incoming
 from sft.disk.sources import FileSource, Source
-from sft.disk.storage import UserFolder
-from sft.disk.visible import why_unreadable
+from sft.disk.temporary import Incoming
+from sft.disk.user_folder import UserFolder
+from sft.disk.visible_files import why_unreadable
 from sft.transfer import receiver
 from sft.transfer.items import ALL_BITS, Item
 from sft.transfer.places import Share
@@ -159,7 +159,7 @@ class Requests:
         above = max(len(path) - 1, 0)
         try:
             self._admit("get")
-            for seen in self._folder.walk(path, lambda *missed: self._omit(get, above, *missed)):
+            for seen in self._folder.visible.walk(path, lambda *missed: self._omit(get, above, *missed)):
                 if (item := self._item(get, seen, seen.path[above:])) is not None:
                     yield item
         except Refused as problem:
@@ -184,7 +184,7 @@ class Requests:
 
         def open_it() -> Source:
             try:
-                return FileSource(name, self._folder.open_file(seen.path))
+                return FileSource(name, self._folder.visible.open_file(seen.path))
             except (Refused, SourceError) as problem:
                 code = why_unreadable(problem)
                 self._omit(get, above, seen.path[:-1], [seen.path[-1]], code)
@@ -228,12 +228,12 @@ class Requests:
 
     def _page(self, request: ListFolder, known: _Known) -> Iterator[Omitted | Entries]:
         path = request.path
-        if path and (itself := self._folder.look(path)) is not None and not itself.is_folder:
+        if path and (itself := self._folder.visible.look(path)) is not None and not itself.is_folder:
             yield Entries(request.id, (_entry(path[-1], itself),), False)
             return
         if request.after is None or path not in known:
             known.clear()  # one folder at a time: a listing that goes on reads the names only once
-            known[path] = self._folder.readings.read(lambda: self._folder.names(path), self._channel.check)
+            known[path] = self._folder.listing_rate.read(lambda: self._folder.visible.names(path), self._channel.check)
         names, others = known[path]
         at = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
         entries: list[Entry] = []
@@ -241,7 +241,7 @@ class Requests:
         size, most = 0, min(_PAGE_BYTES, self._giving.share(_PAGE_SECONDS))
         while at < len(names) and len(entries) < ENTRIES_LIMIT and (size < most or not entries):
             try:
-                seen = self._folder.see((*path, names[at]))
+                seen = self._folder.visible.see((*path, names[at]))
             except Refused:
                 seen = None
                 unseen.append(names[at])

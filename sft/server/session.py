@@ -28,7 +28,7 @@ from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, Kind, LineLimits, So
 from sft.common.rate_limit import Paces
 from sft.common.sizes import announced, counted
 from sft.console.report import briefly, show_briefly, show_path
-from sft.disk.ledger import Quota
+from sft.disk.amounts import Quota
 from sft.disk.storage import Storage
 from sft.server.admission import Ticket
 from sft.server.origin import shown_origin

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import new_digest
 from sft.common.errors import ProtocolViolation
-from sft.disk.partials import Incoming, Partial
+from sft.disk.temporary import Incoming, TemporaryFile
 from sft.transfer.items import memory_of
 from sft.transfer.states import RECEIVER_GETS, RECEIVER_SENDS, Receiving, after_getting, after_sending
 from sft.wire.messages import Data, Kind, Put
@@ -35,7 +35,7 @@ class Arriving:
         self.is_small = put is not None and put.size is not None and put.size <= UNASKED_LIMIT
         self.memory = 0 if put is None else memory_of(body, put.path)
         self.incoming: Incoming | None = None
-        self.partial: Partial | None = None
+        self.partial: TemporaryFile | None = None
         self.twin: Future[bytes] | None = None  # the digest of a visible file that may be the same
         self.kept: Future[_Hash] | None = None  # the digest of what was kept of an earlier try
         self.check_size = 0  # of the CHECK that was sent last

@@ -20,9 +20,9 @@ from crypto_utils import Mac, equal
 from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.common.open_files import few_left_from
 from sft.common.rate_limit import Pace, paced
-from sft.disk.commit import Commit, Outcome
-from sft.disk.folders import Twin
-from sft.disk.partials import Incoming, Partial, PathParts, Published
+from sft.disk.folders import ExistingFile, PathParts
+from sft.disk.publish import Batch
+from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
 from sft.transfer.arriving import Arriving
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Receiving
@@ -59,12 +59,13 @@ Arrived = tuple[Message, memoryview] | None
 
 
 class Folder(Protocol):
-    """Where things land; `sft.disk.storage.UserFolder` is one."""
+    """Where things land; `sft.disk.user_folder.UserFolder` is one."""
 
-    def begin(self, incoming: Incoming, resumable: bool) -> Partial | Published | Twin: ...
-    def begin_anyway(self, incoming: Incoming, resumable: bool) -> Partial: ...
-    def commit(self, group: Sequence[Partial]) -> list[Outcome]: ...
-    def begin_commit(self, group: Sequence[Partial]) -> Commit | None: ...  # None where nothing has to be flushed
+    def begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile | Settled | ExistingFile: ...
+    def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile: ...
+    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]: ...
+    def start_publishing(self, group: Sequence[TemporaryFile]) -> Batch | None: ...  # None: there is nothing to flush
+    def finish_publishing(self, batch: Batch) -> list[Outcome]: ...
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
     def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
 
@@ -85,7 +86,7 @@ class Events(Protocol):
     def pause(self) -> None: ...  # nothing more becomes of anything for now
 
 
-_Group = list[tuple[Arriving, Partial]]
+_Group = list[tuple[Arriving, TemporaryFile]]
 
 
 class Receiver:
@@ -112,7 +113,7 @@ class Receiver:
         self._open: dict[int, Arriving] = {}
         self._group: _Group = []
         self._group_bytes = self._group_memory = 0
-        self._flushing: deque[tuple[_Group, Commit]] = deque()  # groups whose bytes are on their way to the disk
+        self._flushing: deque[tuple[_Group, Batch]] = deque()  # groups whose bytes are on their way to the disk
         self._few_left = few_left_from()  # descriptors
         self._last_id = 0
         self._over = False
@@ -149,15 +150,15 @@ class Receiver:
         if self._hashing is not None:
             self._hashing.shutdown(wait=True, cancel_futures=True)  # before its descriptors are closed
         unfinished = [(arriving, arriving.partial) for arriving in self._open.values()] + self._group
-        for group, commit in self._flushing:
-            commit.settle()
+        for group, batch in self._flushing:
+            batch.settle()
             unfinished += group
         with contextlib.ExitStack() as ends:  # each of them, whatever goes wrong with another
             for arriving, partial in reversed(unfinished):
                 if partial is not None:
                     ends.callback(self._keep, arriving, partial)
 
-    def _keep(self, arriving: Arriving, partial: Partial) -> None:
+    def _keep(self, arriving: Arriving, partial: TemporaryFile) -> None:
         self._events.cut_off(arriving.put, arriving.size, partial.keep())
 
     def _take(self, message: Message, body: memoryview) -> None:
@@ -193,7 +194,7 @@ class Receiver:
         if id <= self._last_id:
             raise ProtocolViolation("an id that is not higher than the last")
         self._last_id = id
-        if len(self._open) + len(self._group) + sum(commit.count for _, commit in self._flushing) >= WINDOW:
+        if len(self._open) + len(self._group) + sum(batch.count for _, batch in self._flushing) >= WINDOW:
             raise ProtocolViolation("more files under way than the window holds")
         if len(self._open) >= OPEN_LIMIT:
             raise ProtocolViolation("more files begun and not ended than may be")
@@ -221,7 +222,7 @@ class Receiver:
             incoming = arriving.incoming = self._place(put)
             if put.kind == FOLDER:
                 self._folder.make_folder(incoming.path, incoming.mtime, incoming.mode)
-                self._receipt(arriving, Published(incoming.path), "folder")
+                self._receipt(arriving, Settled(incoming.path), "folder")
                 return
             self._events.taking(put, put.size)
             if not arriving.is_small and (self._unplaced or not self._has_place(arriving)):
@@ -265,11 +266,11 @@ class Receiver:
         for group in (self._group, *(group for group, _ in self._flushing)):
             yield from (arriving for arriving, _ in group)
 
-    def _begun(self, arriving: Arriving, begun: Partial | Published | Twin) -> None:
+    def _begun(self, arriving: Arriving, begun: TemporaryFile | Settled | ExistingFile) -> None:
         """Go on with what the folder has said."""
-        if isinstance(begun, Published):
+        if isinstance(begun, Settled):
             self._receipt(arriving, begun, "skipped" if begun.skipped else "already")
-        elif isinstance(begun, Twin):
+        elif isinstance(begun, ExistingFile):
             descriptor = begun.descriptor
             try:
                 arriving.twin = self._hash(lambda: begun.digest(lambda: self._goes_on(arriving)))
@@ -284,10 +285,10 @@ class Receiver:
                 self._flush_group()  # what is whole gives its descriptors back
             self._offer(arriving, begun)
 
-    def _offer(self, arriving: Arriving, partial: Partial) -> None:
+    def _offer(self, arriving: Arriving, partial: TemporaryFile) -> None:
         """Ask for the digest of what was kept; without anything kept, ask for the content."""
-        if partial.kept and arriving.checks < CHECK_LIMIT:
-            size = partial.kept[0]
+        if partial.offers and arriving.checks < CHECK_LIMIT:
+            size = partial.offers[0]
             arriving.kept = self._hash(lambda: partial.digest_of_kept(size, lambda: self._goes_on(arriving)))
             self._ask(arriving, size)
         else:
@@ -309,7 +310,7 @@ class Receiver:
         arriving.checks += 1
         self._channel.post(Check(arriving.put.id, size, None).encode())
 
-    def _accept(self, arriving: Arriving, partial: Partial, offset: int) -> None:
+    def _accept(self, arriving: Arriving, partial: TemporaryFile, offset: int) -> None:
         arriving.sent(Kind.ACCEPT)
         if arriving.is_resumable:
             partial.resume_from(offset)
@@ -344,17 +345,17 @@ class Receiver:
         if incoming is None:
             raise RuntimeError("compared before it was placed")
         if equal(theirs, ours):
-            self._receipt(arriving, Published(incoming.path, size=arriving.put.size or 0, sha256=ours), "already")
+            self._receipt(arriving, Settled(incoming.path, size=arriving.put.size or 0, sha256=ours), "already")
         else:
             self._begun(arriving, self._folder.begin_anyway(incoming, arriving.is_resumable))
 
-    def _compare_kept(self, arriving: Arriving, partial: Partial, check: Check, ours: "_Hash") -> None:
+    def _compare_kept(self, arriving: Arriving, partial: TemporaryFile, check: Check, ours: "_Hash") -> None:
         arriving.kept = None
         if check.sha256 is not None and equal(check.sha256, ours.digest()):
             arriving.digest = ours
             self._accept(arriving, partial, check.size)
         else:  # torn by a power cut, or the source has changed: try less, then start again
-            partial.kept = partial.kept[1:]
+            partial.offers = partial.offers[1:]
             self._offer(arriving, partial)
 
     # --- content ---
@@ -416,10 +417,10 @@ class Receiver:
 
     def _flush_ahead(self) -> None:
         """Let the group's bytes go to the disk while the next one arrives, and publish the one before meanwhile."""
-        commit = self._folder.begin_commit([partial for _, partial in self._group])
-        if commit is not None:
-            self._flushing.append((self._group[: commit.count], commit))
-            self._group, self._group_bytes, self._group_memory = self._group[commit.count :], 0, 0
+        batch = self._folder.start_publishing([partial for _, partial in self._group])
+        if batch is not None:
+            self._flushing.append((self._group[: batch.count], batch))
+            self._group, self._group_bytes, self._group_memory = self._group[batch.count :], 0, 0
             self._publish(1)
         if self._group:
             self._flush_group()
@@ -428,8 +429,8 @@ class Receiver:
         """Make visible what is on the disk, then send the receipts, until `left` groups are still being flushed."""
         while len(self._flushing) > left:
             self._channel.hurry()  # the disk may take a while
-            group, commit = self._flushing[0]
-            outcomes = commit.finish()
+            group, batch = self._flushing[0]
+            outcomes = self._folder.finish_publishing(batch)
             self._flushing.popleft()  # not before: a surprise may leave some of it open
             self._answer(group, outcomes)
 
@@ -438,7 +439,7 @@ class Receiver:
         self._publish(0)
         if self._group:
             self._channel.hurry()
-            outcomes = self._folder.commit([partial for _, partial in self._group])
+            outcomes = self._folder.publish([partial for _, partial in self._group])
             group, self._group, self._group_bytes, self._group_memory = self._group, [], 0, 0  # not before, here, too
             self._answer(group, outcomes)
 
@@ -459,11 +460,11 @@ class Receiver:
         self._events.pause()
         self._channel.hurry()
 
-    def _receipt(self, arriving: Arriving, published: Published, outcome: str) -> None:
+    def _receipt(self, arriving: Arriving, published: Settled, outcome: str) -> None:
         self._channel.post(self._receipt_for(arriving, published, outcome))
         arriving.forget()
 
-    def _receipt_for(self, arriving: Arriving, published: Published, outcome: str) -> bytes:
+    def _receipt_for(self, arriving: Arriving, published: Settled, outcome: str) -> bytes:
         """The message; the file is told of as stored."""
         arriving.sent(Kind.RECEIPT)
         put, incoming = arriving.put, arriving.incoming
@@ -484,6 +485,6 @@ class Receiver:
         arriving.forget()
 
     @staticmethod
-    def _end_partial(partial: Partial, code: Code | None) -> None:
+    def _end_partial(partial: TemporaryFile, code: Code | None) -> None:
         """Remove what there is of it, or keep it, when nothing but a disk's trouble that may pass is why it ends."""
         partial.keep() if code is Code.UNAVAILABLE else partial.discard()

@@ -29,7 +29,8 @@ from sft.common.log_limits import Sparing
 from sft.common.rate_limit import Pace
 from sft.console.log import no_log
 from sft.disk.root import PARTIAL_AREA
-from sft.disk.storage import Rules, Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
 from sft.server.session import _Prefixed, _Taking
 from sft.wire.channel import Channel

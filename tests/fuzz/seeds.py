@@ -19,7 +19,8 @@ from fuzz import CORPUS, HARNESSES, login
 from fuzz.requests import PATHS, Step
 from sft.common.errors import Code
 from sft.common.rate_limit import Pace
-from sft.disk.storage import Rules, Storage
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel

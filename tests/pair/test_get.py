@@ -18,7 +18,8 @@ from sft.common.errors import (
     Refused,
 )
 from sft.common.names import size_of
-from sft.disk.storage import Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.visible_files import VisibleFiles
 from sft.wire.messages import (
     BYE_MESSAGE,
     PING_MESSAGE,
@@ -152,14 +153,14 @@ def test_refusal_of_a_get_has_its_id(storage: Storage, engine: Engine, there: Pa
 def test_files_there_that_can_not_be_read_are_each_named_and_the_rest_comes(
     storage: Storage, engine: Engine, there: Path, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = UserFolder.open_file
+    opened = VisibleFiles.open_file
 
-    def open_some(folder: UserFolder, path: tuple[str, ...]) -> int:
+    def open_some(folder: VisibleFiles, path: tuple[str, ...]) -> int:
         if path[-1] in ("x", "y"):
             raise Refused(Code.STORAGE, why="Permission denied")
         return opened(folder, path)
 
-    monkeypatch.setattr(UserFolder, "open_file", open_some)
+    monkeypatch.setattr(VisibleFiles, "open_file", open_some)
     noted = fetch(Receiving(storage, engine), ["d", "a"], f"{into}/")
     assert noted.problems == [("d/e/y", Code.UNREADABLE), ("d/x", Code.UNREADABLE)]
     assert files_in(into) == {name: TREE[name] for name in ("a", "d/e/large")}

@@ -33,8 +33,9 @@ from sft.common.errors import (
     Ended,
     ProtocolViolation,
 )
-from sft.disk.folders import Twin
-from sft.disk.storage import Rules, Storage
+from sft.disk.folders import ExistingFile
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
 from sft.wire.messages import (
     BYE_MESSAGE,
     PING_MESSAGE,
@@ -476,14 +477,14 @@ def test_cut_while_many_files_are_compared_leaves_no_descriptor_open(
             go_on.set()
             super().shutdown(wait=wait)
 
-    read = Twin.digest
+    read = ExistingFile.digest
 
-    def read_slowly(twin: Twin, goes_on: Callable[[], bool] = lambda: True) -> bytes:
+    def read_slowly(twin: ExistingFile, goes_on: Callable[[], bool] = lambda: True) -> bytes:
         go_on.wait()
         return read(twin, goes_on)
 
     monkeypatch.setattr(sft.transfer.receiver, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(Twin, "digest", read_slowly)
+    monkeypatch.setattr(ExistingFile, "digest", read_slowly)
     for number in range(30):
         written(home / f"{number}", BIG)
     before = len(os.listdir("/dev/fd"))

@@ -17,7 +17,7 @@ from sft.common.errors import (
 )
 from sft.common.rate_limit import Pace
 from sft.console.report import show_path
-from sft.disk.stdout import Stream
+from sft.disk.stdout import StandardOutput
 from sft.transfer.receiver import Receiver
 from sft.wire.channel import Channel
 from sft.wire.messages import (
@@ -189,7 +189,7 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
     fetching = Fetching(reporter, "fail", False, ["a"], "-")
     channel = Channel(near, C2S, S2C, engine)
     with (tmp_path / "stdout").open("wb") as file:
-        stream = Stream(file.fileno())
+        stream = StandardOutput(file.fileno())
         pace = Spending()
         receiver = Receiver(channel, channel.messages(), FILE_SECRET, stream, fetching.place, fetching, pace)
         thread = threading.Thread(target=receiver.run, daemon=True)
@@ -206,7 +206,7 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
         raw.close()
         channel.close()
     assert (tmp_path / "stdout").read_bytes() == b"first"
-    assert stream.whole
+    assert stream.is_whole
     answers = [message.encode() for message in heard if isinstance(message, Receipt | Refuse)]
     assert pace.spent == sum(map(len, [*said, *answers])), "what is refused came, too"
     assert [message for message in heard if isinstance(message, Refuse)] == [

@@ -17,8 +17,9 @@ import sft.wire.protocol
 from sft.common.errors import (
     Refused,
 )
-from sft.disk.partials import Partial, Published
-from sft.disk.storage import Storage, UserFolder
+from sft.disk.storage import Storage
+from sft.disk.temporary import Settled, TemporaryFile
+from sft.disk.user_folder import UserFolder
 from sft.wire.channel import Channel
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -76,14 +77,14 @@ class SlowDisk:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._folder, name)
 
-    def commit(self, group: list[Partial]) -> list[Published | Refused]:
+    def publish(self, group: list[TemporaryFile]) -> list[Settled | Refused]:
         self.flushes += 1
         done = threading.Event()
         timer = threading.Timer(0.01, done.set)
         timer.start()
         done.wait()
         timer.join()
-        return self._folder.commit(group)
+        return self._folder.publish(group)
 
 
 def test_many_tiny_files_over_tiny_buffers_to_a_slow_disk_do_not_lock(storage: Storage, here: Path, home: Path) -> None:

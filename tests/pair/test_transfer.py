@@ -25,7 +25,7 @@ from transfers import (
     written,
 )
 
-import sft.disk.commit
+import sft.disk.publish
 import sft.transfer.receiver
 import sft.transfer.sender
 from crypto_utils import digest
@@ -191,7 +191,7 @@ def test_no_descriptor_is_left_open(storage: Storage, engine: Engine, here: Path
 
 
 @pytest.mark.parametrize("surprise", [RuntimeError("a bug"), MemoryError()], ids=repr)
-@pytest.mark.parametrize("where", ["sft.disk.commit.flush_all", "sft.disk.storage.UserFolder._publish"])
+@pytest.mark.parametrize("where", ["sft.disk.publish.flush_all", "sft.disk.publish.Publisher._publish_one"])
 def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
     storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch, where: str, surprise: Exception
 ) -> None:
@@ -228,7 +228,7 @@ class Flushing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.may_end, self.begun, self.sound = threading.Event(), 0, 0
-        monkeypatch.setattr(sft.disk.commit, "flush_all", self._flush)
+        monkeypatch.setattr(sft.disk.publish, "flush_all", self._flush)
 
     def _flush(self, descriptors: list[int], file_system: object) -> Iterator[None]:
         self.begun += 1
@@ -296,7 +296,7 @@ def test_content_of_a_large_file_does_not_hold_up_a_group_that_is_flushed(
         def wait(self) -> bool:
             return True
 
-    monkeypatch.setattr(sft.disk.commit, "Aside", AtOnce)
+    monkeypatch.setattr(sft.disk.publish, "Aside", AtOnce)
     said: list[bytes] = []
     for number in range(1, small_groups + 1):
         announced = put(number, f"{number}")

@@ -1,8 +1,8 @@
-"""What is visible below one folder: walked from descriptor to descriptor, looked at, listed and opened for reading.
+"""The visible files and folders below one folder: looked at, listed, opened for reading.
 
-Rules: a path is judged (`sft/common/names.py`) before it is walked, one component at a time, and never through a link.
-What is a link, a special file or has a name that can't be said on the wire is not there. It changes nothing, except
-that it makes folders for those who publish into them.
+Rules: a path is judged (`sft/common/names.py`), then walked one component at a time, from descriptor to descriptor,
+never through a link. Links, special files and names that can't be sent count as not there. Nothing is changed, except
+that folders are made for those who publish into them.
 """
 
 import contextlib
@@ -19,24 +19,26 @@ from sft.disk.folders import PathParts, Seen, as_seen, open_folder, state_of
 READ_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
 
 
-# Told of names in a folder that are there and can't be given, and why.
+# Called with a folder, names in it that are there and can't be sent, and why.
 Missed = Callable[[PathParts, list[str], Code], None]
 
 
 def why_unreadable(problem: Refused | SourceError) -> Code:
-    """What is said of something that is there and can't be read: whether it may be another time."""
+    """The code for something that is there and can't be read: UNAVAILABLE if that may pass."""
     return problem.code if problem.code is Code.UNAVAILABLE else Code.UNREADABLE
 
 
-class Visible:
-    """The folder of one descriptor, which stays the caller's."""
+class VisibleFiles:
+    """What is below the folder of one descriptor, which stays the caller's."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
-    @contextlib.contextmanager
-    def _folder(self, path: PathParts, bits_of: Callable[[PathParts], int] | None = None) -> Iterator[int]:
-        """The folder `path` below this one, walked without following links; with `bits_of`, made with these modes."""
+    def open_folder(self, path: PathParts, bits_of: Callable[[PathParts], int] | None = None) -> int:
+        """A new descriptor of a folder. With `bits_of` it is made when missing, each folder on the way with its mode.
+
+        Raises Refused, OSError.
+        """
         folder = os.dup(self.descriptor)
         try:
             for depth, component in enumerate(path, 1):
@@ -48,9 +50,19 @@ class Visible:
                     below = open_folder(folder, component, bits_of(path[:depth]))
                 os.close(folder)
                 folder = below
-            yield folder
-        finally:
+        except BaseException:
             os.close(folder)
+            raise
+        return folder
+
+    @contextlib.contextmanager
+    def folder(self, path: PathParts) -> Iterator[int]:
+        """A descriptor of a folder, as long as this lasts. Raises Refused, OSError."""
+        descriptor = self.open_folder(path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def nearest(self, path: PathParts) -> int:
         """A new descriptor of that folder, or of the nearest one above it that can be opened. Raises OSError."""
@@ -80,10 +92,10 @@ class Visible:
             folder = below
         return folder, len(path), None
 
-    def _state_of(self, path: PathParts) -> os.stat_result | None:
-        """What is visible under `path`, None when nothing is. Raises Refused for a path through a file or link."""
+    def state_of_path(self, path: PathParts) -> os.stat_result | None:
+        """The state of `path`; None when nothing is there. Raises Refused for a path through a file or link."""
         try:
-            with disk_errors(), self._folder(path[:-1]) as folder:
+            with disk_errors(), self.folder(path[:-1]) as folder:
                 return state_of(path[-1], folder)
         except Refused as problem:
             if problem.code is Code.NOT_FOUND:
@@ -93,7 +105,7 @@ class Visible:
     def open_file(self, path: PathParts) -> int:
         """A descriptor to read `path`, reached without following links. Raises Refused."""
         judge_path(path)
-        with disk_errors(), self._folder(path[:-1]) as folder:
+        with disk_errors(), self.folder(path[:-1]) as folder:
             try:
                 return os.open(path[-1], READ_FLAGS, dir_fd=folder)
             except FileNotFoundError:
@@ -104,12 +116,12 @@ class Visible:
     def walk(self, path: PathParts, missed: Missed = lambda *_: None) -> Iterator[Seen]:
         """`path` itself, and what lies below it; folders before their content, links and special files left out.
 
-        Raises Refused when `path` is not there or may not be reached. What vanishes meanwhile is left out; what can't
-        be read, or has a name that can't be said on the wire, is told to `missed`.
+        Raises Refused when `path` is not there or can't be reached. What vanishes meanwhile is left out; `missed` is
+        called for what can't be read, and for names that can't be sent.
         """
         if path:
             judge_path(path)
-            state = self._state_of(path)
+            state = self.state_of_path(path)
             if state is None or as_seen(path, state) is None:
                 is_link = state is not None and stat.S_ISLNK(state.st_mode)
                 raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
@@ -134,21 +146,21 @@ class Visible:
         return allowed
 
     def names(self, path: PathParts) -> tuple[list[str], list[str]]:
-        """The names in a folder, in the order of their bytes: those that can be said on the wire, and the others.
+        """The names in a folder, in the order of their bytes: those that can be sent, and the others.
 
         Raises Refused.
         """
         if path:
             judge_path(path)
-        with disk_errors(), self._folder(path) as folder:
+        with disk_errors(), self.folder(path) as folder:
             names = os.listdir(folder)
         allowed, others = split_names(path, names)
         return sorted(allowed, key=str.encode), sorted(others, key=os.fsencode)
 
     def see(self, path: PathParts) -> Seen | None:
-        """The same as `look`; but what is there and can't be looked at is an error. Raises Refused."""
+        """One file or folder; None when it is gone, or is something else. Raises Refused when it can't be looked at."""
         try:
-            state = self._state_of(path)
+            state = self.state_of_path(path)
         except Refused as problem:
             if problem.code in (Code.LINK, Code.NOT_FOLDER):  # put there just now
                 return None
@@ -156,7 +168,7 @@ class Visible:
         return None if state is None else as_seen(path, state)
 
     def look(self, path: PathParts) -> Seen | None:
-        """One file or folder; None when it is gone, a link, something else, or has a name that is not allowed."""
+        """The same, but None also when it can't be looked at, or has a name that is not allowed."""
         try:
             judge_path(path)
         except Refused:

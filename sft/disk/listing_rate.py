@@ -1,8 +1,8 @@
-"""How often whole folders are read for one user's listings: a fifth of the time at most, over all connections.
+"""How much time goes into reading whole folders for one user's listings: a fifth at most, over all connections.
 
-Rules: who lists a folder page by page has it read once; who asks from the start again and again, or goes to and fro
-between folders, waits. What is read first after a while costs no waiting. Nobody waits on for a connection that has
-ended. The clocks and the waiting are arguments.
+Rules: listing a folder page by page reads it once; asking from the start again and again, or going to and fro between
+folders, has to wait. The first reading after a pause does not wait. Waiting ends with its connection. The clocks and
+the waiting are arguments.
 """
 
 import threading
@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-_PARTS = 5  # one of them is for reading
+_PARTS = 5  # of the time, one of which is for reading
 _CREDIT_SECONDS = 2.0
-_LONGEST_WAIT = 0.25  # between two looks at whether it is still worth it
+_LONGEST_WAIT = 0.25  # seconds between two looks at whether the connection still lives
 
 _Made = TypeVar("_Made")
 
 
-class Readings:
+class ListingRate:
     """Of one user. Safe to use from several threads."""
 
     def __init__(
@@ -26,13 +26,13 @@ class Readings:
         used: Callable[[], float] = time.thread_time,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
-        """`used`: the time of the processor that the calling thread has had."""
+        """`used`: processor time of the calling thread, in seconds."""
         self._clock, self._used, self._wait = clock, used, wait
         self._lock = threading.Lock()
         self._free_at = clock()
 
     def read(self, work: Callable[[], _Made], check: Callable[[], None]) -> _Made:
-        """Do `work`, which reads a folder, when its turn has come. `check` raises when nobody waits for it any more."""
+        """Do `work`, which reads a folder, when its turn has come. `check` raises when the connection has ended."""
         while not self._lock.acquire(timeout=_LONGEST_WAIT):
             check()
         try:

@@ -1,0 +1,109 @@
+"""Folders that one connection makes: announced with mode and time, or missing on the path of a file.
+
+Rules: a folder is durable before it has a receipt. Its mode counts when it is made, its time is set at the end, because
+what is put into it changes the time. What is remembered is bounded in bytes, whatever the paths: when it is full, the
+folders that were announced first get their times early, except those above the newest one, whose content is still on
+its way.
+"""
+
+import contextlib
+import os
+import stat
+
+from sft.common.errors import Code, Refused
+from sft.common.names import judge_path
+from sft.disk.durable import disk_errors, set_time
+from sft.disk.folders import FolderFlush, PathParts
+from sft.disk.permissions import folder_bits
+from sft.disk.quota import Allowance
+from sft.disk.visible_files import VisibleFiles
+
+_MOST_BYTES = 8 << 20
+_EACH = 240  # bytes of one folder without its path: two objects and its place in the table
+
+Time = tuple[PathParts, int]  # a folder and its time in ns
+
+
+class Announced:
+    """Modes and times by path; the last announcement of a path counts."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[int | None, int]] = {}
+        self._size = 0
+
+    def add(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
+        """That folder was announced; its mode counts when it is made from now on."""
+        key = _key(path)
+        if key not in self._known:
+            self._size += len(key) + _EACH
+        self._known[key] = mtime, folder_bits(mode)
+
+    def bits_of(self, path: PathParts) -> int:
+        """The mode to make that folder with."""
+        return self._known.get(_key(path), (None, folder_bits(None)))[1]
+
+    def take(self) -> list[Time]:
+        """All whose time is known; none is remembered any more."""
+        self._size = 0
+        known, self._known = self._known, {}
+        return [(_path(key), mtime) for key, (mtime, _) in known.items() if mtime is not None]
+
+    def take_early(self, newest: PathParts) -> list[Time]:
+        """The first half, except what is above `newest`, when there is too much to remember; mostly none."""
+        if self._size <= _MOST_BYTES:
+            return []
+        above = {_key(newest[:depth]) for depth in range(1, len(newest))}
+        first = [key for key in list(self._known)[: len(self._known) // 2] if key not in above]
+        taken = [(key, self._known.pop(key)[0]) for key in first]
+        self._size -= sum(len(key) + _EACH for key in first)
+        return [(_path(key), mtime) for key, mtime in taken if mtime is not None]
+
+
+class NewFolders:
+    """Makes folders below a user's folder."""
+
+    def __init__(self, visible: VisibleFiles, allowance: Allowance, flush: FolderFlush) -> None:
+        self._visible, self._allowance, self._flush = visible, allowance, flush
+        self.announced = Announced()
+
+    def make(self, path: PathParts, mtime: int | None, mode: int | None, portable_names: bool = False) -> None:
+        """Make an announced folder, durable before this returns; `finish` sets its time. Raises Refused."""
+        judge_path(path, portable_names)
+        self._set_times(self.announced.take_early(path))
+        self.announced.add(path, mtime, mode)  # also if it can't be made now: a file in it may make it
+        there = self._visible.state_of_path(path)
+        if there is not None and not stat.S_ISDIR(there.st_mode):
+            raise Refused(Code.LINK if stat.S_ISLNK(there.st_mode) else Code.NOT_FOLDER)
+        self._allowance.try_twice(lambda: self._make(path))
+        if there is None and (failed := self._flush.flush({path[:-1]})):
+            raise failed[path[:-1]]
+
+    def _make(self, path: PathParts) -> None:
+        with disk_errors(), self._allowance.moving():
+            self._allowance.reserve_folders(path)
+            os.close(self.open(path))
+
+    def open(self, path: PathParts) -> int:
+        """A new descriptor of a folder, made when missing. Inside `Allowance.moving`. Raises Refused, OSError."""
+        with self._allowance.making_folders(path):
+            return self._visible.open_folder(path, self.announced.bits_of)
+
+    def finish(self) -> list[PathParts]:
+        """Set the times of what was announced. Returns the folders whose time the disk can't hold."""
+        return self._set_times(self.announced.take())
+
+    def _set_times(self, times: list[Time]) -> list[PathParts]:
+        lost: list[PathParts] = []
+        for path, mtime in times:
+            with contextlib.suppress(OSError, Refused), self._visible.folder(path) as folder:
+                if not set_time(folder, mtime):
+                    lost.append(path)
+        return lost
+
+
+def _key(path: PathParts) -> bytes:
+    return "/".join(path).encode()
+
+
+def _path(key: bytes) -> PathParts:
+    return tuple(key.decode().split("/"))

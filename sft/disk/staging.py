@@ -1,0 +1,228 @@
+"""A user's staging area: the folder of temporary files, and what owners that have ended left there.
+
+    <key>             the bytes of a temporary file
+    <key>.journal     beside the bytes of one that can be resumed (`sft/disk/journal.py`)
+    try-<hex>         empty, for a moment: what the file system can do is found out with it
+
+Rules: an owner keeps a `flock` on its file, or is known to this process. If a lock can be taken, no live process owns
+the file; while we hold it, its name is not removed. Only files that can be opened are removed. The caller passes the
+descriptor of the folder; no path is walked here.
+"""
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from crypto_utils import random_bytes
+from sft.disk.durable import set_time
+from sft.disk.folders import PathParts
+from sft.disk.journal import JOURNAL
+from sft.disk.moving import link_or_move
+from sft.disk.parents import ANONYMOUS, Parent, fit, open_anonymous
+from sft.disk.passing import PASSING
+from sft.disk.reservations import Reservation
+from sft.disk.visible_files import VisibleFiles
+
+try:
+    import fcntl
+except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` reports it
+    fcntl = None  # type: ignore[assignment]
+
+HAS_LOCKS = fcntl is not None
+TRIAL = "try-"
+PRIVATE = 0o600
+CREATE_FLAGS = os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC"))
+_AGAIN = PASSING | {errno.ENOSPC}  # errors after which sweeping is worth another try
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed; whether no other descriptor has it locked."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def link_anonymous(descriptor: int, name: str, folder: int) -> None:
+    """Give a file without a name one in `folder`, never in place of a file. Raises FileExistsError, other OSError."""
+    os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
+
+
+class Owner(Protocol):
+    """The connection that writes a partial file; `sft.disk.partials.PartialFile` is one."""
+
+    name: str
+    reservation: Reservation
+
+    def lose(self) -> None: ...
+
+
+class StagingArea:
+    """The temporary files in the folder of a descriptor. Safe to use from several threads."""
+
+    # The owner of each key in this process, for file systems whose locks belong to the process: by the folder's device
+    # and inode.
+    _owners: dict[tuple[int, int, str], Owner] = {}
+    _owners_lock = threading.Lock()
+
+    def __init__(
+        self, folder: int, visible: VisibleFiles | None = None, may_move: bool = False, keeps_modes: bool = True
+    ) -> None:
+        """`visible`: where the files will be published.
+
+        `may_move`: the file system may have no hard links. `keeps_modes`: it knows owners and modes.
+        """
+        self.folder, self.may_move, self.keeps_modes = folder, may_move, keeps_modes
+        self._visible = visible
+        state = os.fstat(folder)
+        self._place = (state.st_dev, state.st_ino)
+        self._has_anonymous: bool | None = None if ANONYMOUS else False
+
+    # --- owners ---
+
+    def set_owner(self, owner: Owner) -> Owner | None:
+        """Make it the owner of its key; which one was it before."""
+        slot = (*self._place, owner.name)
+        with self._owners_lock:
+            before = self._owners.get(slot)
+            self._owners[slot] = owner
+            return before
+
+    def owner_of(self, key: str) -> Owner | None:
+        """The owner of a key in this process."""
+        with self._owners_lock:
+            return self._owners.get((*self._place, key))
+
+    def release(self, owner: Owner) -> None:
+        """It owns its key no more, if it ever did."""
+        slot = (*self._place, owner.name)
+        with self._owners_lock:
+            if self._owners.get(slot) is owner:
+                del self._owners[slot]
+
+    # --- files without a name ---
+
+    @property
+    def has_anonymous(self) -> bool:
+        """Whether files without a name can be made here, and be given one: found out once, by trying."""
+        if self._has_anonymous is None:
+            self._has_anonymous = self._try_anonymous()
+        return self._has_anonymous
+
+    def _try_anonymous(self) -> bool:
+        name = TRIAL + random_bytes(8).hex()
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            descriptor = open_anonymous(self.folder)
+            opened.callback(os.close, descriptor)
+            link_anonymous(descriptor, name, self.folder)
+            os.unlink(name, dir_fd=self.folder)
+            return True
+        return False
+
+    def open_anonymous(self, path: PathParts) -> int:
+        """A new file without a name, with the group of the folder where `path` will be published.
+
+        Only where `has_anonymous`. Raises OSError, Refused.
+        """
+        if self._visible is not None:
+            folder = self._visible.nearest(path[:-1])
+            try:
+                if os.fstat(folder).st_dev == self._place[0]:
+                    with contextlib.suppress(PermissionError):
+                        return open_anonymous(folder)
+            finally:
+                os.close(folder)
+        return open_anonymous(self.folder)
+
+    # --- publishing ---
+
+    def fit(self, descriptor: int, bits: int, parent: Parent | None, mtime: int | None) -> bool:
+        """Give a file what `parent` gives one that is made with `bits`, and its time; whether it has the time now.
+
+        Raises OSError, except where the file system `keeps_modes` of nobody.
+        """
+        lenient = contextlib.nullcontext() if self.keeps_modes else contextlib.suppress(OSError)
+        with lenient:
+            fit(descriptor, bits, parent)
+        has_time = False
+        with lenient:
+            has_time = set_time(descriptor, mtime)
+        return has_time
+
+    def link(self, key: str, name: str, folder: int) -> bool:
+        """Make a file of a key visible as `name` in `folder`; whether it still has its key.
+
+        Raises FileExistsError, other OSError.
+        """
+        if self.may_move:
+            return link_or_move(key, self.folder, name, folder)
+        os.link(key, name, src_dir_fd=self.folder, dst_dir_fd=folder, follow_symlinks=False)
+        return True
+
+    # --- what has no owner ---
+
+    def sweep(self, older_than: float, spared: frozenset[str] = frozenset()) -> int:
+        """Remove files without an owner: those that can't be resumed, and the others if `older_than` so many seconds.
+
+        Returns how many. Raises OSError when some could not be looked at, such as without a free descriptor.
+        """
+        removed, problem = 0, None
+        for key in self._keys(spared):
+            try:
+                removed += self.remove_ownerless(key, older_than)
+            except (BlockingIOError, PermissionError, FileNotFoundError):  # it has an owner, is not ours, or is gone
+                continue
+            except OSError as found:
+                problem = problem or (found if found.errno in _AGAIN else None)
+        if problem is not None:
+            raise problem
+        return removed
+
+    def _keys(self, spared: frozenset[str]) -> list[str]:
+        return sorted({name.removesuffix(JOURNAL) for name in os.listdir(self.folder)} - spared)
+
+    def sizes_of_ownerless(self, spared: frozenset[str]) -> Iterator[int]:
+        """The size of each file without an owner that is not published. Raises OSError when it can't be found out."""
+        for key in self._keys(spared):
+            with contextlib.suppress(BlockingIOError, PermissionError), contextlib.ExitStack() as opened:
+                if self.owner_of(key) is None and not key.startswith(TRIAL):
+                    state = self._locked(key, opened)
+                    if state is not None and state.st_nlink == 1:
+                        yield state.st_size
+
+    def remove_ownerless(self, key: str, older_than: float = 0) -> bool:
+        """Remove what is there of a key, unless it can be resumed and is younger. Raises BlockingIOError, OSError."""
+        if self.owner_of(key) is not None:
+            raise BlockingIOError
+        with contextlib.ExitStack() as opened:
+            journal = self._locked(key + JOURNAL, opened)
+            state = self._locked(key, opened)
+            if state is not None and journal is not None and state.st_nlink == 1:
+                age = time.time() - max(state.st_mtime, journal.st_mtime)
+                if age < older_than:
+                    return False
+            for name, there in ((key, state), (key + JOURNAL, journal)):
+                if there is not None:
+                    os.unlink(name, dir_fd=self.folder)
+            return state is not None
+
+    def _locked(self, name: str, opened: contextlib.ExitStack) -> os.stat_result | None:
+        """Lock a file, until `opened` ends; None when there is none."""
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            try:
+                descriptor = os.open(name, os.O_RDWR | flags, dir_fd=self.folder)
+            except PermissionError:  # a finished one; reading is enough for a lock, except on some network disks
+                descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=self.folder)
+            opened.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            state = os.fstat(descriptor)
+            if os.path.samestat(state, os.stat(name, dir_fd=self.folder, follow_symlinks=False)):
+                return state
+        except FileNotFoundError:
+            return None
+        raise BlockingIOError  # another file of that name, just made

@@ -1,0 +1,110 @@
+"""A file on its way in: what was announced, the temporary file until it is published, and what became of it.
+
+Rules: every kind of temporary file does what `TemporaryFile` lists, and none inherits from another: partial files that
+can be resumed (`sft/disk/partials.py`), anonymous files that can't (`sft/disk/anonymous.py`), and standard output
+(`sft/disk/stdout.py`). Nothing here touches the disk.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from sft.common.errors import Refused
+from sft.common.values import value
+from sft.disk.folders import PathParts
+from sft.disk.parents import Parent
+from sft.disk.reservations import Reservation
+
+
+@value
+class Incoming:
+    """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns."""
+
+    transfer: bytes
+    path: PathParts
+    size: int | None
+    mtime: int | None
+    mode: int | None
+    policy: str
+
+
+@value
+class Settled:
+    """What became of a file: stored under `path`, `already` there, or `skipped` because of another one there."""
+
+    path: PathParts
+    skipped: bool = False
+    already: bool = False
+    size: int = 0
+    sha256: bytes | None = None
+
+
+Outcome = Settled | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a temporary file has from an earlier connection.
+
+    `kept`: bytes that an attempt left which has ended; `reservation`: that of the connection it was taken from, in this
+    process; `is_shared`: another process still has it open.
+    """
+
+    kept: int | None = None
+    reservation: Reservation | None = None
+    is_shared: bool = False
+
+
+@runtime_checkable
+class TemporaryFile(Protocol):
+    """The bytes of one file on their way, for one connection. Methods raise Refused unless they name OSError."""
+
+    incoming: Incoming
+    size: int  # of what was written
+    sha256: bytes | None  # of the whole file, set by the receiver once it is verified
+    offers: list[int]  # offsets to resume from, best first; compare digests, then call `resume_from`
+    inherited: Inherited
+    reservation: Reservation
+    refusal: Refused | None  # why it has no reservation: it is only taken if it turns out to be there already
+    is_different: bool  # its content was compared with the file of its name
+    has_time: bool  # whether it has the time of its source; not every disk can hold every time
+
+    @property
+    def descriptor(self) -> int:
+        """Of its bytes; -1 where there is none yet."""
+
+    def digest_of_kept(self, size: int, goes_on: Callable[[], bool]) -> "hashlib._Hash":
+        """A running SHA-256 over the first `size` bytes that are there, as long as `goes_on()` is true."""
+
+    def resume_from(self, offset: int) -> None:
+        """Keep the first `offset` bytes, and drop what lies behind them."""
+
+    def write(self, content: memoryview) -> None:
+        """Append `content`."""
+
+    def finish(self, bits: int, parent: Parent | None = None) -> int:
+        """Write all, set time and mode: what `parent` gives a file that is made with `bits`.
+
+        Returns the descriptor, which is still to be flushed.
+        """
+
+    def publishing(self) -> AbstractContextManager[None]:
+        """Around publishing: nobody takes the file over meanwhile."""
+
+    def link(self, name: str, folder: int) -> None:
+        """Make it visible as `name` in `folder`, never in place of a file. Raises FileExistsError, other OSError."""
+
+    def rename(self, name: str, folder: int) -> None:
+        """Make it visible as `name` in `folder`, in place of the file that may be there. Raises OSError."""
+
+    def is_same_file(self, other: os.stat_result) -> bool:
+        """Whether `other` is this very file, published before."""
+
+    def discard(self) -> None:
+        """Remove it and give back what it has; a published file stays visible. May be called again."""
+
+    def keep(self) -> bool:
+        """The connection has ended: keep the bytes if they can be resumed; whether they are kept."""

@@ -1,0 +1,208 @@
+"""All that one user can reach: what is visible below their folder, and the files and folders that they send.
+
+Rules: a path is judged before anything is done with it. What a taken name means is decided in `sft/disk/decisions.py`;
+before the content comes for large files, whose digests are compared then, and when they are published for small ones,
+whose content is here before an answer could be. No socket, no key and no account is known here.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sft.common.errors import Code, Refused
+from sft.common.names import judge_path
+from sft.disk.amounts import NO_QUOTA, Quota
+from sft.disk.anonymous import AnonymousFiles
+from sft.disk.decisions import Action, Existing, Policy, decide, may_need_no_space
+from sft.disk.durable import FileSystem, disk_errors
+from sft.disk.folders import ExistingFile, FolderFlush, PathParts
+from sft.disk.ledger import Ledger
+from sft.disk.listing_rate import ListingRate
+from sft.disk.new_folders import NewFolders
+from sft.disk.partials import begin_partial
+from sft.disk.publish import Batch, Publisher, existing_of
+from sft.disk.quota import Allowance
+from sft.disk.receipts import Receipts
+from sft.disk.staging import StagingArea
+from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
+from sft.disk.visible_files import VisibleFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a folder allows. `private`: its sender may learn nothing of what lies there.
+
+    `free_space`: bytes that stay free on the disk; `stale`: seconds after which a kept partial file is removed.
+    """
+
+    portable_names: bool = False
+    file_mode: int | None = None
+    max_file_size: int = (1 << 63) - 1
+    private: bool = False
+    free_space: int = 0
+    stale: float = 7 * 24 * 3600
+    quota: Quota = NO_QUOTA
+
+
+class UserFolder:
+    """One user's folder, for one connection; not for several threads at once."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        umask: int,
+        visible: VisibleFiles,
+        area: StagingArea,
+        opened: contextlib.ExitStack,
+        above: Sequence[int] = (),
+        ledger: Ledger | None = None,
+        receipts: Receipts | None = None,
+        listing_rate: ListingRate | None = None,
+    ) -> None:
+        """`above`: open folders over it, which are flushed with it. `receipts` None: no receipt is ever repeated.
+
+        `opened` is closed with it.
+        """
+        self._rules, self._opened, self._receipts = rules, opened, receipts
+        self.visible, self.area = visible, area
+        self.listing_rate = listing_rate or ListingRate()
+        self.anonymous = AnonymousFiles(area)
+        self.allowance = Allowance(visible, rules.free_space, rules.quota, ledger)
+        self.flush = FolderFlush(visible.descriptor, above, FileSystem(area.folder))
+        self.new_folders = NewFolders(visible, self.allowance, self.flush)
+        self.publisher = Publisher(
+            visible,
+            area.folder,
+            self.new_folders,
+            self.flush,
+            self.allowance,
+            receipts,
+            rules.private,
+            rules.file_mode,
+            umask,
+        )
+
+    def close(self) -> None:
+        """Give back the descriptors, and what was reserved and not used."""
+        self.allowance.close()
+        self._opened.close()
+
+    # --- beginning a file ---
+
+    def begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile | Settled | ExistingFile:
+        """Judge an announced file. Raises Refused.
+
+        Settled: its content is not needed. ExistingFile: a file of that size is there; compare digests, then call
+        `begin_anyway` if they differ.
+        """
+        rules = self._rules
+        judge_path(incoming.path, rules.portable_names)
+        if (incoming.size or 0) > rules.max_file_size:
+            raise Refused(Code.TOO_LARGE)
+        self._decide(incoming, Existing.NOTHING)
+        if rules.private:
+            incoming = replace(incoming, policy=Policy.RENAME)
+        if incoming.policy == Policy.RENAME and (settled := self._delivered_before(incoming)) is not None:
+            return settled
+        if rules.private or (not resumable and incoming.size is not None):
+            return self._begin(incoming, resumable)
+        existing = self._existing(incoming)
+        action = self._decide(incoming, existing)
+        if action is Action.COMPARE:
+            if (there := self._open_existing(incoming)) is not None:
+                return there
+            action = self._decide(incoming, Existing.OTHER)
+        if action is Action.SKIP:
+            return Settled(incoming.path, skipped=True)
+        return self._begin(incoming, resumable)
+
+    def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
+        """The ExistingFile is another one: go on by the sender's policy. Raises Refused."""
+        self._decide(incoming, Existing.OTHER)
+        file = self._begin(incoming, resumable)
+        file.is_different = True
+        return file
+
+    def _existing(self, incoming: Incoming) -> Existing:
+        return existing_of(self.visible.state_of_path(incoming.path), incoming.size)
+
+    def _decide(self, incoming: Incoming, existing: Existing) -> Action:
+        action = decide(incoming.policy, existing, self._rules.private)
+        if isinstance(action, Code):
+            raise Refused(action)
+        return action
+
+    def _open_existing(self, incoming: Incoming) -> ExistingFile | None:
+        """The file to compare with; None when it can't be read, such as one of another owner."""
+        with contextlib.suppress(Refused):
+            above = incoming.path[:-1]
+            if failed := self.flush.flush({above}):  # a receipt for "already there" promises that it is on the disk
+                raise failed[above]
+            return ExistingFile(self.visible.open_file(incoming.path), incoming.size or 0)
+        return None
+
+    def _delivered_before(self, incoming: Incoming) -> Settled | None:
+        """What this very transfer has published, if its receipt may have been lost."""
+        found = None if self._receipts is None else self._receipts.find(incoming.transfer, incoming.path)
+        if found is None or incoming.size not in (None, found.size):
+            return None
+        return Settled(found.path, size=found.size, sha256=found.sha256 or None)
+
+    def _begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
+        if resumable:
+            return self.allowance.try_twice(lambda: self._begin_partial(incoming))
+        file = self.anonymous.begin(incoming, self._rules.max_file_size)
+        if self.allowance.is_limited:
+            with disk_errors():
+                self._reserve_anonymous(file)
+        return file
+
+    def _begin_partial(self, incoming: Incoming) -> TemporaryFile:
+        with disk_errors(), self.allowance.moving():
+            file = begin_partial(self.area, incoming)
+            self._reserve(file)
+        return file
+
+    def _reserve_anonymous(self, file: TemporaryFile) -> None:
+        """Without quota a small file is taken all the same if it may turn out to be there already."""
+        try:
+            self.allowance.try_twice(lambda: self._reserve(file))
+        except Refused as problem:
+            incoming, rules = file.incoming, self._rules
+            if problem.code is not Code.QUOTA or incoming.size is None or rules.private:
+                raise
+            if not may_need_no_space(decide(incoming.policy, self._existing(incoming), rules.private)):
+                raise
+            file.refusal = problem
+
+    def _reserve(self, file: TemporaryFile) -> None:
+        """Raises Refused, OSError; what was reserved is given back then, and kept bytes stay."""
+        try:
+            self.allowance.reserve(file)
+        except BaseException:
+            file.keep()
+            raise
+
+    # --- publishing ---
+
+    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]:
+        """Make a group of whole files visible and durable; for each what became of it."""
+        return self.publisher.publish(group)
+
+    def start_publishing(self, group: Sequence[TemporaryFile]) -> Batch:
+        """Begin with the group's first files, whose bytes are flushed in the background."""
+        return self.publisher.start(group)
+
+    def finish_publishing(self, batch: Batch) -> list[Outcome]:
+        """Make the files of a batch visible and durable; for each what became of it."""
+        return self.publisher.finish(batch)
+
+    # --- folders ---
+
+    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
+        """Make a folder, durable before this returns; its time is set by `finish_folders`. Raises Refused."""
+        self.new_folders.make(path, mtime, mode, self._rules.portable_names)
+
+    def finish_folders(self) -> list[PathParts]:
+        """Set the times of the folders that were announced. Returns those whose time the disk can't hold."""
+        return self.new_folders.finish()
