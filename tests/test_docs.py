@@ -6,10 +6,11 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_architecture import LAYERS, TOP
+from test_architecture import LAYERS, MODULES, TOP, dotted, tree_of
 
 from config import ClientSettings, ServerSettings, settings_of
 from sft.common.version import VERSION
@@ -209,3 +210,72 @@ def test_picture_shows_every_layer_and_leaves_out_arrows_that_follow_from_others
     assert architecture.layers() == LAYERS
     graph = {"a": {"b", "c"}, "b": {"c"}, "c": set[str]()}
     assert architecture.arrows(graph) == [("a", "b"), ("b", "c")]
+
+
+# --- threads and locks ------------------------------------------------------------------------------------------------
+
+LOCKS = {"threading.Lock", "threading.RLock", "threading.Condition", "threading.BoundedSemaphore", "threading.Barrier"}
+STARTERS = {"threading.Thread", "threading.Timer", "ThreadPoolExecutor", "Aside"}
+GENERIC = {"sft.common.background"}  # starts threads for others, which name them
+
+
+def locks_of(module: str) -> set[str]:
+    """`Class._lock` for each lock that a module makes, and `flock` if it locks files."""
+    found = set()
+    for top in tree_of(module).body:
+        owner = f"{top.name}." if isinstance(top, ast.ClassDef) else ""
+        for node in ast.walk(top):
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+                target = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+                if dotted(node.value.func) in LOCKS:
+                    found.add(owner + target.removeprefix("self."))
+            elif isinstance(node, ast.Call) and dotted(node.func) == "fcntl.flock":
+                found.add("flock")
+    return found
+
+
+def threads_of(module: str) -> set[str]:
+    """The name of each thread that a module starts, without a number at its end; of a timer, what it calls."""
+    found = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Call) and dotted(node.func) in STARTERS and module not in GENERIC:
+            given = {word.arg: word.value for word in node.keywords}
+            name = (
+                given.get("name") or given.get("thread_name_prefix") or node.args[dotted(node.func).endswith("Timer")]
+            )
+            words = [
+                part.value for part in ast.walk(name) if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
+            found.add(words[0] if words else ast.unparse(name).rpartition(".")[2])
+    return found
+
+
+@pytest.mark.parametrize(("heading", "names_of"), [("Threads", threads_of), ("Locks", locks_of)])
+def test_table_of_threads_or_locks_has_each_that_the_code_makes(
+    heading: str, names_of: Callable[[str], set[str]]
+) -> None:
+    made = {
+        f"{architecture.path_of(module).relative_to(TOP)}: {name}" for module in MODULES for name in names_of(module)
+    }
+    rows = rows_of(section(architecture.DOCUMENT.read_text("utf-8"), heading))
+    named = {
+        f"{row[1].strip('`')}: {name}"
+        for row in rows
+        if row[1]
+        for name in re.findall(r"`([^`]+)`", re.sub(r"\([^)]*\)", "", row[0]))
+    }
+    assert named == made
+
+
+def test_walks_name_what_is_in_the_code() -> None:
+    text = section(architecture.DOCUMENT.read_text("utf-8"), "Three walks")
+    defined = {
+        node.name
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+    calls = {name for row in rows_of(text) for name in re.findall(r"`((?:\w+\.)?_?[a-zA-Z]\w+)`", row[1])}
+    assert {name for name in calls if not name.endswith(".py") and not set(name.split(".")) <= defined} == set()
+    paths = set(re.findall(r"`(?:sft/)?(\w+/\w+\.py|\w+\.py)`", text))
+    assert {path for path in paths if not (TOP / "sft" / path).is_file() and not (TOP / path).is_file()} == set()
