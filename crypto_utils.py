@@ -5,32 +5,35 @@
     hkdf_*            HKDF-SHA256 (RFC 5869)
     stretch           scrypt (RFC 7914), by profile
     kem_*             ML-KEM-768 (FIPS 203) through HPKE's exporter (RFC 9180)
-    Eax               AES-EAX, the mode
+    Eax               AES-EAX (Bellare, Rogaway, Wagner 2004), of the AES of one of two libraries
     RecordCipher      AES-256-EAX with a counted nonce and a key for each epoch
 
-Rules: this room knows no socket, no file and no clock. Randomness enters through `random_bytes` alone, which callers
+Rules: this module knows no socket, no file and no clock. Randomness enters through `random_bytes` alone, which callers
 take as an argument, so that a test can fix it. `RecordCipher.open` decrypts nothing before its tag was found right.
-This module and `sft/wire/pake.py` are the only ones that import pycryptodome; each part of it is loaded where it is
-used, for a client can say hello before most of them are there (`check_library` loads them all).
+Secrets are compared by `equal`. pycryptodome is required; the `cryptography` package makes AES faster where it is
+installed. Only this module imports it, and only this one and `sft/wire/pake.py` import pycryptodome. Each part of a
+library is imported where it is used, because a client can send its hello before most of them are loaded
+(`check_library` loads them all).
 """
 
 import contextlib
+import functools
 import hashlib
-import hmac as _stdlib_hmac
+import hmac
 from base64 import b64decode
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sft.common.errors import ConnectionTrouble, Failure, IntegrityError, NoMemory, UsageError, threads_needed
 
 _NEEDED = (4, 4)
+_CRYPTOGRAPHY_NEEDED = 43  # earlier releases want more memory than the text has to encrypt it in place
 _INSTALL = "Run: python -m pip install -r requirements.lock"
 
 
 @contextlib.contextmanager
 def library_needed() -> Iterator[None]:
-    """Around an import of pycryptodome. Raises UsageError when that part of it is not there."""
+    """Around an import of pycryptodome. Raises UsageError when that part of it is missing."""
     try:
         yield
     except (ImportError, OSError) as missing:  # OSError: a native module of it that does not load
@@ -67,10 +70,7 @@ RECORD_NUMBER_LIMIT = 1 << 48
 SCRYPT_PROFILES: dict[int, tuple[int, int, int]] = {1: (1 << 15, 8, 3)}
 DEFAULT_PROFILE = 1
 
-_BLOCK = 16  # of AES
-_LARGE = 1 << 16
-_MOST_ROOMS = 8
-_rooms: deque[bytearray] = deque(maxlen=_MOST_ROOMS)  # for what nobody reads, and nobody uses now
+_BLOCK = 16  # of AES, in bytes
 
 _KEM_INFO = b"secure-file-transfer v1 kem"
 _KEM_EXPORT = b"sft1 ss_pq"
@@ -102,8 +102,23 @@ _EAX_CHECK_ANSWER = (  # 40 zeros under the key 00 01 02 ..., the nonce 0 and th
 
 
 def engine_name() -> str:
-    """The library that does the cryptography, with its version."""
-    return f"pycryptodome {Crypto.__version__}"
+    """The libraries in use, with their versions: pycryptodome, and `cryptography` where it does the AES.
+
+    It loads nothing of them, so it names a `cryptography` that turns out to be damaged, too.
+    """
+    version = _version_of_cryptography()
+    return f"pycryptodome {Crypto.__version__}" + (f", cryptography {version}" if version else "")
+
+
+@functools.cache
+def _version_of_cryptography() -> str:
+    """Its version; empty when it is missing or too old to be used."""
+    try:
+        from cryptography import __version__
+    except ImportError:
+        return ""
+    major = __version__.partition(".")[0]
+    return __version__ if major.isdecimal() and int(major) >= _CRYPTOGRAPHY_NEEDED else ""
 
 
 def random_bytes(size: int) -> bytes:
@@ -123,9 +138,7 @@ def new_digest() -> "hashlib._Hash":
 
 def mac(key: Buffer, *parts: Buffer) -> bytes:
     """HMAC-SHA256 of the parts, one after the other, 32 bytes."""
-    with library_needed():
-        from Crypto.Hash import HMAC, SHA256
-    return HMAC.new(bytes(key), b"".join(parts), digestmod=SHA256).digest()
+    return hmac.digest(key, b"".join(parts), "sha256")
 
 
 class Mac:
@@ -162,7 +175,7 @@ class Mac:
 
 def equal(one: Buffer, other: Buffer) -> bool:
     """Compare two secrets in a time that does not depend on where they differ."""
-    return _stdlib_hmac.compare_digest(one, other)
+    return hmac.compare_digest(one, other)
 
 
 def hkdf_extract(salt: Buffer, key_material: Buffer) -> bytes:
@@ -181,10 +194,8 @@ def hkdf_expand(prk: Buffer, info: bytes, size: int = KEY_SIZE) -> bytes:
 
 
 def load_hash() -> None:
-    """Load what `stretch` and `mac` need of the library. Raises UsageError when it is not there."""
+    """Load what `stretch` needs of the library. Raises UsageError when it is missing."""
     with library_needed():
-        import Crypto.Hash.HMAC
-        import Crypto.Hash.SHA256
         import Crypto.Protocol.KDF  # noqa: F401
 
 
@@ -245,90 +256,131 @@ def _export(context: "HPKE_Cipher") -> bytes:
 
 
 def check_library() -> None:
-    """Load what is needed of the library, and run the known-answer checks of the KEM and of the records' cipher.
+    """Load what is needed of the libraries, and run the known-answer checks of the KEM and of the records' cipher.
 
     Raises UsageError when a part is missing, or computes something else.
     """
     load_hash()
     if KemKey(KEM_CHECK_SEED).open(KEM_CHECK_CIPHERTEXT).hex() != _KEM_CHECK_ANSWER:
         raise UsageError("this release of pycryptodome computes another key agreement", _INSTALL)
-    mode, text = Eax(bytes(range(KEY_SIZE))), bytearray(40)
-    start = mode.start(bytes(8))
-    mode.apply(start, memoryview(text))
-    if (text + mode.tag(start, b"head", memoryview(text))).hex() != _EAX_CHECK_ANSWER:
-        raise UsageError("this release of pycryptodome computes another cipher", _INSTALL)
+    text = bytearray(40)
+    if (text + Eax(bytes(range(KEY_SIZE))).seal(bytes(8), b"head", memoryview(text))).hex() != _EAX_CHECK_ANSWER:
+        raise UsageError(f"this release of {aes_engine().LIBRARY} computes another cipher", _INSTALL)
+
+
+class _Aes(Protocol):
+    """AES under one key, as a library has it. Safe to use from several threads."""
+
+    LIBRARY: str
+
+    def __init__(self, key: bytes) -> None: ...
+
+    def omac(self, kind: int, text: Buffer) -> bytes:
+        """CMAC (NIST SP 800-38B) of a block that holds `kind`, then `text`: OMAC `kind` of EAX, 16 bytes."""
+
+    def ctr(self, start: bytes, text: memoryview) -> None:
+        """Encrypt or decrypt `text` in place, in counter mode from the block `start` on."""
+
+
+def _first_blocks() -> list[bytes]:
+    return [kind.to_bytes(_BLOCK, "big") for kind in range(3)]
+
+
+class OpenSslAes:
+    """AES by OpenSSL through the `cryptography` package, which is twice as fast.
+
+    Its CMAC keeps the interpreter's lock, 1 ms for a record of a mebibyte; its CTR lets go of it.
+    """
+
+    LIBRARY = "cryptography"
+
+    def __init__(self, key: bytes) -> None:
+        """Raises ImportError, OSError."""
+        from cryptography.hazmat.primitives.ciphers import Cipher
+        from cryptography.hazmat.primitives.ciphers.algorithms import AES
+        from cryptography.hazmat.primitives.ciphers.modes import CTR
+        from cryptography.hazmat.primitives.cmac import CMAC
+
+        self._cipher, self._algorithm, self._mode = Cipher, AES(key), CTR
+        self._begun = [CMAC(self._algorithm) for _ in range(3)]
+        for begun, block in zip(self._begun, _first_blocks(), strict=True):
+            begun.update(block)
+
+    def omac(self, kind: int, text: Buffer) -> bytes:
+        """OMAC `kind`, 16 bytes."""
+        running = self._begun[kind].copy()
+        running.update(text)
+        tag: bytes = running.finalize()
+        return tag
+
+    def ctr(self, start: bytes, text: memoryview) -> None:
+        """Encrypt or decrypt `text` in place."""
+        self._cipher(self._algorithm, self._mode(start)).encryptor().update_into(text, text)
+
+
+class PycryptodomeAes:
+    """AES by pycryptodome, which lets go of the interpreter's lock in every call."""
+
+    LIBRARY = "pycryptodome"
+
+    def __init__(self, key: bytes) -> None:
+        """Raises UsageError."""
+        with library_needed():
+            from Crypto.Cipher import AES
+            from Crypto.Hash import CMAC
+        self._key, self._aes = key, AES
+        self._begun = [CMAC.new(key, block, ciphermod=AES) for block in _first_blocks()]
+
+    def omac(self, kind: int, text: Buffer) -> bytes:
+        """OMAC `kind`, 16 bytes."""
+        return self._begun[kind].copy().update(text).digest()
+
+    def ctr(self, start: bytes, text: memoryview) -> None:
+        """Encrypt or decrypt `text` in place."""
+        mode = self._aes.new(self._key, self._aes.MODE_CTR, nonce=b"", initial_value=start)
+        mode.encrypt(text, output=text)
+
+
+@functools.cache
+def aes_engine() -> type[_Aes]:
+    """The faster library that is installed; a `cryptography` that can't be loaded counts as missing."""
+    if _version_of_cryptography():
+        with contextlib.suppress(ImportError, OSError):
+            OpenSslAes(bytes(KEY_SIZE))
+            return OpenSslAes
+    return PycryptodomeAes
 
 
 class Eax:
-    """AES-EAX under one key (Bellare, Rogaway, Wagner: The EAX Mode of Operation, 2004), from the library's CTR, CBC.
+    """AES-EAX under one key (Bellare, Rogaway, Wagner: The EAX Mode of Operation, 2004).
 
         N = OMAC 0 (nonce)    ciphertext = CTR from N (text)    tag = N ^ OMAC 1 (header) ^ OMAC 2 (ciphertext)
-        OMAC t (m) = CMAC (a block that holds t, then m)
 
-    The library's own EAX computes the same, in three times as many calls, each of which lets go of the interpreter and
-    asks for it again, and with two copies of the ciphertext that nobody reads: an eighth of the whole time of a large
-    transfer. Safe to use from several threads.
+    pycryptodome's own MODE_EAX is made of the same two parts, but can't verify a tag before it has decrypted. Safe to
+    use from several threads.
     """
 
-    def __init__(self, key: bytes) -> None:
-        with library_needed():
-            from Crypto.Cipher import AES
-        self._key, self._aes = key, AES
-        self._block = AES.new(key, AES.MODE_ECB).encrypt
-        self._whole = _doubled(self._one(0))  # for a last block that is whole (RFC 4493, section 2.3: K1)
-        self._padded = _doubled(self._whole)  # for one that is not: K2
-        self._starts = [self._block(kind.to_bytes(_BLOCK, "big")) for kind in range(3)]
-        self._of_nothing = [self._one(kind ^ self._whole) for kind in range(3)]
+    def __init__(self, key: bytes, engine: type[_Aes] | None = None) -> None:
+        self._aes = (engine or aes_engine())(key)
 
-    def _one(self, block: int) -> int:
-        return int.from_bytes(self._block(block.to_bytes(_BLOCK, "big")), "big")
+    def seal(self, nonce: bytes, header: Buffer, text: memoryview) -> bytes:
+        """Encrypt `text` in place and return its tag, 16 bytes."""
+        start = self._aes.omac(0, nonce)
+        self._aes.ctr(start, text)
+        return self._tag(start, header, text)
 
-    def _omac(self, kind: int, text: Buffer) -> int:
-        size = len(text)
-        if not size:
-            return self._of_nothing[kind]
-        before, at = self._starts[kind], (size - 1) // _BLOCK * _BLOCK
-        if at:
-            before = self._last_of_chain(before, text[:at])
-        last, mask = bytes(text[at:]), self._whole
-        if len(last) < _BLOCK:
-            last, mask = (last + b"\x80").ljust(_BLOCK, b"\0"), self._padded
-        return self._one(int.from_bytes(before, "big") ^ int.from_bytes(last, "big") ^ mask)
+    def open(self, nonce: bytes, header: Buffer, text: memoryview, tag: Buffer) -> bool:
+        """Decrypt `text` in place if its tag is right; return whether it is."""
+        start = self._aes.omac(0, nonce)
+        if not equal(self._tag(start, header, text), tag):
+            return False
+        self._aes.ctr(start, text)
+        return True
 
-    def _last_of_chain(self, before: bytes, text: Buffer) -> bytes:
-        """The last block of CBC, which gives out all of them: into the same memory again and again if they are many."""
-        size = len(text)
-        room = _room_of(size) if size > _LARGE else bytearray(size)
-        self._aes.new(self._key, self._aes.MODE_CBC, iv=before).encrypt(text, output=memoryview(room)[:size])
-        last = bytes(room[size - _BLOCK : size])
-        if size > _LARGE:
-            _rooms.append(room)
-        return last
-
-    def start(self, nonce: bytes) -> int:
-        """N, which the other methods want: 16 bytes as a number."""
-        return self._omac(0, nonce)
-
-    def apply(self, start: int, text: memoryview) -> None:
-        """Encrypt or decrypt `text` in place."""
-        self._aes.new(self._key, self._aes.MODE_CTR, nonce=b"", initial_value=start).encrypt(text, output=text)
-
-    def tag(self, start: int, header: Buffer, ciphertext: memoryview) -> bytes:
-        """The tag, 16 bytes."""
-        return (start ^ self._omac(1, header) ^ self._omac(2, ciphertext)).to_bytes(_BLOCK, "big")
-
-
-def _room_of(size: int) -> bytearray:
-    """At least `size` bytes, which were used before if there are any."""
-    with contextlib.suppress(IndexError):
-        if len(room := _rooms.pop()) >= size:
-            return room
-    return bytearray(size)
-
-
-def _doubled(block: int) -> int:
-    """Twice the element of GF(2^128) (RFC 4493, section 2.3)."""
-    return (block << 1 ^ 0x87 * (block >> 127)) & (1 << 128) - 1
+    def _tag(self, start: bytes, header: Buffer, ciphertext: memoryview) -> bytes:
+        parts = (start, self._aes.omac(1, header), self._aes.omac(2, ciphertext))
+        one, two, three = (int.from_bytes(part, "big") for part in parts)
+        return (one ^ two ^ three).to_bytes(TAG_SIZE, "big")
 
 
 class RecordCipher:
@@ -345,24 +397,23 @@ class RecordCipher:
     def _mode_of(self, epoch: int) -> Eax:
         return Eax(hkdf_expand(self._secret, b"epoch" + epoch.to_bytes(8, "big")))
 
-    def _begin(self, number: int) -> tuple[Eax, int]:
+    def _mode_for(self, number: int) -> tuple[Eax, bytes]:
+        """The mode and the nonce of a record."""
         if not 0 <= number < RECORD_NUMBER_LIMIT:
             raise IntegrityError("the connection has used up its record numbers", "Connect again")
         epoch = number // RECORDS_PER_EPOCH
         cached = self._epoch
         if cached[0] != epoch:
             cached = self._epoch = (epoch, self._mode_of(epoch))
-        return cached[1], cached[1].start(number.to_bytes(8, "big"))
+        return cached[1], number.to_bytes(8, "big")
 
     def seal(self, number: int, header: Buffer, text: memoryview) -> bytes:
         """Encrypt `text` in place and return its tag, 16 bytes."""
-        mode, start = self._begin(number)
-        mode.apply(start, text)
-        return mode.tag(start, header, text)
+        mode, nonce = self._mode_for(number)
+        return mode.seal(nonce, header, text)
 
     def open(self, number: int, header: Buffer, text: memoryview, tag: Buffer) -> None:
         """Decrypt `text` in place. Raises IntegrityError, with nothing decrypted, when the tag is wrong."""
-        mode, start = self._begin(number)
-        if not equal(mode.tag(start, header, text), tag):
+        mode, nonce = self._mode_for(number)
+        if not mode.open(nonce, header, text, tag):
             raise IntegrityError("a record did not pass its authentication")
-        mode.apply(start, text)

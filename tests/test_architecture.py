@@ -42,7 +42,7 @@ OUTSIDE_WORLD |= {"time", "datetime", "threading", "multiprocessing", "concurren
 
 # Calls named `open` that open no file: they hand the name to a module that does, or open something else.
 OPEN_NO_FILE = (
-    *("Accounts.open", "KemKey(", "self._kem.open", "self._cipher.open"),
+    *("Accounts.open", "KemKey(", "self._kem.open", "self._cipher.open", "mode.open"),
     *("item.open", "tree.open", "self._folders.open"),
 )
 CHANGE_NO_FILE = {"fetching.base.rmdir"}  # the client removes the folder that it has just made
@@ -267,8 +267,9 @@ def test_only_the_disk_and_the_keepers_of_our_own_files_open_any(module: str) ->
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_only_two_modules_import_pycryptodome(module: str) -> None:
+def test_only_two_modules_import_pycryptodome_and_one_cryptography(module: str) -> None:
     assert not {"Crypto", "Cryptodome"} & top_imports(module) or module in PYCRYPTODOME
+    assert "cryptography" not in top_imports(module) or module == "crypto_utils"
 
 
 @pytest.mark.parametrize("module", MODULES)

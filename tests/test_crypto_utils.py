@@ -2,7 +2,9 @@
 
 import hashlib
 import hmac
+import re
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,13 @@ from crypto_utils import (
     Eax,
     KemKey,
     Mac,
+    OpenSslAes,
+    PycryptodomeAes,
     RecordCipher,
+    aes_engine,
     check_library,
     digest,
+    engine_name,
     equal,
     hkdf_expand,
     hkdf_extract,
@@ -277,50 +283,117 @@ def opened(cipher: RecordCipher, number: int, text: bytes, tag: bytes, header: b
     return bytes(buffer)
 
 
-# From the paper's own test vectors: message, key, nonce, header, ciphertext and tag.
-EAX_VECTORS = [
-    (
-        "",
-        "233952DEE4D5ED5F9B9C6D6FF80FF478",
-        "62EC67F9C3A4A407FCB2A8C49031A8B3",
-        "6BFB914FD07EAE6B",
-        "E037830E8389F27B025A2D6527E79D01",
-    ),
-    (
-        "F7FB",
-        "91945D3F4DCBEE0BF45EF52255F095A4",
-        "BECAF043B0A23D843194BA972C66DEBD",
-        "FA3BFD4806EB53FA",
-        "19DD5C4C9331049D0BDAB0277408F67967E5",
-    ),
-    (
-        "1A47CB4933",
-        "01F74AD64077F2E704C0F60ADA3DD523",
-        "70C3DB4F0D26368400A10ED05D2BFF5E",
-        "234A3463C1264AC6",
-        "D851D5BAE03A59F238A23E39199DC9266626C40F80",
+# --- EAX ---
+
+ENGINES = [
+    pytest.param(PycryptodomeAes, id="pycryptodome"),
+    pytest.param(
+        OpenSslAes, id="OpenSSL", marks=pytest.mark.skipif(find_spec("cryptography") is None, reason="missing")
     ),
 ]
+Engine = type[PycryptodomeAes] | type[OpenSslAes]
+
+# Appendix G of the paper: key, nonce, header; text, ciphertext and tag.
+EAX_VECTORS = """\
+233952dee4d5ed5f9b9c6d6ff80ff478 62ec67f9c3a4a407fcb2a8c49031a8b3 6bfb914fd07eae6b
+- e037830e8389f27b025a2d6527e79d01
+91945d3f4dcbee0bf45ef52255f095a4 becaf043b0a23d843194ba972c66debd fa3bfd4806eb53fa
+f7fb 19dd5c4c9331049d0bdab0277408f67967e5
+01f74ad64077f2e704c0f60ada3dd523 70c3db4f0d26368400a10ed05d2bff5e 234a3463c1264ac6
+1a47cb4933 d851d5bae03a59f238a23e39199dc9266626c40f80
+d07cf6cbb7f313bdde66b727afd3c5e8 8408dfff3c1a2b1292dc199e46b7d617 33cce2eabff5a79d
+481c9e39b1 632a9d131ad4c168a4225d8e1ff755939974a7bede
+35b6d0580005bbc12b0587124557d2c2 fdb6b06676eedc5c61d74276e1f8e816 aeb96eaebe2970e9
+40d0c07da5e4 071dfe16c675cb0677e536f73afe6a14b74ee49844dd
+bd8e6e11475e60b268784c38c62feb22 6eac5c93072d8e8513f750935e46da1b d4482d1ca78dce0f
+4de3b35c3fc039245bd1fb7d 835bb4f15d743e350e728414abb8644fd6ccb86947c5e10590210a4f
+7c77d6e813bed5ac98baa417477a2e7d 1a8c98dcd73d38393b2bf1569deefc19 65d2017990d62528
+8b0a79306c9ce7ed99dae4f87f8dd61636 02083e3979da014812f59f11d52630da30137327d10649b0aa6e1c181db617d7f2
+5fff20cafab119ca2fc73549e20f5b0d dde59b97d722156d4d9aff2bc7559826 54b9f04e6a09189a
+1bda122bce8a8dbaf1877d962b8592dd2d56 2ec47b2c4954a489afc7ba4897edcdae8cc33b60450599bd02c96382902aef7f832a
+a4a4782bcffd3ec5e7ef6d8c34a56123 b781fcf2f75fa5a8de97a9ca48e522ec 899a175897561d7e
+6cf36720872b8513f6eab1a8a44438d5ef11 0de18fd0fdd91e7af19f1d8ee8733938b1e8e7f6d2231618102fdb7fe55ff1991700
+8395fcf1e95bebd697bd010bc766aac3 22e7add93cfc6393c57ec0b3c17d6b44 126735fcc320d25a
+ca40d7446e545ffaed3bd12a740a659ffbbb3ceab7 cb8920f87a6c75cff39627b56e3ed197c552d295a7cfc46afc253b4652b1af3795b124ab6e
+"""
 
 
-@pytest.mark.parametrize("vector", EAX_VECTORS, ids=lambda vector: vector[0] or "empty")
-def test_eax_of_its_paper(vector: tuple[str, ...]) -> None:
-    text, key, nonce, header, expected = map(bytes.fromhex, vector)
-    mode, buffer = Eax(key), bytearray(text)
-    start = mode.start(nonce)
-    mode.apply(start, memoryview(buffer))
-    assert buffer + mode.tag(start, header, memoryview(buffer)) == expected
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("number", range(10))
+def test_eax_of_its_paper(number: int, engine: Engine) -> None:
+    vector = EAX_VECTORS.split()[5 * number : 5 * number + 5]
+    key, nonce, header, text, expected = (bytes.fromhex(part.strip("-")) for part in vector)
+    mode, buffer = Eax(key, engine), bytearray(text)
+    tag = mode.seal(nonce, header, memoryview(buffer))
+    assert buffer + tag == expected
+    assert mode.open(nonce, header, memoryview(buffer), tag)
+    assert buffer == text
 
 
-@given(key=st.binary(min_size=32, max_size=32), header=st.binary(max_size=40), text=st.binary(max_size=200))
-def test_eax_equals_the_librarys(key: bytes, header: bytes, text: bytes) -> None:
-    theirs = AES.new(key, AES.MODE_EAX, nonce=key[:8])
+@pytest.mark.parametrize("engine", ENGINES)
+@given(
+    key=st.binary(min_size=32, max_size=32),
+    nonce=st.binary(min_size=1, max_size=40),
+    header=st.binary(max_size=40),
+    text=st.binary(max_size=200) | st.integers(0, 70_000).map(lambda size: bytes(range(256)) * (size // 256) + b"end"),
+)
+def test_eax_equals_pycryptodomes_and_opens_again(
+    engine: Engine, key: bytes, nonce: bytes, header: bytes, text: bytes
+) -> None:
+    theirs = AES.new(key, AES.MODE_EAX, nonce=nonce)
     theirs.update(header)
-    mode, buffer = Eax(key), bytearray(text)
-    start = mode.start(key[:8])
-    mode.apply(start, memoryview(buffer))
-    assert (bytes(buffer), mode.tag(start, header, memoryview(buffer))) == theirs.encrypt_and_digest(text)
+    mode, buffer = Eax(key, engine), bytearray(text)
+    tag = mode.seal(nonce, header, memoryview(buffer))
+    assert (bytes(buffer), tag) == theirs.encrypt_and_digest(text)
+    assert not mode.open(nonce, header + b"x", memoryview(buffer), tag)
+    assert mode.open(nonce, header, memoryview(buffer), tag)
+    assert buffer == text
 
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_eax_equals_pycryptodomes_at_every_length_around_a_block(engine: Engine) -> None:
+    mode, key = Eax(SECRET, engine), SECRET
+    for size in (*range(50), *range(4080, 4115), 2**20 + 4096):
+        text = random_bytes(size)
+        buffer, theirs = bytearray(text), AES.new(key, AES.MODE_EAX, nonce=bytes(8))
+        tag = mode.seal(bytes(8), b"", memoryview(buffer))
+        assert (bytes(buffer), tag) == theirs.encrypt_and_digest(text)
+
+
+def test_faster_engine_is_used_where_it_is_installed_and_named() -> None:
+    installed = find_spec("cryptography") is not None
+    assert aes_engine() is (OpenSslAes if installed else PycryptodomeAes)
+    assert engine_name().startswith("pycryptodome 4.")
+    assert (", cryptography " in engine_name()) == installed
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param("import sys; sys.modules['cryptography'] = None", id="missing"),
+        pytest.param("import cryptography; cryptography.__version__ = '42.0.8'", id="too old"),
+    ],
+)
+def test_without_cryptography_pycryptodome_does_all_of_it(before: str) -> None:
+    if "import cryptography" in before and find_spec("cryptography") is None:
+        pytest.skip("it is missing")
+    told = run_python(
+        f"{before}\nimport crypto_utils\n"
+        "crypto_utils.check_library()\nprint(crypto_utils.aes_engine().LIBRARY, crypto_utils.engine_name())"
+    )
+    assert re.fullmatch(r"pycryptodome pycryptodome [0-9.]+", told)
+
+
+def test_cryptography_that_can_not_be_loaded_counts_as_missing() -> None:
+    told = run_python(
+        "import sys, types\nfake = types.ModuleType('cryptography')\nfake.__version__ = '99.0.0'\n"
+        "sys.modules['cryptography'] = fake\nimport crypto_utils\n"
+        "crypto_utils.check_library()\nprint(crypto_utils.aes_engine().LIBRARY)"
+    )
+    assert told == "pycryptodome"
+
+
+# --- Records ---
 
 NUMBERS = [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 2**21, 2**32, 2**48 - 1]
 
