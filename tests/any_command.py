@@ -23,6 +23,8 @@ import client
 import config
 import crypto_utils
 import server
+import sft.server.listener
+import sft.server.start
 from sft.console import report
 
 LOADED_LATER = (
@@ -111,16 +113,15 @@ def _become(case: dict[str, Any], template: str) -> dict[str, Any]:
         return {"status": ended, "out": out, "err": err}
 
 
-def _not_serving(self: object, listeners: list[socket.socket]) -> int:
-    for each in listeners:
+def _not_serving(self: object, listening: list[socket.socket]) -> None:
+    for each in listening:
         each.close()
-    return 0
 
 
 def main() -> None:
     """Take cases until there are no more."""
     socket.getaddrinfo = _look_up
-    setattr(server._Server, "run", _not_serving)  # noqa: B010
+    sft.server.listener.Listener.run = _not_serving  # type: ignore[assignment,method-assign]
     crypto_utils.SCRYPT_PROFILES[1] = (2, 8, 1)
     for name in LOADED_LATER:
         importlib.import_module(name)

@@ -2,11 +2,13 @@
 
 import gc
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from peers import C2S, S2C, Raw, close_all, data, end, tcp_pair
@@ -21,7 +23,9 @@ from sft.disk.sources import PipeSource
 from sft.disk.storage import Storage
 from sft.disk.temporary import Outcome, TemporaryFile
 from sft.disk.user_folder import Rules, UserFolder
+from sft.server.admission import Ticket
 from sft.server.session import Connection
+from sft.server.shared import Shared
 from sft.transfer.items import Item
 from sft.wire.channel import Channel
 from sft.wire.handshake import ClientHandshake
@@ -40,6 +44,7 @@ from sft.wire.messages import (
     Refuse,
 )
 from sft.wire.protocol import DATA_SIZE, frame, unframe
+from sft.wire.sockets import Link
 from sft.wire.workers import Engine
 from tools import worked_example
 
@@ -241,7 +246,9 @@ def test_connection_of_a_removed_account_has_less_than_half_a_second_for_a_last_
 ) -> None:
     """Its channel would go on for seconds while the other end does not read."""
     near, far = tcp_pair()
-    connection = Connection(SimpleNamespace(log=logging.getLogger("test")), far, "192.0.2.1", 1)
+    shared = SimpleNamespace(log=logging.getLogger("test"), accounts=SimpleNamespace(profile=1))
+    link, ticket = Link(far, math.inf), SimpleNamespace()
+    connection = Connection(cast(Shared, shared), link, cast(Ticket, ticket), "192.0.2.1", 1)
     connection._channel = channel = Channel(far, S2C, C2S, engine)
     broken: list[bool] = []
     for seconds in (0.0, 0.3, 0.5):

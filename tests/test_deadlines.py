@@ -11,13 +11,15 @@ import pytest
 from processes import HOME, PASSWORD, USER, Server
 
 import sft.client.login
-import sft.server.session
+import sft.server.listener
 from sft.accounts.store import Accounts
 from sft.client.login import Account
 from sft.common.background import Aside
 from sft.common.log_limits import SourceLimits
 from sft.server.admission import Admission
-from sft.server.session import Connection, Shared
+from sft.server.listener import login_link
+from sft.server.login import Login
+from sft.server.shared import Shared
 from sft.server.throttle import Throttle
 from sft.wire.handshake import ClientHandshake
 from sft.wire.protocol import frame
@@ -47,28 +49,27 @@ def recording(waits: Waits) -> type[Link]:
     return Recording
 
 
-def served(server: Server, sock: socket.socket) -> Connection:
-    """A connection of a server with the same accounts, as far as a login needs one."""
+def login_at(server: Server, link: Link) -> Login:
+    """A login at a server with the same accounts."""
     shared = SimpleNamespace(
         accounts=Accounts.open(server.accounts), log=LOG, throttle=Throttle(), strangers=SourceLimits(LOG)
     )
-    connection = Connection(cast(Shared, shared), sock, "127.0.0.1", 1)
     ticket = Admission(1, 1, 1).enter(b"source", lambda: None)
     assert ticket is not None
-    connection.ticket = ticket
-    return connection
+    return Login(cast(Shared, shared), link, ticket, "127.0.0.1", logging.LoggerAdapter(LOG))
 
 
 def test_each_end_waits_for_each_frame_as_long_as_the_document_says(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_server, of_client, keys = Waits(), Waits(), list[object]()
-    monkeypatch.setattr(sft.server.session, "Link", recording(of_server))
+    monkeypatch.setattr(sft.server.listener, "Link", recording(of_server))
     monkeypatch.setattr(sft.client.login, "Link", recording(of_client))
     account = Account("here", 1, USER, PASSWORD)
     near, far = socket.socketpair()
     with near, far:
-        serving = Aside("server", lambda: keys.append(served(server, far)._log_in()))
+        link = login_link(far)
+        serving = Aside("server", lambda: keys.append(login_at(server, link).run()))
         handshake = ClientHandshake(USER, account.scalars)
         keys.append(sft.client.login._log_in(near, handshake, account, lambda: None, LOG))
         assert serving.wait(10) and len(keys) == 2 and None not in keys

@@ -38,9 +38,9 @@ from processes import (
 )
 
 from config import ServerSettings, load
-from server import _listen
 from sft.common.errors import UsageError
 from sft.common.sizes import counted
+from sft.server.listener import listen
 
 LOGIN_REFUSED = (
     "error: login refused: wrong username or password, too many attempts, or not your server. "
@@ -387,8 +387,8 @@ def test_impossible_command_is_refused_before_connecting(
     ("number", "remedy"),
     [
         (errno.EACCES, "Choose a --port above 1023, or give this program the right to lower ones"),
-        (errno.EADDRINUSE, "Another server may use it: stop that one, or choose --port"),
-        (errno.EADDRNOTAVAIL, "Check --listen: it takes addresses of this machine"),
+        (errno.EADDRINUSE, "Another server may use it: stop that one, or choose another --port"),
+        (errno.EADDRNOTAVAIL, "Give addresses of this machine, separated by commas"),
     ],
 )
 def test_port_that_can_not_be_had_is_said_with_what_helps(
@@ -397,10 +397,10 @@ def test_port_that_can_not_be_had_is_said_with_what_helps(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("server._listen_on", refuse)
+    monkeypatch.setattr("sft.server.listener._listen_on", refuse)
     settings = load(ServerSettings, {"listen": "127.0.0.1", "port": "80"}, {"SFT_CONFIG": os.devnull}, None).values
     with pytest.raises(UsageError) as caught:
-        _listen(settings)
+        listen(settings.listen, settings.port)
     assert str(caught.value).startswith(f"can't listen on 127.0.0.1 port 80 ({os.strerror(number)}). {remedy}")
 
 
@@ -625,7 +625,7 @@ UNUSABLE: list[tuple[str, list[str], str]] = [
     ("client.py", ["--password-fd=77", "--user=u", "a", "b"], "can't read a password from file descriptor 77"),
     ("client.py", ["--user=u", "a", "b"], "Use --user, and --password-file, --password-fd or SFT_PASSWORD"),
     ("client.py", ["a", "b"], "Use --user, and --password-file, --password-fd or SFT_PASSWORD"),
-    ("server.py", ["--listen=256.256.256.256"], "is no address of this machine"),
+    ("server.py", ["--listen=256.256.256.256"], "is not an address of this machine"),
     ("server.py", ["--server-log=."], "is no regular file"),
     ("server.py", ["--storage=/dev/null/x"], "can't use the storage folder /dev/null/x"),
 ]
@@ -653,7 +653,7 @@ def test_taken_port_is_exit_2_with_the_remedy(server: Server, tmp_path: Path) ->
     result = run("server.py", *own.settings, "--listen=127.0.0.1", f"--port={server.port}")
     assert (result.status, result.out) == (2, "")
     assert f"can't listen on 127.0.0.1 port {server.port} (Address already in use)." in one_line(result)
-    assert "stop that one, or choose --port" in result.err
+    assert "stop that one, or choose another --port" in result.err
 
 
 @pytest.mark.parametrize(

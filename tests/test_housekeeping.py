@@ -22,35 +22,37 @@ from sft.server.housekeeping import Housekeeping
 SILENT = 110
 HURRY = """
 import sys, server
-from sft.server import housekeeping
+from sft.server import housekeeping, listener
 housekeeping._EVERY = housekeeping._RETRY = housekeeping._LONGEST_RETRY = 0.05
-server.most_for = lambda files, wanted: wanted  # no room is kept for others
+listener.most_for = lambda files, wanted: wanted  # no room is kept for others
 sys.exit(server.main(sys.argv[1:]))
 """
 CLUMSY = """
 import sys, server
-class Clumsy(server.Connection):
-    def __init__(self, shared, sock, source, number):
+from sft.server import listener
+class Clumsy(listener.Connection):
+    def __init__(self, shared, link, ticket, source, number):
         if number == 1:
             raise MemoryError
         if number == 2:
             raise ValueError("nobody expected this")
-        super().__init__(shared, sock, source, number)
-server.Connection = Clumsy
+        super().__init__(shared, link, ticket, source, number)
+listener.Connection = Clumsy
 sys.exit(server.main(sys.argv[1:]))
 """
 
 LATE = """
 import socket, sys, server
-class Clumsy(server.Connection):
-    def __init__(self, shared, sock, source, number):
+from sft.server import listener
+class Clumsy(listener.Connection):
+    def __init__(self, shared, link, ticket, source, number):
         raise ValueError("nobody expected this")
-server.Connection = Clumsy
-accept_waiting = server._Server._accept_waiting
-def accept_one_more(self, listener):
-    self.late = socket.create_connection(listener.getsockname())
-    accept_waiting(self, listener)
-server._Server._accept_waiting = accept_one_more
+listener.Connection = Clumsy
+accept_waiting = listener.Listener._accept_waiting
+def accept_one_more(self, listening):
+    self.late = socket.create_connection(listening.getsockname())
+    accept_waiting(self, listening)
+listener.Listener._accept_waiting = accept_one_more
 sys.exit(server.main(sys.argv[1:]))
 """
 

@@ -15,7 +15,8 @@ import server
 from crypto_utils import STRETCHED_SIZE
 from sft.accounts.store import RIGHTS, Account, Accounts
 from sft.common.errors import UsageError
-from sft.server import admin as commands
+from sft.server import admin
+from sft.server.options import limits_of
 from sft.wire.pake import Registration, password_scalars
 
 
@@ -148,7 +149,7 @@ def test_refuse_limit_of_zero_or_less(tmp_path: Path, command: str, flag: str) -
     for value in ("0", "-1", "0k", "-", "", "many", "1.5", "9" * 30):
         options = server._parser().parse_args([command, "bob", f"--{flag}={value}"])
         with pytest.raises(UsageError) as caught:
-            commands._limits_of(options)
+            limits_of(options)
         assert caught.value.cause.startswith(f"--{flag} is no ") and caught.value.remedy
 
 
@@ -209,5 +210,5 @@ def test_storage_is_opened_once_however_many_accounts_have_a_quota(tmp_path: Pat
     for number in range(5):
         accounts.add(Account(f"user{number}", kept, frozenset(RIGHTS), 1000, None))
     before = len(os.listdir("/dev/fd"))
-    commands.run(command, accounts.path, tmp_path / "received", argparse.Namespace(name=None))
+    admin.run(command, accounts.path, tmp_path / "received", argparse.Namespace(name=None))
     assert len(os.listdir("/dev/fd")) == before + 2, "the storage folder and what is on its way"

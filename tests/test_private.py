@@ -147,7 +147,7 @@ def test_server_does_not_start_and_says_why(
     status, said = started[own, trap]
     assert status == 2 and len(said.splitlines()) == 1
     if own == "nothing":
-        assert "256.0.0.1 is no address of this machine" in said, "it came as far as the listening"
+        assert "256.0.0.1 is not an address of this machine" in said, "it came as far as the listening"
         return
     if trap == "another owner" and os.geteuid() != 0:
         pytest.skip("only root can give a file away")

@@ -204,7 +204,7 @@ def test_link_reads_not_a_byte_past_its_frame() -> None:
     with linked() as (link, far):
         far.sendall(frame(b"x") + b"record")
         link.receive()
-        assert link._sock.recv(100) == b"record"
+        assert link.sock.recv(100) == b"record"
 
 
 @pytest.mark.parametrize("size", [0, LOGIN_FRAME_LIMIT + 1, 1 << 31, (1 << 32) - 1])

@@ -7,116 +7,32 @@ other room of the server ever sees one. A weak one is refused. What was done is 
 import argparse
 import functools
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from crypto_utils import check_library
 from sft.accounts.passwords import ask_new_password, check_strength, generate_password, read_password_file
 from sft.accounts.store import RIGHTS, Account, Accounts, check_username
 from sft.common.errors import Refused, UsageError
-from sft.common.sizes import amount, counted, exact_size, parse_size
-from sft.console.command_line import flag_of
+from sft.common.sizes import amount, counted, exact_size
 from sft.console.report import note, say, warn
 from sft.disk.amounts import Amount
 from sft.disk.quota import NOT_TEMPORARY, Ledgers
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
+from sft.server.options import LIMITS, NO_LIMIT, Limits, limits_of
 from sft.wire.handshake import password_scalars
 from sft.wire.pake import Registration
 
 _DROP_ONLY = frozenset({"put"})
-_NONE = "none"
 _CUT_OFF = "connections that it has are cut off within a second"
-_DIGITS = 19
-
-
-Limits = Mapping[str, Any]  # by the names of an account's fields
-
-
-@dataclass(frozen=True, slots=True)
-class _Limit:
-    """One limit of an account: its field, how it is given, and how it is shown beside the account."""
-
-    field: str
-    metavar: str
-    is_size: bool
-    words: str
-    shown: Callable[[int], str]
-
-    @property
-    def flag(self) -> str:
-        return flag_of(self.field)
-
-
-_LIMITS = (
-    _Limit(
-        "quota",
-        "SIZE",
-        True,
-        "bytes that it may keep there, such as 10G; each file and folder counts as 512 at least",
-        lambda n: f"of {exact_size(n)}",
-    ),
-    _Limit(
-        "quota_files", "COUNT", False, "files and folders that it may keep there", lambda n: f"of {counted(n, 'file')}"
-    ),
-    _Limit("largest", "SIZE", True, "the largest file, such as 1G", lambda n: f"a file up to {exact_size(n)}"),
-    _Limit("rate", "SIZE", True, "bytes per second, over all its connections", lambda n: f"{exact_size(n)}/s"),
-    _Limit("connections", "COUNT", False, "connections at once", lambda n: counted(n, "connection")),
-)
-
-
-def add_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    """The commands, as sub-commands of the server's own; the parser of each."""
-    commands = parser.add_subparsers(dest="command", title="accounts", metavar="COMMAND")
-    add = commands.add_parser("adduser", help="add an account", description="Add an account.", allow_abbrev=False)
-    change = commands.add_parser(
-        "passwd", help="change a password", description="Change a password.", allow_abbrev=False
-    )
-    remove = commands.add_parser("deluser", help="remove an account; its files stay", allow_abbrev=False)
-    limits = commands.add_parser(
-        "limits",
-        help="change what an account may use, or show it",
-        description="Change what an account may use; without a flag, show it.",
-        allow_abbrev=False,
-    )
-    commands.add_parser("users", help="list the accounts, their rights, and what they use", allow_abbrev=False)
-    recount = commands.add_parser(
-        "recount",
-        help="count again what accounts with a quota use",
-        description="Count again what accounts with a quota use, such as after files were removed by hand.",
-        allow_abbrev=False,
-    )
-    recount.add_argument("name", metavar="NAME", nargs="?", help="only this account")
-    for each in (add, change, limits, remove):
-        each.add_argument("name", metavar="NAME", help="a username: a-z, 0-9, dot, dash, underscore; up to 32")
-    for each in (add, change):
-        each.add_argument(
-            "--password-file",
-            metavar="FILE",
-            dest="new_password_file",
-            help="its first line is the password (-: standard input)",
-        )
-    add.add_argument(
-        "--drop-only",
-        action="store_true",
-        help="may only send; names that are taken get a number",
-    )
-    add.add_argument(
-        "--keep-files",
-        action="store_true",
-        help="let it have what an earlier account of that name has left",
-    )
-    for each in (add, limits):
-        for limit in _LIMITS:
-            words = f"{limit.words} ({_NONE}: no limit)"
-            each.add_argument(limit.flag, metavar=limit.metavar, dest=f"limit_{limit.field}", help=words)
-    return list(commands.choices.values())
 
 
 def run(command: str, accounts: Path, storage: Path, options: argparse.Namespace) -> None:
     """Run one of the commands. Raises UsageError."""
+    check_library()
     _COMMANDS[command](accounts, storage, options)
 
 
@@ -160,26 +76,6 @@ def _add(accounts: Accounts, name: str, password: str, rights: frozenset[str], l
     accounts.add(replace(account, **limits))
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not (number := int(text[:_DIGITS])) > 0 or len(text) >= _DIGITS:
-        raise ValueError("is no number above zero")
-    return number
-
-
-def _limits_of(options: argparse.Namespace) -> Limits:
-    """The limits that were named, by their fields; None for one that is lifted. Raises UsageError."""
-    found: dict[str, int | None] = {}
-    for limit in _LIMITS:
-        text = getattr(options, f"limit_{limit.field}")
-        if text is None:
-            continue
-        try:
-            found[limit.field] = None if text == _NONE else parse_size(text) if limit.is_size else _count(text)
-        except ValueError as problem:
-            raise UsageError(f"{limit.flag} {problem}", f"It means: {limit.words}") from None
-    return found
-
-
 def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
     name = options.name
     check_username(name)
@@ -187,7 +83,7 @@ def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
         raise UsageError(
             f"there is an account {name} already", f"To change its password: python server.py passwd {name}"
         )
-    limits = _limits_of(options)
+    limits = limits_of(options)
     if not options.keep_files and (left := _left_by(name, storage)) is not None:
         raise UsageError(
             f"there are files of an earlier account {name} in {left}",
@@ -233,7 +129,7 @@ def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
 
 
 def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
-    accounts, name, news = open_accounts(path), options.name, _limits_of(options)
+    accounts, name, news = open_accounts(path), options.name, limits_of(options)
     before = _named(accounts).get(name)
     if news:
         accounts.change(name, news)
@@ -244,9 +140,9 @@ def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
         say(f"{name} has these limits already; nothing was changed")
     elif news:
         say(f"changed the limits of {name}; {_CUT_OFF}")
-    for limit in _LIMITS:
+    for limit in LIMITS:
         value = getattr(account, limit.field)
-        shown = _NONE if value is None else exact_size(value) if limit.is_size else f"{value:,}"
+        shown = NO_LIMIT if value is None else exact_size(value) if limit.is_size else f"{value:,}"
         say(f"{limit.field:<12}  {shown}")
 
 
@@ -256,7 +152,7 @@ def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
         words = [",".join(right for right in RIGHTS if right in account.rights)]
         if has_quota(account):
             words.append(_used(account, _ledgers(storage).used))
-        words += [limit.shown(value) for limit in _LIMITS if (value := getattr(account, limit.field)) is not None]
+        words += [limit.shown(value) for limit in LIMITS if (value := getattr(account, limit.field)) is not None]
         say(f"{account.name:<32}  {'  '.join(words)}")
     if any(map(has_quota, accounts.all())):
         note(_LEAST)

@@ -1,123 +1,81 @@
-"""One client at the server, from its first byte to its last: the login, then its one job, then a gentle end.
+"""One connection at the server, from its first byte to its last: the login, then its one job, then a gentle end.
 
-Rules: nobody is told why a login failed, neither in words nor by what the connection does. The account is looked at
-again after the login and before each request, and by the server's watch all the time; when it was changed or removed,
-the connection ends. Whatever happens stays within this connection: what surprises us goes to the log.
+Rules: the account is looked at again after the login and before each request, and by the server's watch all the time;
+when it was changed or removed, the connection ends. Whatever happens stays within this connection: what is unexpected
+goes to the log. A connection without a channel is in its login; from then on its channel decides what still happens.
 """
 
-import contextlib
 import logging
 import math
-import threading
 import time
-from typing import Protocol
 
-from sft.accounts.store import Account, Accounts
+from sft.accounts.store import Account
 from sft.common.errors import (
     Code,
-    ConnectionTrouble,
     Ended,
     IntegrityError,
-    LoginRefused,
     NoThread,
     ProtocolViolation,
     Refused,
     TransferError,
 )
-from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, Kind, LineLimits, SourceLimits, Sparing
-from sft.common.rate_limit import Paces
+from sft.common.log_limits import NO_LOGIN, Sparing
 from sft.common.sizes import announced, counted
 from sft.console.report import briefly, show_briefly, show_path
 from sft.disk.amounts import Quota
-from sft.disk.storage import Storage
 from sft.server.admission import Ticket
+from sft.server.login import Log, LoggedIn, Login
 from sft.server.origin import shown_origin
 from sft.server.requests import Requests
-from sft.server.throttle import Charge, Throttle
-from sft.transfer.places import Places
+from sft.server.shared import Shared
 from sft.wire.channel import Channel
-from sft.wire.handshake import Known, ServerHandshake, SessionKeys, unavailable_frame
 from sft.wire.messages import Misnamed, Omitted, Put, Receipt
-from sft.wire.protocol import SERVER_FRAME_SECONDS, SERVER_LOGIN_SECONDS, SERVER_SHARE_SECONDS
-from sft.wire.sockets import Link, Socket, close_gently, cut
-from sft.wire.workers import Engine
+from sft.wire.sockets import Link
 
 _LAST_WORD_SECONDS = 0.4  # for the reason to reach the client of a changed account, before its socket is cut
-_ADMITTED_SECONDS = 0.002  # between two looks at the accounts file: of a run of small files not each costs one
-
-_Log = logging.LoggerAdapter[logging.Logger]
-
-
-class Shared(Protocol):
-    """What all connections of a server have in common."""
-
-    accounts: Accounts
-    storage: Storage
-    log: logging.Logger
-    throttle: Throttle
-    engine: Engine
-    paces: Paces
-    line_limits: LineLimits
-    strangers: SourceLimits
-    places: Places
-    max_connections_per_user: int
-    stopping: threading.Event
-
-    def ended(self, connection: "Connection") -> None:
-        """That connection's thread is about to end."""
+# The account is not looked at again within this time: in a run of small files, not each then costs a look.
+_ACCOUNT_SECONDS = 0.002
 
 
 class Connection:
-    """One client, from its first byte to its last, in a thread of its own."""
+    """One client, in a thread of its own."""
 
-    ticket: Ticket
-
-    def __init__(self, server: Shared, sock: Socket, source: str, number: int) -> None:
-        self._server, self._sock, self._source = server, sock, source
-        self._log: _Log = _Prefixed(server.log, {"number": number, "who": source})
-        self._channel: Channel | None = None
-        self._charge: Charge | None = None
-        self._account: Account | None = None
-        self._admitted_at = -math.inf  # when the account was last looked at
+    def __init__(self, shared: Shared, link: Link, ticket: Ticket, source: str, number: int) -> None:
+        self._shared, self._link, self._ticket, self._source, self._number = shared, link, ticket, source, number
+        self._log: Log = _Prefixed(shared.log, {"number": number, "who": source})
+        self._login = Login(shared, link, ticket, source, self._log)
+        self._account: Account | None = None  # as it was at the login
+        self._channel: Channel | None = None  # after the login
+        self._looked_at = -math.inf  # when the account was last looked at
         self._expelled_at: float | None = None
-        self._is_put_out = False  # by this end
-        self._has_spoken = threading.Event()  # a first frame has come, or will not come any more
 
     def run(self) -> None:
-        """Log the client in and take its files. Never raises."""
+        """Log the client in, do what it asks for, and close the link. Never raises."""
         try:
             self._log.debug("connected")
-            keys = self._log_in()
-            if keys is not None:
-                self._take_files(keys)
+            logged_in = self._login.run()
+            if logged_in is None:
+                self._link.close(gently=True)
+            else:
+                self._serve(logged_in)
         except Exception as problem:
-            self._surprised(problem)
-            cut(self._sock)  # a thread of a channel that did not come to be may still read from it
-            self._sock.close()
-        finally:
-            self._has_spoken.set()
-            self.ticket.leave()
-            self._server.ended(self)
+            self._log_unexpected(problem)
+            self._link.cut()  # a thread of a channel that did not come to be may still read from it
+            self._link.close()
 
     # --- called from other threads ---
 
-    def put_out(self) -> None:
-        """End a login that makes no progress."""
-        self._is_put_out = True
-        cut(self._sock)
-
-    def put_out_if_silent(self, until: float) -> None:
-        """The server stops: end this unless the first frame of its login comes in time; what has begun goes on."""
-        if not self._has_spoken.wait(max(0.0, until - time.monotonic())):
-            self.put_out()
+    def cut_off_if_silent(self) -> None:
+        """End it if its client has not sent the first frame of a login yet."""
+        if not self._login.has_heard:
+            self._link.cut()
 
     def cut_off(self) -> None:
-        """End it now, whatever it does."""
-        channel = self._channel
-        if channel is None:
-            self.put_out()
+        """End it now, whatever it does, because the server stops."""
+        if self._channel is None:
+            self._link.cut()
         else:
-            channel.stop(Ended(Code.STOPPING))
+            self._channel.stop(Ended(Code.STOPPING))
 
     @property
     def account(self) -> Account | None:
@@ -125,163 +83,112 @@ class Connection:
         return None if self._channel is None else self._account
 
     def expel(self, code: Code) -> None:
-        """The account was changed or removed, or nobody can tell: end it. Called again until it has ended."""
-        channel = self._channel
-        if channel is None:
-            self.put_out()
+        """The account was changed or removed, or can't be looked at: end it. Called again until it has ended."""
+        if self._channel is None:
+            self._link.cut()
         elif self._expelled_at is None:
             self._expelled_at = time.monotonic()
-            channel.cut(Ended(code))
+            self._channel.cut(Ended(code))
         elif time.monotonic() - self._expelled_at > _LAST_WORD_SECONDS:
-            channel.fail(Ended(code))
+            self._channel.fail(Ended(code))
 
     # --- its own thread ---
 
-    def _log_in(self) -> SessionKeys | None:
-        """The keys; None when the client is not let in, and the socket is closed then."""
-        link = Link(self._sock, time.monotonic() + SERVER_LOGIN_SECONDS, SERVER_FRAME_SECONDS)
-        handshake = ServerHandshake(self._find, self._charge_for, self._server.accounts.profile)
-        try:
-            hello = link.receive()
-            self._has_spoken.set()
-            answer, go_on = handshake.hello(hello)
-            self.ticket.progress()
-            link.send(answer)
-            if go_on:
-                link.send(handshake.respond(link.receive(SERVER_SHARE_SECONDS)))
-                self.ticket.progress()
-                keys = handshake.finish(link.receive())
-                if self._charge is not None:
-                    self._server.throttle.refund(self._charge)
-                return keys
-            self._log_stranger(NO_LOGIN, logging.WARNING, "login refused: no common version")
-        except LoginRefused:
-            self._log_refused(handshake.username)
-        except Refused as problem:  # the accounts can't be looked at: the same for every name
-            self._log_stranger(NO_LOGIN, logging.ERROR, f"no login: {problem.cause}")
-            with contextlib.suppress(ConnectionTrouble):
-                link.send(unavailable_frame())
-        except (ConnectionTrouble, IntegrityError) as problem:
-            # Who has seen by our proof that the password is wrong has nothing more to say: most likely it was that.
-            if self._charge is not None and not self._is_put_out:
-                self._log_refused(handshake.username)
-            else:
-                what = f"no login{_shown_as(handshake.username)}: {problem.cause}"
-                self._log_stranger(NO_LOGIN, logging.WARNING, what)
-        close_gently(self._sock)
-        return None
-
-    def _log_refused(self, username: bytes) -> None:
-        """In a form that programs look for (deploy/fail2ban): the address first, which no name can imitate."""
-        reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
-        self._log_stranger(REFUSED_LOGINS, logging.WARNING, f"login{_shown_as(username)} refused: {reason}")
-
-    def _log_stranger(self, kind: Kind, level: int, line: str) -> None:
-        """What anybody can cause, as often as they like."""
-        if self._server.strangers.may(kind, shown_origin(self._source)):
-            self._log.log(level, "%s", line)
-
-    def _find(self, username: bytes) -> Known:
-        accounts = self._server.accounts
-        account = self._account = accounts.find(username)
-        registration = accounts.dummy if account is None else account.registration
-        return Known(account is not None, accounts.salt(username), registration)
-
-    def _charge_for(self, username: bytes) -> bool:
-        self._charge = self._server.throttle.charge(username, self._source)
-        return self._charge is not None
-
-    def _take_files(self, keys: SessionKeys) -> None:
-        account = self._account
-        if account is None:
-            raise RuntimeError("logged in without an account")
-        self._log.extra = {"number": self._log.extra["number"], "who": f"{account.name}@{self._source}"}  # type: ignore[index]
-        channel = self._channel = Channel(self._sock, keys.s2c, keys.c2s, self._server.engine)
+    def _serve(self, logged_in: LoggedIn) -> None:
+        account, keys = self._account, _ = logged_in
+        self._log = _Prefixed(self._shared.log, {"number": self._number, "who": f"{account.name}@{self._source}"})
+        channel = self._channel = Channel(self._link.sock, keys.s2c, keys.c2s, self._shared.engine)
         code: Code | None = None
         try:
-            if self._server.stopping.is_set():
-                raise Ended(Code.STOPPING)
-            self._check_account()  # from here on the server's watch sees to it
-            most = account.connections or self._server.max_connections_per_user
-            if not self.ticket.logged_in(account.name, most):
-                raise Ended(Code.FULL)
-            self._log.info("logged in")
-            quota = Quota(account.quota, account.quota_files)
-            folder = self._server.storage.user(account.name, "get" not in account.rights, quota, account.largest)
-            sparing = Sparing(self._log, self._server.line_limits.of(account.name))
-            try:
-                pace = self._server.paces.of(account.name, account.rate).turn(lambda: channel.ended)
-                share = self._server.places.of(account.name)
-                requests = Requests(channel, keys, folder, self._admit, self._log.info, pace, sparing.info, share)
-                requests.run(_Taking(self._log, sparing))
-            finally:
-                folder.close()
-                sparing.tell()
-        except Ended as problem:
-            code = problem.code
-            self._log.warning("ended: %s", problem.cause)
-        except ProtocolViolation as problem:
-            code = Code.PROTOCOL
-            self._log.error("ended: %s", problem.cause)
-        except IntegrityError as problem:
-            code = Code.INTEGRITY
-            self._log.error("ended: %s", problem.cause)
-        except Refused as problem:  # not of one file: the user's folder, or the accounts, can't be used
-            code = Code.STORAGE if problem.code in (Code.LINK, Code.NOT_FOLDER) else Code.UNAVAILABLE
-            what = "ended" if problem.code is Code.UNAVAILABLE else "can't open the user's folder"
-            self._log.error("%s: %s", what, problem.cause)
+            self._do_job(channel, logged_in)
         except TransferError as problem:
-            self._log.warning("ended: %s", problem.cause)
+            code, level, line = ending_of(problem)
+            self._log.log(level, "%s", line)
         except Exception as problem:
             code = Code.INTERNAL
-            self._surprised(problem)
+            self._log_unexpected(problem)
         channel.close(code)
         self._log.info("done, %s received", counted(channel.bytes_received, "byte", ""))
 
-    def _surprised(self, problem: Exception) -> None:
-        if self._channel is None and not self._server.strangers.may(NO_LOGIN, shown_origin(self._source)):
-            return  # whatever surprised us, a stranger may repeat it without end
+    def _do_job(self, channel: Channel, logged_in: LoggedIn) -> None:
+        """What the client asks for, until its BYE. Raises what ends the connection before."""
+        shared, (account, keys) = self._shared, logged_in
+        if shared.stopping.is_set():
+            raise Ended(Code.STOPPING)
+        self._check_account(account)  # from here on the server's watch does that, too
+        if not self._ticket.logged_in(account.name, account.connections or shared.max_connections_per_user):
+            raise Ended(Code.FULL)
+        self._log.info("logged in")
+        quota = Quota(account.quota, account.quota_files)
+        folder = shared.storage.user(account.name, "get" not in account.rights, quota, account.largest)
+        sparing = Sparing(self._log, shared.line_limits.of(account.name))
+        try:
+            pace = shared.paces.of(account.name, account.rate).turn(lambda: channel.ended)
+            share = shared.places.of(account.name)
+
+            def admit(right: str) -> None:
+                self._admit(account, right)
+
+            requests = Requests(channel, keys, folder, admit, self._log.info, pace, sparing.info, share)
+            requests.run(_Taking(self._log, sparing))
+        finally:
+            folder.close()
+            sparing.tell()
+
+    def _admit(self, account: Account, right: str) -> None:
+        """Asked before each PUT, GET and LIST. Raises Refused for one request, Ended for the connection."""
+        self._check_account(account)
+        if self._shared.stopping.is_set():
+            raise Refused(Code.STOPPING)
+        if right not in account.rights:
+            raise Refused(Code.DENIED)
+
+    def _check_account(self, account: Account) -> None:
+        """Raises Ended unless the account is still as it was at the login, Refused when it can't be looked at."""
+        now = time.monotonic()
+        if now - self._looked_at > _ACCOUNT_SECONDS:
+            found = self._shared.accounts.find(account.name.encode())
+            if found is not account and found != account:
+                raise Ended(Code.ACCOUNT)
+            self._looked_at = now
+
+    def _log_unexpected(self, problem: Exception) -> None:
+        if self._channel is None and not self._shared.strangers.may(NO_LOGIN, shown_origin(self._source)):
+            return  # whatever it was, a stranger may repeat it without end
         if NoThread.is_why(problem):
             self._log.error("ended: %s", NoThread().cause)
         else:
             self._log.exception("a bug: this connection ended with an unexpected error")
 
-    def _check_account(self) -> Account:
-        """The account, as it was at the login and still is. Raises Ended."""
-        before = self._account
-        now = time.monotonic()
-        if before is None or now - self._admitted_at > _ADMITTED_SECONDS:
-            found = None if before is None else self._server.accounts.find(before.name.encode())
-            if before is None or (found is not before and found != before):
-                raise Ended(Code.ACCOUNT)
-            self._admitted_at = now
-        return before
 
-    def _admit(self, right: str) -> None:
-        """Asked before each PUT, GET and LIST: is the account as it was at the login, and has it that right?"""
-        before = self._check_account()
-        if self._server.stopping.is_set():
-            raise Refused(Code.STOPPING)
-        if right not in before.rights:
-            raise Refused(Code.DENIED)
-
-
-def _shown_as(username: bytes) -> str:
-    """` as alice`; nothing while the name is not known."""
-    return f" as {username.decode('utf-8', 'backslashreplace')}" if username else ""
+def ending_of(problem: TransferError) -> tuple[Code | None, int, str]:
+    """How a connection ends by an error: the code for the client (None: it gets none), the log line and its level."""
+    if isinstance(problem, Ended):
+        return problem.code, logging.WARNING, f"ended: {problem.cause}"
+    if isinstance(problem, ProtocolViolation):
+        return Code.PROTOCOL, logging.ERROR, f"ended: {problem.cause}"
+    if isinstance(problem, IntegrityError):
+        return Code.INTEGRITY, logging.ERROR, f"ended: {problem.cause}"
+    if not isinstance(problem, Refused):
+        return None, logging.WARNING, f"ended: {problem.cause}"
+    # Not of one file: the accounts or the user's folder can't be used.
+    if problem.code is Code.UNAVAILABLE:
+        return Code.UNAVAILABLE, logging.ERROR, f"ended: {problem.cause}"
+    code = Code.STORAGE if problem.code in (Code.LINK, Code.NOT_FOLDER) else Code.UNAVAILABLE
+    return code, logging.ERROR, f"can't open the user's folder: {problem.cause}"
 
 
 class _Taking:
     """What becomes of what a client sends, for the log."""
 
-    def __init__(self, log: _Log, sparing: Sparing) -> None:
+    def __init__(self, log: Log, sparing: Sparing) -> None:
         """`sparing`: for what a client can cause at will, without storing anything."""
         self._own_log, self._own_sparing = log, sparing
         self._is_verbose = log.isEnabledFor(logging.DEBUG)
         self._stored: list[str] = []  # lines for the log; a group's are written together
 
     @property
-    def _log(self) -> _Log:
+    def _log(self) -> Log:
         self.pause()  # lines stay in the order of what happened
         return self._own_log
 
@@ -335,7 +242,7 @@ class _Taking:
         raise ProtocolViolation("an OMITTED from a client")
 
 
-class _Prefixed(_Log):
+class _Prefixed(Log):
     """Puts the connection's number and who it is before each line."""
 
     def process(self, msg: object, kwargs: object) -> tuple[object, object]:  # type: ignore[override]

@@ -156,14 +156,28 @@ def _too_slow() -> ConnectionTrouble:
 class Link:
     """Whole frames of up to 8 KiB, for the login: each in so many seconds, and all of them until one deadline.
 
-    A frame that was not sent whole is the last one: the other end would take the next for its rest.
+    A frame that was not sent whole is the last one: the other end would take the next for its rest. `sock` is the
+    socket below, for the channel that follows the login.
     """
 
     def __init__(self, sock: socket.socket, deadline: float, step: float = math.inf) -> None:
         """`deadline` on the clock of `time.monotonic`; `step` in seconds."""
-        self._sock, self._last, self._step = sock, deadline, step
+        self.sock, self._last, self._step = sock, deadline, step
         self._deadline = deadline
         self._is_cut_short = False  # a frame was begun, and not all of it has left
+        self.was_cut = False  # by this end
+
+    def cut(self) -> None:
+        """End both directions now, from any thread: whoever waits on the link gets ConnectionTrouble."""
+        self.was_cut = True
+        cut(self.sock)
+
+    def close(self, gently: bool = False) -> None:
+        """Close the socket; `gently`: what was sent last still arrives, which may take two seconds."""
+        if gently:
+            close_gently(self.sock)
+        else:
+            self.sock.close()
 
     def _begin(self, step: float) -> None:
         """A step: the time that this end needed since the last one does not count, unless for the whole."""
@@ -174,7 +188,7 @@ class Link:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise _too_slow()
-        self._sock.settimeout(left)
+        self.sock.settimeout(left)
 
     def send(self, frame: bytes) -> None:
         """Send one frame. Raises ConnectionTrouble; then nothing more can be sent."""
@@ -184,7 +198,7 @@ class Link:
         self._set_timeout()
         self._is_cut_short = True
         try:
-            self._sock.sendall(frame)
+            self.sock.sendall(frame)
         except TimeoutError:
             raise _too_slow() from None
         except OSError as problem:
@@ -205,7 +219,7 @@ class Link:
         while len(got) < size:
             try:
                 self._set_timeout()
-                piece = self._sock.recv(size - len(got))
+                piece = self.sock.recv(size - len(got))
             except TimeoutError:
                 continue
             except OSError as problem:

@@ -17,7 +17,7 @@ from scene import Stage
 from speaker import ClientLogin, Ended, Line, Session, body_of, control, data, message, put_fields
 from test_hostile_server import hostile, served
 
-from server import _Server
+from sft.server.listener import Listener
 
 LONG = ["\U0010ffff" * 63] * 16  # allowed: 4,048 bytes, and ten characters for each as a log shows it
 MANY = 260
@@ -189,15 +189,16 @@ def test_count_of_what_was_left_out_is_told_while_nobody_connects(monkeypatch: p
 
     def tell() -> None:
         looks.append(time.monotonic())
-        loop._signals = len(looks) >= 3
+        signals.count = len(looks) >= 3
 
     near, far = socket.socketpair()
-    loop = SimpleNamespace(_wake_in=near, _signals=False, _start_threads=lambda: None, _finish=lambda: None)
-    loop.stopping, loop.strangers = threading.Event(), SimpleNamespace(tell=tell)
-    monkeypatch.setattr("server._TELL_PAUSE", 0.01)
+    signals = SimpleNamespace(waker=near, count=0)
+    loop = SimpleNamespace(_signals=signals, _background=SimpleNamespace(start=lambda: None))
+    loop._shared = SimpleNamespace(strangers=SimpleNamespace(tell=tell))
+    monkeypatch.setattr("sft.server.listener._SUMMARY_PAUSE", 0.01)
     with near, far:
         watchdog = threading.Timer(10, far.send, [b"x"])  # wakes a loop that waits for connections only
         watchdog.start()
-        _Server.run(cast(_Server, loop), [])
+        Listener._accept_until_signal(cast(Listener, loop), [])
         watchdog.cancel()
     assert looks[-1] - started < 5

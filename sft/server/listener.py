@@ -1,0 +1,346 @@
+"""The listening server: accepts connections, gives each a thread of its own, and stops in order.
+
+    accepting --first signal--> grace period --its end, or a second signal--> connections cut off --> stopped
+
+Rules: the number of connections is bounded; beyond it a client gets "busy". Whatever goes wrong with one connection,
+the next is accepted. SIGINT and SIGTERM end the accepting. What transfers left incomplete stays hidden. Only the thread
+that calls `run` accepts, waits and stops; a signal handler counts, and wakes it. This module knows no message and no
+password.
+"""
+
+import contextlib
+import errno
+import logging
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from config import ServerSettings
+from sft.accounts.store import Accounts
+from sft.common.errors import NoThread, UsageError, reason_of
+from sft.common.log_limits import NO_LOGIN, Sparing
+from sft.common.open_files import limit_of_files
+from sft.common.sizes import counted
+from sft.disk.storage import Storage
+from sft.server.admission import Admission, Ticket
+from sft.server.housekeeping import Housekeeping
+from sft.server.origin import origin_of, shown_origin
+from sft.server.session import Connection
+from sft.server.shared import Shared
+from sft.server.watch import Watch
+from sft.transfer.places import Most, most_for
+from sft.wire.handshake import busy_frame
+from sft.wire.protocol import SERVER_FRAME_SECONDS, SERVER_LOGIN_SECONDS
+from sft.wire.sockets import Link, close_gently
+from sft.wire.workers import Engine
+
+_BACKLOG = 512
+_LISTEN_REMEDY = "Give addresses of this machine, separated by commas, or leave it out for all of them"
+_TURNED_AWAY_AT_ONCE = 64  # connections that are being told "busy"
+_BUSY_SECONDS = 1  # for a client to take that answer
+
+_ACCEPT_PAUSE = 0.2  # after a connection that could not be accepted
+_THREAD_PAUSE = 1.0  # before the next try to start a background task
+_SUMMARY_PAUSE = 10.0  # between two looks at whether a summary of limited log lines is due
+
+_SILENT_SECONDS = 1  # when stopping, for a client that has connected and sent nothing yet
+_LAST_SECONDS = 5  # for connections that were cut off to end
+_HOUSEKEEPING_SECONDS = 1  # for housekeeping to end
+
+
+# --- the listening sockets ---
+
+
+def listen(addresses: str, port: int) -> list[socket.socket]:
+    """A listening socket for each address of a list with commas (empty: all), all on one port.
+
+    Raises UsageError.
+    """
+    named = [part.strip() for part in addresses.split(",") if part.strip()]
+    if addresses and not named:
+        raise UsageError(f"listen: {addresses!r} has no address in it", _LISTEN_REMEDY)
+    wanted = named or (["::", "0.0.0.0"] if socket.has_dualstack_ipv6() else ["0.0.0.0"])  # noqa: S104 -- it is a server
+    listening: list[socket.socket] = []
+    for address in wanted:
+        try:
+            listening.append(_listen_on(address.strip("[]"), port))
+        except (OSError, UnicodeError) as problem:
+            if not named and address == "::":
+                continue  # a machine without IPv6
+            for each in listening:
+                each.close()
+            raise _cant_listen(address, port, problem) from None
+        port = listening[0].getsockname()[1]
+    return listening
+
+
+def _listen_on(address: str, port: int) -> socket.socket:
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, place = found[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(place)
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _cant_listen(address: str, port: int, problem: OSError | UnicodeError) -> UsageError:
+    if isinstance(problem, socket.gaierror | UnicodeError):
+        return UsageError(f"listen: {address} is not an address of this machine", _LISTEN_REMEDY)
+    if problem.errno in (errno.EACCES, errno.EPERM):
+        remedy = "Choose a --port above 1023, or give this program the right to lower ones (CAP_NET_BIND_SERVICE)"
+    elif problem.errno == errno.EADDRINUSE:
+        remedy = "Another server may use it: stop that one, or choose another --port"
+    else:
+        remedy = _LISTEN_REMEDY
+    return UsageError(f"can't listen on {address} port {port} ({problem.strerror})", remedy)
+
+
+def login_link(sock: socket.socket) -> Link:
+    """The link for the login on an accepted connection, whose time begins now."""
+    return Link(sock, time.monotonic() + SERVER_LOGIN_SECONDS, SERVER_FRAME_SECONDS)
+
+
+# --- signals and background tasks ---
+
+
+class StopSignals:
+    """Counts SIGINT and SIGTERM from now on, and wakes `wait`; SIGHUP is ignored."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.waker, self._wake = socket.socketpair()  # what makes `waker` readable wakes a selector, too
+        self._wake.setblocking(False)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, self._count)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        # No lock and no Event: this may interrupt the thread that holds it.
+        self.count += 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Let `wait` return, now or the next time."""
+        with contextlib.suppress(BlockingIOError):
+            self._wake.send(b"x")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a signal or for `wake`, for so long at most."""
+        self.waker.settimeout(seconds)
+        with contextlib.suppress(TimeoutError, BlockingIOError):
+            self.waker.recv(4096)
+
+
+class _BackgroundTasks:
+    """Starts tasks that run as long as the server; what gets no thread is tried again.
+
+    Without the watch, a connection's account is still looked at before each request.
+    """
+
+    def __init__(self, log: logging.Logger, tasks: Sequence[tuple[str, Callable[[], None]]]) -> None:
+        """`tasks`: the name of each for the log, and what starts it, or raises NoThread."""
+        self._log, self._waiting, self._is_late = log, list(tasks), False
+
+    def start(self) -> float | None:
+        """Start those that do not run yet. The seconds until another try; None when all of them run."""
+        try:
+            while self._waiting:
+                name, begin = self._waiting[0]
+                begin()
+                del self._waiting[0]
+                if self._is_late:
+                    self._log.info("%s runs now", name)
+        except NoThread as problem:
+            if not self._is_late:
+                self._log.error("no thread yet for %s, tried again every second: %s", name, problem.cause)
+            self._is_late = True
+            return _THREAD_PAUSE
+        return None
+
+
+# --- accepting and stopping ---
+
+
+class Listener:
+    """Accepts connections until a signal, then lets them end."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        storage: Storage,
+        accounts: Accounts,
+        log: logging.Logger,
+        signals: StopSignals,
+    ) -> None:
+        self._log, self._signals, self._grace = log, signals, settings.grace
+        wanted = Most(
+            settings.max_connections, settings.max_connections_per_user, settings.max_logins, _TURNED_AWAY_AT_ONCE
+        )
+        most = most_for(limit_of_files(), wanted)
+        self._log_if_fewer(most, wanted)
+        self._shared = Shared(accounts, storage, log, Engine(settings.memory), most.per_user)
+        self._admission = Admission(most.connections, most.logins, settings.max_logins_per_source)
+        self._turning_away = threading.BoundedSemaphore(most.closing)
+        self._troubles = Sparing(log)  # of accepting
+        self._accepted = 0
+        self._lock = threading.Lock()  # guards the set of connections
+        self._connections: set[Connection] = set()
+        self._housekeeping = Housekeeping(storage, accounts, log)
+        watch = Watch(accounts, self._running, log)
+        self._background = _BackgroundTasks(
+            log, [("watching the accounts", watch.start), ("housekeeping", self._housekeeping.start)]
+        )
+
+    def _log_if_fewer(self, most: Most, wanted: Most) -> None:
+        if most.connections < wanted.connections or most.logins < wanted.logins:
+            self._log.warning(
+                "the limit of open files (%d) allows %s of logged-in users at once, %d of one user, and %d not logged"
+                " in; raise it (ulimit -n, LimitNOFILE), or lower max_connections and max_logins",
+                *(limit_of_files(), counted(most.connections, "connection", ""), most.per_user, most.logins),
+            )
+
+    def run(self, listening: Sequence[socket.socket]) -> None:
+        """Accept from these sockets until a signal comes; then stop, and close them."""
+        self._accept_until_signal(listening)
+        self._shared.stopping.set()
+        for each in listening:
+            self._accept_waiting(each)
+            each.close()
+        self._stop()
+
+    def _accept_until_signal(self, listening: Sequence[socket.socket]) -> None:
+        with selectors.DefaultSelector() as selector:
+            for each in (*listening, self._signals.waker):
+                selector.register(each, selectors.EVENT_READ)
+            while not self._signals.count:
+                try:
+                    for key, _ in selector.select(self._background.start() or _SUMMARY_PAUSE):
+                        if key.fileobj is not self._signals.waker:
+                            self._accept(key.fileobj)  # type: ignore[arg-type]
+                    self._shared.strangers.tell()
+                except Exception as problem:  # whatever it is, the next connection is accepted
+                    self._log_not_accepted(problem)
+                    time.sleep(_ACCEPT_PAUSE)  # meanwhile others may end, and free what was missing
+
+    def _accept_waiting(self, listening: socket.socket) -> None:
+        """Accept the connections that wait: if closed with the socket, they would look to clients like a fault."""
+        try:
+            while self._accept(listening):
+                pass
+        except Exception as problem:  # the transfers under way have their grace period all the same
+            self._log_not_accepted(problem)
+
+    def _log_not_accepted(self, problem: Exception) -> None:
+        if isinstance(problem, OSError | MemoryError):  # out of descriptors or memory
+            self._troubles.error("can't accept a connection: %s", reason_of(problem))
+        elif NoThread.is_why(problem):
+            self._troubles.error("can't start a thread for a connection")
+        else:
+            self._log.exception("a bug: a connection could not be accepted")
+
+    def _accept(self, listening: socket.socket) -> bool:
+        """Let a thread serve the next connection; whether there was one. Whatever this raises, it closes it first."""
+        try:
+            sock, address = listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return False
+        source = address[0]
+        self._accepted += 1
+        with contextlib.ExitStack() as undo:
+            undo.callback(sock.close)
+            link = login_link(sock)
+            ticket = self._admission.enter(origin_of(source), link.cut)
+            if ticket is None:
+                self._turn_away(sock, source)
+            else:
+                undo.callback(ticket.leave)
+                self._start(Connection(self._shared, link, ticket, source, self._accepted), ticket)
+            undo.pop_all()
+        return True
+
+    def _start(self, connection: Connection, ticket: Ticket) -> None:
+        def serve() -> None:
+            try:
+                connection.run()
+            finally:
+                ticket.leave()
+                self._forget(connection)
+
+        with self._lock:
+            self._connections.add(connection)
+        try:
+            threading.Thread(target=serve, name=f"connection-{self._accepted}", daemon=True).start()
+        except BaseException:
+            self._forget(connection)
+            raise
+
+    def _forget(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+        if self._shared.stopping.is_set():
+            self._signals.wake()
+
+    def _running(self) -> list[Connection]:
+        with self._lock:
+            return list(self._connections)
+
+    def _turn_away(self, sock: socket.socket, source: str) -> None:
+        """Answer "busy" from a thread of its own, if there are not many of those already, and close."""
+        if self._shared.strangers.may(NO_LOGIN, shown_origin(source)):
+            self._log.warning("busy: turned away a connection from %s", source)
+        if not self._turning_away.acquire(blocking=False):
+            sock.close()
+            return
+
+        def answer() -> None:
+            try:
+                with contextlib.suppress(OSError):
+                    sock.settimeout(_BUSY_SECONDS)
+                    sock.sendall(busy_frame())
+                close_gently(sock)
+            finally:
+                self._turning_away.release()
+
+        try:
+            threading.Thread(target=answer, name="turning-away", daemon=True).start()
+        except BaseException:
+            self._turning_away.release()
+            raise
+
+    def _stop(self) -> None:
+        """Give the connections their grace period, then cut them off."""
+        self._log.info("stopping; %s", counted(len(self._running()), "connection", ""))
+        now = time.monotonic()
+        end_of_grace = now + self._grace
+        self._wait_for_ends(min(now + _SILENT_SECONDS, end_of_grace))
+        for connection in self._running():
+            connection.cut_off_if_silent()
+        self._wait_for_ends(end_of_grace)
+        for connection in self._running():
+            connection.cut_off()
+        self._wait_for_ends(time.monotonic() + _LAST_SECONDS, heed_signals=False)
+        self._shared.engine.close()
+        if self._housekeeping.stop(_HOUSEKEEPING_SECONDS) and not self._running():
+            self._shared.storage.ledgers.close()
+        self._troubles.tell()
+        self._shared.strangers.tell(at_once=True)
+        self._log.info("stopped")
+
+    def _wait_for_ends(self, until: float, heed_signals: bool = True) -> None:
+        """Wait until no connection is left, until that time, or for a second signal."""
+        while self._running() and (left := until - time.monotonic()) > 0:
+            if heed_signals and self._signals.count > 1:
+                return
+            self._signals.wait(left)

@@ -1,0 +1,100 @@
+"""The login of one connection, at the server: frames in and out, the account, the charge, and the log lines about it.
+
+Rules: the client never learns why a login failed, neither in words nor by what the connection does; the log does. The
+charge comes before anything is computed from the account, and success gives it back. Lines that anybody can cause, as
+often as they like, are limited. This module knows no message that follows a login.
+"""
+
+import contextlib
+import logging
+from typing import NamedTuple
+
+from sft.accounts.store import Account
+from sft.common.errors import ConnectionTrouble, IntegrityError, LoginRefused, Refused
+from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, Kind
+from sft.server.admission import Ticket
+from sft.server.origin import shown_origin
+from sft.server.shared import Shared
+from sft.server.throttle import Charge
+from sft.wire.handshake import Known, ServerHandshake, SessionKeys, unavailable_frame
+from sft.wire.protocol import SERVER_SHARE_SECONDS
+from sft.wire.sockets import Link
+
+Log = logging.LoggerAdapter[logging.Logger]
+
+
+class LoggedIn(NamedTuple):
+    """A login that succeeded: the account as it was then, and the keys of the session."""
+
+    account: Account
+    keys: SessionKeys
+
+
+class Login:
+    """One login. Call `run` once."""
+
+    def __init__(self, shared: Shared, link: Link, ticket: Ticket, source: str, log: Log) -> None:
+        self._shared, self._link, self._ticket, self._source, self._log = shared, link, ticket, source, log
+        self._handshake = ServerHandshake(self._find, self._charge_for, shared.accounts.profile)
+        self._account: Account | None = None
+        self._charge: Charge | None = None
+        self.has_heard = False  # the client's first frame has arrived
+
+    def run(self) -> LoggedIn | None:
+        """The account and keys; None when the login failed, which is in the log then. The link stays open."""
+        try:
+            return self._exchange()
+        except LoginRefused:
+            self._log_refused()
+        except Refused as problem:  # the accounts can't be looked at: the same for every name
+            self._log_stranger(NO_LOGIN, logging.ERROR, f"no login: {problem.cause}")
+            with contextlib.suppress(ConnectionTrouble):
+                self._link.send(unavailable_frame())
+        except (ConnectionTrouble, IntegrityError) as problem:
+            if self._charge is not None and not self._link.was_cut:
+                # A client learns from our proof that its password is wrong, and says nothing more.
+                self._log_refused()
+            else:
+                self._log_stranger(NO_LOGIN, logging.WARNING, f"no login{self._shown_name()}: {problem.cause}")
+        return None
+
+    def _exchange(self) -> LoggedIn | None:
+        hello = self._link.receive()
+        self.has_heard = True
+        answer, go_on = self._handshake.hello(hello)
+        self._ticket.progress()
+        self._link.send(answer)
+        if not go_on:
+            self._log_stranger(NO_LOGIN, logging.WARNING, "login refused: no common version")
+            return None
+        self._link.send(self._handshake.respond(self._link.receive(SERVER_SHARE_SECONDS)))
+        self._ticket.progress()
+        keys = self._handshake.finish(self._link.receive())
+        if self._account is None or self._charge is None:
+            raise RuntimeError("logged in without an account or a charge")
+        self._shared.throttle.refund(self._charge)
+        return LoggedIn(self._account, keys)
+
+    def _find(self, username: bytes) -> Known:
+        accounts = self._shared.accounts
+        account = self._account = accounts.find(username)
+        registration = accounts.dummy if account is None else account.registration
+        return Known(account is not None, accounts.salt(username), registration)
+
+    def _charge_for(self, username: bytes) -> bool:
+        self._charge = self._shared.throttle.charge(username, self._source)
+        return self._charge is not None
+
+    def _log_refused(self) -> None:
+        """In a form that programs look for (deploy/fail2ban): the address first, which no name can imitate."""
+        reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
+        self._log_stranger(REFUSED_LOGINS, logging.WARNING, f"login{self._shown_name()} refused: {reason}")
+
+    def _log_stranger(self, kind: Kind, level: int, line: str) -> None:
+        if self._shared.strangers.may(kind, shown_origin(self._source)):
+            self._log.log(level, "%s", line)
+
+    def _shown_name(self) -> str:
+        """` as alice`; nothing while the name is not known."""
+        name = self._handshake.username
+        return f" as {name.decode('utf-8', 'backslashreplace')}" if name else ""

@@ -1,0 +1,117 @@
+"""The account commands on the command line, and the limits that an account may have.
+
+Rules: `LIMITS` has one row for each limit; parsing, help and every list of limits follow it. It loads nothing that
+--help does not need. It touches no account: `sft/server/admin.py` runs the commands.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from sft.common.errors import UsageError
+from sft.common.sizes import counted, exact_size, parse_size
+from sft.console.command_line import flag_of
+
+NO_LIMIT = "none"
+_DIGITS = 19  # so many and more are no number
+
+Limits = Mapping[str, Any]  # by the names of an account's fields; None: no limit
+
+
+class Limit(NamedTuple):
+    """One limit of an account: its field, how it is given, and how `users` shows it beside the account."""
+
+    field: str
+    metavar: str
+    is_size: bool
+    words: str
+    shown: Callable[[int], str]
+
+    @property
+    def flag(self) -> str:
+        return flag_of(self.field)
+
+
+LIMITS = (
+    Limit(
+        "quota",
+        "SIZE",
+        True,
+        "bytes that it may keep there, such as 10G; each file and folder counts as 512 at least",
+        lambda n: f"of {exact_size(n)}",
+    ),
+    Limit(
+        "quota_files", "COUNT", False, "files and folders that it may keep there", lambda n: f"of {counted(n, 'file')}"
+    ),
+    Limit("largest", "SIZE", True, "the largest file, such as 1G", lambda n: f"a file up to {exact_size(n)}"),
+    Limit("rate", "SIZE", True, "bytes per second, over all its connections", lambda n: f"{exact_size(n)}/s"),
+    Limit("connections", "COUNT", False, "connections at once", lambda n: counted(n, "connection")),
+)
+
+
+def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The account commands as sub-commands of the server's parser; the parser of each."""
+    commands = parser.add_subparsers(dest="command", title="accounts", metavar="COMMAND")
+    add = commands.add_parser("adduser", help="add an account", description="Add an account.", allow_abbrev=False)
+    change = commands.add_parser(
+        "passwd", help="change a password", description="Change a password.", allow_abbrev=False
+    )
+    remove = commands.add_parser("deluser", help="remove an account; its files stay", allow_abbrev=False)
+    limits = commands.add_parser(
+        "limits",
+        help="change what an account may use, or show it",
+        description="Change what an account may use; without a flag, show it.",
+        allow_abbrev=False,
+    )
+    commands.add_parser("users", help="list the accounts, their rights, and what they use", allow_abbrev=False)
+    recount = commands.add_parser(
+        "recount",
+        help="count again what accounts with a quota use",
+        description="Count again what accounts with a quota use, such as after files were removed by hand.",
+        allow_abbrev=False,
+    )
+    recount.add_argument("name", metavar="NAME", nargs="?", help="only this account")
+    for each in (add, change, limits, remove):
+        each.add_argument("name", metavar="NAME", help="a username: a-z, 0-9, dot, dash, underscore; up to 32")
+    for each in (add, change):
+        each.add_argument(
+            "--password-file",
+            metavar="FILE",
+            dest="new_password_file",
+            help="its first line is the password (-: standard input)",
+        )
+    add.add_argument(
+        "--drop-only",
+        action="store_true",
+        help="may only send; names that are taken get a number",
+    )
+    add.add_argument(
+        "--keep-files",
+        action="store_true",
+        help="let it have what an earlier account of that name has left",
+    )
+    for each in (add, limits):
+        for limit in LIMITS:
+            words = f"{limit.words} ({NO_LIMIT}: no limit)"
+            each.add_argument(limit.flag, metavar=limit.metavar, dest=f"limit_{limit.field}", help=words)
+    return list(commands.choices.values())
+
+
+def limits_of(options: argparse.Namespace) -> Limits:
+    """The limits that were named, by their fields; None for one that is lifted. Raises UsageError."""
+    found: dict[str, int | None] = {}
+    for limit in LIMITS:
+        text = getattr(options, f"limit_{limit.field}")
+        if text is None:
+            continue
+        try:
+            found[limit.field] = None if text == NO_LIMIT else parse_size(text) if limit.is_size else _count(text)
+        except ValueError as problem:
+            raise UsageError(f"{limit.flag} {problem}", f"It means: {limit.words}") from None
+    return found
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not (number := int(text[:_DIGITS])) > 0 or len(text) >= _DIGITS:
+        raise ValueError("is no number above zero")
+    return number

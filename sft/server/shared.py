@@ -1,0 +1,36 @@
+"""What all connections of a server process share.
+
+Rules: each part may be used from several threads at once. It holds the parts and does nothing with them.
+"""
+
+import logging
+import threading
+
+from sft.accounts.store import Accounts
+from sft.common.log_limits import LineLimits, SourceLimits
+from sft.common.rate_limit import Paces
+from sft.disk.storage import Storage
+from sft.server.throttle import Throttle
+from sft.transfer.places import Places
+from sft.wire.workers import Engine
+
+
+class Shared:
+    """One of these for each server process; `stopping` is set when it begins to stop."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        storage: Storage,
+        log: logging.Logger,
+        engine: Engine,
+        max_connections_per_user: int,
+    ) -> None:
+        self.accounts, self.storage, self.log, self.engine = accounts, storage, log, engine
+        self.max_connections_per_user = max_connections_per_user
+        self.throttle = Throttle()
+        self.paces = Paces()
+        self.line_limits = LineLimits()
+        self.strangers = SourceLimits(log)
+        self.places = Places()
+        self.stopping = threading.Event()

@@ -1,0 +1,120 @@
+"""Starting the server: from its settings to listening sockets; on the very first start an account is made, too.
+
+Rules: whatever can fail comes before anything is made: the first account is the last step, so a start that failed can
+simply be repeated. What an administrator must know is printed, the rest is in the log.
+"""
+
+import gc
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from config import DEFAULT_PORT, ServerSettings
+from crypto_utils import check_library
+from sft.accounts.store import Accounts, check_username
+from sft.common.errors import UsageError
+from sft.common.open_files import raise_limit_of_files
+from sft.common.private_files import check_area
+from sft.console.log import no_log, open_log
+from sft.console.report import announce, note, say
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
+from sft.server.admin import first_account, open_accounts
+from sft.server.listener import Listener, StopSignals, listen
+
+_DAY_SECONDS = 24 * 3600
+
+
+def serve(settings: ServerSettings, version: str, has_terminal: bool, advice: Callable[[str], str]) -> None:
+    """Listen and store, until a signal. Raises UsageError when the server can't be started.
+
+    `has_terminal`: somebody reads what is printed, and can stop the server. `advice` names this server's settings in
+    the commands of a text.
+    """
+    check_library()
+    # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    is_first = _is_first_start(settings, has_terminal)
+    place = settings.server_log
+    log = no_log("sft.server") if place is None else open_log("sft.server", place, settings.log_level)
+    log.info("%s", version)
+
+    def accounts_of_file() -> Accounts:
+        return open_accounts(settings.accounts, lambda line: log.error("%s", advice(line)))
+
+    accounts = None if is_first else accounts_of_file()
+    storage = _open_storage(settings)
+    raise_limit_of_files()
+    signals = StopSignals()
+    listening = listen(settings.listen, settings.port)
+    addresses = ", ".join(_shown(each.getsockname()) for each in listening)
+    announce(f"listening on {addresses}")
+    announce(
+        f"storing under {settings.storage}",
+        f"accounts in {settings.accounts}, {'no log' if place is None else f'log in {place}'}",
+    )
+    if accounts is None:
+        name = _own_username()
+        _show_first_account(name, first_account(settings.accounts, name), listening[0].getsockname()[1])
+        accounts = accounts_of_file()
+    elif not accounts.names():
+        note(advice("warning: there are no accounts; run: python server.py adduser NAME"))
+    log.info("listening on %s, storing under %s", addresses, settings.storage)
+    Listener(settings, storage, accounts, log, signals).run(listening)
+
+
+def _open_storage(settings: ServerSettings) -> Storage:
+    free, stale = settings.free_space or 0, settings.stale_days * _DAY_SECONDS
+    rules = Rules(settings.portable_names, settings.file_mode, settings.max_file_size, free_space=free, stale=stale)
+    storage = Storage(settings.storage, rules)
+    check_area(settings.storage / PARTIAL_AREA)
+    return storage
+
+
+def _is_first_start(settings: ServerSettings, has_terminal: bool) -> bool:
+    """Whether an account is to be made: on a terminal, where there are neither accounts nor files yet.
+
+    Raises UsageError where there are no accounts otherwise.
+    """
+    if Accounts.exists(settings.accounts):
+        return False
+    if has_terminal and not _holds_files(settings.storage):
+        return True
+    raise UsageError(f"there are no accounts yet ({settings.accounts})", "Run: python server.py adduser NAME")
+
+
+def _holds_files(storage: Path) -> bool:
+    """Whether users have folders there: then their accounts are somewhere else, or were lost."""
+    try:
+        return any(name != PARTIAL_AREA for name in os.listdir(storage))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _own_username() -> str:
+    """The name of the user who runs this, if it can be a username here; else `user`."""
+    import getpass
+
+    try:
+        name = getpass.getuser().lower()
+        check_username(name)
+    except (OSError, KeyError, ImportError, UsageError):
+        return "user"
+    return name
+
+
+def _show_first_account(name: str, password: str, port: int) -> None:
+    say("", "This is the first start, so an account was made. Its password is shown only now:", "")
+    say(f"    username   {name}", f"    password   {password}", "")
+    say("On the sending machine:", "")
+    port_flag = "" if port == DEFAULT_PORT else f" --port {port}"
+    say(f"    python client.py --host {socket.gethostname()}{port_flag} --user {name} secret.txt out.txt", "")
+
+
+def _shown(address: tuple[object, ...]) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
