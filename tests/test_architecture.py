@@ -185,10 +185,10 @@ def test_imports_name_modules_and_not_folders(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_settings_arrive_as_arguments(module: str) -> None:
-    """Elsewhere `config` is imported for the types of the settings alone."""
+    """Elsewhere `config` is imported for the types of the settings, and for the port that needs no flag."""
     for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.ImportFrom) and node.module == "config" and module not in PROGRAMS:
-            assert {alias.name for alias in node.names} <= {"ClientSettings", "ServerSettings"}
+            assert {alias.name for alias in node.names} <= {"ClientSettings", "ServerSettings", "DEFAULT_PORT"}
         assert not isinstance(node, ast.Import) or "config" not in {alias.name for alias in node.names}
 
 

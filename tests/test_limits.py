@@ -150,7 +150,7 @@ def test_refuse_limit_of_zero_or_less(tmp_path: Path, command: str, flag: str) -
         options = server._parser().parse_args([command, "bob", f"--{flag}={value}"])
         with pytest.raises(UsageError) as caught:
             limits_of(options)
-        assert caught.value.cause.startswith(f"--{flag} is no ") and caught.value.remedy
+        assert caught.value.cause.startswith(f'--{flag}: "{value}" is not a ') and caught.value.remedy
 
 
 @pytest.mark.long

@@ -107,11 +107,11 @@ def limits_of(options: argparse.Namespace) -> Limits:
         try:
             found[limit.field] = None if text == NO_LIMIT else parse_size(text) if limit.is_size else _count(text)
         except ValueError as problem:
-            raise UsageError(f"{limit.flag} {problem}", f"It means: {limit.words}") from None
+            raise UsageError(f'{limit.flag}: "{text}" {problem}', f"It means: {limit.words}") from None
     return found
 
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not (number := int(text[:_DIGITS])) > 0 or len(text) >= _DIGITS:
-        raise ValueError("is no number above zero")
+        raise ValueError("is not a whole number above zero")
     return number

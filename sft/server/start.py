@@ -6,7 +6,6 @@ simply be repeated. What an administrator must know is printed, the rest is in t
 
 import gc
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,7 +112,7 @@ def _show_first_account(name: str, password: str, port: int) -> None:
     say(f"    username   {name}", f"    password   {password}", "")
     say("On the sending machine:", "")
     port_flag = "" if port == DEFAULT_PORT else f" --port {port}"
-    say(f"    python client.py --host {socket.gethostname()}{port_flag} --user {name} secret.txt out.txt", "")
+    say(f"    python client.py --host {os.uname().nodename}{port_flag} --user {name} secret.txt out.txt", "")
 
 
 def _shown(address: tuple[object, ...]) -> str:
