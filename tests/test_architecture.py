@@ -35,7 +35,7 @@ PURE = {
     *("crypto_utils", "sft.common.names", "sft.common.sizes", "sft.client.retries", "sft.client.refusals"),
     *("sft.wire.pake", "sft.wire.protocol", "sft.wire.canonical", "sft.wire.strict_json"),
     *("sft.wire.fields", "sft.wire.messages"),
-    *("sft.disk.decisions", "sft.disk.amounts"),
+    *("sft.disk.decisions", "sft.disk.amounts", "sft.accounts.format"),
 }
 OUTSIDE_WORLD = {"socket", "select", "selectors", "ssl", "os", "io", "pathlib", "shutil", "tempfile", "subprocess"}
 OUTSIDE_WORLD |= {"time", "datetime", "threading", "multiprocessing", "concurrent", "asyncio", "signal"}

@@ -13,7 +13,8 @@ from test_ledger import on_disk, written
 
 import server
 from crypto_utils import STRETCHED_SIZE
-from sft.accounts.store import RIGHTS, Account, Accounts
+from sft.accounts.format import RIGHTS, Account
+from sft.accounts.store import Accounts
 from sft.common.errors import UsageError
 from sft.server import admin
 from sft.server.options import limits_of

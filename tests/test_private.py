@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import HOME, Client, Server, clean_environment
 
-from sft.accounts.store import RIGHTS, Account, Accounts
+from sft.accounts.format import RIGHTS, Account
+from sft.accounts.store import Accounts
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.private_files import check_area
 from sft.console.log import open_log

@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config import ClientSettings, ServerSettings, load, settings_of
+from sft.accounts.format import RIGHTS, Account, check_account_name
 from sft.accounts.passwords import LONGEST, check_strength, read_password_file, read_password_variable
-from sft.accounts.store import RIGHTS, Account, Accounts, check_username
+from sft.accounts.store import Accounts
 from sft.client.plans import parts_of
 from sft.common.errors import ConnectionTrouble, TransferError, UsageError
 from sft.common.sizes import parse_size
@@ -108,7 +109,7 @@ def test_damaged_line_of_the_accounts_shuts_out_that_account_alone(
 @given(st.text(max_size=40) | st.text("ab1._-", max_size=34))
 def test_username_is_a_safe_name_of_a_folder_or_refused(name: str) -> None:
     with ours:
-        check_username(name)
+        check_account_name(name)
         assert name.isascii()
         assert 1 <= len(name) <= 32
         assert not set(name) & set("/\\:\0 ")

@@ -1,208 +1,72 @@
-"""The accounts file: who may log in, what each may do, and what a server keeps of a password.
+"""The accounts file on the disk: read again when it changes, replaced as a whole, locked while it is changed.
 
-    secure-file-transfer-accounts 1 profile=1 secret=<64 hex>
-    alice w0=<hex> L=<hex> w0M=<hex> w0N=<hex> rights=put,get,list quota=<bytes or -> rate=<bytes per second or ->
-        (one line; behind it, where they are set:) quota-files=<count> largest=<bytes> connections=<count>
-
-Rules: the file belongs to the user who runs the server, and nobody else may read it. It is replaced as a whole, in one
-step, under a lock, and read again when it changes: only an unchanged file is taken to be as it was read last. A damaged
-account line shuts out that account alone. A damaged first line, or a file that can't be looked at, shuts out everybody,
-whatever the name, until it can be used again. Both are told to the caller. Every name has a salt, made from the
-server's secret in the same way and the same time, whether the name is known or not. This module knows no password and
-no connection: only what a password leaves behind, and the file.
+Rules: the file belongs to the user who runs the server, and no other user can read it. It is replaced in one step,
+under a lock. Only a file that is known not to have changed is not read again. While the file, or its first line, can't
+be used, nobody can log in, whatever the name. Every name has a salt, made from the server's secret in the same way and
+time, whether there is such an account or not. This module knows no password and no connection; what the bytes of the
+file mean is in `sft/accounts/format.py`.
 """
 
+import fcntl
 import os
-import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from crypto_utils import DEFAULT_PROFILE, SCRYPT_PROFILES, STRETCHED_SIZE, Random, equal, mac, random_bytes
+from crypto_utils import DEFAULT_PROFILE, STRETCHED_SIZE, Random, equal, mac, random_bytes
+from sft.accounts import format as accounts_format
+from sft.accounts.format import Account, Contents, Damage, parse
 from sft.common.errors import Code, IntegrityError, Refused, UsageError
 from sft.common.private_files import open_private
 from sft.wire.pake import Registration, password_scalars
 
-RIGHTS = ("put", "get", "list")
-USERNAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-SECRET_SIZE = 32
+_SECRET_SIZE = 32
 
-# Names that Windows keeps for devices, whatever follows the first dot: a user's name is a folder's name too.
-_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
-
-_FORMAT = "secure-file-transfer-accounts"
-_HEAD = re.compile(_FORMAT + r" 1 profile=([0-9]{1,3}) secret=([0-9a-f]{64})")
-_POINT = re.compile(r"04[0-9a-f]{128}")
-_LIMIT = re.compile(r"-|[1-9][0-9]{0,17}")
-_FIELDS = {
-    "w0": re.compile(r"[0-9a-f]{64}"),
-    "L": _POINT,
-    "w0M": _POINT,
-    "w0N": _POINT,
-    "rights": re.compile(r"[a-z]+(,[a-z]+)*"),
-    "quota": _LIMIT,
-    "rate": _LIMIT,
-    "quota-files": _LIMIT,
-    "largest": _LIMIT,
-    "connections": _LIMIT,
-}
-# Fields that came later: a line without them is sound, and is written as it was.
-_LATER = ("quota-files", "largest", "connections")
-
-# A file changed twice within one tick of its file system's clock looks unchanged; until it is older than the coarsest
-# tick it is read again, but not at each of thousands of requests in a second.
+# A file that changes twice within one tick of its file system's clock looks unchanged. So a file younger than the
+# coarsest tick is read again, but not at each of thousands of requests in a second.
 _TICK_NS = 3_000_000_000
 _AGAIN_NS = 20_000_000
 
-_Stamp = tuple[int, int, int, int, int]
+Stamp = tuple[int, int, int, int, int]  # device, inode, size, mtime and ctime: each change changes one of them
 Report = Callable[[str], None]
+Edit = Callable[[Contents], tuple[bytes, ...]]  # the account lines that shall be in the file
 
 
-def check_username(name: str) -> None:
-    """Raises UsageError when `name` can't be an account's name and its folder's."""
-    if not USERNAME.fullmatch(name):
-        raise UsageError(
-            "that username is not allowed",
-            "Use 1 to 32 of a-z, 0-9, dot, hyphen and underscore, with a letter or digit first",
-        )
-    if name.endswith("."):
-        raise UsageError(f"the username {name} ends in a dot", "A folder has that name too: end it otherwise")
-    if name.split(".", 1)[0] in _DEVICES:
-        raise UsageError(f"{name} is the name of a device on Windows", "A folder has that name too: choose another")
+class _Unreadable(UsageError):
+    """The file can't be read now; it may be possible later, without any change to the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One account. None means no limit.
-
-    `quota` and `largest` (of one file) are in bytes, `rate` in bytes per second, over all its `connections` at once.
-    """
-
-    name: str
-    registration: Registration = field(repr=False)
-    rights: frozenset[str]
-    quota: int | None
-    rate: int | None
-    quota_files: int | None = None
-    largest: int | None = None
-    connections: int | None = None
+# --- whether to read ---
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """An account line that can't be used: its number in the file, its name ("" when that is damaged too), and why."""
+class LastRead(NamedTuple):
+    """When the file was read last. `stamp` None: its next reading must not be left out."""
 
-    line: int
-    name: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}{f' ({self.name})' if self.name else ''}: {self.why}"
+    stamp: Stamp | None
+    young_at: int | None  # the time of reading, if the file was young then; None if it was older than a tick
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What one reading of the file gave. `lines` are the account lines as they stand, damaged ones too."""
-
-    profile: int
-    secret: bytes = field(repr=False)
-    lines: tuple[bytes, ...] = field(default=(), repr=False)
-    accounts: dict[bytes, Account] = field(default_factory=dict)
-    damaged: tuple[Damage, ...] = ()
-    ends: bool = True
-    trouble: str = ""
+def read_at(stamp: Stamp | None, now: int) -> LastRead:
+    """What to remember of a reading at `now`, in ns, of a file with that stamp."""
+    is_old = stamp is not None and now - stamp[-1] > _TICK_NS
+    return LastRead(stamp, None if is_old else now)
 
 
-def _encode_head(profile: int, secret: bytes) -> bytes:
-    return f"{_FORMAT} 1 profile={profile} secret={secret.hex()}".encode()
+def must_read(last: LastRead, stamp: Stamp | None, now: int) -> bool:
+    """Whether a file that has that stamp at `now` may differ from what was read last."""
+    if stamp is None or stamp != last.stamp:
+        return True
+    if last.young_at is None:
+        return False
+    return not 0 <= now - last.young_at < _AGAIN_NS  # below 0: the clock was set back
 
 
-def _decode_head(line: bytes) -> tuple[int, bytes]:
-    """(profile, secret). Raises IntegrityError."""
-    words = line.decode("ascii", "replace")
-    match = _HEAD.fullmatch(words)
-    if match is None:
-        if words.startswith(f"{_FORMAT} ") and not words.startswith(f"{_FORMAT} 1 "):
-            raise IntegrityError("its format is of another version of this program")
-        raise IntegrityError("its first line is damaged")
-    profile = int(match[1])
-    if profile not in SCRYPT_PROFILES:
-        raise IntegrityError("its first line names an unknown scrypt profile")
-    return profile, bytes.fromhex(match[2])
-
-
-def _encode(account: Account) -> bytes:
-    kept = account.registration
-    rights = ",".join(sorted(account.rights, key=lambda right: (*RIGHTS, right).index(right)))
-    quota, rate = ("-" if limit is None else str(limit) for limit in (account.quota, account.rate))
-    later = {key: getattr(account, key.replace("-", "_")) for key in _LATER}
-    return (
-        f"{account.name} w0={kept.w0.hex()} L={kept.L.hex()} w0M={kept.w0M.hex()} w0N={kept.w0N.hex()}"
-        f" rights={rights} quota={quota} rate={rate}"
-        + "".join(f" {key}={limit}" for key, limit in later.items() if limit is not None)
-    ).encode()
-
-
-def _name_of(line: bytes) -> str:
-    """The name that a line claims, damaged or not; "" when it is none."""
-    name = line.split(b" ", 1)[0].decode("ascii", "replace")
-    try:
-        check_username(name)
-    except UsageError:
-        return ""
-    return name
-
-
-def _limit(text: str) -> int | None:
-    return None if text == "-" else int(text)
-
-
-def _decode(line: bytes) -> Account:
-    """The account of a line. Raises IntegrityError; its words never quote the line, which may hold a secret."""
-    name = _name_of(line)
-    if not name:
-        raise IntegrityError("it does not begin with a username")
-    fields: dict[str, str] = {}
-    for part in line.decode("ascii", "replace").split(" ")[1:]:
-        key, _, value = part.partition("=")
-        if key not in _FIELDS:
-            raise IntegrityError("it has an unknown field")
-        if key in fields:
-            raise IntegrityError(f"{key} is there twice")
-        if not _FIELDS[key].fullmatch(value):
-            raise IntegrityError(f"{key} is damaged")
-        fields[key] = value
-    for key in _FIELDS:
-        if key not in fields and key not in _LATER:
-            raise IntegrityError(f"{key} is missing")
-    rights = fields["rights"].split(",")
-    if len(set(rights)) != len(rights) or not set(rights) <= set(RIGHTS):
-        raise IntegrityError("rights is damaged")
-    registration = Registration(*(bytes.fromhex(fields[key]) for key in ("w0", "L", "w0M", "w0N")))
-    registration.check()
-    limits = (_limit(fields.get(key, "-")) for key in ("quota", "rate", *_LATER))
-    return Account(name, registration, frozenset(rights), *limits)
-
-
-def _verdict(line: bytes) -> Account | str:
-    """The account of a line, or why there is none."""
-    try:
-        return _decode(line)
-    except IntegrityError as error:
-        return error.cause
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    """What changes when the file does; None when it is not there. The ctime also tells of a new mode or owner."""
+def _stamp(path: Path) -> Stamp | None:
+    """None when it can't be looked at. The ctime also changes with mode and owner."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -210,8 +74,11 @@ def _stamp(path: Path) -> _Stamp | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+# --- reading and writing ---
+
+
 def _load(path: Path) -> bytes:
-    """The whole file. Raises UsageError unless it is a regular file of ours that nobody else can read."""
+    """The whole file. Raises UsageError unless it is a regular file of ours that no other user can read."""
     try:
         with os.fdopen(open_private(path, os.O_RDONLY, f"the accounts file {path}"), "rb") as file:
             return file.read()
@@ -220,17 +87,14 @@ def _load(path: Path) -> bytes:
             f"there is no accounts file {path}", "Add an account with: python server.py adduser NAME"
         ) from None
     except OSError as error:
-        raise UsageError(f"can't read the accounts file {path} ({error.strerror})", "Check the path") from None
+        raise _Unreadable(f"can't read the accounts file {path} ({error.strerror})", "Check the path") from None
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Hold `<file>.lock`, against other processes and other threads. Raises UsageError for trouble with the disk."""
-    # Imported here because the client, which also judges usernames, runs where there is no fcntl.
-    import fcntl
-
     try:
-        # The lock file stays: whoever removes one may remove it under a waiter, and two then hold "the" lock.
+        # The lock file stays: if it were removed under a process that waits for it, two would hold "the" lock.
         lock = open_private(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -243,16 +107,16 @@ def _writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _write(path: Path, lines: list[bytes], publish: Callable[[Path, Path], None]) -> None:
-    """Write the lines beside `path` and let `publish` put them there, in one step that a power cut can't halve."""
+def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
+    """Write beside `path`, and let `publish` move it there in one step. A power cut leaves the old file or the new."""
     fresh = _beside(path, ".new")
-    # Under the lock, what lies there is the rest of a writer that died. It holds secrets: one name, so that none stays.
+    # We hold the lock, so what has that name is left by a writer that died. It holds secrets: one name, so none stays.
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o600)
-            file.write(b"".join(line + b"\n" for line in lines))
+            file.write(data)
             file.flush()
             os.fsync(descriptor)
         publish(fresh, path)
@@ -265,24 +129,33 @@ def _write(path: Path, lines: list[bytes], publish: Callable[[Path, Path], None]
         os.close(folder)
 
 
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The last contents that could be read; and why nobody can log in now, "" when all is well."""
+
+    contents: Contents
+    trouble: str = ""
+
+
 class Accounts:
     """The accounts of one server. Safe to use from several threads at once.
 
-    `report` is told, once per reading, of each line and each state of the file that shuts somebody out; it must not
-    raise.
+    `report` gets one line, once per reading, for each account line that can't be used and for a file that can't be
+    used; it must not raise.
     """
 
     def __init__(self, path: Path, report: Report, random: Random, clock_ns: Callable[[], int]) -> None:
         self.path = path
         self._report, self._clock_ns = report, clock_ns
-        self._lock = threading.Lock()
-        # Checking an account's points takes 0.3 ms: what was found about a line is kept for as long as it is there.
-        self._verdicts: dict[bytes, Account | str] = {}
-        self._stamp: _Stamp | None = None  # of the last reading
-        self._young_at: int | None = None  # when that was, if the file may have changed since and look the same
-        self._reading = self._read()
-        self._tell(self._reading)
-        # What an unknown name is tried against: its password is 80 random bytes that are gone already.
+        self._lock = threading.Lock()  # guards the two below
+        self._last_read = LastRead(None, None)
+        self._reading = _Reading(self._read({}))
+        self._report_all(self._reading)
+        # What an unknown name is tried against: its password is 80 random bytes that nobody has.
         self.dummy = Registration.of(*password_scalars(random(STRETCHED_SIZE)))
 
     @classmethod
@@ -307,15 +180,15 @@ class Accounts:
         """Make the file, with a fresh secret, unless it is there; then open it. Raises UsageError."""
         with _writing(Path(path)):
             if not cls.exists(path):
-                # A link, unlike a rename, fails when somebody who ignores the lock was faster.
-                _write(Path(path), [_encode_head(DEFAULT_PROFILE, random(SECRET_SIZE))], os.link)
+                # A link, unlike a rename, fails when a process that ignores the lock was faster.
+                _write(Path(path), accounts_format.join(DEFAULT_PROFILE, random(_SECRET_SIZE)), os.link)
         return cls(Path(path), report, random, clock_ns)
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
-        """Whether anything has that name, be it a broken link: then nothing is made there.
+        """Whether anything has that name, even a broken link: then nothing is made there.
 
-        Raises UsageError when nobody can tell.
+        Raises UsageError when the system can't answer.
         """
         try:
             os.lstat(path)
@@ -325,15 +198,17 @@ class Accounts:
             raise UsageError(f"can't look for the accounts file {path} ({error.strerror})", "Check the path") from None
         return True
 
+    # --- what is in it ---
+
     @property
     def profile(self) -> int:
         """The scrypt profile of every account, real or not."""
-        return self._reading.profile
+        return self._reading.contents.profile
 
     @property
     def damaged(self) -> list[Damage]:
         """The account lines of the last reading that can't be used."""
-        return list(self._reading.damaged)
+        return [] if self.trouble else list(self._reading.contents.damaged)
 
     @property
     def trouble(self) -> str:
@@ -341,152 +216,93 @@ class Accounts:
         return self._reading.trouble
 
     def salt(self, username: bytes) -> bytes:
-        """The salt that this username is told, 32 bytes: no name, known or not, ever gets another one."""
-        return mac(self._reading.secret, username)
+        """The 32 bytes of salt that a client gets for this username: always the same, whether it has an account."""
+        return mac(self._reading.contents.secret, username)
 
     def find(self, username: bytes) -> Account | None:
-        """The account of that name as the file has it, 20 ms ago at most; None for an unknown name or a damaged line.
+        """The account as it was in the file 20 ms ago at most; None for an unknown name or a damaged line.
 
-        Raises Refused (UNAVAILABLE) for every name when the file can't be used, or not be looked at, now.
+        Raises Refused (UNAVAILABLE) for every name while the file can't be used, or can't be looked at.
         """
         reading = self._refresh()
         if reading.trouble:
             raise Refused(Code.UNAVAILABLE, why=reading.trouble)
-        return reading.accounts.get(username)
+        return reading.contents.accounts.get(username)
 
     def names(self) -> list[str]:
-        """The usable accounts' names, in the file's order."""
+        """The names of all usable accounts, in the file's order."""
         return [account.name for account in self.all()]
 
     def all(self) -> list[Account]:
-        """The usable accounts, in the file's order."""
-        return list(self._refresh().accounts.values())
+        """All usable accounts, in the file's order; none while the file can't be used."""
+        reading = self._refresh()
+        return [] if reading.trouble else list(reading.contents.accounts.values())
+
+    # --- changing it ---
 
     def add(self, account: Account) -> None:
         """Raises UsageError when the name is taken or not allowed, or the file can't be written."""
-        check_username(account.name)
-        line = self._line_of(account)
+        self._edit(lambda contents: accounts_format.added(contents, account))
 
-        def edit(reading: _Reading) -> list[bytes]:
-            if account.name in map(_name_of, reading.lines):
-                raise UsageError(
-                    f"there is an account {account.name} already",
-                    f"Choose another name, or change its password: python server.py passwd {account.name}",
-                )
-            return [*reading.lines, line]
-
-        self._edit(edit)
+    def change(self, name: str, news: Mapping[str, Any]) -> None:
+        """Give an account other values, by the names of its fields. Raises UsageError for an unknown or damaged one."""
+        self._edit(lambda contents: accounts_format.changed(contents, name, news))
 
     def replace_password(self, name: str, registration: Registration) -> None:
         """Keep everything of the account but its password. Raises UsageError for an unknown or damaged one."""
         self.change(name, {"registration": registration})
 
-    def change(self, name: str, news: Mapping[str, Any]) -> None:
-        """Give an account other values, by the names of its fields. Raises UsageError as `replace_password` does."""
-
-        def edit(reading: _Reading) -> list[bytes]:
-            account = reading.accounts.get(name.encode("ascii", "replace"))
-            if account is None and name and name in map(_name_of, reading.lines):
-                raise UsageError(
-                    f"the line of account {name} is damaged",
-                    f"Remove the account and add it again: python server.py deluser {name}",
-                )
-            if account is None:
-                raise _unknown(name)
-            line = self._line_of(replace(account, **news))
-            return [line if _name_of(old) == name else old for old in reading.lines]
-
-        self._edit(edit)
-
     def remove(self, name: str) -> None:
         """Remove the account, and every damaged line of that name. Raises UsageError for an unknown one."""
+        self._edit(lambda contents: accounts_format.removed(contents, name))
 
-        def edit(reading: _Reading) -> list[bytes]:
-            kept = [line for line in reading.lines if not name or _name_of(line) != name]
-            if len(kept) == len(reading.lines):
-                raise _unknown(name)
-            return kept
-
-        self._edit(edit)
-
-    def _line_of(self, account: Account) -> bytes:
-        line = _encode(account)
-        verdict = _verdict(line)
-        if isinstance(verdict, str):
-            raise UsageError(f"the account {account.name} can't be kept: {verdict}", "Choose another value")
-        return line
-
-    def _edit(self, edit: Callable[[_Reading], list[bytes]]) -> None:
+    def _edit(self, edit: Edit) -> None:
         """Replace the account lines by what `edit` makes of those in the file now."""
         with _writing(self.path):
-            with self._lock:
-                secret, reading = self._reading.secret, self._read()
-            if not equal(secret, reading.secret):
+            before = self._reading.contents
+            contents = self._read(before.checked)
+            if not equal(before.secret, contents.secret):
                 # The caller's registration was made with a salt that this file does not give.
                 raise UsageError(f"the accounts file {self.path} was replaced meanwhile", "Run the command again")
-            if not reading.ends:
+            if not contents.ends_whole:
                 raise UsageError(
                     f"the accounts file {self.path} ends in the middle of a line", "Repair its last line, or remove it"
                 )
-            _write(self.path, [_encode_head(reading.profile, reading.secret), *edit(reading)], os.replace)
+            _write(self.path, accounts_format.join(contents.profile, contents.secret, edit(contents)), os.replace)
         self._refresh()
 
+    # --- keeping up with it ---
+
     def _refresh(self) -> _Reading:
+        """The file as it is now: read again, unless it is known not to have changed."""
         with self._lock:
-            now, young_at = self._clock_ns(), self._young_at
-            before, stamp = self._reading, _stamp(self.path)
-            again = young_at is not None and not 0 <= now - young_at < _AGAIN_NS  # a clock may be set back
-            if stamp is None or stamp != self._stamp or again:
-                try:
-                    self._reading = self._read()
-                except UsageError as error:
-                    self._reading = _Reading(before.profile, before.secret, trouble=str(error))
-                    if isinstance(error.__context__, OSError):  # it may pass, and the file be the same afterwards
-                        stamp = None
-                self._stamp = stamp
-                self._young_at = None if stamp is not None and now - stamp[-1] > _TICK_NS else now
-            after = self._reading
-        if after is not before and after != before:
-            self._tell(after)
+            before, now, stamp = self._reading, self._clock_ns(), _stamp(self.path)
+            if not must_read(self._last_read, stamp, now):
+                return before
+            try:
+                after = _Reading(self._read(before.contents.checked))
+            except UsageError as error:
+                after = _Reading(before.contents, trouble=str(error))
+                if isinstance(error, _Unreadable):
+                    stamp = None
+            self._reading, self._last_read = after, read_at(stamp, now)
+        if after != before:
+            self._report_all(after)
         return after
 
-    def _tell(self, reading: _Reading) -> None:
-        if reading.trouble:
-            self._report(f"nobody can log in: {reading.trouble}")
-        for damage in reading.damaged:
-            self._report(f"an account can't log in: {self.path}, {damage}")
-
-    def _read(self) -> _Reading:
+    def _read(self, checked_before: accounts_format.Checked) -> Contents:
         """The file as it is now. Raises UsageError when it, or its first line, can't be used."""
-        head, *lines = _load(self.path).split(b"\n")
         try:
-            profile, secret = _decode_head(head)
-            if not lines:
-                raise IntegrityError("its first line is cut short")
+            return parse(_load(self.path), checked_before)
         except IntegrityError as error:
             raise UsageError(
                 f"the accounts file {self.path} can't be used: {error.cause}",
                 "Restore it from a backup; a new file has a new secret, and every account must be added again",
             ) from None
-        ends = lines[-1] == b""
-        if ends:
-            lines.pop()
-        self._verdicts = {line: self._verdicts.get(line) or _verdict(line) for line in lines}
-        claims = Counter(map(_name_of, lines))
-        accounts, damaged = {}, []
-        for number, line in enumerate(lines, 2):
-            name, verdict = _name_of(line), self._verdicts[line]
-            if number == len(lines) + 1 and not ends:
-                # A number cut short reads as a smaller one: a last line without its end can't be believed.
-                damaged.append(Damage(number, name, "the file ends in the middle of it"))
-            elif isinstance(verdict, str):
-                damaged.append(Damage(number, name, verdict))
-            elif claims[name] > 1:
-                damaged.append(Damage(number, name, "that name is there twice"))
-            else:
-                accounts[name.encode()] = verdict
-        return _Reading(profile, secret, tuple(lines), accounts, tuple(damaged), ends)
 
-
-def _unknown(name: str) -> UsageError:
-    return UsageError(f"there is no account {name}", "List them with: python server.py users")
+    def _report_all(self, reading: _Reading) -> None:
+        if reading.trouble:
+            self._report(f"nobody can log in: {reading.trouble}")
+            return
+        for damage in reading.contents.damaged:
+            self._report(f"an account can't log in: {self.path}, {damage}")

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from crypto_utils import check_library
+from sft.accounts.format import RIGHTS, Account, check_account_name
 from sft.accounts.passwords import ask_new_password, check_strength, generate_password, read_password_file
-from sft.accounts.store import RIGHTS, Account, Accounts, check_username
+from sft.accounts.store import Accounts
 from sft.common.errors import Refused, UsageError
 from sft.common.sizes import amount, counted, exact_size
 from sft.console.report import note, say, warn
@@ -78,7 +79,7 @@ def _add(accounts: Accounts, name: str, password: str, rights: frozenset[str], l
 
 def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
     name = options.name
-    check_username(name)
+    check_account_name(name)
     if Accounts.exists(path) and name in open_accounts(path).names():
         raise UsageError(
             f"there is an account {name} already", f"To change its password: python server.py passwd {name}"

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from typing import NamedTuple
 
-from sft.accounts.store import Account
+from sft.accounts.format import Account
 from sft.common.errors import ConnectionTrouble, IntegrityError, LoginRefused, Refused
 from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, Kind
 from sft.server.admission import Ticket

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 
-from sft.accounts.store import Account
+from sft.accounts.format import Account
 from sft.common.errors import (
     Code,
     Ended,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from config import DEFAULT_PORT, ServerSettings
 from crypto_utils import check_library
-from sft.accounts.store import Accounts, check_username
+from sft.accounts.format import check_account_name
+from sft.accounts.store import Accounts
 from sft.common.errors import UsageError
 from sft.common.open_files import raise_limit_of_files
 from sft.common.private_files import check_area
@@ -101,7 +102,7 @@ def _own_username() -> str:
 
     try:
         name = getpass.getuser().lower()
-        check_username(name)
+        check_account_name(name)
     except (OSError, KeyError, ImportError, UsageError):
         return "user"
     return name

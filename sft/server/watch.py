@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from sft.accounts.store import Account, Accounts
+from sft.accounts.format import Account
+from sft.accounts.store import Accounts
 from sft.common.errors import Code, threads_needed
 
 _LOOK_SECONDS = 0.2

@@ -12,8 +12,8 @@ Rules: a channel only moves down this table. The first error is what every calle
 the first as its cause. This module knows no socket, no record and no thread.
 
 Locks: `Lifecycle.lock`, one for each channel, guards its state, its first error, and what the outbox and the inbox name
-under it. A buffer pool's lock may be taken under it, never the other way round. It is reentrant, because the server
-stops channels from a signal handler.
+under it. A buffer pool's lock may be taken under it, never the other way round. It is reentrant: the thread
+that holds it may find a reason to end the channel.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""The accounts file: what is kept, what is refused, and who is shut out by which damage."""
+"""The accounts file on the disk: made, read again, replaced, and what happens while it can't be used."""
 
 import errno
 import itertools
@@ -15,9 +15,10 @@ import pytest
 
 import sft.accounts.store
 from crypto_utils import mac
-from sft.accounts.store import RIGHTS, Account, Accounts, check_username
+from sft.accounts.format import RIGHTS, Account
+from sft.accounts.store import Accounts, Stamp, must_read, read_at
 from sft.common.errors import Code, Refused, UsageError
-from sft.wire.pake import ORDER, Registration
+from sft.wire.pake import Registration
 
 REGISTRATION = Registration.of(3, 5)
 OTHER = Registration.of(7, 11)
@@ -103,31 +104,6 @@ def test_open_needs_a_file(path: Path) -> None:
         Accounts.open(path)
 
 
-def test_account_survives_the_file(path: Path) -> None:
-    kept = Account("alice", REGISTRATION, frozenset({"put"}), 10**12, 5_000_000)
-    Accounts.create(path).add(kept)
-    assert Accounts.open(path).find(b"alice") == kept
-    assert " rights=put quota=1000000000000 rate=5000000\n" in path.read_text()
-
-
-def test_limits_that_came_later_survive_the_file_too(path: Path) -> None:
-    kept = Account("alice", REGISTRATION, frozenset({"put"}), None, None, 1000, 10**9, 4)
-    Accounts.create(path).add(kept)
-    assert Accounts.open(path).find(b"alice") == kept
-    assert " quota=- rate=- quota-files=1000 largest=1000000000 connections=4\n" in path.read_text()
-    Accounts.open(path).change("alice", {"quota": 5, "largest": None})
-    assert Accounts.open(path).find(b"alice") == replace(kept, quota=5, largest=None)
-
-
-def test_account_line_has_the_documented_form(path: Path) -> None:
-    Accounts.create(path).add(account("alice"))
-    kept = REGISTRATION
-    assert path.read_text().splitlines()[1] == (
-        f"alice w0={kept.w0.hex()} L={kept.L.hex()} w0M={kept.w0M.hex()} w0N={kept.w0N.hex()}"
-        " rights=put,get,list quota=- rate=-"
-    )
-
-
 def test_no_writer_leaves_a_second_copy_of_the_secrets(three: Path) -> None:
     assert sorted(found.name for found in three.parent.iterdir()) == ["accounts.txt", "accounts.txt.lock"]
 
@@ -152,69 +128,11 @@ def test_failed_write_keeps_the_old_file(three: Path, monkeypatch: pytest.Monkey
     assert three.read_bytes() == before and not three.with_name("accounts.txt.new").exists()
 
 
-@pytest.mark.parametrize("name", ["a", "0", "alice", "a.b-c_d", "x" * 32, "console", "com", "lpt10", "a.con"])
-def test_accept_username(name: str) -> None:
-    check_username(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", ".a", "-a", "_a", "Alice", "a b", "a/b", "a\n", "\na", "a\0", "é", "x" * 33, "a:b", "a=b", "٣"]
-    + ["a.", "a..", "con", "nul", "aux", "prn", "com1", "lpt9", "com0", "con.txt", "nul.", "com1.a.b"],
-)
-def test_reject_username(name: str, path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        check_username(name)
-    assert caught.value.remedy
-    with pytest.raises(UsageError):
-        Accounts.create(path).add(account(name))
-
-
-def test_reject_second_account_of_a_name(three: Path) -> None:
-    with pytest.raises(UsageError, match="passwd bob"):
-        Accounts.open(three).add(account("bob", OTHER))
-    assert Accounts.open(three).find(b"bob") == account("bob")
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        replace(account("dave"), rights=frozenset({"delete"})),
-        replace(account("dave"), rights=frozenset()),
-        replace(account("dave"), rights=frozenset({"put quota=1"})),
-        replace(account("dave"), quota=-1),
-        replace(account("dave"), quota=10**18),
-        replace(account("dave"), rate=0),
-        replace(account("dave"), registration=REGISTRATION._replace(w0=OTHER.w0)),
-    ],
-)
-def test_reject_account_that_could_not_be_read_back(three: Path, bad: Account) -> None:
-    before = three.read_bytes()
-    with pytest.raises(UsageError, match="dave"):
-        Accounts.open(three).add(bad)
-    assert three.read_bytes() == before
-
-
 def test_new_password_keeps_the_rest_of_the_account(path: Path) -> None:
     made = Accounts.create(path)
     made.add(Account("alice", REGISTRATION, frozenset({"get"}), 1, 2))
     made.replace_password("alice", OTHER)
     assert Accounts.open(path).find(b"alice") == Account("alice", OTHER, frozenset({"get"}), 1, 2)
-
-
-def test_removed_account_is_gone_and_the_others_are_not(three: Path) -> None:
-    opened = Accounts.open(three)
-    opened.remove("bob")
-    assert opened.find(b"bob") is None and opened.names() == ["alice", "carol"]
-
-
-@pytest.mark.parametrize("name", ["dave", "", "ALICE", "\ud800"])
-def test_reject_change_of_an_unknown_account(three: Path, name: str) -> None:
-    opened = Accounts.open(three)
-    with pytest.raises(UsageError):
-        opened.remove(name)
-    with pytest.raises(UsageError):
-        opened.replace_password(name, OTHER)
 
 
 def run_all(jobs: list[Callable[[], object]]) -> None:
@@ -272,6 +190,31 @@ def test_change_within_one_tick_of_the_clock_is_seen_20_ms_later(three: Path, mo
         assert server.find(b"bob") is None
         three.write_text(whole)
         now += 20_000_000
+
+
+STAMP, OTHER_STAMP, TICK, AGAIN = (1, 2, 3, 4, 10**18), (1, 9, 3, 4, 10**18), 3 * 10**9, 2 * 10**7
+
+
+@pytest.mark.parametrize(
+    ("read_after", "looked_after", "stamp", "verdict"),
+    [
+        (TICK + 1, TICK + 1, STAMP, False),  # old when it was read, and the same now
+        (TICK + 1, 10**15, STAMP, False),
+        (TICK + 1, TICK + 1, OTHER_STAMP, True),
+        (TICK + 1, TICK + 1, None, True),
+        (TICK, TICK, STAMP, False),  # young when it was read: again, but not at once
+        (TICK, TICK + AGAIN - 1, STAMP, False),
+        (TICK, TICK + AGAIN, STAMP, True),
+        (TICK, TICK - 1, STAMP, True),  # the clock was set back
+        (0, 0, OTHER_STAMP, True),
+    ],
+)
+def test_file_is_read_again_unless_it_is_known_not_to_have_changed(
+    read_after: int, looked_after: int, stamp: Stamp | None, verdict: bool
+) -> None:
+    """Both times in ns after the last change of the file."""
+    assert must_read(read_at(STAMP, 10**18 + read_after), stamp, 10**18 + looked_after) == verdict
+    assert must_read(read_at(None, 10**18 + read_after), stamp, 10**18 + looked_after), "it could not be looked at"
 
 
 def test_young_file_is_not_read_at_each_request(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,75 +275,7 @@ def test_errors_and_texts_show_no_secret(three: Path) -> None:
     assert REGISTRATION.w0.hex() not in repr(opened.find(b"alice")) and "w0" not in repr(opened.all())
 
 
-DAMAGES: dict[str, Callable[[str], str]] = {
-    "unknown field": lambda line: line + " admin=yes",
-    "field without a value": lambda line: line.replace("quota=-", "quota"),
-    "missing field": lambda line: line.replace(" quota=-", ""),
-    "two fields": lambda line: line + " rate=-",
-    "bad hex": lambda line: line.replace("w0=0", "w0=g"),
-    "upper-case hex": lambda line: line.replace(REGISTRATION.L.hex(), REGISTRATION.L.hex().upper()),
-    "short hex": lambda line: line.replace("w0=00", "w0="),
-    "w0 that does not match": lambda line: line.replace(REGISTRATION.w0.hex(), OTHER.w0.hex()),
-    "w0 of zero": lambda line: line.replace(REGISTRATION.w0.hex(), "0" * 64),
-    "w0 of n": lambda line: line.replace(REGISTRATION.w0.hex(), f"{ORDER:064x}"),
-    "w0 above n": lambda line: line.replace(REGISTRATION.w0.hex(), "f" * 64),
-    "w0M off the curve": lambda line: line.replace(REGISTRATION.w0M.hex(), "04" + "1" * 128),
-    "line cut in a point": lambda line: line[: line.index("w0N") + 70],
-    "quota of nothing": lambda line: line.replace("quota=-", "quota=0"),
-    "files of nothing": lambda line: line + " quota-files=0",
-    "negative largest": lambda line: line + " largest=-1",
-    "connections of nothing": lambda line: line + " connections=0",
-    "connections twice": lambda line: line + " connections=1 connections=2",
-    "point off the curve": lambda line: line.replace(REGISTRATION.L.hex(), "04" + "1" * 128),
-    "point at infinity": lambda line: line.replace(REGISTRATION.L.hex(), "04" + "0" * 128),
-    "unknown right": lambda line: line.replace("put,get", "put,delete"),
-    "right twice": lambda line: line.replace("put,get", "put,put"),
-    "no right": lambda line: line.replace("put,get,list", ""),
-    "negative quota": lambda line: line.replace("quota=-", "quota=-5"),
-    "quota with a zero before it": lambda line: line.replace("quota=-", "quota=05"),
-    "quota with a unit": lambda line: line.replace("quota=-", "quota=5G"),
-    "huge quota": lambda line: line.replace("quota=-", "quota=" + "9" * 5000),
-    "quota in other digits": lambda line: line.replace("quota=-", "quota=\u0663"),
-    "rate of nothing": lambda line: line.replace("rate=-", "rate=0"),
-    "two spaces": lambda line: line.replace(" quota", "  quota"),
-    "space at the end": lambda line: line + " ",
-    "carriage return": lambda line: line + "\r",
-    "tab": lambda line: line.replace(" quota", "\tquota"),
-    "name only": lambda line: line.split(" ")[0],
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_line_shuts_out_that_account_alone(three: Path, damage: str) -> None:
-    lines = three.read_bytes().decode().split("\n")
-    lines[2] = DAMAGES[damage](lines[2])
-    three.write_bytes("\n".join(lines).encode())
-    told: list[str] = []
-    server = Accounts.open(three, report=told.append)
-    assert server.find(b"bob") is None
-    assert server.find(b"alice") == account("alice") and server.find(b"carol") == account("carol")
-    assert [(damaged.line, damaged.name) for damaged in server.damaged] == [(3, "bob")]
-    assert len(told) == 1 and "line 3 (bob)" in told[0]
-    assert REGISTRATION.w0.hex() not in told[0] and REGISTRATION.L.hex() not in told[0]
-
-
-@pytest.mark.parametrize("line", ["", " ", "# comment", "Bob w0=00", "con w0=00", "\x1b[31m w0=00", "é"])
-def test_line_without_a_name_shuts_out_nobody(three: Path, line: str) -> None:
-    rewrite(three, lambda lines: [*lines[:2], line, *lines[2:]])
-    server = Accounts.open(three)
-    assert server.names() == ["alice", "bob", "carol"]
-    assert [str(damaged) for damaged in server.damaged] == ["line 3: it does not begin with a username"]
-
-
-@pytest.mark.parametrize("second", ["sound", "damaged"])
-def test_name_that_is_there_twice_is_shut_out(three: Path, second: str) -> None:
-    rewrite(three, lambda lines: [*lines, lines[1] if second == "sound" else "alice w0=00"])
-    server = Accounts.open(three)
-    assert server.names() == ["bob", "carol"]
-    assert [(damaged.line, damaged.name) for damaged in server.damaged] == [(2, "alice"), (5, "alice")]
-
-
-def test_cut_last_line_shuts_out_that_account_and_is_not_written_over(path: Path) -> None:
+def test_file_that_ends_in_a_cut_line_is_not_written_over(path: Path) -> None:
     made = Accounts.create(path)
     made.add(account("alice"))
     made.add(replace(account("bob"), rate=1000))
@@ -413,25 +288,7 @@ def test_cut_last_line_shuts_out_that_account_and_is_not_written_over(path: Path
     assert path.read_bytes() == before
 
 
-def test_damaged_lines_survive_a_change_of_another_account(three: Path) -> None:
-    rewrite(three, lambda lines: [*lines[:2], "bob w0=00", *lines[3:]])
-    Accounts.open(three).add(account("dave"))
-    assert three.read_text().splitlines()[2] == "bob w0=00"
-
-
-def test_damaged_account_can_only_be_removed(three: Path) -> None:
-    rewrite(three, lambda lines: [*lines[:2], "bob w0=00", *lines[3:]])
-    opened = Accounts.open(three)
-    with pytest.raises(UsageError, match="already"):
-        opened.add(account("bob"))
-    with pytest.raises(UsageError, match="deluser bob"):
-        opened.replace_password("bob", OTHER)
-    opened.remove("bob")
-    opened.add(account("bob"))
-    assert opened.damaged == [] and opened.find(b"bob") == account("bob")
-
-
-def test_damage_is_told_once_per_reading(three: Path) -> None:
+def test_damage_is_reported_once_per_reading(three: Path) -> None:
     told: list[str] = []
     server = Accounts.open(three, report=told.append)
     rewrite(three, lambda lines: [*lines[:2], "bob w0=00", *lines[3:]])
@@ -441,37 +298,6 @@ def test_damage_is_told_once_per_reading(three: Path) -> None:
     rewrite(three, lambda lines: [*lines, "dave"])
     server.find(b"bob")
     assert len(told) == 3
-
-
-HEADS = [
-    "",
-    "\n",
-    "secure-file-transfer-accounts 1 profile=1 secret=" + "0" * 63,
-    "secure-file-transfer-accounts 1 profile=1 secret=" + "0" * 64 + " ",
-    "secure-file-transfer-accounts 1 profile=1 secret=" + "G" * 64,
-    "secure-file-transfer-accounts 1 profile=2 secret=" + "0" * 64,
-    "secure-file-transfer-accounts 1 profile=01 secret=" + "0" * 64 + "x",
-    "secure-file-transfer-accounts 2 profile=1 secret=" + "0" * 64,
-    "alice w0=00",
-    "\xff\xfe",
-]
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_reject_file_with_a_damaged_first_line(three: Path, head: str) -> None:
-    rewrite(three, lambda lines: [head, *lines[1:]])
-    with pytest.raises(UsageError) as caught:
-        Accounts.open(three)
-    assert caught.value.remedy and str(three) in caught.value.cause
-
-
-def test_reject_empty_and_cut_first_line(path: Path) -> None:
-    Accounts.create(path)
-    whole = path.read_bytes()
-    for size in range(len(whole)):
-        path.write_bytes(whole[:size])
-        with pytest.raises(UsageError):
-            Accounts.open(path)
 
 
 def make_link(path: Path) -> None:
@@ -536,7 +362,7 @@ def test_running_server_lets_nobody_in_while_the_file_is_unusable(three: Path, h
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES])
-def test_changed_file_that_can_not_be_opened_is_no_answer(
+def test_changed_file_that_can_not_be_opened_lets_nobody_in(
     three: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     now = [time.time_ns()]
