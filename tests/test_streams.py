@@ -113,7 +113,7 @@ def test_content_of_proc_below_a_storage_can_be_fetched(
     written(tmp_path / "received/alice/there", b"")
 
     def open_other(folder: UserFolder) -> UserFolder:
-        monkeypatch.setattr(folder, "open_file", lambda path: os.open(PROC, os.O_RDONLY))
+        monkeypatch.setattr(folder.visible, "open_file", lambda path: os.open(PROC, os.O_RDONLY))
         return folder
 
     noted = fetch(Receiving(storage, engine, around=open_other), ["there"], tmp_path / "here/")

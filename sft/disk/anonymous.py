@@ -173,8 +173,10 @@ class AnonymousFile:
             self._name = ""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            with contextlib.suppress(OSError):
+            try:
                 os.close(descriptor)
+            except OSError:  # it is closed all the same
+                pass
 
 
 def _write_all(descriptor: int, content: memoryview | bytes) -> None:

@@ -1,9 +1,9 @@
-"""What the disk says, and when bytes are safe on it: errors as refusals, and a flush of many files at once.
+"""The disk's errors as refusals, and flushing many files at once.
 
-Rules: nothing is called flushed before the system has said so. A whole file system is flushed at once only where its
-errors are reported (Linux 5.8 and later; before, syncfs was always content; and only kinds of file systems that are
-known to wait and to tell: FUSE does not wait, overlayfs does not tell); and when it has reported one, each file is
-asked, so that the guilty one is known. It opens nothing and knows no names.
+Rules: nothing counts as flushed before the system has reported success. A whole file system is flushed at once only
+where that reports errors: on Linux 5.8 and later (before, syncfs always succeeded), and on file systems that are known
+to wait and to report (FUSE does not wait, overlayfs does not report). After an error each file is flushed by itself, so
+that the one that failed is known. It opens nothing.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _TOGETHER_FROM = 8
 
 
 def refusal(problem: OSError) -> Refused:
-    """The refusal for an error of the disk. Its `why` stays on this machine, for the log."""
+    """The refusal for an error of the disk. Its `why` is for this machine's log and is not sent."""
     code = {
         errno.ENOSPC: Code.NO_SPACE,
         errno.EDQUOT: Code.NO_SPACE,
@@ -44,12 +44,12 @@ def refusal(problem: OSError) -> Refused:
 
 
 def refusal_of(problem: OSError | UsageError) -> Refused:
-    """The disk's errors as refusals, and files of ours that somebody else has a hand in."""
+    """The refusal for an error of the disk, or for a file of ours that others can change."""
     return refusal(problem) if isinstance(problem, OSError) else Refused(Code.STORAGE, why=str(problem))
 
 
 class disk_errors:
-    """Raises as refusals what `refusal_of` makes them of."""
+    """Inside of this, OSError and UsageError are raised as the Refused that `refusal_of` makes of them."""
 
     def __enter__(self) -> None:
         pass
@@ -60,9 +60,9 @@ class disk_errors:
 
 
 def set_time(descriptor: int, mtime: int | None) -> bool:
-    """Give an open file or folder its time, in ns; whether it has it now. Raises OSError for any other trouble.
+    """Give an open file or folder its time, in ns; whether it has it now. Raises OSError for other errors.
 
-    Not every disk can hold every time. Linux takes the nearest one then and says nothing.
+    Not every disk can hold every time; Linux then takes the nearest one without an error.
     """
     if mtime is None:
         return True
@@ -80,10 +80,10 @@ def set_time(descriptor: int, mtime: int | None) -> bool:
 
 
 class FileSystem:
-    """The file system of an open folder, to be flushed at once. Opened before the first byte that is to be flushed.
+    """The file system of an open folder, flushed at once. The folder is opened before the first byte is written.
 
-    The system tells each descriptor once of an error, whichever file it has hit, perhaps one of the next group. So
-    after the first error only each file's own flush is believed.
+    The system reports an error once to each descriptor, whichever file it hit, perhaps one of the next group. So after
+    the first error only each file's own flush is trusted.
     """
 
     def __init__(self, folder: int) -> None:
@@ -92,7 +92,7 @@ class FileSystem:
         self._has_failed = False
 
     def flush(self) -> bool:
-        """Whether all that was written to it is on the disk now. One after the other, from several threads, too."""
+        """Whether all that was written to it is on the disk now. Safe to use from several threads."""
         with self._lock:
             if self._has_failed or _syncfs is None or _kind_of(self._folder) not in _TELLING:
                 return False
@@ -101,7 +101,7 @@ class FileSystem:
 
 
 def flush_all(descriptors: list[int], file_system: FileSystem) -> Iterator[OSError | None]:
-    """Flush open files of one file system; for each file what the disk had against it."""
+    """Flush open files of one file system; for each file the error, if there was one."""
     together = len(descriptors) >= _TOGETHER_FROM and file_system.flush()
     for descriptor in descriptors:
         problem = None
@@ -122,7 +122,7 @@ def _kind_of(descriptor: int) -> int:
 
 
 def _find(name: str, *arguments: object) -> "ctypes._NamedFuncPointer | None":
-    """A function of the system's library, where its syncfs reports errors."""
+    """A function of the C library; None where syncfs reports no errors."""
     if sys.platform != "linux":
         return None
     release = platform.release().split(".")

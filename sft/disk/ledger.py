@@ -1,16 +1,16 @@
 """How much of its quota one account has used: one locked file, for all connections of all processes.
 
     ledger            {"bytes": …, "files": …, "holders": {process: [bytes, files]}}, in the user's staging area
-    ledger.lock       locked shared by those who publish, alone by whoever counts (`sft/disk/ledger_locks.py`)
+    ledger.lock       locked shared by those who publish, alone by the one who counts (`sft/disk/ledger_locks.py`)
 
 `bytes` and `files` is what lies on the disk, kept partial files included; the share of a process is what it has
 reserved beyond that. Invariant: what the disk holds <= counted + all shares <= quota.
 
-Rules: reserving is one step under one lock, and whoever can't reserve gets nothing. A process reserves a little more
-than was asked for, and spends that without touching the file, so that many small files cost few locks. What a process
-that died had reserved is void: the next connection sees that its lock is gone, and counts again. The same holds for a
-file that is missing or damaged; nothing in it has to survive a crash, it only has to show that there was one. Accounts
-without a quota have no ledger. It knows no paths: the caller passes the limits, and the function that counts.
+Rules: reserving is one step under one lock; what can't be reserved completely is refused. A process reserves a little
+more than was asked for, and spends that without touching the file, so that many small files cost few locks. What a
+process that died had reserved is void: the next connection sees that its lock is gone, and counts again. The same holds
+for a file that is missing or damaged; nothing in it has to survive a crash, it only has to show that there was one.
+Accounts without a quota have no ledger. The caller passes the limits, and the function that counts.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""A visible name for a file on a disk without hard links: it is moved there, never into the place of another.
+"""Giving a file its visible name on a disk without hard links: it is moved, never in place of another file.
 
-Rules: the system does it in one step where it can. Elsewhere the name is taken first, by an empty file of ours, which
-the other then replaces: nobody loses a file, but a crash in between leaves the empty one. Only for a folder of our own;
-a receiver's has hard links. It judges no name.
+Rules: the system does it in one step where it can. Elsewhere an empty file takes the name first, and the other replaces
+it: no file is lost, but a crash in between leaves the empty one. Only where the client fetches to; a server's storage
+has hard links. Names were judged before.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 
-# What systems say of a link where there are none; FAT and exFAT on Linux say EPERM.
+# Errors of `link` where there are no hard links; FAT and exFAT on Linux give EPERM.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 _NO_SUCH_MOVE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 _WITHOUT_REPLACING = {"linux": ("renameat2", 1), "darwin": ("renameatx_np", 4)}  # RENAME_NOREPLACE, RENAME_EXCL
@@ -21,9 +21,9 @@ Move = Callable[[int, bytes, int, bytes, int], int]
 
 
 def link_or_move(name: str, folder: int, new_name: str, new_folder: int) -> bool:
-    """Give a file of ours a second name that is free, or where that can't be move it there; whether it has the first.
+    """Give a file a second name that is free, or move it there if it can't have two; whether it still has the first.
 
-    Raises FileExistsError and other OSError.
+    Raises FileExistsError, other OSError.
     """
     try:
         os.link(name, new_name, src_dir_fd=folder, dst_dir_fd=new_folder, follow_symlinks=False)
@@ -36,13 +36,13 @@ def link_or_move(name: str, folder: int, new_name: str, new_folder: int) -> bool
 
 
 def move_new(name: str, folder: int, new_name: str, new_folder: int) -> None:
-    """Move a file of ours to a name that is free. Raises FileExistsError and other OSError."""
+    """Move a file to a name that is free. Raises FileExistsError, other OSError."""
     if not _move_at_once(name, folder, new_name, new_folder):
         _take_name_and_replace(name, folder, new_name, new_folder)
 
 
 def _move_at_once(name: str, folder: int, new_name: str, new_folder: int) -> bool:
-    """False where that can't be."""
+    """Move it in one step; False where the system can't."""
     if _move is None:
         return False
     flag = _WITHOUT_REPLACING[sys.platform][1]

@@ -1,9 +1,10 @@
-"""Who may use what is new: what the system gives a file or folder by its parent, less what its sender takes away.
+"""Modes, groups and ACLs of new files and folders: what the system gives them by their parent, less what the sender
+takes away.
 
-Rules: the sender's bits only restrict, and never what this program itself needs. The system decides wherever it can:
-a file that is made in its own folder gets the group and the ACL of that folder without our doing. What was made
-elsewhere is given the same before it becomes visible, by the rule of POSIX ACLs (posix_acl_create in Linux). A folder's
-default ACL that can't be read is an error, not "none". It opens nothing.
+Rules: the sender's bits only restrict, and never what this program itself needs. The system decides wherever it can: a
+file that is made in its own folder gets the group and the ACL of that folder. A file that was made elsewhere is given
+the same before it becomes visible, by the rule of POSIX ACLs (posix_acl_create in Linux). A default ACL that can't be
+read is an error, not "none". It opens nothing.
 """
 
 import contextlib
@@ -24,21 +25,21 @@ _GROUP_OF_PARENT = sys.platform == "darwin"  # there always, elsewhere in a setg
 
 
 def file_bits(asked: int | None, fixed: int | None = None) -> int:
-    """The mode to make a file with. `fixed` stands in the place of what the system would give."""
+    """The mode to make a file with. `fixed`: instead of what the system would give."""
     if fixed is not None:
         return fixed if asked is None else fixed & (asked | 0o400)
     return 0o666 if asked is None else (asked | 0o400) & 0o777
 
 
 def folder_bits(asked: int | None) -> int:
-    """The mode to make a folder with: what is sent into it must find its way."""
+    """The mode to make a folder with; this program can always enter it."""
     return 0o777 if asked is None else (asked | 0o700) & 0o777
 
 
 def masked(acl: bytes, bits: int) -> tuple[bytes | None, int]:
-    """What a new file has below a folder with that default ACL: its own ACL, None when bits say it all; and its bits.
+    """The ACL of a new file below a folder with that default ACL, None if its bits say it all; and its bits.
 
-    Raises OSError for an ACL that can't be read.
+    Raises OSError for an ACL that can't be parsed.
     """
     if acl[: len(_HEAD)] != _HEAD or (len(acl) - len(_HEAD)) % _ENTRY.size:
         raise OSError(errno.EINVAL, "an ACL that can't be read")
@@ -65,7 +66,7 @@ def give_as_made_in(folder: int, descriptor: int, bits: int, umask: int) -> None
     parent = os.fstat(folder)
     takes_group = _GROUP_OF_PARENT or parent.st_mode & stat.S_ISGID
     if takes_group and os.fstat(descriptor).st_gid != parent.st_gid:
-        with contextlib.suppress(PermissionError):  # not ours to give; the system gives it where the file is made there
+        with contextlib.suppress(PermissionError):  # only the system may give it, to a file that is made there
             os.fchown(descriptor, -1, parent.st_gid)
     acl = _attribute(folder, DEFAULT_ACL)
     access, bits = (None, bits & ~umask) if acl is None else masked(acl, bits)

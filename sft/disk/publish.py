@@ -204,12 +204,9 @@ class Publisher:
                 settled = self._settle(file, folders)
                 file.discard()  # its hidden name, before another connection can take it up
                 return settled
-        except Refused as problem:
-            return problem
-        except (OSError, UsageError) as problem:
-            return refusal_of(problem)
-        finally:
+        except (Refused, OSError, UsageError) as problem:
             file.discard()
+            return problem if isinstance(problem, Refused) else refusal_of(problem)
 
     def _settle(self, file: TemporaryFile, folders: _FewOpen[int]) -> Settled:
         if file.refusal is not None:
@@ -248,9 +245,10 @@ class Publisher:
             name = path[-1] if number == 0 else numbered(path[-1], number)
             try:
                 file.link(name, folder)
-                return _settled(file, (*path[:-1], name))
             except FileExistsError:
                 there = state_of(name, folder)
+            else:
+                return _settled(file, path if number == 0 else (*path[:-1], name))
             if there is None:  # it is free again
                 continue
             if file.is_same_file(there):

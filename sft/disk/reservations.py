@@ -1,7 +1,7 @@
 """What one file on its way has reserved, and how far it may grow before it has to ask again.
 
 Rules: a file owns its reservation from its beginning until it is published, kept or removed, and gives back what is
-left. A connection that takes a file over takes its reservation, too. A refusal for want of quota is believed only after
+left. A connection that takes a file over takes its reservation, too. A refusal by the quota is believed only after
 the ledger was repaired. It opens nothing.
 """
 

@@ -44,7 +44,7 @@ class FileSource:
     """An open regular file and its state at that moment: `size` in bytes, `mtime` in ns, `mode` as permission bits."""
 
     def __init__(self, name: str, descriptor: int) -> None:
-        """Takes over the descriptor. Raises SourceError for what is no regular file."""
+        """Takes over the descriptor. Raises SourceError for anything but a regular file."""
         self._name = name
         try:
             state = os.fstat(descriptor)

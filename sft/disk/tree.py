@@ -1,10 +1,10 @@
-"""What is sent from the disk: found by a walk, opened later, both from folder to folder and never through a link.
+"""The files that a client sends: found by a walk, opened later, from folder to folder and never through a link.
 
-Rules: a name that the user gave is followed wherever it leads, once, when the walk begins. Below it links are skipped,
-and a link that takes the place of a file or folder between the walk and the opening is an error; with `follow` what
-links lead to is taken instead. However deep or wide a tree is, few folders are open at a time: the others are reached
-again from the nearest open one above them. Where folders have no descriptors (Windows) it looks for links just before
-each opening, which leaves a moment between the two.
+Rules: a link that the user named is followed, once, when the walk begins. Below it links are skipped, and a link that
+takes the place of a file or folder between the walk and the opening is an error; with `follow` links are followed
+everywhere. However deep or wide a tree is, few folders are open at a time: the others are reached again from the
+nearest open one above. Where folders have no descriptors (Windows) links are looked for just before each opening, which
+leaves a moment between the two.
 """
 
 import contextlib
@@ -24,7 +24,12 @@ _HAS_FOLDER_DESCRIPTORS = {os.open, os.stat} <= os.supports_dir_fd and os.listdi
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_CLOEXEC"))
 _PASSED = _FOLDER | getattr(os, "O_PATH", 0)  # a folder of which one name is used: it need not be readable
-_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK, errno.ESTALE)  # what the systems say of an unfollowed link
+_REPLACED = (
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EMLINK,
+    errno.ESTALE,
+)  # errors of the systems for a link that is not followed
 
 _UNFOLLOWED = OPEN_FLAGS | _NOFOLLOW
 _Key = TypeVar("_Key")
@@ -34,9 +39,9 @@ Top = tuple[str, int]  # a folder that the user named, and the flags to open it 
 
 
 class Found(NamedTuple):
-    """A file or folder below a named source; `parts` is its path below that source, empty for the source itself.
+    """A file or folder at or below a named source.
 
-    `identity`: its device and inode.
+    `parts`: its path below the source, empty for the source itself; `mtime` in ns; `identity`: its device and inode.
     """
 
     path: str
@@ -49,7 +54,7 @@ class Found(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Something that is not sent, and why; it counts as no failure."""
+    """Something that is not sent, and why. It is not a failure."""
 
     path: str
     why: str
@@ -57,7 +62,7 @@ class Skipped(NamedTuple):
 
 
 class Folders:
-    """The open folders of all trees of one run. Its methods raise OSError; only one may be called at a time.
+    """The open folders of all trees of one run. Its methods raise OSError, and are not safe to use from two threads.
 
     `above` is a folder below `top`, reached through links only with `follow`; `name` is in that folder.
     """
@@ -70,16 +75,16 @@ class Folders:
         self._last_descriptor = -1
 
     def hold(self, top: Top) -> None:
-        """Open a named folder; from now on its path means this one or is an error."""
+        """Open a named folder; from now on any other folder at its path is an error."""
         self._open_top(top)
 
     def state(self, top: Top, above: Parts, name: str, follow: bool) -> os.stat_result:
-        """What `name` is."""
+        """The state of `name`."""
         folder = self._last_descriptor if self._last == (top, above) else self._folder(top, above, follow)
         return os.stat(name, dir_fd=folder, follow_symlinks=follow)
 
     def names(self, top: Top, parts: Parts, follow: bool) -> list[str]:
-        """What lies in the folder `parts`."""
+        """The names in the folder `parts`."""
         return os.listdir(self._folder(top, parts, follow))
 
     def open(self, top: Top, above: Parts, name: str, follow: bool) -> int:
@@ -136,7 +141,7 @@ class Folders:
 
 
 class FoldersByPath(Folders):
-    """The same for where folders have no descriptors."""
+    """The same where folders have no descriptors."""
 
     def hold(self, top: Top) -> None:
         pass
@@ -170,7 +175,7 @@ class Tree:
         self._is_link = False  # the name itself, when it is a file's
 
     def walk(self) -> Iterator[Found | Skipped | SourceError]:
-        """What lies there, folders before their content, names in order."""
+        """What is there, folders before their content, names in order."""
         pending: list[tuple[str, Parts, str, frozenset[tuple[int, int]]]] = []
         above: frozenset[tuple[int, int]] = frozenset()  # the folders over it, for links that lead back
         try:
@@ -199,7 +204,7 @@ class Tree:
                 found = self._trouble(start + name, problem)
 
     def _look(self) -> os.stat_result:
-        """What has the name that the user gave; what is opened later is reached from the folder that is opened here."""
+        """The state of the name that the user gave. Opens the folder from which all is reached later."""
         state = os.stat(self.name)
         if stat.S_ISDIR(state.st_mode):
             with contextlib.suppress(OSError):  # `names` reports it
@@ -209,7 +214,7 @@ class Tree:
         self._top = (head or os.curdir, _PASSED)
         try:
             self._folders.hold(self._top)
-        except PermissionError:  # a system that can't open a folder which may be passed, but not read
+        except PermissionError:  # a folder that may be passed and not read, on a system that can't open it
             self._folders = FoldersByPath()
         self._is_link = stat.S_ISLNK(self._folders.state(self._top, (), name, False).st_mode)
         return self._folders.state(self._top, (), name, True)
@@ -234,7 +239,7 @@ class Tree:
 
 
 def _judged(path: str, parts: Parts, state: os.stat_result, above: frozenset[tuple[int, int]]) -> Found | Skipped:
-    """What becomes of something that was found."""
+    """Whether something that was found is sent."""
     kind, identity = state.st_mode, (state.st_dev, state.st_ino)
     if stat.S_ISREG(kind):
         return Found(path, parts, False, state.st_size, state.st_mtime_ns, kind & PERMISSIONS, identity)

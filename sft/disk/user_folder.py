@@ -99,8 +99,8 @@ class UserFolder:
         judge_path(incoming.path, rules.portable_names)
         if (incoming.size or 0) > rules.max_file_size:
             raise Refused(Code.TOO_LARGE)
-        self._decide(incoming, Existing.NOTHING)
         if rules.private:
+            self._decide(incoming, Existing.NOTHING)
             incoming = replace(incoming, policy=Policy.RENAME)
         if incoming.policy == Policy.RENAME and (settled := self._delivered_before(incoming)) is not None:
             return settled
