@@ -626,7 +626,7 @@ UNUSABLE: list[tuple[str, list[str], str]] = [
     ("client.py", ["--user=u", "a", "b"], "Use --user, and --password-file, --password-fd or SFT_PASSWORD"),
     ("client.py", ["a", "b"], "Use --user, and --password-file, --password-fd or SFT_PASSWORD"),
     ("server.py", ["--listen=256.256.256.256"], "is not an address of this machine"),
-    ("server.py", ["--server-log=."], "is no regular file"),
+    ("server.py", ["--server-log=."], "is not a regular file"),
     ("server.py", ["--storage=/dev/null/x"], "can't use the storage folder /dev/null/x"),
 ]
 

@@ -93,7 +93,7 @@ def test_connections_of_one_account_have_a_limit_of_their_own(
     wait_until(lambda: server.told().count("logged in") == 3)
     for one in (alice, bob):  # of bob two may be there
         result = one("--retries=0", a, "y")
-        assert result.status == 4 and "no room for another connection. Try again in a moment" in result.err
+        assert result.status == 4 and "takes no more connections. Try again in a moment" in result.err
     for line in lines:
         line.release()
     assert [each.finish().status for each in held] == [0, 0, 0]

@@ -539,7 +539,7 @@ def test_client_without_threads_says_so_in_one_line(
         assert (result.status == 1) == (machine.hits("thread") > 0), result
         if result.status:
             cause, *left = result.err.splitlines()
-            assert cause == "error: this machine starts no more threads. End other programs there, then try again"
+            assert cause == "error: can't start a thread (system limit). Close programs, or raise ulimit -u"
             assert all(line.startswith("not delivered: ") for line in left)
         machine.heal()
         check_mended(server, client, f"{box}/{each}", sources)

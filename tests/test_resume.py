@@ -331,9 +331,9 @@ def test_source_that_changes_while_it_is_sent_is_not_delivered(
         line.release()
         result = running.finish()
         assert result.status == 1 and "delivered:" not in result.out
-        assert result.err == (f"error: {source} changed while it was read. Send it again when nobody writes to it\n"), (
-            result
-        )
+        assert result.err == (
+            f"error: {source} changed while it was read. Send it again when no program writes to it\n"
+        ), result
     wait_until(lambda: server.partials() == [])
     assert not server.path(box).exists()
 

@@ -1,9 +1,9 @@
-"""Where a password comes from, and what one must be.
+"""Where a password comes from, and what it must be like.
 
 Rules: a password comes from the controlling terminal, a file, a file descriptor or an environment variable; never from
 the command line, where every user of the machine can read it. Of a file or descriptor the first line is read and not
-a byte more. No error quotes a password, nor carries one along. This room knows no account and no server, and of the
-terminal only that it can be asked; which source is used, its caller decides.
+a byte more. No error contains a password. No account and no server is known here; the caller decides which source is
+used.
 """
 
 import os

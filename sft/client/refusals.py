@@ -61,7 +61,10 @@ _FETCHED: _Words = {
     Code.STORAGE: ("{path} can't be written here", "Check that folder, its rights and its disk"),
     Code.UNAVAILABLE: ("{path} can't be written here", "Check that folder, its rights and its disk"),
     Code.NOT_FOUND: ("a folder above {path} vanished here", "Fetch it again"),
-    Code.SIZE: ("it changed its size on the receiver while it was fetched", "Fetch it again when nobody writes to it"),
+    Code.SIZE: (
+        "it changed its size on the receiver while it was fetched",
+        "Fetch it again when no program writes to it",
+    ),
     Code.INTEGRITY: (
         "what arrived here for {path} is not what was sent, and nothing of it was kept",
         "Fetch it again; if this repeats, the line or a disk is faulty",
@@ -76,7 +79,7 @@ _ASKED: _Words = {
     Code.DENIED: ("your account may not read {path} on the receiver", "Ask the receiver's owner for the right"),
     Code.STORAGE: ("{path} can't be read on the receiver", "The reason is in its server.log"),
     Code.UNREADABLE: ("{path} can't be read on the receiver", "The reason is in its server.log"),
-    Code.CHANGED: ("{path} changed on the receiver while it was read", "Fetch it again when nobody writes to it"),
+    Code.CHANGED: ("{path} changed on the receiver while it was read", "Fetch it again when no program writes to it"),
 }
 
 

@@ -1,7 +1,7 @@
-"""A piece of work beside what the caller does meanwhile, in a thread of its own.
+"""Runs a function in a thread of its own while the caller goes on.
 
-Rules: what it raises is raised again where its result is waited for, and nowhere else. Nobody who ends waits for it:
-the thread is a daemon. It knows nothing of the work.
+Rules: what the function raises is raised again where its result is waited for, and nowhere else. The thread is a
+daemon, so the program can end without waiting for it.
 """
 
 import threading

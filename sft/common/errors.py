@@ -4,18 +4,18 @@
     ├── UsageError                   2   the command or a setting can't be used as it stands
     ├── SourceError                  1   something on this disk can't be read or sent
     ├── Refused                      1   the other end refuses one file; carries a wire code (5 for integrity)
-    ├── OutputError                  1   what the program has to say can't be written
-    ├── NoThread                     1   this machine starts no more threads
-    ├── NoMemory                     1   this machine gives no more memory
+    ├── OutputError                  1   the program's output can't be written
+    ├── NoThread                     1   a thread can't be started
+    ├── NoMemory                     1   no memory is left
     ├── LoginRefused                 3   never tried again
     ├── ConnectionTrouble            4   not reached, busy, or lost; carries what failed
-    │   └── PeerStopped              4   the other end said why it ended the connection; carries a wire code
-    ├── Ended                        4   this end ends the connection, and tells the other why; carries a wire code
-    └── IntegrityError               5   what came is not what was sent
-        └── ProtocolViolation        5   the other end breaks the rules of the wire
+    │   └── PeerStopped              4   the other end gave the reason why it ended the connection; carries a wire code
+    ├── Ended                        4   this end ends the connection, and sends the reason; carries a wire code
+    └── IntegrityError               5   what arrived is not what was sent
+        └── ProtocolViolation        5   the other end violates the protocol
 
 Rules: an error carries no secret and no bytes of a peer. What a user reads about a refusal is chosen here, by its
-code; no text travels on the wire. Any other exception that leaves a room is a bug of ours.
+code; no text travels on the wire. Any other exception that leaves a module is a bug.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ class NoThread(TransferError):
     """The system refuses to start a thread."""
 
     def __init__(self) -> None:
-        super().__init__("this machine starts no more threads", "End other programs there, then try again")
+        super().__init__("can't start a thread (system limit)", "Close programs, or raise ulimit -u")
 
     @staticmethod
     def is_why(problem: BaseException) -> bool:
@@ -206,8 +206,8 @@ PASSING = frozenset({Code.STOPPING, Code.FULL, Code.UNAVAILABLE})
 # A changed account may be one with other limits: the next login shows whether it still lets us in.
 _FAILURES = {Code.ACCOUNT: Failure.LOST} | dict.fromkeys(PASSING, Failure.BUSY)
 
-# For each code: cause, then remedy, where nothing more is known; `sft/client/refusals.py` says it of a path at
-# one of the ends.
+# For each code: cause, then remedy, where nothing more is known; `sft/client/refusals.py` names the path and
+# the end.
 _WORDS: dict[Code, tuple[str, str]] = {
     Code.EXISTS: (
         "a file of that name exists already",
@@ -229,17 +229,17 @@ _WORDS: dict[Code, tuple[str, str]] = {
     Code.BUSY: ("another transfer to that name is under way", "Wait for it to end, then send it again"),
     Code.STORAGE: ("the receiver could not store the file", "The reason is in its server.log"),
     Code.UNREADABLE: ("something there can't be read", "The reason is in the receiver's server.log"),
-    Code.CHANGED: ("the file changed while it was read", "Send it again when nobody writes to it"),
+    Code.CHANGED: ("the file changed while it was read", "Send it again when no program writes to it"),
     Code.NOT_FOUND: ("nothing of that name is there", "Check the name"),
-    Code.SIZE: ("the file changed its size while it was sent", "Send it again when nobody writes to it"),
+    Code.SIZE: ("the file changed its size while it was sent", "Send it again when no program writes to it"),
     Code.INTEGRITY: (
         "what the receiver got is not what was sent, and it kept nothing",
         "Send it again; if this repeats, the line or a disk is faulty",
     ),
-    Code.PROTOCOL: ("the receiver says that this end broke the protocol", "Use the same version at both ends"),
+    Code.PROTOCOL: ("the receiver reports that this end violated the protocol", "Use the same version at both ends"),
     Code.ACCOUNT: ("your account was changed or removed on the receiver", "Ask the receiver's owner"),
     Code.STOPPING: ("the receiver is shutting down", "Send it again when it is back"),
-    Code.FULL: ("the receiver has no room for another connection", "Try again in a moment"),
+    Code.FULL: ("the receiver takes no more connections", "Try again in a moment"),
     Code.UNAVAILABLE: (
         "the receiver can't use its accounts or its storage at the moment",
         "Try again later; the reason is in its server.log",
@@ -262,7 +262,7 @@ class Refused(TransferError):
 
 
 class Ended(TransferError):
-    """This end ends the whole connection, and tells the other why, by `code`."""
+    """This end ends the whole connection, and sends the reason, by `code`."""
 
     exit_status = 4
 
@@ -272,7 +272,7 @@ class Ended(TransferError):
 
 
 class PeerStopped(ConnectionTrouble):
-    """The other end ended the connection and said why, by `code`."""
+    """The other end ended the connection and gave the reason, by `code`."""
 
     def __init__(self, code: Code) -> None:
         super().__init__(*_WORDS[code], _FAILURES.get(code, Failure.FINAL))

@@ -1,7 +1,7 @@
 """Flushing one open file or folder to the disk itself.
 
-Rules: nothing counts as flushed before the system has said so. It opens nothing but the folder of a file that was just
-appended to.
+Rules: nothing counts as flushed before the system has reported success. Nothing is opened but the folder of a file that
+was just appended to.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Limits for log lines that a peer can cause at will, such as one for each file that is refused.
 
 Rules: the first lines of a kind are logged as they are; those beyond the limit are counted, and the count is one line.
-So nobody can push everything else out of a log that is rotated. Peers without an account are told apart by the source
-that the caller names, of which a bounded number is remembered: sources are an attacker's choice. It writes nothing
-itself.
+So no peer can push everything else out of a log that is rotated. Peers without an account are distinguished by the
+source that the caller names; the number of sources that are remembered is bounded, because an attacker chooses them.
+Nothing is written here.
 """
 
 import threading

@@ -1,8 +1,8 @@
-"""The one judge of names that come from another machine; it judges and does nothing else.
+"""Decides whether a name from another machine is allowed, and does nothing else.
 
-Rules: a path is a tuple of components, judged one at a time, as bytes that will stand in a folder. It opens nothing and
-knows no folder: that a name is allowed does not yet make it safe to open (`sft/disk/storage.py` never follows a link).
-Names are taken as they are, never normalised or repaired.
+Rules: a path is a tuple of components, each checked as the bytes that will be in a folder. Nothing is opened: an
+allowed name is not yet safe to open (`sft/disk/visible_files.py` never follows a link). Names are used as they are,
+never normalised or repaired.
 """
 
 import re
@@ -87,7 +87,7 @@ def judge_component(component: str, portable: bool = False) -> None:
     if not component:
         raise Refused(Code.NAME, why="an empty name")
     if component in (".", ".."):
-        raise Refused(Code.NAME, why=f"{component} is no name of its own")
+        raise Refused(Code.NAME, why=f"{component} is not a name")
     if "/" in component:
         raise Refused(Code.NAME, why="a slash in a name")
     if _CONTROL.search(component):

@@ -1,8 +1,8 @@
-"""Files of our own: accounts, logs, journals, ledgers. Opened only where nobody else can have a hand in them.
+"""Opens the program's own files: accounts, logs, journals, ledgers. No other user may have access to them.
 
-Rules: no link is followed at the end of the path, and nothing that is opened can make us wait. What is opened must be
-a regular file, must belong to whoever runs this, and nobody else may read or write it; a new one is made so. Where a
-system has no such owners and modes (Windows), only the kind is judged. It reads and writes no file.
+Rules: no link is followed at the end of the path, and opening never blocks. The file must be a regular one, must belong
+to the user that runs the program, and be closed to other users; a new one is made so. Where a system has no such owners
+and modes (Windows), only the kind is checked. Nothing is read or written here.
 """
 
 import errno
@@ -34,7 +34,7 @@ def open_private(path: Path, flags: int, what: str = "", folder: int | None = No
                 f"{what} is a symbolic link", "Name the file itself, or remove the link; links are never followed"
             ) from None
         if problem.errno in (errno.EISDIR, errno.ENXIO):  # ENXIO: a FIFO that nobody reads, a socket
-            raise UsageError(f"{what} is no regular file", "Remove it, or name another") from None
+            raise UsageError(f"{what} is not a regular file", "Remove it, or name another") from None
         raise
     try:
         check_private(path, os.fstat(descriptor), what, keeps_modes=keeps_modes)
@@ -84,4 +84,4 @@ def check_area(place: Path) -> None:
         except FileNotFoundError:
             continue  # another process has just removed it
         except OSError as problem:
-            raise UsageError(f"can't look at {path} ({problem.strerror})", "Mend it, or remove it") from None
+            raise UsageError(f"can't look at {path} ({problem.strerror})", "Repair it, or remove it") from None

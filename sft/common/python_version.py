@@ -1,7 +1,7 @@
 """Ends a program with one line when the Python that runs it is too old; imported before any other module of ours.
 
-Rules: this module, and each program that imports it, must parse under Python 3.6, or a syntax error would come first.
-It imports nothing of ours.
+Rules: this module, and each program that imports it, must parse under Python 3.6, because a syntax error would come
+first. It imports no other module of ours.
 """
 
 import sys

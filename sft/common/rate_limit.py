@@ -1,7 +1,7 @@
 """A limit for bytes per second: a bucket that fills at the rate and holds a quarter of a second.
 
-Rules: it makes its callers wait, each for its turn, so that several share the rate fairly; and knows nothing of what
-the bytes are. Nobody waits on for a connection that has ended. The clock and the waiting are arguments.
+Rules: callers wait, each in turn, so that they share the rate equally. Waiting ends with the caller's connection. The
+clock and the waiting are arguments.
 """
 
 import copy
@@ -28,7 +28,7 @@ class _Bucket:
         self._lock = threading.Lock()
 
     def pay(self, count: int) -> float:
-        """When these bytes may have passed, on the clock; whoever comes later is behind them."""
+        """When these bytes may have passed, by the clock; later callers come after them."""
         with self._lock:
             start = max(self._paid_until, self.clock() - _BUCKET_SECONDS)
             self._paid_until = start + count / self.rate

@@ -1,8 +1,7 @@
-"""Sizes and counts, as people write them and as they are shown to people: one convention for both.
+"""Sizes and counts, as they are entered and as they are printed: one convention for both.
 
-Rules: k, M, G and T are powers of 1000, in what is entered and in what is shown; KiB, MiB, GiB and TiB are powers of
-1024. What is entered is shown as it was meant (`exact_size` gives text that `parse_size` reads back to the same
-number); what was measured is rounded (`amount`).
+Rules: k, M, G and T are powers of 1000; KiB, MiB, GiB and TiB are powers of 1024. A size that was entered is printed
+exactly (`parse_size` reads the text of `exact_size` back to the same number); a measured one is rounded (`amount`).
 """
 
 import re

@@ -1,7 +1,7 @@
-"""Takes names as the bytes of the file system, which are UTF-8, whatever the locale says.
+"""Makes names the bytes of the file system, read as UTF-8, whatever the locale.
 
-Rules: each program calls it before anything else that it does, for it may start the program anew. A file or a pipe gets
-UTF-8, too; a terminal gets what its locale can show, for bytes of another encoding would be control characters there.
+Rules: each program calls it first, because it may start the program again. A file or a pipe gets UTF-8, too; a terminal
+gets what its locale can show, because bytes of another encoding would be control characters there.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Classes whose objects are values: messages, what was announced, what was found.
 
-Rules: nobody changes one. Who checks types holds that; at run time Python's own freezing would cost, for each object,
-as much as all else that is done with it, and of some there are a hundred thousand in a second.
+Rules: a value is never changed. The type checker holds that; at run time Python's own freezing would cost, for each
+object, as much as everything else that is done with it, and there are up to a hundred thousand of some in a second.
 """
 
 from dataclasses import dataclass

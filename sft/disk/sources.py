@@ -162,7 +162,9 @@ else:  # Windows
 
 def changed(name: str) -> SourceError:
     """The error for a file that somebody writes to."""
-    return SourceError(f"{name} changed while it was read", "Send it again when nobody writes to it", code=Code.CHANGED)
+    return SourceError(
+        f"{name} changed while it was read", "Send it again when no program writes to it", code=Code.CHANGED
+    )
 
 
 def unreadable(name: str, problem: OSError) -> SourceError:

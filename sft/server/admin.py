@@ -1,7 +1,7 @@
 """`server.py adduser`, `limits`, `passwd`, `deluser`, `users` and `recount`: accounts from the command line.
 
 Rules: passwords come from the terminal, twice, or from a file, and are turned into a registration here, so that no
-other room of the server ever sees one. A weak one is refused. What was done is said in one line.
+other module of the server ever sees one. A weak one is refused. What was done is printed in one line.
 """
 
 import argparse
@@ -185,7 +185,7 @@ def _used(account: Account, count: Callable[[str], Amount]) -> str:
     try:
         used = count(account.name)
     except Refused as problem:
-        raise UsageError(f"can't count what {account.name} has: {problem.cause}", "Mend the storage folder") from None
+        raise UsageError(f"can't count what {account.name} has: {problem.cause}", "Repair the storage folder") from None
     return f"{amount(used.bytes)} in {counted(used.files, 'file')}"
 
 

@@ -1,10 +1,10 @@
 """How many connections there may be: not logged in yet (in all, and from one source), and logged in (and of one user).
 
-Rules: counting and deciding happen in one step under one lock. When the places for logins are taken, the source that
-has the most of them makes room for one that has fewer, by its newest connection: a few addresses that connect without
-end can't keep others out. Among sources that have as many or more, the connection that has been silent longest, and for
-a second at least, makes room: nor can many that connect and say nothing. It knows no socket: how a connection is put
-out, and how a source is named, it is given.
+Rules: counting and deciding are one step under one lock. When all places for logins are taken, the source with the most
+of them loses its newest connection to a source with fewer: a few addresses that connect without end can't keep others
+out. Among sources with as many or more, the connection that has been silent longest, and for a second at least, is
+closed: many connections that stay silent can't keep others out either. No socket is known here: the caller passes a
+function that disconnects, and the name of the source.
 """
 
 import threading
@@ -60,7 +60,7 @@ class Admission:
         self._inside = 0
 
     def enter(self, source: bytes, put_out: Callable[[], None]) -> Ticket | None:
-        """A place for a new connection, or None when it shall hear "busy". `put_out` must not wait."""
+        """A place for a new connection, or None when it gets "busy". `put_out` must not wait."""
         with self._lock:
             if self._inside >= self._max_connections:
                 return None

@@ -1,7 +1,7 @@
 """The server's background task: at its start and once a day, remove stale partial files and recount the quotas.
 
-Rules: it runs in a thread of its own, and nothing that it meets ends the thread or reaches the accept loop: a failure
-is logged and tried again, with growing pauses. It knows no connection.
+Rules: it runs in a thread of its own. No error ends the thread or reaches the accept loop: a failure is logged and
+retried, with growing pauses. No connection is known here.
 """
 
 import logging

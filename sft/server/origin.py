@@ -1,6 +1,6 @@
 """What counts as one source of connections: an IPv4 address, or an IPv6 /64, whose holder has 2^64 addresses.
 
-Rules: it judges the text of an address and does nothing else.
+Rules: the text of an address is read, and nothing else is done.
 """
 
 import ipaddress

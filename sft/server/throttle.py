@@ -1,16 +1,16 @@
-"""Who may try to log in: a charge for each try, given back when it succeeds.
+"""Limits on logins: each attempt is counted, and a successful one is subtracted again.
 
-    per user and source        20 charges, then the next after a minute, doubling to an hour
-    per source                100 charges, then the same
-    per user, all sources   1,000 charges a day; then one an hour for all sources that never logged in as that user
+    per user and source        20 attempts, then the next after a minute, doubling to an hour
+    per source                100 attempts, then the same
+    per user, all sources   1,000 attempts a day; then one an hour for all sources that never logged in as that user
 
-Rules: a try is checked against all three and charged to all three in one step, before anything is computed from the
-password's remains; what is refused is not charged. Success gives back its own charge, once, and resets nothing else.
-What nobody was charged for during a day is forgotten. When a table is full, a new entry takes over the one with the
-fewest charges, charges and wait included ("space-saving"): so nothing is ever counted as less than it was, a flood of
-invented names gives nobody fresh tries, and what is punished is taken over last. It never asks who has an account, so
-known and unknown names meet the same. An exception is a refusal. A source is an IPv4 address or an IPv6 /64. It
-knows no password, no socket and no account, and its clock is an argument. Each process counts for itself.
+Rules: an attempt is checked against all three limits and counted in all three in one step, before anything is computed
+from what the server keeps of the password; a refused attempt is not counted. A success subtracts its own attempt, once,
+and resets nothing else. Entries without an attempt for a day are dropped. When a table is full, a new entry takes over
+the one with the fewest attempts, its count and wait included ("space-saving"): so no count is ever too low, a flood of
+invented names gives no fresh attempts, and the entries with most attempts are the last to be taken over. Known and
+unknown names are treated alike: no account is looked up here. An exception counts as a refusal. A source is an IPv4
+address or an IPv6 /64. The clock is an argument. Each process counts for itself.
 """
 
 import threading

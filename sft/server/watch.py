@@ -1,8 +1,8 @@
 """Watches the accounts of logged-in connections, and ends those whose account was changed or removed.
 
-Rules: it looks five times a second in a thread of its own, so that what a connection is doing, or waiting for, does not
-matter. An accounts file that can't be used ends all connections, but only after a second: an editor may be in the
-middle of replacing it. Whatever fails is logged, and the next look comes. It knows no socket and no password.
+Rules: it looks five times a second in a thread of its own, so it does not matter what a connection is doing or waiting
+for. An accounts file that can't be used ends all connections, but only after a second: an editor may be replacing it.
+A failure is logged, and the next look follows. No socket and no password is known here.
 """
 
 import logging
