@@ -29,6 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Literal
 
+import forks
+
 from sft.disk.quota import NOT_TEMPORARY
 from sft.wire.pake import CONFIRM_SIZE, POINT_SIZE
 from sft.wire.protocol import HEADER_SIZE, ClientHello, ServerHello, Status
@@ -130,17 +132,20 @@ class Running:
         pass_fds: Sequence[int] = (),
         stdin: int | IO[bytes] = subprocess.PIPE,
         stdout: int | IO[bytes] = subprocess.PIPE,
+        fresh: bool = False,
     ) -> None:
-        """`typed` is what standard input holds, unless it is `stdin`."""
+        """`typed` is what standard input holds, unless it is `stdin`. `fresh`: see `forks`."""
         self._typed = typed
-        self.process = subprocess.Popen(
-            [sys.executable, str(HOME / program), *map(str, arguments)],
+        self.process: subprocess.Popen[str] = forks.Popen(
+            program,
+            [str(argument) for argument in arguments],
+            clean_environment() if environment is None else environment,
+            fresh,
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="surrogateescape",
-            env=clean_environment() if environment is None else environment,
             cwd=cwd,
             pass_fds=pass_fds,
             start_new_session=True,
@@ -263,23 +268,17 @@ class Server:
         added = self.command("adduser", name, *flags, "--password-file", "-", typed=password + "\n")
         assert added.status == 0, added
 
-    def start(self, *flags: str) -> "Server":
-        """Start it and wait until it listens."""
+    def start(self, *flags: str, fresh: bool = False) -> "Server":
+        """Start it and wait until it listens. `fresh`: see `forks`."""
         with (self.folder / "server.stderr").open("a") as errors:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    str(HOME / "server.py"),
-                    *self.settings,
-                    "--port=0",
-                    "--listen=127.0.0.1",
-                    *flags,
-                ],
+            self.process = forks.Popen(
+                "server.py",
+                [*self.settings, "--port=0", "--listen=127.0.0.1", *flags],
+                clean_environment(**self.environment),
+                fresh,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
-                env=clean_environment(**self.environment),
                 start_new_session=True,
                 umask=0o022,
             )
@@ -390,11 +389,19 @@ class Client:
         cwd: Path | None = None,
         stdin: int | IO[bytes] = subprocess.PIPE,
         stdout: int | IO[bytes] = subprocess.PIPE,
+        fresh: bool = False,
     ) -> Running:
         """Start it, with all that it needs to log in."""
         environment = clean_environment(**self.environment)
         return Running(
-            "client.py", *self.flags, *arguments, environment=environment, cwd=cwd, stdin=stdin, stdout=stdout
+            "client.py",
+            *self.flags,
+            *arguments,
+            environment=environment,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            fresh=fresh,
         )
 
     def __call__(self, *arguments: Argument, cwd: Path | None = None, seconds: float = LIMIT) -> Result:

@@ -1,6 +1,8 @@
 """The throttle's limits, its waits, and what a success gives back."""
 
+import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -246,6 +248,15 @@ def test_homes_of_a_user_are_bounded(clock: Clock) -> None:
     assert [log_in(throttle, source=f"10.0.0.{number}") for number in (1, 2, 3)] == [False, True, True]
 
 
+def test_home_that_is_used_again_is_not_the_first_to_be_forgotten(clock: Clock) -> None:
+    throttle = Throttle(clock, homes_per_user=2, per_user_a_day=3)
+    for source in ("10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.3"):
+        assert log_in(throttle, source=source)
+    for number in range(4):
+        must(throttle.charge(b"alice", f"10.1.0.{number}"))
+    assert [log_in(throttle, source=f"10.0.0.{number}") for number in (1, 2, 3)] == [True, False, True]
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -321,6 +332,39 @@ def test_no_try_is_ever_forgotten_however_full_the_tables_are(clock: Clock) -> N
     names = [b"user%d" % number for number in range(30)]
     allowed = sum(throttle.charge(name, HERE) is not None for _ in range(100) for name in names)
     assert allowed <= 10 * 20
+
+
+def check_tables(throttle: Throttle) -> None:
+    """An entry under a number of charges that it no longer has would one day refuse every new name."""
+    for table in (throttle._pairs, throttle._sources, throttle._users):
+        placed = Counter((key, count) for count, keys in table._by_count.items() for key in keys)
+        assert placed == Counter(table._counts.items())
+        assert table._counts.keys() == table._entries.keys()
+
+
+def test_entry_that_a_refund_makes_idle_is_replaced_in_every_index(throttle: Throttle, clock: Clock) -> None:
+    for _ in range(2):
+        must(throttle.charge(b"alice", HERE))
+    clock.now += 3600
+    must(throttle.charge(b"bob", "198.51.100.7"))
+    clock.now += 3600
+    assert log_in(throttle)
+    clock.now += DAY - 5400  # alice's charges are older than a day, and bob's, which come first, are not
+    must(throttle.charge(b"alice", HERE))
+    check_tables(throttle)
+
+
+def test_tables_agree_after_any_charges_refunds_and_idle_hours(clock: Clock) -> None:
+    throttle, open_charges = Throttle(clock, capacity=6), list[Charge]()
+    chance = random.Random(7)  # noqa: S311 -- no secret
+    for _ in range(500):
+        clock.now += chance.choice([0, 0, 3600, DAY / 3])
+        charge = throttle.charge(b"user%d" % chance.randrange(4), f"10.0.0.{chance.randrange(4)}")
+        if charge is not None:
+            open_charges.append(charge)
+        if open_charges and chance.random() < 0.4:
+            throttle.refund(open_charges.pop(chance.randrange(len(open_charges))))
+        check_tables(throttle)
 
 
 def test_name_that_is_new_in_a_full_table_can_log_in(clock: Clock) -> None:

@@ -8,24 +8,28 @@ the first time; the other times it is read from where `STRETCHED` says. Python l
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from importlib.machinery import PathFinder
+
+TYPE_CHECKING = False  # of a module that takes 20 ms to load, like importlib.abc
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 _KDF = "Crypto.Protocol.KDF"
 
 
-class _Remembering(Loader):
+class _Remembering:
     """Loads the library's module as it is, and puts the memory before its scrypt."""
 
-    def __init__(self, own: Loader) -> None:
+    def __init__(self, own: "Loader") -> None:
         self._own = own
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+    def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
         return self._own.create_module(spec)
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: "ModuleType") -> None:
         self._own.exec_module(module)
         scrypt = module.scrypt
 
@@ -44,11 +48,13 @@ class _Remembering(Loader):
         module.scrypt = remembered  # type: ignore[attr-defined]
 
 
-class _Finder(MetaPathFinder):
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+class _Finder:
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None", target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         found = PathFinder.find_spec(name, path, target) if name == _KDF else None
         if found is not None and found.loader is not None:
-            found.loader = _Remembering(found.loader)
+            found.loader = _Remembering(found.loader)  # type: ignore[assignment]
         return found
 
 
