@@ -35,7 +35,7 @@ from processes import (
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 MIB = 1 << 20
 _PATIENCE = 120.0
-_INTERRUPTED = 130
+_CAUGHT = 128  # and the number of the signal: the exit status of a client that ends in one line
 _LOST = 4
 # How many calls of each kind a round makes, at most about.
 _CALLS: dict[Call, int] = {
@@ -281,7 +281,7 @@ class Crashes:
         claims = 0
         for job, result in zip(jobs, results, strict=True):
             killed = job is victim
-            expected = {0, -what, *({_INTERRUPTED} if what == signal.SIGINT else ())} if killed else {0}
+            expected = {0, -what, _CAUGHT + what} if killed else {0}
             assert result.status in expected | ({_LOST} if server_ended else set()), (job.name, result)
             claims += self._check_claims(job, result, killed)
             for place in self._published(job):
