@@ -118,7 +118,7 @@ def test_bytes_of_an_owner_in_this_process_are_opened_only_for_its_own_transfer(
 
 
 def test_looking_again_ends_with_an_answer() -> None:
-    """Each step that looks again leads to other bytes; none of these answers is one of them for good."""
+    """Each other step changes what is seen, so that the loop comes to one of these."""
     last = {step for step in Step if not step.is_not_last}
     assert last == {Step.WAIT, Step.START, Step.RESUME, Step.TAKE_OVER}
 

@@ -1,4 +1,4 @@
-"""The quota of one account: never passed, never lost, whoever races and whoever dies."""
+"""The quota of one account: never exceeded and never lost, however processes race and die."""
 
 import contextlib
 import errno
@@ -495,7 +495,7 @@ WAITERS = {
 
 
 @pytest.mark.parametrize("what", WAITERS)
-def test_whoever_changes_the_ledger_waits_for_other_processes(storage: Storage, root: Path, what: str) -> None:
+def test_changing_the_ledger_waits_for_other_processes(storage: Storage, root: Path, what: str) -> None:
     """Another process is another open file: it counts, or reserves, or publishes."""
     name, lock = WAITERS[what]
     with opened(storage, Quota(1_000_000)) as folder:
@@ -898,7 +898,7 @@ def test_ledger_follows_the_model_for_long() -> None:
     run_state_machine_as_test(Model, settings=many)
 
 
-def test_those_who_come_one_upon_the_other_let_another_process_count(tmp_path: Path) -> None:
+def test_threads_that_publish_without_a_pause_let_another_process_count(tmp_path: Path) -> None:
     file = tmp_path / "gate"
     with contextlib.ExitStack() as opened:
         ours, theirs = (os.open(file, os.O_RDWR | os.O_CREAT, 0o600) for _ in range(2))
@@ -923,7 +923,7 @@ def test_those_who_come_one_upon_the_other_let_another_process_count(tmp_path: P
             now[0] = 60
             late.start()
             assert waits.wait(30) and not came_in.is_set()
-            with gate.moving():  # whoever is inside never waits for itself
+            with gate.moving():  # a thread that is inside does not wait for itself
                 pass
         late.join(30)
         assert came_in.is_set()
@@ -954,7 +954,7 @@ def test_counting_without_a_free_descriptor_fails_and_tells_no_smaller_number(
 
 @pytest.mark.parametrize("size", [100, None, LARGE])
 @pytest.mark.parametrize("fault", ["memory", "close", "lock"])
-def test_what_goes_wrong_at_the_end_leaks_no_hold_and_no_descriptor(
+def test_failure_at_the_end_leaks_no_reservation_and_no_descriptor(
     storage: Storage, root: Path, fault: str, size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(storage, ENDLESS) as folder:
@@ -996,7 +996,7 @@ def test_what_goes_wrong_at_the_end_leaks_no_hold_and_no_descriptor(
     assert written(root) == on_disk(root)
 
 
-def test_note_that_failed_is_not_made_good_once_more_after_a_count(
+def test_failed_writing_of_the_ledger_is_not_repeated_after_a_count(
     storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any) -> None:
@@ -1104,7 +1104,7 @@ def test_connection_that_takes_over_while_the_other_one_closes_is_not_counted_tw
     assert written(root) == on_disk(root) == Amount(100_000, 1)
 
 
-def test_credit_that_is_noted_before_what_it_is_for_is_not_lost(storage: Storage, root: Path) -> None:
+def test_credit_that_is_written_before_its_file_is_counted_is_not_lost(storage: Storage, root: Path) -> None:
     with opened(storage, ENDLESS) as folder:
         ledger = storage.ledgers.enter("alice")
         ledger.reserve(Amount(100, 1), ENDLESS)

@@ -46,7 +46,7 @@ def home(tmp_path: Path, folder: UserFolder) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, folder: UserFolder) -> Path:
-    """Alice's partial area."""
+    """Alice's staging area."""
     return tmp_path / "received" / PARTIAL_AREA / "alice"
 
 
@@ -613,7 +613,7 @@ for line in sys.stdin.buffer:
 
 
 class Holder:
-    """Another process that holds the file `big`, with its first 200,000 bytes, and does what it is told."""
+    """Another process that holds the file `big`, with its first 200,000 bytes, and follows our commands."""
 
     def __init__(self, root: Path, transfer: bytes = ONE) -> None:
         self._process = subprocess.Popen(
@@ -1194,7 +1194,9 @@ def test_held_file_is_not_swept_where_locks_belong_to_the_process(
 
 
 @pytest.mark.usefixtures("named")
-def test_small_and_orphaned_leftovers_go_at_once(storage: Storage, folder: UserFolder, place: Path) -> None:
+def test_small_and_orphaned_files_without_an_owner_are_removed_at_once(
+    storage: Storage, folder: UserFolder, place: Path
+) -> None:
     little = small(folder)
     little.write(memoryview(b"n"))
     os.close(little.descriptor)  # as when its process dies

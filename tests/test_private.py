@@ -37,7 +37,7 @@ KEY = "0" * 64
 OWN = {
     "accounts": Path("accounts.txt"),
     "log": Path("server.log"),
-    "partial area": AREA,
+    "staging area": AREA,
     "a user's area": AREA / "alice",
     "journal": AREA / "alice" / f"{KEY}.journal",
     "bytes on their way": AREA / "alice" / KEY,
@@ -90,7 +90,7 @@ def can_be(own: str, trap: str) -> bool:
     """Bytes on their way may have the mode of the published file; folders are folders."""
     if own == "bytes on their way":
         return trap not in ("readable", "writable")
-    return trap != "folder" or own not in ("partial area", "a user's area", "process")
+    return trap != "folder" or own not in ("staging area", "a user's area", "process")
 
 
 def make_ran(place: Path) -> Path:
@@ -152,8 +152,8 @@ def test_server_does_not_start_and_says_why(
         return
     if trap == "another owner" and os.geteuid() != 0:
         pytest.skip("only root can give a file away")
-    assert OWN[own].name in said or own == "partial area"
-    if own != "partial area" or trap not in ("link", "pipe"):  # a folder, which is opened before it is looked at
+    assert OWN[own].name in said or own == "staging area"
+    if own != "staging area" or trap not in ("link", "pipe"):  # a folder, which is opened before it is looked at
         assert TRAPS[trap][1] in said
 
 

@@ -25,8 +25,6 @@ for refused in (sft.disk.storage.Storage, sft.disk.local.open_local):
         refused(Path(sys.argv[1]), sft.disk.storage.Rules())
     except UsageError as problem:
         print(problem)
-source = sft.disk.sources.FileSource.open(Path(client.__file__))
-source.close()
 tree = sft.disk.tree.Tree(os.path.dirname(client.__file__), False, sft.disk.tree.Folders())
 found = next(each for each in tree.walk() if each.path.endswith("client.py"))
 tree.open(found.path, found.parts).close()

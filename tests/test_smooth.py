@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, close_all, no_hang, tcp_pair
+from source_files import open_source
 
 from sft.common.errors import TransferError
 from sft.common.rate_limit import Pace
-from sft.disk.sources import FileSource, PipeSource
+from sft.disk.sources import PipeSource
 from sft.disk.user_folder import UserFolder
 from sft.server.requests import Requests
 from sft.transfer.items import Item
@@ -105,7 +106,7 @@ class Honest:
 
 def file_item(path: Path, size: int) -> Item:
     path.write_bytes(os.urandom(size))
-    return Item(path.name, (path.name,), "fail", lambda: FileSource.open(str(path)))
+    return Item(path.name, (path.name,), "fail", lambda: open_source(path))
 
 
 def pipe_item(path: Path, size: int) -> Item:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from processes import wait_until
+from source_files import close_folders, open_source
 
 from sft.common.errors import SourceError
 from sft.disk.sources import FileSource, PipeSource, changed, unreadable
@@ -23,10 +24,10 @@ def open_descriptors() -> int:
 
 
 def refused(path: Path) -> str:
-    """What is said about `path`, which can't be sent; no descriptor of it stays open."""
+    """The error about `path`, which can't be sent; no descriptor of it stays open."""
     before = open_descriptors()
     with pytest.raises(SourceError) as caught:
-        FileSource.open(str(path))
+        open_source(path)
     assert open_descriptors() == before
     assert str(path) in caught.value.cause
     assert caught.value.remedy
@@ -35,7 +36,7 @@ def refused(path: Path) -> str:
 
 def write(path: Path, content: bytes) -> FileSource:
     path.write_bytes(content)
-    return FileSource.open(str(path))
+    return open_source(path)
 
 
 def test_missing_file_is_told_as_such(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_unreadable_file_is_told_as_such(tmp_path: Path) -> None:
 def test_link_to_a_file_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
-    source = FileSource.open(str(tmp_path / "link"))
+    source = open_source(tmp_path / "link")
     state = (tmp_path / "file").stat()
     assert source.identity == (state.st_dev, state.st_ino)
     assert source.size == 7
@@ -95,7 +96,7 @@ def test_state_is_that_of_the_opening(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "file").chmod(0o4640)
     os.utime(tmp_path / "file", ns=(1, 1_600_000_000_123_456_789))
-    source = FileSource.open(str(tmp_path / "file"))
+    source = open_source(tmp_path / "file")
     state = (tmp_path / "file").stat()
     assert (source.size, source.mtime) == (5, state.st_mtime_ns)
     assert source.mode == stat.S_IMODE(state.st_mode) & 0o777 == 0o640
@@ -220,7 +221,7 @@ def test_pipe_is_read_to_its_end_in_whole_pieces(pipe: tuple[int, int]) -> None:
 
 
 def test_pause_of_a_pipe_that_does_not_block_is_not_its_end(pipe: tuple[int, int]) -> None:
-    """Whoever started this program may have left its standard input so."""
+    """The program that started this one may have left its standard input so."""
     reading, writing = pipe
     os.set_blocking(reading, False)
     source = PipeSource(reading)
@@ -275,7 +276,7 @@ def walk(name: str, follow: bool) -> Iterator[Found | Skipped | SourceError]:
     try:
         yield from Tree(name, follow, folders).walk()
     finally:
-        folders.close()
+        close_folders(folders)
 
 
 def walked(root: Path, follow: bool = False) -> list[str]:

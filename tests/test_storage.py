@@ -140,7 +140,7 @@ def code_of(outcome: Outcome) -> Code:
 
 
 def left(root: Path) -> list[str]:
-    """What lies in the partial area, of all users; receipts are there on purpose."""
+    """What lies in the staging areas of all users; receipts are there on purpose."""
     return [str(each.relative_to(root)) for each in (root / PARTIAL_AREA).glob("*/*") if each.name != RECEIPTS]
 
 
@@ -522,10 +522,10 @@ def sha256(content: bytes) -> bytes:
 def test_large_file_of_equal_size_is_compared_first(folder: UserFolder, home: Path, root: Path, policy: str) -> None:
     (home / "a").write_bytes(b"old")
     before = open_descriptors()
-    twin = folder.begin(announced("a", policy=policy), resumable=True)
-    assert isinstance(twin, ExistingFile)
-    assert twin.size == 3
-    assert twin.digest() == sha256(b"old")
+    existing = folder.begin(announced("a", policy=policy), resumable=True)
+    assert isinstance(existing, ExistingFile)
+    assert existing.size == 3
+    assert existing.digest() == sha256(b"old")
     assert open_descriptors() == before
     assert left(root) == []
 
@@ -538,13 +538,13 @@ AFTER_ALL: dict[str, tuple[Outcome | Code, set[str]]] = {
 
 
 @pytest.mark.parametrize("policy", AFTER_ALL)
-def test_file_that_differs_from_its_twin_goes_on_by_policy(folder: UserFolder, home: Path, policy: str) -> None:
+def test_file_that_differs_from_the_existing_one_goes_on_by_policy(folder: UserFolder, home: Path, policy: str) -> None:
     expected, names = AFTER_ALL[policy]
     (home / "a").write_bytes(b"old")
     incoming = announced("a", policy=policy)
-    twin = folder.begin(incoming, resumable=True)
-    assert isinstance(twin, ExistingFile)
-    assert twin.digest() != sha256(b"new")
+    existing = folder.begin(incoming, resumable=True)
+    assert isinstance(existing, ExistingFile)
+    assert existing.digest() != sha256(b"new")
     try:
         (outcome,) = commit(folder, written(folder.begin_anyway(incoming, resumable=True)))
     except Refused as problem:
@@ -560,11 +560,11 @@ def test_what_was_compared_once_is_not_read_again(
     """It may be a disk image of any size."""
     (home / "a").write_bytes(b"old")
     incoming = announced("a", policy="replace")
-    twin = folder.begin(incoming, resumable=True)
-    assert isinstance(twin, ExistingFile)
-    twin.digest()
+    existing = folder.begin(incoming, resumable=True)
+    assert isinstance(existing, ExistingFile)
+    existing.digest()
     partial = written(folder.begin_anyway(incoming, resumable=True))
-    monkeypatch.setattr(ExistingFile, "digest", lambda twin: pytest.fail("read again"))
+    monkeypatch.setattr(ExistingFile, "digest", lambda existing: pytest.fail("read again"))
     assert commit(folder, partial) == [Settled(("a",))]
     assert (home / "a").read_bytes() == b"new"
 
@@ -625,7 +625,7 @@ def test_same_pipe_is_already_there(folder: UserFolder, home: Path) -> None:
 
 
 @pytest.mark.parametrize("trap", ["live link", "link to a folder", "fifo"])
-def test_trap_of_equal_size_is_no_twin(folder: UserFolder, home: Path, outside: Path, trap: str) -> None:
+def test_trap_of_equal_size_is_not_compared(folder: UserFolder, home: Path, outside: Path, trap: str) -> None:
     TRAPS[trap](home / "a", outside)
     size = (home / "a").lstat().st_size
     with pytest.raises(Refused) as caught:
@@ -633,7 +633,7 @@ def test_trap_of_equal_size_is_no_twin(folder: UserFolder, home: Path, outside: 
     assert caught.value.code is Code.EXISTS
 
 
-def test_twin_that_became_a_fifo_is_refused_without_waiting(
+def test_existing_file_that_became_a_fifo_is_refused_without_waiting(
     folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The seam for that moment is the opening."""
@@ -648,14 +648,14 @@ def test_twin_that_became_a_fifo_is_refused_without_waiting(
 
     monkeypatch.setattr(VisibleFiles, "state_of_path", swap)
     before = open_descriptors()
-    twin = folder.begin(announced("a"), resumable=True)
-    assert isinstance(twin, ExistingFile)
+    existing = folder.begin(announced("a"), resumable=True)
+    assert isinstance(existing, ExistingFile)
     with pytest.raises(Refused):
-        twin.digest()
+        existing.digest()
     assert open_descriptors() == before
 
 
-def test_twin_that_cannot_be_opened_is_just_in_the_way(
+def test_existing_file_that_cannot_be_opened_counts_as_another_one(
     folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of another owner. Root may open everything, so that one call is made to fail."""
@@ -920,7 +920,7 @@ def test_walk_goes_deeper_than_the_interpreter_calls(folder: UserFolder, home: P
 
 
 def test_what_no_peer_may_name_does_not_end_a_walk(folder: UserFolder, home: Path) -> None:
-    """Whoever sits at this machine may name things as he likes; the other end judges them one by one."""
+    """The users of this machine name things as they like; the other end judges each name."""
     (home / "a\nb").mkdir()
     (home / "a\nb/c").write_bytes(b"")
     (home / "d").write_bytes(b"")
@@ -1078,7 +1078,7 @@ def test_local_folder_keeps_what_can_be_resumed(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"12345"
 
 
-def test_local_leftovers_of_a_crash_go(tmp_path: Path) -> None:
+def test_stale_files_of_a_crash_in_a_local_folder_are_removed(tmp_path: Path) -> None:
     folder = open_local(tmp_path, Rules())
     (tmp_path / LOCAL_PARTIAL_AREA / "half").write_bytes(b"half")
     folder.close()
@@ -1560,9 +1560,9 @@ def test_no_way_through_leaks_a_descriptor(storage: Storage, root: Path, outside
             assert isinstance(large, TemporaryFile)
             large.resume_from(2)
             folder.publish([written(large, b"r")])
-            twin = folder.begin(announced("large", policy="replace"), resumable=True)
-            assert isinstance(twin, ExistingFile)
-            twin.digest()
+            existing = folder.begin(announced("large", policy="replace"), resumable=True)
+            assert isinstance(existing, ExistingFile)
+            existing.digest()
             (home / "large").unlink()
             folder.make_folder(("x", "new"), 5, 0o700)
             folder.finish_folders()

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from processes import Client, Server, content
+from source_files import open_source
 from transfers import Receiving, Told, fetch, item, send, written
 
 from sft.common.errors import SourceError
-from sft.disk.sources import FileSource, Source
+from sft.disk.sources import Source
 from sft.disk.storage import Storage
 from sft.disk.user_folder import UserFolder
 from sft.transfer.items import Item
@@ -25,7 +26,7 @@ def lying(path: Path, claimed: int, before_reading: Callable[[], object] = lambd
     """Opens a file of which the file system says that it has `claimed` bytes."""
 
     def open_it() -> Source:
-        source = FileSource.open(str(path))
+        source = open_source(path)
         source.size = claimed
         before_reading()
         return source

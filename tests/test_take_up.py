@@ -1,4 +1,4 @@
-"""A large file that can't be begun for want of descriptors: nothing new stays, and what was kept is not lost."""
+"""A large file that can't be begun without a free descriptor: nothing new stays, and kept bytes are not lost."""
 
 import contextlib
 import os

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from processes import PASSWORD, Client, Server
+from source_files import close_folders
 
 import sft.disk.tree
 from sft.common.errors import SourceError
@@ -19,7 +20,7 @@ def folders() -> Iterator[Folders]:
     made = Folders()
     before = len(os.listdir("/dev/fd"))
     yield made
-    made.close()
+    close_folders(made)
     assert len(os.listdir("/dev/fd")) == before
 
 
@@ -69,7 +70,7 @@ def refused(tree: Tree, found: Found) -> str:
 def test_link_put_where_a_file_or_folder_was_found_is_an_error(proj: Path, either: Folders, place: str) -> None:
     tree = Tree(str(proj), False, either)
     found = walked(tree)[-1]
-    either.close()  # as after many other folders
+    close_folders(either)  # as after many other folders
     put_link(proj / place, proj.parent / "outside" / place)
     assert "link" in refused(tree, found)
 
@@ -97,7 +98,7 @@ def test_link_put_where_a_named_file_was_found_is_an_error(proj: Path, folders: 
     tree = Tree(str(proj / "sub/file"), False, folders)
     (found,) = walked(tree)
     put_link(proj / place, proj.parent / "outside" / place)
-    folders.close()
+    close_folders(folders)
     assert "not there any more" in refused(tree, found)
 
 
@@ -112,7 +113,7 @@ def test_named_link_is_followed(proj: Path, either: Folders) -> None:
 def test_followed_links_may_take_any_place(proj: Path, either: Folders, place: str) -> None:
     tree = Tree(str(proj), True, either)
     found = walked(tree)[-1]
-    either.close()
+    close_folders(either)
     put_link(proj / place, proj.parent / "outside" / place)
     assert read(tree, found) == b"content of outside"
 

@@ -24,11 +24,11 @@ import pytest
 from Crypto.Cipher import AES
 from Crypto.Hash import CMAC
 from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, data, end
+from source_files import open_source
 
 from crypto_utils import RecordCipher
 from sft.common.errors import Code, Refused, TransferError
 from sft.common.rate_limit import Pace
-from sft.disk.sources import FileSource
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
 from sft.server.requests import Requests
@@ -434,7 +434,7 @@ def test_the_real_client_says_what_the_client_of_the_document_says(tmp_path: Pat
         thread.start()
         channel = Channel(its, keys.c2s, keys.s2c, engine)
         try:
-            item = Item("source", ("hello.txt",), "fail", lambda: FileSource.open(str(source)), transfer=draws(16))
+            item = Item("source", ("hello.txt",), "fail", lambda: open_source(source), transfer=draws(16))
             Sender(channel, channel.messages(), keys.file_c2s, told, Pace(None)).run([item])
         finally:
             channel.close()

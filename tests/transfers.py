@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peers import C2S, FILE_SECRET, S2C, Raw, check_nothing_is_left, close_all, data, end, tcp_pair
+from source_files import open_source
 
 from crypto_utils import digest
 from sft.client.plans import Fetching
@@ -24,7 +25,6 @@ from sft.console.log import no_log
 from sft.console.report import Reporter
 from sft.disk.local import open_local
 from sft.disk.root import PARTIAL_AREA
-from sft.disk.sources import FileSource
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
@@ -252,7 +252,7 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def item(source: Path, *target: str, policy: str = "fail", transfer: bytes = b"") -> Item:
-    made = Item(str(source), target or (source.name,), policy, lambda: FileSource.open(str(source)))
+    made = Item(str(source), target or (source.name,), policy, lambda: open_source(source))
     if transfer:
         made.transfer = transfer
     return made

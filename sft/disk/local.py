@@ -21,7 +21,7 @@ from sft.disk.visible_files import VisibleFiles
 
 try:
     import fcntl
-except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` says so
+except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` reports it
     fcntl = None  # type: ignore[assignment]
 
 

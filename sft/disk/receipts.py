@@ -23,7 +23,7 @@ from sft.common.private_files import open_private
 
 try:
     import fcntl
-except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` says so
+except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` reports it
     fcntl = None  # type: ignore[assignment]
 
 RECEIPTS = "receipts"

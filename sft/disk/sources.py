@@ -62,15 +62,6 @@ class FileSource:
         self.identity = (state.st_dev, state.st_ino)
         self._at_opening = (state.st_size, state.st_mtime_ns)
 
-    @classmethod
-    def open(cls, path: str) -> "FileSource":
-        """Raises SourceError: not there, a folder, not readable, no regular file."""
-        try:
-            # O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
-            return cls(path, os.open(path, OPEN_FLAGS))
-        except OSError as problem:
-            raise unreadable(path, problem) from None
-
     def read_into(self, view: memoryview) -> int:
         try:
             return read_fully(self._descriptor, view)

@@ -92,13 +92,6 @@ class Folders:
         folder = self._last_descriptor if self._last == (top, above) else self._folder(top, above, follow)
         return os.open(name, OPEN_FLAGS if follow else _UNFOLLOWED, dir_fd=folder)
 
-    def close(self) -> None:
-        """Give back the descriptors; what is needed again is opened again."""
-        self._last = (None, ())
-        for opened in (self._tops, self._below):
-            while opened:
-                os.close(opened.popitem()[1])
-
     def _folder(self, top: Top, parts: Parts, follow: bool) -> int:
         descriptor = self._reach(top, parts, follow)
         self._last, self._last_descriptor = (top, parts), descriptor

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peers import C2S, FILE_SECRET, S2C, SECONDS, Raw, Unheard, tcp_pair
+from source_files import open_source
 
 from fuzz.requests import MOST_STEPS, SIZES, Heard, check_nothing_is_left, content_of, open_now, the_place
 from sft.common.background import Aside
 from sft.common.errors import Code, TransferError
 from sft.common.rate_limit import Pace
-from sft.disk.sources import FileSource
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
@@ -110,7 +110,7 @@ def _client(channel: Channel, folder: Path, told: "_Told") -> None:
     items = []
     for number, sent in enumerate(SENT):
         path = folder / str(number)
-        opener = None if sent.size is None else lambda path=path: FileSource.open(path)
+        opener = None if sent.size is None else lambda path=path: open_source(path)
         items.append(Item(str(number), sent.target, sent.policy, opener))
     try:
         Sender(channel, channel.messages(), FILE_SECRET, told, Pace(None)).run(items)

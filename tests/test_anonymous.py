@@ -41,7 +41,7 @@ def home(tmp_path: Path, folder: UserFolder) -> Path:
 
 @pytest.fixture
 def left(tmp_path: Path) -> Callable[[], list[str]]:
-    """What has a name in alice's partial area; receipts are there on purpose."""
+    """What has a name in alice's staging area; receipts are there on purpose."""
     return lambda: [name for name in os.listdir(tmp_path / "received" / PARTIAL_AREA / "alice") if name != RECEIPTS]
 
 

@@ -47,7 +47,7 @@ def flush_with(monkeypatch: pytest.MonkeyPatch, work: Callable[[list[int]], list
 
 
 class Flushed:
-    """What the disk was told to flush while `there` was visible: inodes, and 0 for the whole file system."""
+    """What was flushed while `there` was visible: inodes, and 0 for the whole file system."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, there: Path) -> None:
         self.inodes: set[int] = set()
