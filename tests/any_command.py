@@ -29,7 +29,7 @@ from sft.console import report
 
 LOADED_LATER = (
     "sft.client.jobs",
-    "sft.client.plans",
+    "sft.client.upload",
     "sft.client.login",
     "sft.accounts.passwords",
     "sft.disk.local",

@@ -16,7 +16,6 @@ from processes import wait_until
 import sft.wire.outbox
 from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
 from sft.common.errors import TransferError
-from sft.transfer.items import Item
 from sft.wire.channel import Channel
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -90,19 +89,6 @@ def end(put: Put, content: bytes, body: bytes | None = None, secret: bytes = FIL
     sha256 = digest(content)
     proof = mac(secret, *file_mac_input(put.body() if body is None else body, len(content), sha256))
     return End(put.id, len(content), sha256, proof)
-
-
-class Unheard:
-    """Whoever hears only of some events of a sender: the others are told to nobody."""
-
-    def started(self, item: Item, size: int | None) -> None: ...
-    def checking(self, item: Item, count: int) -> None: ...
-    def resumed(self, item: Item, offset: int) -> None: ...
-    def restarted(self, item: Item) -> None: ...
-    def progress(self, item: Item, count: int) -> None: ...
-    def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
-    def time_changed(self, item: Item) -> None: ...
-    def pause(self) -> None: ...
 
 
 class Raw:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from peers import no_hang
 
 import sft.common.names
+import sft.transfer.outgoing
 import sft.transfer.receiver
 import sft.transfer.sender
 import sft.wire.messages
@@ -147,7 +148,8 @@ def test_harness_of_requests_notices_a_proof_that_is_not_compared(monkeypatch: p
 
 
 def test_harness_of_replies_notices_a_receipt_that_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sft.transfer.sender.Sender, "_check_receipt", staticmethod(lambda outgoing, receipt: None))
+    for check in ("_names_the_target", "_names_the_content"):
+        monkeypatch.setattr(sft.transfer.outgoing.Outgoing, check, lambda outgoing, receipt: True)
     notices("replies", seed("replies", "lied"))
 
 

@@ -17,7 +17,7 @@ from config import ClientSettings, ServerSettings, load, settings_of
 from sft.accounts.format import RIGHTS, Account, check_account_name
 from sft.accounts.passwords import LONGEST, check_strength, read_password_file, read_password_variable
 from sft.accounts.store import Accounts
-from sft.client.plans import parts_of
+from sft.client.targets import parts_of
 from sft.common.errors import ConnectionTrouble, TransferError, UsageError
 from sft.common.sizes import parse_size
 from sft.console.report import escape

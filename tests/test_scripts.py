@@ -162,7 +162,7 @@ def test_pipe_whose_receipt_is_lost_is_not_said_to_be_missing(
     line.release()
     result = running.finish(15)
     assert result.status == 4 and result.out == ""
-    assert result.err.endswith(". Start the whole command again; it may be there, whole\n")
+    assert result.err.endswith(". Start the whole command again; the whole file may be there\n")
     assert server.path(box, "name").read_bytes() == source.read_bytes()
 
 

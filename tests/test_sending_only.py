@@ -17,7 +17,7 @@ os.supports_dir_fd.clear()
 os.supports_follow_symlinks.clear()
 import client
 import sft.wire.channel, sft.wire.handshake, sft.disk.sources, sft.disk.tree
-import sft.disk.local, sft.disk.storage, sft.transfer.sender, sft.client.plans
+import sft.disk.local, sft.disk.storage, sft.transfer.sender, sft.client.upload
 from pathlib import Path
 from sft.common.errors import UsageError
 for refused in (sft.disk.storage.Storage, sft.disk.local.open_local):

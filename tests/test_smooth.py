@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, close_all, no_hang, tcp_pair
+from peers import C2S, FILE_SECRET, S2C, Raw, close_all, no_hang, tcp_pair
 from source_files import open_source
 
-from sft.common.errors import TransferError
 from sft.common.rate_limit import Pace
 from sft.disk.sources import PipeSource
 from sft.disk.user_folder import UserFolder
 from sft.server.requests import Requests
+from sft.transfer.events import Delivered, Failed, SendEvent
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
@@ -54,17 +54,18 @@ class Clock:
         self.now += seconds
 
 
-class Delivered(Unheard):
+class Receipts:
     """What has a receipt."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
 
-    def delivered(self, item: Item, receipt: Receipt) -> None:
-        self.items.append(item)
-
-    def failed(self, item: Item, problem: TransferError) -> None:
-        raise problem
+    def __call__(self, event: SendEvent) -> None:
+        match event:
+            case Delivered(item):
+                self.items.append(item)
+            case Failed(_, problem):
+                raise problem
 
 
 class Honest:
@@ -139,7 +140,7 @@ def test_no_half_second_carries_more_than_twice_its_share(
 ) -> None:
     clock, left, near_and_far = Clock(), list[tuple[float, int]](), tcp_pair()
     channel, raw = Channel(near_and_far[0], C2S, S2C, engine), Raw(near_and_far[1], S2C, C2S)
-    receiver, events = Honest(raw), Delivered()
+    receiver, events = Honest(raw), Receipts()
     put_in_queue = channel._outbox._put_in_queue
 
     def noted(size: int, buffer: bytearray, buffers: Buffers | None) -> None:
@@ -183,7 +184,7 @@ def test_no_half_second_of_what_is_fetched_carries_more_than_was_asked_for(
     monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
     pace, keys = Pace(None, clock.read, clock.wait), SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
     requests = Requests(channel, keys, alice, lambda right: None, lambda *line: None, pace)
-    serving = threading.Thread(target=requests.run, args=[Unheard()], daemon=True)
+    serving = threading.Thread(target=requests.run, args=[lambda event: None], daemon=True)
     raw.say(Rate(rate).encode())
     with no_hang():
         serving.start()
@@ -217,7 +218,7 @@ def check_evenly(left: list[tuple[float, int]], rate: int) -> None:
 def test_without_a_limit_pieces_are_as_large_as_they_may_be(engine: Engine, tmp_path: Path) -> None:
     near, far = tcp_pair()
     channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
-    receiver, events = Honest(raw), Delivered()
+    receiver, events = Honest(raw), Receipts()
     with no_hang():
         item = file_item(tmp_path / "a", 2 * DATA_SIZE + 5)
         Sender(channel, channel.messages(), FILE_SECRET, events, Pace(None)).run([item])

@@ -23,15 +23,16 @@ from typing import Any
 import pytest
 from Crypto.Cipher import AES
 from Crypto.Hash import CMAC
-from peers import C2S, FILE_SECRET, S2C, Raw, Unheard, data, end
+from peers import C2S, FILE_SECRET, S2C, Raw, data, end
 from source_files import open_source
 
 from crypto_utils import RecordCipher
-from sft.common.errors import Code, Refused, TransferError
+from sft.common.errors import Code, TransferError
 from sft.common.rate_limit import Pace
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
 from sft.server.requests import Requests
+from sft.transfer.events import Delivered, Failed, Missed, NotGiven, ReceiveEvent, Rejected, SendEvent
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
@@ -42,8 +43,6 @@ from sft.wire.messages import (
     Data,
     Kind,
     Message,
-    Misnamed,
-    Omitted,
     Put,
     Receipt,
     decode_message,
@@ -323,28 +322,8 @@ def _open(secret: bytes, number: int, record: bytes) -> bytes:
     return bytes(text)
 
 
-class _Taking:
-    """What the receiver tells of what it takes: nothing that these tests ask for."""
-
-    def taking(self, put: Put, size: int | None) -> None: ...
-    def resumed(self, put: Put, offset: int) -> None: ...
-    def arrived(self, put: Put, count: int) -> None: ...
-    def stored(self, put: Put, receipt: Receipt) -> None: ...
-    def withdrawn(self, put: Put, code: Code | None) -> None: ...
-    def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
-    def time_lost(self, path: tuple[str, ...]) -> None: ...
-
-    def refused(self, put: Put | Misnamed, problem: Refused) -> None:
-        raise AssertionError(f"{put} was refused") from problem
-
-    def not_given(self, id: int, problem: Refused) -> None:
-        raise AssertionError("a client's REFUSE") from problem
-
-    def omitted(self, omitted: Omitted) -> None:
-        raise AssertionError("a client's OMITTED")
-
-    def pause(self) -> None:
-        pass
+def _refuse_nothing(event: ReceiveEvent) -> None:
+    assert not isinstance(event, Rejected | NotGiven | Missed), event
 
 
 @contextmanager
@@ -358,7 +337,7 @@ def _serving(root: Path, sock: socket.socket, keys: SessionKeys, engine: Engine)
     def serve() -> None:
         try:
             with contextlib.suppress(TransferError):
-                requests.run(_Taking())
+                requests.run(_refuse_nothing)
         finally:
             channel.close()
 
@@ -394,17 +373,16 @@ def test_the_client_of_the_document_delivers_its_file_to_the_real_server(tmp_pat
     assert said == expected.replace(b"1700000001000000000", now[1])
 
 
-class _Told(Unheard):
+class _Told:
     """What the sender tells of its files."""
 
     def __init__(self) -> None:
         self.receipts: list[Receipt] = []
 
-    def delivered(self, item: Item, receipt: Receipt) -> None:
-        self.receipts.append(receipt)
-
-    def failed(self, item: Item, problem: TransferError) -> None:
-        raise AssertionError(f"{item} failed") from problem
+    def __call__(self, event: SendEvent) -> None:
+        assert not isinstance(event, Failed), event
+        if isinstance(event, Delivered):
+            self.receipts.append(event.receipt)
 
 
 def test_the_real_client_says_what_the_client_of_the_document_says(tmp_path: Path, engine: Engine) -> None:

@@ -10,7 +10,7 @@ from peers import C2S, FILE_SECRET, S2C, Raw, check_nothing_is_left, close_all, 
 from source_files import open_source
 
 from crypto_utils import digest
-from sft.client.plans import Fetching
+from sft.client.download import Download
 from sft.common.errors import (
     Code,
     ConnectionTrouble,
@@ -28,6 +28,25 @@ from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
+from sft.transfer.events import (
+    Checked,
+    CutOff,
+    Delivered,
+    Failed,
+    Missed,
+    NotGiven,
+    Progress,
+    ReceiveEvent,
+    Rejected,
+    Restarted,
+    Resumed,
+    Sealed,
+    SendEvent,
+    Started,
+    TimeClamped,
+    TimeLost,
+    Withdrawn,
+)
 from sft.transfer.items import Item
 from sft.transfer.receiver import Receiver
 from sft.transfer.sender import Sender
@@ -41,7 +60,6 @@ from sft.wire.messages import (
     ListFolder,
     Message,
     Misnamed,
-    Omitted,
     Put,
     Receipt,
 )
@@ -88,42 +106,32 @@ class Told:
         self.again: list[Item] = []
         self.clamped: list[Item] = []
 
-    def started(self, item: Item, size: int | None) -> None:
-        if self._hook is not None:
-            self._hook(item)
-
-    def checking(self, item: Item, count: int) -> None:
-        self.hashed[item] += count
-
-    def resumed(self, item: Item, offset: int) -> None:
-        self.offsets[item] = offset
-
-    def restarted(self, item: Item) -> None:
-        self.again.append(item)
-
-    def progress(self, item: Item, count: int) -> None:
-        self.bytes[item] += count
-        if self._on_progress is not None:
-            self._on_progress(self.bytes.total())
-
-    def sealed(self, item: Item, size: int, sha256: bytes) -> None:
-        self.digests[item] = sha256
-
-    def delivered(self, item: Item, receipt: Receipt) -> None:
-        with self._lock:
-            self.ends[item] += 1
-            self.receipts[item] = receipt
-
-    def failed(self, item: Item, problem: TransferError) -> None:
-        with self._lock:
-            self.ends[item] += 1
-            self.problems[item] = problem
-
-    def time_changed(self, item: Item) -> None:
-        self.clamped.append(item)
-
-    def pause(self) -> None:
-        pass
+    def __call__(self, event: SendEvent) -> None:
+        match event:
+            case Started(item) if self._hook is not None:
+                self._hook(item)
+            case Checked(item, count):
+                self.hashed[item] += count
+            case Resumed(item, offset):
+                self.offsets[item] = offset
+            case Restarted(item):
+                self.again.append(item)
+            case Progress(item, count):
+                self.bytes[item] += count
+                if self._on_progress is not None:
+                    self._on_progress(self.bytes.total())
+            case Sealed(item, _, sha256):
+                self.digests[item] = sha256
+            case Delivered(item, receipt):
+                with self._lock:
+                    self.ends[item] += 1
+                    self.receipts[item] = receipt
+            case Failed(item, problem):
+                with self._lock:
+                    self.ends[item] += 1
+                    self.problems[item] = problem
+            case TimeClamped(item):
+                self.clamped.append(item)
 
     def codes(self) -> dict[str, Code | type[TransferError]]:
         return {
@@ -148,38 +156,26 @@ class Taken:
         self.cut: dict[str, tuple[int, bool]] = {}
         self.timeless: list[str] = []
 
-    def taking(self, put: Put, size: int | None) -> None:
-        self.sizes["/".join(put.path)] = size
-
-    def resumed(self, put: Put, offset: int) -> None:
-        self.offsets["/".join(put.path)] = offset
-
-    def arrived(self, put: Put, count: int) -> None:
-        self.bytes["/".join(put.path)] += count
-
-    def stored(self, put: Put, receipt: Receipt) -> None:
-        self.receipts["/".join(put.path)] = receipt
-
-    def refused(self, put: Put | Misnamed, problem: Refused) -> None:
-        self.problems[put.shown if isinstance(put, Misnamed) else "/".join(put.path)] = problem
-
-    def withdrawn(self, put: Put, code: Code | None) -> None:
-        self.gone.append("/".join(put.path))
-
-    def cut_off(self, put: Put, size: int, kept: bool) -> None:
-        self.cut["/".join(put.path)] = (size, kept)
-
-    def time_lost(self, path: tuple[str, ...]) -> None:
-        self.timeless.append("/".join(path))
-
-    def not_given(self, id: int, problem: Refused) -> None:
-        raise ProtocolViolation("a REFUSE from a client")
-
-    def omitted(self, omitted: Omitted) -> None:
-        raise ProtocolViolation("an OMITTED from a client")
-
-    def pause(self) -> None:
-        pass
+    def __call__(self, event: ReceiveEvent) -> None:
+        match event:
+            case Started(put, size):
+                self.sizes["/".join(put.path)] = size
+            case Resumed(put, offset):
+                self.offsets["/".join(put.path)] = offset
+            case Progress(put, count):
+                self.bytes["/".join(put.path)] += count
+            case Delivered(put, receipt):
+                self.receipts["/".join(put.path)] = receipt
+            case Rejected(put, problem):
+                self.problems[put.shown if isinstance(put, Misnamed) else "/".join(put.path)] = problem
+            case Withdrawn(put):
+                self.gone.append("/".join(put.path))
+            case CutOff(put, size, kept):
+                self.cut["/".join(put.path)] = (size, kept)
+            case TimeLost(path):
+                self.timeless.append("/".join(path))
+            case NotGiven() | Missed():
+                raise ProtocolViolation("an answer to a GET, from a client")
 
 
 def anything(right: str) -> None:
@@ -406,12 +402,12 @@ class Fetch:
         self, engine: Engine, near: Any, names: list[str], target: str, policy: str = "fail", preserve: bool = False
     ) -> None:
         self.reporter = Noted()
-        self.fetching = Fetching(self.reporter, policy, preserve, names, target)
+        self.fetching = Download(self.reporter, policy, preserve, names, target)
         self.engine, self.channel = engine, Channel(near, C2S, S2C, engine)
         self.problem: TransferError | None = None
 
     def run(self) -> None:
-        folder = open_local(self.fetching.base, Rules())
+        folder = open_local(self.fetching.to.base, Rules())
         code: Code | None = None
         try:
             for id, path in enumerate(self.fetching.wanted, 1):
@@ -422,7 +418,7 @@ class Fetch:
                 FILE_SECRET,
                 self.fetching.remembering(folder),
                 self.fetching.place,
-                self.fetching,
+                self.fetching.on_event,
                 Pace(None),
             ).run()
         except TransferError as problem:

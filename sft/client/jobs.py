@@ -6,8 +6,6 @@ never is. A job is done when for everything that was named a receipt is here. Pa
 from where `sft/accounts/passwords.py` says. It knows no socket and opens no file but the log.
 """
 
-import contextlib
-import glob
 import os
 import sys
 import time
@@ -17,23 +15,20 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import engine_name
 from sft.client.receipts_file import open_receipts
-from sft.client.refusals import not_given, refused_here
+from sft.client.refusals import refused_here
 from sft.common.background import Aside
 from sft.common.errors import (
-    PASSING,
     ConnectionTrouble,
-    Failure,
     IntegrityError,
-    PeerStopped,
-    ProtocolViolation,
     Refused,
     TransferError,
     UsageError,
     threads_needed,
 )
+from sft.common.sizes import counted
 from sft.common.version import version_line
 from sft.console.log import no_log, open_log
-from sft.console.report import Reporter, end_by, is_unsaid, note, output_descriptor, warn
+from sft.console.report import Reporter, end_by, note, output_descriptor, warn
 from sft.wire.protocol import VERSION
 
 if TYPE_CHECKING:
@@ -41,10 +36,10 @@ if TYPE_CHECKING:
     import logging
 
     from config import ClientSettings
+    from sft.client.download import Download
     from sft.client.login import Account
-    from sft.client.plans import Fetching, Sending
+    from sft.client.upload import Upload
     from sft.common.rate_limit import Pace
-    from sft.transfer.receiver import Folder
     from sft.wire.channel import Channel
     from sft.wire.handshake import SessionKeys
 
@@ -52,6 +47,7 @@ _MEMORY = 64 << 20
 _MOST_DIGITS = 9
 _BUSY_PAUSE = 2.0
 _MOST_NAMED = 3  # of what was not delivered: the cause is what matters
+_NOT_WHOLE = "what was written to standard output is not whole"
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
 
 
@@ -114,25 +110,42 @@ class Run:
     # --- the three jobs ---
 
     def _put(self, sources: list[str], target: str) -> None:
-        from sft.client.plans import Sending, is_regular, names_in_order
+        from sft.client.upload import Upload, files_of_log
 
         follow, bits = self._options.follow, self._options.preserve_mode
-        place = self._settings.client_log
-        own_files = [] if place is None else [place, *place.parent.glob(glob.escape(place.name) + ".*")]
-        ours = (is_regular(path) for path in own_files)
-        logs = {identity for identity in ours if identity is not None}
-        sending = Sending(self._reporter, self._settings.if_exists, follow, bits, logs)
-        sending.plan(sources, target)
+        logs = files_of_log(self._settings.client_log)
+        upload = Upload(self._reporter, self._settings.if_exists, follow, bits, logs)
+        upload.plan(sources, target)
         if self._options.dry_run:
-            sending.look_below()
-            for item in sending.left:
+            upload.look_below()
+            for item in upload.left:
                 self._reporter.planned(item.name, "/".join(item.target), "file" if item.open else "folder")
             return
-        if not sending.left and not sending.is_deep:
+        if not upload.left and not upload.is_deep:
             return
         account, started = self._ask(), time.monotonic()
-        looking = Aside("looking", sending.look_below)  # a folder may hold a million names
+        looking = Aside("looking", upload.look_below)  # a folder may hold a million names
 
+        def send() -> None:
+            self._send(upload, account, looking)
+
+        try:
+            send()
+            self._send_busy(upload, send)
+        except KeyboardInterrupt:
+            upload.is_over = True
+            if upload.pipe_is_spent:
+                self._kept = "start the whole command again: what was read of standard input is gone"
+            self._not_delivered = self._left_out(upload.names_left())
+            raise
+        except TransferError as problem:
+            looking.wait()  # otherwise only some of what has not arrived would be named
+            self._reporter.end()
+            problem.consequences += self._left_out(upload.names_left())
+            raise
+        self._done(f"delivered to {account.user}@{account.host}", started)
+
+    def _send(self, upload: "Upload", account: "Account", looking: Aside) -> None:
         def load() -> None:
             import sft.transfer.sender  # noqa: F401
 
@@ -140,202 +153,103 @@ class Run:
 
         def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
             looking.wait()
-            self._reporter.begin(sending.total)
-            self._send_left(sending, channel, keys, pace)
-
-        def send() -> None:
-            try:
-                self._again_and_again(account, load, job)
-            except ConnectionTrouble:
-                if not account.is_proven or sending.left or not sending.to_send():
-                    raise
-                # Every receipt is here; only the folders' times, which come last, may not be set.
-                self._reporter.note("the connection was lost behind the last receipt: folders may have other times")
+            self._reporter.begin(upload.total)
+            upload.send(channel, keys, pace)
 
         try:
-            send()
-            self._send_busy(sending, send)
-        except (TransferError, KeyboardInterrupt) as problem:
-            if isinstance(problem, KeyboardInterrupt):
-                sending.is_over = True
-                if sending.pipe is not None and sending.pipe.begun:
-                    self._kept = "start the whole command again: what was read of standard input is gone"
-            else:
-                looking.wait()  # else only some of what has not arrived would be told
-            self._reporter.end()
-            left = self._left_out(list(names_in_order(list(sending.left))))
-            if isinstance(problem, TransferError):
-                problem.consequences += left
-            else:
-                self._not_delivered = left
-            raise
-        self._done(f"delivered to {account.user}@{account.host}", started)
+            self._again_and_again(account, load, job)
+        except ConnectionTrouble:
+            if not account.is_proven or upload.left or not upload.to_send():
+                raise
+            # Every receipt is here; only the folders' times, which come last, may not be set.
+            self._reporter.note("the connection was lost behind the last receipt: folders may have other times")
 
-    def _send_left(self, sending: "Sending", channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
-        from sft.transfer.sender import Sender
-
-        sending.busy.clear()
-        sending.stopping = None
-        try:
-            Sender(channel, channel.messages(), keys.file_c2s, sending, pace).run(sending.to_send())
-            sending.connection_ended()
-            if sending.stopping is not None:
-                raise PeerStopped(sending.stopping.code)
-        except ConnectionTrouble as problem:
-            if not sending.to_send():
-                return  # with a receipt for everything, an end without BYE is as good as one with
-            if sending.pipe is not None and sending.pipe.begun:  # what was read of it is gone
-                said_all = any(item.sha256 is not None for item in sending.left)
-                visible = "it may be there, whole" if said_all else "nothing became visible"
-                remedy = f"Start the whole command again; {visible}"
-                raise ConnectionTrouble(problem.cause, remedy, Failure.FINAL) from None
-            raise
-
-    def _send_busy(self, sending: "Sending", send: Callable[[], None]) -> None:
-        """Another transfer to a name may be an earlier one of ours, not missed by the server yet: wait for its end."""
+    def _send_busy(self, upload: "Upload", send: Callable[[], None]) -> None:
+        """Try again what another transfer holds: it may be an earlier one of ours that the server still waits for."""
         deadline = time.monotonic() + _BUSY_SECONDS
-        while sending.busy and time.monotonic() < deadline:
-            self._reporter.note("another transfer to that name is under way: trying again")
+        while upload.busy and time.monotonic() < deadline:
+            problem, *others = upload.busy.values()
+            more = f" (and {counted(len(others), 'more file')})" if others else ""
+            self._reporter.note(f"{problem.cause}{more}: trying again")
             time.sleep(_BUSY_PAUSE)
             send()
-        for item, problem in sending.busy.items():
-            sending.left.pop(item, None)
+        for item, problem in upload.busy.items():
+            upload.left.pop(item, None)
             self._reporter.failed(item.name, problem)
 
     def _get(self, names: list[str], target: str) -> None:
-        from sft.client.plans import Fetching
-        from sft.common.open_files import raise_limit_of_files
-        from sft.disk.local import open_local
-        from sft.disk.stdout import StandardOutput
-        from sft.disk.user_folder import Rules
+        from sft.client.download import Download
 
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
-        fetching = Fetching(self._reporter, self._settings.if_exists, self._options.preserve_mode, names, target)
+        download = Download(self._reporter, self._settings.if_exists, self._options.preserve_mode, names, target)
+        if download.to.to_stdout:
+            self._get_to_stdout(download)
+        else:
+            self._get_to_folder(download)
 
-        def load() -> None:
-            import sft.transfer.receiver  # noqa: F401
+    def _load_receiver(self) -> None:
+        import sft.transfer.receiver  # noqa: F401
 
-            self._reporter.begin(0)
+        self._reporter.begin(0)
 
-        if fetching.to_pipe:
-            self._reporter.to_standard_error()
-            stream = StandardOutput(output_descriptor())
-            account, started = self._ask(), time.monotonic()
-            try:
-                self._again_and_again(
-                    account,
-                    load,
-                    lambda channel, keys, pace: self._fetch(fetching, stream, channel, keys),
-                    once=lambda: stream.has_begun,
-                )
-            except KeyboardInterrupt:
-                self._kept = (
-                    "what was written to standard output is not whole" if stream.has_begun else "nothing was fetched"
-                )
-                raise
-            except (ConnectionTrouble, IntegrityError) as problem:
-                if stream.has_begun:
-                    raise IntegrityError(
-                        f"what was written to standard output is not whole ({problem.cause})",
-                        "Throw it away, try again",
-                    ) from None
-                raise
-            if fetching.reader_has_left:
-                return self._reporter.end()
-            if stream.has_begun and not stream.is_whole and not self._reporter.status:
-                raise IntegrityError("what was written to standard output is not whole", "Throw it away, try again")
-            return self._done("fetched", started)
+    def _get_to_stdout(self, download: "Download") -> None:
+        from sft.disk.stdout import StandardOutput
+
+        self._reporter.to_standard_error()
+        stream = StandardOutput(output_descriptor())
+        account, started = self._ask(), time.monotonic()
+
+        def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+            download.fetch(stream, channel, keys, self._settings.limit)
+
+        try:
+            self._again_and_again(account, self._load_receiver, job, once=lambda: stream.has_begun)
+        except KeyboardInterrupt:
+            self._kept = _NOT_WHOLE if stream.has_begun else "nothing was fetched"
+            raise
+        except (ConnectionTrouble, IntegrityError) as problem:
+            if stream.has_begun:
+                raise IntegrityError(f"{_NOT_WHOLE} ({problem.cause})", "Throw it away, try again") from None
+            raise
+        if download.reader_has_left:
+            self._reporter.end()
+        elif stream.has_begun and not stream.is_whole and not self._reporter.status:
+            raise IntegrityError(_NOT_WHOLE, "Throw it away, try again")
+        else:
+            self._done("fetched", started)
+
+    def _get_to_folder(self, download: "Download") -> None:
+        from sft.common.open_files import raise_limit_of_files
+        from sft.disk.local import open_local
+        from sft.disk.user_folder import Rules
+
         raise_limit_of_files()
         try:
-            folder = open_local(fetching.base, Rules(), fetching.may_make_base)
+            folder = open_local(download.to.base, Rules(), download.to.may_make_base)
         except Refused as problem:
-            raise refused_here(problem, f"the folder {fetching.base}") from None
+            raise refused_here(problem, f"the folder {download.to.base}") from None
+
+        def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+            download.fetch(download.remembering(folder), channel, keys, self._settings.limit)
+
         try:
             account, started = self._ask(), time.monotonic()
-            self._again_and_again(
-                account,
-                load,
-                lambda channel, keys, pace: self._fetch(fetching, fetching.remembering(folder), channel, keys),
-            )
+            self._again_and_again(account, self._load_receiver, job)
         except TransferError as problem:
             self._reporter.end()
-            problem.consequences += self._left_out(fetching.missing.names())
+            problem.consequences += self._left_out(download.missing.names())
             raise
         finally:
             folder.close()
         self._done(f"fetched from {account.user}@{account.host}", started)
 
-    def _fetch(self, fetching: "Fetching", folder: "Folder", channel: "Channel", keys: "SessionKeys") -> None:
-        from sft.common.rate_limit import Pace
-        from sft.transfer.receiver import Receiver
-        from sft.wire.messages import Get, Rate
-
-        fetching.missing.begin()
-        if self._settings.limit is not None:
-            channel.post(Rate(self._settings.limit).encode())
-        for id, path in enumerate(fetching.wanted, 1):
-            channel.post(Get(id, path, id < len(fetching.wanted)).encode())
-        Receiver(
-            channel,
-            channel.messages(),
-            keys.file_s2c,
-            folder,
-            fetching.place,
-            fetching,
-            Pace(None),  # the server keeps to the limit, so that the line does, too
-        ).run()
-        fetching.check_answered()
-
     def _list(self, name: str) -> None:
-        from sft.client.plans import named
+        from sft.client.listing import Listing
 
-        named(name)  # what can be refused without the network, is
+        listing = Listing(self._reporter, name)
         self._kept = "the list is not whole"
-        self._listed: str | None = None
-        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, pace: self._list_on(name, channel))
-
-    def _list_on(self, name: str, channel: "Channel") -> None:
-        """List what comes behind the last name that was listed, over an earlier connection perhaps."""
-        from sft.client.missing import report_omitted
-        from sft.client.plans import TIME_BEYOND, named
-        from sft.wire.messages import Entries, ListFolder, Omitted, Refuse
-        from sft.wire.protocol import MAX_INTEGER, OMITTED_LIMIT
-
-        path = named(name)
-        messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
-        asked = 0
-        while True:
-            asked += 1
-            channel.post(ListFolder(asked, path, self._listed).encode())
-            page = next(messages, None)
-            missed: list[Omitted] = []
-            while isinstance(page, Omitted) and page.id == asked and len(missed) < OMITTED_LIMIT:
-                missed.append(page)
-                page = next(messages, None)
-            if isinstance(page, Refuse) and page.id == asked:
-                if page.code in PASSING:
-                    raise PeerStopped(page.code)
-                what = name or "your folder"
-                self._reporter.failed(what, not_given(Refused(page.code), what))
-                break
-            if not isinstance(page, Entries) or page.id != asked or (page.more and not page.entries):
-                raise ProtocolViolation("no answer to LIST")
-            for each in missed:
-                report_omitted(self._reporter, each, "/".join((*path, each.name)))
-            for entry in page.entries:
-                if self._listed is not None and entry.name.encode() <= self._listed.encode():
-                    raise ProtocolViolation("a listing that is out of its order")
-                self._listed = entry.name
-                self._reporter.listed(entry.name, entry.kind, entry.size, entry.mtime)
-                if abs(entry.mtime) == MAX_INTEGER:
-                    self._reporter.note(f"{entry.name}: {TIME_BEYOND}")
-            if not page.more or is_unsaid():
-                break
-        channel.say_bye()
-        with contextlib.suppress(ConnectionTrouble):  # all that was asked for is here, with or without a BYE behind it
-            if next(messages, None) is not None:
-                raise ProtocolViolation("a message behind a listing")
+        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, pace: listing.read(channel))
 
     # --- before and after ---
 

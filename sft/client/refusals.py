@@ -7,6 +7,8 @@ known only where that happened: here, or in the receiver's log. What names no pa
 
 from sft.common.errors import Code, Refused
 
+TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
+
 _Words = dict[Code, tuple[str, str]]  # cause and remedy; `{path}` is the path at that end
 
 _SENT: _Words = {

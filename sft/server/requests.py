@@ -9,7 +9,7 @@ import bisect
 from collections.abc import Callable, Iterator
 from typing import TypeGuard
 
-from sft.common.errors import Code, ProtocolViolation, Refused, SourceError, TransferError
+from sft.common.errors import Code, ProtocolViolation, Refused, SourceError
 from sft.common.names import size_of
 from sft.common.rate_limit import Pace, paced
 from sft.common.sizes import counted
@@ -19,7 +19,7 @@ from sft.disk.sources import FileSource, Source
 from sft.disk.temporary import Incoming
 from sft.disk.user_folder import UserFolder
 from sft.disk.visible_files import why_unreadable
-from sft.transfer import receiver
+from sft.transfer.events import Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
 from sft.transfer.items import ALL_BITS, Item
 from sft.transfer.places import Share
 from sft.transfer.receiver import Arrived, Receiver
@@ -42,7 +42,6 @@ from sft.wire.messages import (
     Omitted,
     Put,
     Rate,
-    Receipt,
     Refuse,
 )
 from sft.wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
@@ -80,7 +79,7 @@ class Requests:
         self._giving = pace  # of what this end sends, which the client may want slower
         self._messages: Iterator[Arrived] = channel.messages()
 
-    def run(self, taking: receiver.Events) -> None:
+    def run(self, on_receive_event: Callable[[ReceiveEvent], None]) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
         first, has_rate = self._next(), False
         if first is not None and isinstance(first[0], Rate):
@@ -91,7 +90,7 @@ class Requests:
         elif first is None or (has_rate and not _is_request(first[0])):
             raise ProtocolViolation("a rate for nothing that is asked for")
         elif isinstance(first[0], Put) or _is_misnamed(first[0], Kind.PUT):
-            self._receive(first, taking)
+            self._receive(first, on_receive_event)
         elif isinstance(first[0], Get) or _is_misnamed(first[0], Kind.GET):
             self._give(first[0])
         elif isinstance(first[0], ListFolder) or _is_misnamed(first[0], Kind.LIST):
@@ -106,7 +105,7 @@ class Requests:
             self._pace.spend(MESSAGE_HEADER_SIZE + len(arrived[1]), self._channel.hurry)
         return arrived
 
-    def _receive(self, first: Arrived, events: receiver.Events) -> None:
+    def _receive(self, first: Arrived, on_event: Callable[[ReceiveEvent], None]) -> None:
         def place(put: Put | Misnamed) -> Incoming:
             self._admit("put")
             if isinstance(put, Misnamed):
@@ -114,7 +113,9 @@ class Requests:
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
 
         secret = self._keys.file_c2s
-        Receiver(self._channel, self._messages, secret, self._folder, place, events, self._pace, self._share).run(first)
+        Receiver(self._channel, self._messages, secret, self._folder, place, on_event, self._pace, self._share).run(
+            first
+        )
 
     # --- GET ---
 
@@ -134,9 +135,8 @@ class Requests:
             if arrived is None or not (isinstance(arrived[0], Get) or _is_misnamed(arrived[0], Kind.GET)):
                 raise ProtocolViolation("something else where another GET was announced")
             get, asked = arrived[0], asked + 1
-        events = _Giving(self._log, self._log_sparingly)
         items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
-        Sender(self._channel, messages, self._keys.file_s2c, events, self._giving, self._share).run(items)
+        Sender(self._channel, messages, self._keys.file_s2c, self._on_send_event, self._giving, self._share).run(items)
 
     def _take(self, get: Get | Misnamed, wanted: "list[_Wanted]") -> None:
         """Remember it until all are asked for, in as few bytes as it came in, unless it is refused anyway."""
@@ -200,6 +200,20 @@ class Requests:
             self._omit(get, above, seen.path[:-1], [seen.path[-1]], problem.code)
             return None
         return item
+
+    def _on_send_event(self, event: SendEvent) -> None:
+        """Write what becomes of what is given to the log."""
+        match event:
+            case Delivered(item, receipt) if receipt.outcome == "skipped":
+                self._log_sparingly("skipped: %s", briefly(item.name))
+            case Delivered(item, receipt) if receipt.outcome != "folder":
+                self._log("given (%s): %s, %s", receipt.outcome, item.name, counted(receipt.size, "byte", ""))
+            case Failed(item, problem):
+                self._log_sparingly("not given: %s: %s", briefly(item.name), problem.cause)
+            case Resumed(item, offset):
+                self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
+            case TimeClamped(item):
+                self._log_sparingly("the time of %s is given as the nearest that can be said", briefly(item.name))
 
     # --- LIST ---
 
@@ -269,43 +283,3 @@ def _unpacked(path: bytes) -> PathParts:
 
 def _entry(name: str, seen: Seen) -> Entry:
     return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, nearest_time(seen.mtime))
-
-
-class _Giving:
-    """What becomes of what is given, for the log."""
-
-    def __init__(self, log: Callable[..., None], log_sparingly: Callable[..., None]) -> None:
-        self._log, self._log_sparingly = log, log_sparingly
-
-    def started(self, item: Item, size: int | None) -> None:
-        pass
-
-    def checking(self, item: Item, count: int) -> None:
-        pass
-
-    def resumed(self, item: Item, offset: int) -> None:
-        self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
-
-    def restarted(self, item: Item) -> None:
-        pass
-
-    def progress(self, item: Item, count: int) -> None:
-        pass
-
-    def sealed(self, item: Item, size: int, sha256: bytes) -> None:
-        pass
-
-    def delivered(self, item: Item, receipt: Receipt) -> None:
-        if receipt.outcome == "skipped":
-            self._log_sparingly("skipped: %s", briefly(item.name))
-        elif receipt.outcome != "folder":
-            self._log("given (%s): %s, %s", receipt.outcome, item.name, counted(receipt.size, "byte", ""))
-
-    def time_changed(self, item: Item) -> None:
-        self._log_sparingly("the time of %s is given as the nearest that can be said", briefly(item.name))
-
-    def pause(self) -> None:
-        pass
-
-    def failed(self, item: Item, problem: TransferError) -> None:
-        self._log_sparingly("not given: %s: %s", briefly(item.name), problem.cause)

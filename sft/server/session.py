@@ -28,8 +28,22 @@ from sft.server.login import Log, LoggedIn, Login
 from sft.server.origin import shown_origin
 from sft.server.requests import Requests
 from sft.server.shared import Shared
+from sft.transfer.events import (
+    CutOff,
+    Delivered,
+    Idle,
+    Missed,
+    NotGiven,
+    Progress,
+    ReceiveEvent,
+    Rejected,
+    Resumed,
+    Started,
+    TimeLost,
+    Withdrawn,
+)
 from sft.wire.channel import Channel
-from sft.wire.messages import Misnamed, Omitted, Put, Receipt
+from sft.wire.messages import Misnamed, Put, Receipt
 from sft.wire.sockets import Link
 
 _LAST_WORD_SECONDS = 0.4  # for the reason to reach the client of a changed account, before its socket is cut
@@ -130,7 +144,7 @@ class Connection:
                 self._admit(account, right)
 
             requests = Requests(channel, keys, folder, admit, self._log.info, pace, sparing.info, share)
-            requests.run(_Taking(self._log, sparing))
+            requests.run(_ReceiveLog(self._log, sparing).on_event)
         finally:
             folder.close()
             sparing.tell()
@@ -178,68 +192,64 @@ def ending_of(problem: TransferError) -> tuple[Code | None, int, str]:
     return code, logging.ERROR, f"can't open the user's folder: {problem.cause}"
 
 
-class _Taking:
-    """What becomes of what a client sends, for the log."""
+class _ReceiveLog:
+    """Writes what becomes of a client's files to the log."""
 
     def __init__(self, log: Log, sparing: Sparing) -> None:
         """`sparing`: for what a client can cause at will, without storing anything."""
         self._own_log, self._own_sparing = log, sparing
         self._is_verbose = log.isEnabledFor(logging.DEBUG)
-        self._stored: list[str] = []  # lines for the log; a group's are written together
-
-    @property
-    def _log(self) -> Log:
-        self.pause()  # lines stay in the order of what happened
-        return self._own_log
+        self._stored: list[str] = []  # lines that are written together when nothing more arrives
 
     @property
     def _sparing(self) -> Sparing:
-        self.pause()
+        self._write_stored()  # lines stay in the order of what happened
         return self._own_sparing
 
-    def pause(self) -> None:
+    def _write_stored(self) -> None:
         if self._stored:
             lines, self._stored = self._stored, []
             self._own_log.info(lines)
 
-    def taking(self, put: Put, size: int | None) -> None:
-        if self._is_verbose:
-            self._own_log.debug("taking %s, %s", show_path(put.path), announced(size))
+    def on_event(self, event: ReceiveEvent) -> None:
+        """Raises ProtocolViolation for an answer to a GET, which only a server gives."""
+        match event:
+            case Progress():
+                pass
+            case Delivered():
+                self._delivered(event.receipt)
+            case Started():
+                if self._is_verbose:
+                    self._own_log.debug("receiving %s, %s", show_path(event.what.path), announced(event.size))
+            case Idle():
+                self._write_stored()
+            case Resumed():
+                self._sparing.info("resumed %s from byte %d on", show_briefly(event.what.path), event.offset)
+            case Rejected():
+                self._rejected(event.what, event.problem)
+            case Withdrawn():
+                why = "" if event.code is None else f" ({event.code})"
+                self._sparing.info("withdrawn by the sender%s: %s", why, show_briefly(event.what.path))
+            case CutOff():
+                what = "kept for another try" if event.kept else "nothing kept"
+                name = show_briefly(event.what.path)
+                self._sparing.warning("cut off: %s, %s, %s", name, counted(event.size, "byte", ""), what)
+            case TimeLost():
+                self._sparing.info("the disk can't hold the time of %s", show_briefly(event.path))
+            case NotGiven() | Missed():
+                raise ProtocolViolation("an answer to a GET, from a client")
 
-    def resumed(self, put: Put, offset: int) -> None:
-        self._sparing.info("resumed %s from byte %d on", show_briefly(put.path), offset)
-
-    def arrived(self, put: Put, count: int) -> None:
-        pass
-
-    def stored(self, put: Put, receipt: Receipt) -> None:
+    def _delivered(self, receipt: Receipt) -> None:
         if receipt.sha256 is None:  # a folder, or skipped
             self._sparing.info("%s %s", receipt.outcome, show_briefly(receipt.path))
             return
         sha256, path = receipt.sha256.hex(), show_path(receipt.path)
         self._stored.append(f"{receipt.outcome} {path}, {counted(receipt.size, 'byte', '')}, SHA-256 {sha256}")
 
-    def refused(self, put: Put | Misnamed, problem: Refused) -> None:
+    def _rejected(self, put: Put | Misnamed, problem: Refused) -> None:
         name = briefly(put.shown) if isinstance(put, Misnamed) else show_briefly(put.path)
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
         self._sparing.log(level, "refused: %s: %s", name, problem.cause)
-
-    def withdrawn(self, put: Put, code: Code | None) -> None:
-        why = "" if code is None else f" ({code})"
-        self._sparing.info("withdrawn by the sender%s: %s", why, show_briefly(put.path))
-
-    def cut_off(self, put: Put, size: int, kept: bool) -> None:
-        what = "kept for another try" if kept else "nothing kept"
-        self._sparing.warning("cut off: %s, %s, %s", show_briefly(put.path), counted(size, "byte", ""), what)
-
-    def time_lost(self, path: tuple[str, ...]) -> None:
-        self._sparing.info("the disk can't hold the time of %s", show_briefly(path))
-
-    def not_given(self, id: int, problem: Refused) -> None:
-        raise ProtocolViolation("a REFUSE from a client")
-
-    def omitted(self, omitted: Omitted) -> None:
-        raise ProtocolViolation("an OMITTED from a client")
 
 
 class _Prefixed(Log):

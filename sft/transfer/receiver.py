@@ -24,6 +24,20 @@ from sft.disk.folders import ExistingFile, PathParts
 from sft.disk.publish import Batch
 from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
 from sft.transfer.arriving import Arriving
+from sft.transfer.events import (
+    IDLE,
+    CutOff,
+    Delivered,
+    Missed,
+    NotGiven,
+    Progress,
+    ReceiveEvent,
+    Rejected,
+    Resumed,
+    Started,
+    TimeLost,
+    Withdrawn,
+)
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Receiving
 from sft.wire.channel import Channel
@@ -70,22 +84,6 @@ class Folder(Protocol):
     def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
 
 
-class Events(Protocol):
-    """Told, from the receiving thread, what becomes of each announced file or folder."""
-
-    def taking(self, put: Put, size: int | None) -> None: ...
-    def resumed(self, put: Put, offset: int) -> None: ...
-    def arrived(self, put: Put, count: int) -> None: ...
-    def stored(self, put: Put, receipt: Receipt) -> None: ...
-    def refused(self, put: Put | Misnamed, problem: Refused) -> None: ...
-    def withdrawn(self, put: Put, code: Code | None) -> None: ...
-    def cut_off(self, put: Put, size: int, kept: bool) -> None: ...
-    def time_lost(self, path: PathParts) -> None: ...  # the disk can't hold it
-    def not_given(self, id: int, problem: Refused) -> None: ...
-    def omitted(self, omitted: Omitted) -> None: ...
-    def pause(self) -> None: ...  # nothing more becomes of anything for now
-
-
 _Group = list[tuple[Arriving, TemporaryFile]]
 
 
@@ -99,14 +97,14 @@ class Receiver:
         file_secret: bytes,
         folder: Folder,
         place: Callable[[Put | Misnamed], Incoming],
-        events: Events,
+        on_event: Callable[[ReceiveEvent], None],
         pace: Pace,
         share: Share | None = None,
     ) -> None:
         """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all."""
         self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
         self._messages = paced(channel, messages, pace)
-        self._place, self._events, self._pace = place, events, pace
+        self._place, self._on_event, self._pace = place, on_event, pace
         self._share = share or Places().of("")
         self._placed: list[Arriving] = []  # large files that have a place, or had one
         self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
@@ -136,7 +134,7 @@ class Receiver:
             posted = self._channel.bytes_posted
             self._flush_group()
             for path in self._folder.finish_folders():
-                self._events.time_lost(path)
+                self._on_event(TimeLost(path))
             self._pace.spend(self._channel.bytes_posted - posted, self._channel.hurry)
             self._channel.post(BYE_MESSAGE)
         finally:
@@ -159,7 +157,7 @@ class Receiver:
                     ends.callback(self._keep, arriving, partial)
 
     def _keep(self, arriving: Arriving, partial: TemporaryFile) -> None:
-        self._events.cut_off(arriving.put, arriving.size, partial.keep())
+        self._on_event(CutOff(arriving.put, arriving.size, partial.keep()))
 
     def _take(self, message: Message, body: memoryview) -> None:
         if isinstance(message, Data):
@@ -175,9 +173,9 @@ class Receiver:
         elif isinstance(message, Cancel):
             self._cancel(message)
         elif isinstance(message, Refuse):
-            self._events.not_given(message.id, Refused(message.code))
+            self._on_event(NotGiven(message.id, Refused(message.code)))
         elif isinstance(message, Omitted):
-            self._events.omitted(message)
+            self._on_event(Missed(message))
         else:
             raise ProtocolViolation("a message that no sender sends")
 
@@ -208,7 +206,7 @@ class Receiver:
             if put.is_open:
                 self._open[put.id] = arriving = Arriving(None)
                 arriving.sent(Kind.REFUSE)
-            self._events.refused(put, problem)
+            self._on_event(Rejected(put, problem))
             self._channel.post(Refuse(put.id, problem.code).encode())
             return
         raise RuntimeError("a name that is not allowed got a place")
@@ -224,7 +222,7 @@ class Receiver:
                 self._folder.make_folder(incoming.path, incoming.mtime, incoming.mode)
                 self._receipt(arriving, Settled(incoming.path), "folder")
                 return
-            self._events.taking(put, put.size)
+            self._on_event(Started(put, put.size))
             if not arriving.is_small and (self._unplaced or not self._has_place(arriving)):
                 self._unplaced.append((put.id, arriving))
                 return
@@ -316,7 +314,7 @@ class Receiver:
             partial.resume_from(offset)
         arriving.size = offset
         if offset:
-            self._events.resumed(arriving.put, offset)
+            self._on_event(Resumed(arriving.put, offset))
         if not arriving.is_small:
             self._channel.post(Accept(arriving.put.id, offset).encode())
 
@@ -375,7 +373,7 @@ class Receiver:
         arriving.digest.update(data.content)
         if not arriving.is_small and self._flushing and self._flushing[0][1].is_flushed:
             self._publish(0)  # it may be long until another group is full
-        self._events.arrived(arriving.put, len(data.content))
+        self._on_event(Progress(arriving.put, len(data.content)))
 
     def _end(self, end: End) -> None:
         arriving = self._opened(end.id)
@@ -410,7 +408,7 @@ class Receiver:
         if arriving.partial is not None:
             self._end_partial(arriving.partial, cancel.code)
         if before is not Receiving.DEAF:
-            self._events.withdrawn(arriving.put, cancel.code)
+            self._on_event(Withdrawn(arriving.put, cancel.code))
         arriving.forget()
 
     # --- answers ---
@@ -455,9 +453,9 @@ class Receiver:
                 word = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
                 answers.append(self._receipt_for(arriving, outcome, word))
                 if word == "stored" and not partial.has_time:
-                    self._events.time_lost(outcome.path)
+                    self._on_event(TimeLost(outcome.path))
         self._channel.post(*answers)
-        self._events.pause()
+        self._on_event(IDLE)
         self._channel.hurry()
 
     def _receipt(self, arriving: Arriving, published: Settled, outcome: str) -> None:
@@ -469,7 +467,7 @@ class Receiver:
         arriving.sent(Kind.RECEIPT)
         put, incoming = arriving.put, arriving.incoming
         receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)
-        self._events.stored(put, receipt)
+        self._on_event(Delivered(put, receipt))
         if incoming is not None and incoming.path != put.path:
             receipt = replace(receipt, path=put.path)  # what it is called at this end is nobody else's business
         return receipt.encode()
@@ -480,7 +478,7 @@ class Receiver:
             self._end_partial(arriving.partial, problem.code)
             arriving.partial = None
         arriving.sent(Kind.REFUSE)
-        self._events.refused(arriving.put, problem)
+        self._on_event(Rejected(arriving.put, problem))
         self._channel.post(Refuse(arriving.put.id, problem.code).encode())
         arriving.forget()
 

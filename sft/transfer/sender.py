@@ -18,13 +18,25 @@ room knows no socket, no address and no account.
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
 
 from crypto_utils import Mac, digest, new_digest
 from sft.common.errors import ProtocolViolation, Refused, SourceError, TransferError
 from sft.common.rate_limit import Pace
 from sft.disk.sources import Source
+from sft.transfer.events import (
+    IDLE,
+    Checked,
+    Delivered,
+    Failed,
+    Progress,
+    Restarted,
+    Resumed,
+    Sealed,
+    SendEvent,
+    Started,
+    TimeClamped,
+)
 from sft.transfer.items import Item
 from sft.transfer.outgoing import Outgoing
 from sft.transfer.places import Places, Share
@@ -56,21 +68,6 @@ class _OtherSize(Exception):
     """A source has not changed, and its content has another size than its file system says."""
 
 
-class Events(Protocol):
-    """Told, from any thread, what becomes of each item: every item ends in one `delivered` or one `failed`."""
-
-    def started(self, item: Item, size: int | None) -> None: ...
-    def checking(self, item: Item, count: int) -> None: ...
-    def resumed(self, item: Item, offset: int) -> None: ...
-    def restarted(self, item: Item) -> None: ...
-    def progress(self, item: Item, count: int) -> None: ...
-    def sealed(self, item: Item, size: int, sha256: bytes) -> None: ...
-    def delivered(self, item: Item, receipt: Receipt) -> None: ...
-    def failed(self, item: Item, problem: TransferError) -> None: ...
-    def time_changed(self, item: Item) -> None: ...  # to the nearest that a PUT can say
-    def pause(self) -> None: ...  # nothing more has arrived for now
-
-
 class Sender:
     """Sends items over one channel: the calling thread reads and packs, another takes the answers."""
 
@@ -79,12 +76,12 @@ class Sender:
         channel: Channel,
         messages: Iterator[Arrived],
         file_secret: bytes,
-        events: Events,
+        on_event: Callable[[SendEvent], None],
         pace: Pace,
         share: Share | None = None,
     ) -> None:
         """`messages`: the channel's, from the point on where the caller has left them."""
-        self._channel, self._messages, self._events, self._pace = channel, messages, events, pace
+        self._channel, self._messages, self._on_event, self._pace = channel, messages, on_event, pace
         self._mac = Mac(file_secret)
         self._piece = max(DATA_LEAST, int(min(DATA_SIZE, pace.share(_PIECE_SECONDS))))  # of content, in one DATA
         # Of the thread that reads and packs:
@@ -158,19 +155,19 @@ class Sender:
             item.judge()
             source = item.open() if item.open is not None else None
         except (Refused, SourceError) as problem:
-            self._events.failed(item, problem)
+            self._on_event(Failed(item, problem))
             return
         if source is not None and item.is_stream:
             source.as_stream()
         outgoing = Outgoing(item, source, self._last_id + 1)
         message, has_other_time = outgoing.put(self._mac)
         if has_other_time:
-            self._events.time_changed(item)
+            self._on_event(TimeClamped(item))
         with self._changed:
             self._last_id = outgoing.id
             self._open[outgoing.id] = outgoing
             self._memory += outgoing.memory
-        self._events.started(item, outgoing.size)
+        self._on_event(Started(item, outgoing.size))
         is_small = outgoing.state is Sending.SENDING
         if source is not None and is_small and (outgoing.size or 0) <= self._piece:
             self._send_in_one(outgoing, source, message, outgoing.size or 0)
@@ -258,7 +255,7 @@ class Sender:
         space[end : end + len(last)] = last
         self._channel.done(end + len(last))
         if size:
-            self._events.progress(outgoing.item, size)
+            self._on_event(Progress(outgoing.item, size))
         self._spend(end + len(last))
 
     def _answer_check(self, outgoing: Outgoing, source: Source) -> None:
@@ -277,7 +274,7 @@ class Sender:
                     raise _OtherSize
                 outgoing.digest.update(piece)
                 done += len(piece)
-                self._events.checking(outgoing.item, len(piece))
+                self._on_event(Checked(outgoing.item, len(piece)))
         except (SourceError, _OtherSize) as problem:
             self._withdraw(outgoing, source, problem)
             return
@@ -300,7 +297,7 @@ class Sender:
         before = self._close(outgoing, Kind.CANCEL)
         if before is not Sending.ANSWERED:
             if isinstance(problem, SourceError):
-                self._events.failed(outgoing.item, problem)
+                self._on_event(Failed(outgoing.item, problem))
             else:
                 self._send_as_stream(outgoing)
         source.close()
@@ -311,10 +308,10 @@ class Sender:
         """DATA from where it is wanted, and END; CANCEL, when it was answered meanwhile or can't be read as it was."""
         try:
             if outgoing.offset:
-                self._events.resumed(outgoing.item, outgoing.offset)
+                self._on_event(Resumed(outgoing.item, outgoing.offset))
             elif outgoing.compared:
                 if outgoing.compared[0] != outgoing.size:  # what was kept is of another file, or of an older state
-                    self._events.restarted(outgoing.item)
+                    self._on_event(Restarted(outgoing.item))
                 with self._changed:
                     outgoing.compared = None
                 outgoing.digest = new_digest()
@@ -330,7 +327,7 @@ class Sender:
         source.close()
         sha256 = outgoing.digest.digest()
         last = self._end(outgoing, size, sha256)
-        self._events.sealed(outgoing.item, size, sha256)
+        self._on_event(Sealed(outgoing.item, size, sha256))
         self._channel.send(last)
         self._spend(len(last))
 
@@ -349,7 +346,7 @@ class Sender:
                 outgoing.digest.update(space[:count])
                 self._channel.content_done(outgoing.id, offset, count)
                 offset += count
-                self._events.progress(outgoing.item, count)
+                self._on_event(Progress(outgoing.item, count))
                 self._spend(DATA_HEADER_SIZE + count)
             if count < len(space):
                 break
@@ -391,8 +388,8 @@ class Sender:
                 if arrived is not None:
                     self._answer(arrived[0])
                 else:
-                    self._events.pause()
-            self._events.pause()
+                    self._on_event(IDLE)
+            self._on_event(IDLE)
         except BaseException as found:  # whatever it is, the packing thread raises it
             problem = found
             self._channel.stop(found)
@@ -416,6 +413,6 @@ class Sender:
             self._forget_if_closed(outgoing)
         if before not in (Sending.ANSWERED, Sending.CLOSED):
             if isinstance(answer, Refuse):
-                self._events.failed(outgoing.item, Refused(answer.code))
+                self._on_event(Failed(outgoing.item, Refused(answer.code)))
             elif isinstance(answer, Receipt):
-                self._events.delivered(outgoing.item, answer)
+                self._on_event(Delivered(outgoing.item, answer))

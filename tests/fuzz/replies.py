@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import C2S, FILE_SECRET, S2C, SECONDS, Raw, Unheard, tcp_pair
+from peers import C2S, FILE_SECRET, S2C, SECONDS, Raw, tcp_pair
 from source_files import open_source
 
 from fuzz.requests import MOST_STEPS, SIZES, Heard, check_nothing_is_left, content_of, open_now, the_place
 from sft.common.background import Aside
 from sft.common.errors import Code, TransferError
 from sft.common.rate_limit import Pace
+from sft.transfer.events import Delivered, Failed, SendEvent
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
@@ -121,19 +122,18 @@ def _client(channel: Channel, folder: Path, told: "_Told") -> None:
         channel.close()
 
 
-class _Told(Unheard):
+class _Told:
     """Keeps what became of each item."""
 
     def __init__(self) -> None:
         self.ends: Counter[str] = Counter()
         self.receipts: dict[str, Receipt] = {}
 
-    def delivered(self, item: Item, receipt: Receipt) -> None:
-        self.ends[item.name] += 1
-        self.receipts[item.name] = receipt
-
-    def failed(self, item: Item, problem: TransferError) -> None:
-        self.ends[item.name] += 1
+    def __call__(self, event: SendEvent) -> None:
+        if isinstance(event, Delivered | Failed):
+            self.ends[event.what.name] += 1
+        if isinstance(event, Delivered):
+            self.receipts[event.what.name] = event.receipt
 
     def check(self) -> None:
         """Each item ended at most once, and what counts as delivered has a receipt that fits."""

@@ -9,7 +9,7 @@ import pytest
 from peers import C2S, FILE_SECRET, S2C, Raw, check_nothing_is_left, data, end, tcp_pair
 from transfers import LARGE, Fetch, Noted, files_in, put, receipt, written
 
-from sft.client.plans import Fetching
+from sft.client.download import Download
 from sft.common.errors import (
     Code,
     ProtocolViolation,
@@ -186,12 +186,12 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
     near, far = tcp_pair()
     raw = Raw(far, S2C, C2S)
     reporter = Noted()
-    fetching = Fetching(reporter, "fail", False, ["a"], "-")
+    fetching = Download(reporter, "fail", False, ["a"], "-")
     channel = Channel(near, C2S, S2C, engine)
     with (tmp_path / "stdout").open("wb") as file:
         stream = StandardOutput(file.fileno())
         pace = Spending()
-        receiver = Receiver(channel, channel.messages(), FILE_SECRET, stream, fetching.place, fetching, pace)
+        receiver = Receiver(channel, channel.messages(), FILE_SECRET, stream, fetching.place, fetching.on_event, pace)
         thread = threading.Thread(target=receiver.run, daemon=True)
         thread.start()
         one, two = put(1, "a"), put(2, "a")

@@ -1,0 +1,231 @@
+"""What one run of the client fetches: where each thing goes here, and what becomes of it, over all its connections.
+
+Rules: what can be rejected without the network is, first. A file that was fetched by an earlier connection of the run
+is not looked at again. Everything that was asked for must be answered: a server that ends without that breaks the
+protocol.
+"""
+
+from typing import TYPE_CHECKING
+
+from crypto_utils import digest
+from sft.client.missing import Missing, report_omitted
+from sft.client.refusals import TIME_BEYOND, not_given, refused_here
+from sft.client.targets import Parts, checked_parts, destination, local_path
+from sft.common.errors import PASSING, Code, IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
+from sft.console.report import Reporter, show_path
+from sft.transfer.events import (
+    Delivered,
+    Idle,
+    Missed,
+    NotGiven,
+    Progress,
+    Rejected,
+    Resumed,
+    Started,
+    TimeLost,
+    Withdrawn,
+)
+from sft.transfer.items import ALL_BITS, FILE_BITS
+from sft.wire.protocol import MAX_INTEGER
+
+if TYPE_CHECKING:  # a client says hello before it loads these
+    from sft.disk.folders import ExistingFile
+    from sft.disk.temporary import Incoming, Settled, TemporaryFile
+    from sft.transfer.events import ReceiveEvent
+    from sft.transfer.receiver import Folder
+    from sft.wire.channel import Channel
+    from sft.wire.handshake import SessionKeys
+    from sft.wire.messages import Misnamed, Omitted, Put, Receipt
+
+
+class Download:
+    """What is fetched in one run: where each thing goes, and what becomes of it."""
+
+    def __init__(self, reporter: Reporter, policy: str, preserve_mode: bool, names: list[str], target: str) -> None:
+        """Raises UsageError."""
+        self._reporter, self._policy = reporter, policy
+        self._mask = ALL_BITS if preserve_mode else FILE_BITS
+        self.wanted = [checked_parts(name) for name in names]
+        self.to = destination(names, self.wanted, target)
+        self._asked = {wanted[-1:] for wanted in self.wanted}
+        self.missing = Missing(reporter)
+        self._has_written = False
+        self.reader_has_left = False  # of standard output
+        self._answered: set[Parts] = {()}  # an empty folder is an answer, too
+        self._done: set[bytes] = set()
+
+    def place(self, put: "Put | Misnamed") -> "Incoming":
+        """Where a PUT of the server goes. Raises Refused; ProtocolViolation for a name that is not allowed."""
+        from sft.disk.temporary import Incoming
+        from sft.wire.messages import Misnamed
+
+        if isinstance(put, Misnamed):
+            raise ProtocolViolation(f"a name that is not allowed: {put.why}")
+        if put.path[:1] in self._asked:
+            self._answered.add(put.path[:1])
+        path = local_path(put.path, self._asked, self.to)
+        mode = None if put.mode is None else put.mode & (self._mask if put.kind == "file" else ALL_BITS)
+        return Incoming(put.transfer, path, put.size, put.mtime, mode, self._policy)
+
+    def remembering(self, folder: "Folder") -> "Folder":
+        """`folder`, which needs no second look at what this run has fetched already."""
+        return _Remembering(folder, self._done)
+
+    def fetch(self, folder: "Folder", channel: "Channel", keys: "SessionKeys", limit: int | None) -> None:
+        """Ask for everything over one connection, and receive it into `folder`.
+
+        `limit`: bytes per second, which the server keeps to. Raises what `Receiver.run` and `check_answered` raise.
+        """
+        from sft.common.rate_limit import Pace
+        from sft.transfer.receiver import Receiver
+        from sft.wire.messages import Get, Rate
+
+        self.missing.begin()
+        if limit is not None:
+            channel.post(Rate(limit).encode())
+        for id, path in enumerate(self.wanted, 1):
+            channel.post(Get(id, path, id < len(self.wanted)).encode())
+        messages, secret = channel.messages(), keys.file_s2c
+        Receiver(channel, messages, secret, folder, self.place, self.on_event, Pace(None)).run()
+        self.check_answered()
+
+    # --- what becomes of the files ---
+
+    def on_event(self, event: "ReceiveEvent") -> None:
+        """Note it, and pass it on to the reporter. Raises ProtocolViolation for an answer to nothing."""
+        match event:
+            case Delivered():
+                self._delivered(event.what, event.receipt)
+            case Progress():
+                self._has_written = True
+                self._reporter.moved(event.count, show_path(event.what.path))
+            case Started(put, size):
+                if not self.to.to_stdout:  # what is written there can't be taken back
+                    self.missing.comes_again(put.path)
+                self._reporter.expect(size or 0)
+                self._reporter.started(show_path(put.path), self.place(put).path, size)
+            case Idle():
+                self._reporter.pause()
+            case Resumed(put, offset):
+                self._reporter.checking(show_path(put.path), offset)
+                self._reporter.resumed(show_path(put.path), offset)
+            case Rejected(put, problem):
+                self._rejected(put, problem)
+            case Withdrawn(put, code):
+                self._withdrawn(put, code)
+            case TimeLost(path):
+                self._reporter.note(f"{self.to.shown(path)}: its time can't be kept by the disk here")
+            case NotGiven(id, problem):
+                self._not_given(id, problem)
+            case Missed(omitted):
+                self._missed(omitted)
+
+    def _delivered(self, put: "Put", receipt: "Receipt") -> None:
+        path = self.to.shown(receipt.path)
+        if receipt.outcome in ("folder", "stored") and put.mtime is not None and abs(put.mtime) == MAX_INTEGER:
+            self._reporter.note(f"{path}: {TIME_BEYOND}")
+        key = _key(self.place(put))
+        if receipt.outcome == "folder" or key in self._done:
+            return
+        if receipt.outcome == "skipped":
+            self._reporter.skipped(path, "it is there")
+            return
+        sha256 = receipt.sha256 or b""
+        self._done.add(key)
+        self._reporter.delivered(show_path(put.path), path, receipt.size, sha256, receipt.time, receipt.outcome)
+
+    def _rejected(self, put: "Put | Misnamed", problem: Refused) -> None:
+        from sft.wire.messages import Misnamed
+
+        if isinstance(put, Misnamed):
+            return  # `place` has ended the connection
+        name = show_path(put.path)
+        if self.to.to_stdout and len(put.path) > 1:
+            return  # what lies in a folder, which was refused itself
+        if self.to.to_stdout and isinstance(problem.__cause__, BrokenPipeError):
+            self.reader_has_left = True
+            self._reporter.failed(name, refused_here(problem, "standard output"), quietly=True)
+            return
+        if self.to.to_stdout and problem.code is Code.IS_FOLDER:
+            told: TransferError = SourceError(
+                f"{name} is a folder on the receiver", "Only one file can go to standard output"
+            )
+        elif self.to.to_stdout:
+            told = refused_here(problem, "standard output")
+        else:
+            told = refused_here(problem, self._place_of(put))
+        self.missing.fail(name, told)
+
+    def _place_of(self, put: "Put") -> str:
+        """Where it was to go, here. What nobody asked for, or has a name that can't be used, has no place."""
+        try:
+            return self.to.shown(self.place(put).path)
+        except Refused:
+            return show_path(put.path)
+
+    def _withdrawn(self, put: "Put", code: Code | None) -> None:
+        name = show_path(put.path)
+        if code is Code.UNAVAILABLE:
+            self.missing.wait_for(name, code)
+            return
+        code = Code.CHANGED if code in (None, Code.CHANGED) else Code.UNREADABLE
+        told: TransferError = not_given(Refused(code), name)
+        if self.to.to_stdout and self._has_written:
+            told = IntegrityError(
+                f"what was written to standard output is not whole ({told.cause})", "Throw it away, try again"
+            )
+        self.missing.withdraw(put.path, told)
+
+    def _not_given(self, id: int, problem: Refused) -> None:
+        if id > len(self.wanted):
+            raise ProtocolViolation("a refusal of what was not asked for")
+        self._answered.add(self.wanted[id - 1][-1:])
+        name = show_path(self.wanted[id - 1]) or "your folder"
+        if problem.code in PASSING:  # it is there again soon, perhaps
+            self.missing.wait_for(name, problem.code)
+        else:
+            self.missing.fail(name, not_given(problem, name))
+
+    def _missed(self, told: "Omitted") -> None:
+        if told.id > len(self.wanted):
+            raise ProtocolViolation("word of something that was not asked for")
+        wanted = self.wanted[told.id - 1]
+        self._answered.add(wanted[-1:])
+        name = "/".join((*wanted[:-1], told.name))
+        if told.code is Code.UNAVAILABLE:
+            self.missing.wait_for(name, told.code)
+        else:
+            report_omitted(self._reporter, told, name, self.missing.fail)
+
+    def check_answered(self) -> None:
+        """After the server's BYE: what was withdrawn has failed, unless it came again, with an unknown size.
+
+        Raises ProtocolViolation when the server has ended without a word about something that was asked for, and
+        PeerStopped when something was out of its reach.
+        """
+        if any(wanted[-1:] not in self._answered for wanted in self.wanted):
+            raise ProtocolViolation("no answer to a GET")
+        self.missing.end()
+
+
+class _Remembering:
+    """A folder that answers for what was fetched by an earlier connection of this run."""
+
+    def __init__(self, folder: "Folder", done: set[bytes]) -> None:
+        self._folder, self._done = folder, done
+        self.publish, self.start_publishing = folder.publish, folder.start_publishing
+        self.finish_publishing = folder.finish_publishing
+        self.finish_folders = folder.finish_folders
+        self.begin_anyway, self.make_folder = folder.begin_anyway, folder.make_folder
+
+    def begin(self, incoming: "Incoming", resumable: bool) -> "TemporaryFile | Settled | ExistingFile":
+        from sft.disk.temporary import Settled
+
+        if _key(incoming) in self._done:
+            return Settled(incoming.path, skipped=True)
+        return self._folder.begin(incoming, resumable)
+
+
+def _key(incoming: "Incoming") -> bytes:
+    """What a file that was fetched is known by; there may be millions."""
+    return digest(f"{'/'.join(incoming.path)}\0{incoming.size}\0{incoming.mtime}".encode())[:16]

@@ -1,0 +1,77 @@
+"""One listing of a folder at the receiver, page by page, over as many connections as it takes.
+
+Rules: another connection goes on behind the last name that was printed. Names come in the order of their bytes, each
+once; a server that breaks that order, or answers with anything else than pages, breaks the protocol.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sft.client.missing import report_omitted
+from sft.client.refusals import TIME_BEYOND, not_given
+from sft.client.targets import checked_parts
+from sft.common.errors import PASSING, ConnectionTrouble, PeerStopped, ProtocolViolation, Refused
+from sft.console.report import Reporter, is_unsaid
+from sft.wire.protocol import MAX_INTEGER, OMITTED_LIMIT
+
+if TYPE_CHECKING:  # a client says hello before it loads the messages
+    from sft.wire.channel import Channel
+    from sft.wire.messages import Entries, Message, Omitted
+
+
+class Listing:
+    """The listing of one folder."""
+
+    def __init__(self, reporter: Reporter, name: str) -> None:
+        """Raises UsageError, TransferError for a name that no receiver allows."""
+        self._reporter, self._name, self._path = reporter, name, checked_parts(name)
+        self._last: str | None = None  # the name that was printed last
+
+    def read(self, channel: "Channel") -> None:
+        """Print what is not printed yet. Raises ConnectionTrouble, ProtocolViolation."""
+        from sft.wire.messages import ListFolder, Refuse
+
+        messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
+        id, more = 0, True
+        while more and not is_unsaid():
+            id += 1
+            channel.post(ListFolder(id, self._path, self._last).encode())
+            answer = next(messages, None)
+            if isinstance(answer, Refuse) and answer.id == id:
+                if answer.code in PASSING:
+                    raise PeerStopped(answer.code)
+                what = self._name or "your folder"
+                self._reporter.failed(what, not_given(Refused(answer.code), what))
+                break
+            missed, page = _page(id, answer, messages)
+            for omitted in missed:
+                report_omitted(self._reporter, omitted, "/".join((*self._path, omitted.name)))
+            self._print(page)
+            more = page.more
+        channel.say_bye()
+        with contextlib.suppress(ConnectionTrouble):  # all that was asked for is here, with or without a BYE
+            if next(messages, None) is not None:
+                raise ProtocolViolation("a message behind a listing")
+
+    def _print(self, page: "Entries") -> None:
+        for entry in page.entries:
+            if self._last is not None and entry.name.encode() <= self._last.encode():
+                raise ProtocolViolation("a listing that is out of its order")
+            self._last = entry.name
+            self._reporter.listed(entry.name, entry.kind, entry.size, entry.mtime)
+            if abs(entry.mtime) == MAX_INTEGER:
+                self._reporter.note(f"{entry.name}: {TIME_BEYOND}")
+
+
+def _page(id: int, message: "Message | None", messages: "Iterator[Message]") -> "tuple[list[Omitted], Entries]":
+    """The answer to the LIST with that `id`: names that can't be listed, then the page. Raises ProtocolViolation."""
+    from sft.wire.messages import Entries, Omitted
+
+    missed: list[Omitted] = []
+    while isinstance(message, Omitted) and message.id == id and len(missed) < OMITTED_LIMIT:
+        missed.append(message)
+        message = next(messages, None)
+    if not isinstance(message, Entries) or message.id != id or (message.more and not message.entries):
+        raise ProtocolViolation("no answer to LIST")
+    return missed, message

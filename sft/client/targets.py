@@ -1,0 +1,116 @@
+"""Where things go: the paths of sources at the receiver, and the places here of what is fetched.
+
+Rules: a path never depends on what exists at the other end. With a TARGET that ends in a slash, `.` or `..`, or with
+several sources, a thing goes into that folder under its own name; otherwise TARGET is its new name, and the content of
+folders is merged. Two things with one path are rejected before anything is sent. A server can place nothing but what
+was asked for, and nothing outside TARGET. Only the name of the current folder is looked up; no file is opened.
+"""
+
+import os
+from collections.abc import Iterable, Set
+from pathlib import Path
+from typing import NamedTuple
+
+from sft.common.errors import Code, Refused, TransferError, UsageError
+from sft.common.names import LOCAL_PARTIAL_AREA, judge_path, size_of
+from sft.console.command_line import PIPE
+from sft.console.report import show_path
+from sft.wire.protocol import ASKED_LIMIT, WINDOW
+
+Parts = tuple[str, ...]
+
+
+def parts_of(path: str) -> Parts:
+    """The components of a path at the receiver, without `.` and doubled slashes. Raises UsageError if absolute."""
+    if path.startswith("/") and path.strip("/"):
+        raise UsageError(f"{path} starts with a slash", "Names there are relative to your folder on the receiver")
+    return tuple(part for part in path.split("/") if part not in ("", "."))
+
+
+def checked_parts(path: str) -> Parts:
+    """The components of a name to ask for. Raises TransferError for a name that no receiver allows."""
+    parts = parts_of(path)
+    try:
+        judge_path(parts or ("all",))
+    except Refused as problem:
+        raise TransferError(f"{path} can't be the name of anything there ({problem.why})", "Check the name") from None
+    return parts
+
+
+def remote_paths(sources: list[str], target: str) -> list[tuple[str, Parts]]:
+    """Each source with its path at the receiver. Raises UsageError."""
+    into, folder = _is_folder(target, len(sources)), parts_of(target)
+    if into and PIPE in sources:
+        raise UsageError("standard input has no name of its own", "Send it alone, to a TARGET that is a name")
+    placed = [(source, (*folder, _own_name(source)) if into else folder) for source in sources]
+    _check_distinct(placed)
+    return placed
+
+
+def _is_folder(target: str, count: int) -> bool:
+    return os.path.basename(target) in ("", ".", "..") or count > 1
+
+
+def _own_name(source: str) -> str:
+    """The last component of a source, also when it is given as `.` or `..`. Raises UsageError."""
+    name = os.path.basename(os.path.normpath(source))
+    if name not in ("", ".", ".."):
+        return name
+    try:
+        return os.path.basename(os.path.abspath(source))
+    except OSError as problem:
+        cause = f"{source} has no name: the current folder can't be found ({problem.strerror})"
+        raise UsageError(cause, "Change into another folder") from None
+
+
+def _check_distinct(placed: Iterable[tuple[str, Parts]]) -> None:
+    taken: dict[Parts, str] = {}
+    for name, path in placed:
+        if path in taken:
+            both = f"{taken[path]} and {name}"
+            raise UsageError(f"{both} would both become {show_path(path)}", "Send one of them elsewhere")
+        taken[path] = name
+
+
+class Destination(NamedTuple):
+    """Where fetched things go: below the folder `base`, or to standard output."""
+
+    base: Path
+    may_make_base: bool
+    new_name: str | None  # of the one thing that is fetched; None: each keeps its own
+    to_stdout: bool
+
+    def shown(self, path: Parts) -> str:
+        """How a person finds what was placed at `path`."""
+        return "standard output" if self.to_stdout else str(self.base.joinpath(*path))
+
+
+def destination(names: list[str], wanted: list[Parts], target: str) -> Destination:
+    """What the TARGET of a fetch means; `wanted` are the checked parts of `names`. Raises UsageError."""
+    to_stdout = target == PIPE
+    if to_stdout and (len(names) > 1 or not all(wanted)):
+        raise UsageError("only one file can go to standard output", "Name a folder as TARGET")
+    into = not to_stdout and _is_folder(target, len(names))
+    path = Path(target)
+    if not into and not path.name:
+        raise UsageError(f"{target} is not a name", "Name a file, or a folder with a slash at its end")
+    _check_distinct(zip(names, (parts[-1:] for parts in wanted), strict=True))
+    if len(names) > WINDOW or sum(map(size_of, wanted)) > ASKED_LIMIT:
+        raise UsageError(f"more than {WINDOW} names, or too long ones", "Name their folders, or use several commands")
+    return Destination(path, True, None, False) if into else Destination(path.parent, False, path.name, to_stdout)
+
+
+def local_path(path: Parts, asked: Set[Parts], to: Destination) -> Parts:
+    """Where, below `to.base`, a file or folder goes that the server calls `path`.
+
+    `asked`: the last component of each name that was asked for; empty for the whole folder. Raises Refused.
+    """
+    if path[0] == LOCAL_PARTIAL_AREA:
+        raise Refused(Code.NAME, why="it is used here")
+    if () not in asked and path[:1] not in asked:
+        raise Refused(Code.DENIED, why="nobody asked for it")
+    if to.to_stdout and len(path) > 1:
+        raise Refused(Code.UNSUPPORTED)
+    if to.new_name is None:
+        return path
+    return (to.new_name, *(path if asked == {()} else path[1:]))

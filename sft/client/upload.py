@@ -1,0 +1,281 @@
+"""What one run of the client sends: items made of the sources, and what becomes of each, over all its connections.
+
+Rules: what can be rejected without the network is, first. Our own log and what an interrupted fetch left are not sent.
+What is wrong with one source is reported, and the others are sent. An item leaves `left` with its receipt or when it
+has failed; one that another transfer holds (`busy`) or that a stopping server refuses stays for another connection.
+"""
+
+import glob
+import itertools
+import stat
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sft.client.refusals import TIME_BEYOND, refused_there
+from sft.client.targets import Parts, remote_paths
+from sft.common.errors import (
+    PASSING,
+    Code,
+    ConnectionTrouble,
+    Failure,
+    PeerStopped,
+    Refused,
+    SourceError,
+    TransferError,
+)
+from sft.common.names import LOCAL_PARTIAL_AREA
+from sft.console.command_line import PIPE
+from sft.console.report import Reporter, show_path
+from sft.disk.sources import PipeSource, Source
+from sft.disk.tree import Folders, Found, Skipped, Tree
+from sft.transfer.events import (
+    Checked,
+    Delivered,
+    Failed,
+    Idle,
+    Progress,
+    Restarted,
+    Resumed,
+    Sealed,
+    Started,
+    TimeClamped,
+)
+from sft.transfer.items import ALL_BITS, FILE_BITS, Item
+
+if TYPE_CHECKING:  # a client says hello before it loads the messages
+    from sft.common.rate_limit import Pace
+    from sft.transfer.events import SendEvent
+    from sft.wire.channel import Channel
+    from sft.wire.handshake import SessionKeys
+    from sft.wire.messages import Receipt
+
+
+class Upload:
+    """The items of one run, in order, and what becomes of them."""
+
+    def __init__(
+        self, reporter: Reporter, policy: str, follow: bool, preserve_mode: bool, logs: set[tuple[int, int]]
+    ) -> None:
+        """`logs`: device and inode of each of our own logs, which are never sent."""
+        self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs
+        self._mask = ALL_BITS if preserve_mode else FILE_BITS
+        self._checked: dict[Item, int] = {}
+        self.left: dict[Item, None] = {}
+        self._folders: dict[Item, None] = {}  # that are there; each gets its time at the end of a connection
+        self.busy: dict[Item, Refused] = {}
+        self.stopping: Refused | None = None
+        self.total: int | None = 0
+        self.pipe: PipeSource | None = None
+        self.is_over = False  # nothing more of it is wanted
+        self.is_deep = False  # a source is a folder: there may be more than was found yet
+        self._opened = Folders()
+        self._found: deque[tuple[Found, Iterator[Found | Skipped | SourceError], Tree, Parts]] = deque()
+
+    def plan(self, sources: list[str], target: str) -> None:
+        """Find what is to be sent; what lies in folders is left to `look_below`, because it may take long.
+
+        Raises UsageError. What is wrong with one source is reported.
+        """
+        for source, path in remote_paths(sources, target):
+            if source == PIPE:
+                self._add_pipe(path)
+                continue
+            tree = Tree(str(Path(source)), self._follow, self._opened)
+            found = tree.walk()
+            first = next(found)
+            if isinstance(first, Found):
+                self._found.append((first, found, tree, path))
+                self.is_deep = self.is_deep or first.is_folder
+            else:
+                self._take(first, tree, path)
+        if not self.is_deep:
+            self.look_below()
+
+    def look_below(self) -> None:
+        """Find everything below the sources, in order; called from one thread of any kind."""
+        while self._found:
+            first, below, tree, place = self._found.popleft()
+            for each in itertools.chain([first], below):
+                if self.is_over:
+                    return
+                self._take(each, tree, place)
+
+    def to_send(self) -> list[Item]:
+        """What the next connection sends: what is left, and folders whose time a connection that broke did not set."""
+        return [*self._folders, *self.left]
+
+    def connection_ended(self) -> None:
+        """The receiver has ended well and set the times of the folders, which change again where more is to be sent."""
+        above = {item.target[:depth] for item in self.left for depth in range(1, len(item.target))}
+        self._folders = {folder: None for folder in self._folders if folder.target in above}
+
+    def _take(self, found: Found | Skipped | SourceError, tree: Tree, place: Parts) -> None:
+        match found:
+            case Found(parts=parts) if LOCAL_PARTIAL_AREA in parts:
+                pass  # left by an interrupted --get, and not the user's content
+            case Found(is_folder=False, parts=parts, identity=identity) if parts and identity in self._logs:
+                self._reporter.skipped(found.path, "this program's own log")
+            case Found(is_folder=False):
+                path = (*place, *found.parts)
+                if self._add(found.path, path, self._opener(tree, found)) and self.total is not None:
+                    self.total += found.size
+            case Found() if path := (*place, *found.parts):
+                self._add(found.path, path, None, found.mtime, found.mode)
+            case Skipped(is_source=True):
+                problem = SourceError(f"{found.path} is {found.why}", "Only files and folders can be sent")
+                self._reporter.failed(found.path, problem)
+            case Skipped():
+                self._reporter.skipped(found.path, found.why)
+            case SourceError():
+                self._reporter.failed(found.name, found)
+
+    def _add_pipe(self, path: Parts) -> None:
+        if sys.stdin is None:
+            raise SourceError("standard input is closed", "Name a file as SOURCE")
+        self.pipe = PipeSource(0)
+        self._add("standard input", path, self._open_pipe)
+        self.total = None
+
+    def _open_pipe(self) -> Source:
+        """Once only: what was read of it can't be read again."""
+        if self.pipe is None or self.pipe_is_spent:
+            raise SourceError("standard input can't be read again", "Start the whole command again")
+        return self.pipe
+
+    def _opener(self, tree: Tree, found: Found) -> Callable[[], Source]:
+        path, parts = found.path, found.parts
+
+        def open_it() -> Source:
+            source = tree.open(path, parts)
+            if source.identity in self._logs:
+                source.close()
+                raise SourceError(f"{path} is this program's own log", "Name another log with --client-log")
+            return source
+
+        return open_it
+
+    def _add(
+        self,
+        name: str,
+        target: Parts,
+        open: Callable[[], Source] | None,
+        mtime: int | None = None,
+        mode: int | None = None,
+    ) -> bool:
+        item = Item(name, target, self._policy, open, mtime, mode, self._mask)
+        try:
+            item.judge()
+        except Refused as problem:
+            self._reporter.failed(name, refused_there(problem, show_path(target)))
+            return False
+        self.left[item] = None
+        return True
+
+    def names_left(self) -> list[str]:
+        """The files without a receipt, in order; a folder is not a line of its own."""
+        return [item.name for item in list(self.left) if item.open is not None]
+
+    def send(self, channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+        """Send what is left over one connection. Raises what `Sender.run` raises, and PeerStopped."""
+        from sft.transfer.sender import Sender
+
+        self.busy.clear()
+        self.stopping = None
+        try:
+            Sender(channel, channel.messages(), keys.file_c2s, self.on_event, pace).run(self.to_send())
+            self.connection_ended()
+            if self.stopping is not None:
+                raise PeerStopped(self.stopping.code)
+        except ConnectionTrouble as problem:
+            if not self.to_send():
+                return  # with a receipt for everything, an end without BYE is as good as one with
+            if self.pipe_is_spent:
+                is_complete = any(item.sha256 is not None for item in self.left)
+                visible = "the whole file may be there" if is_complete else "nothing became visible"
+                remedy = f"Start the whole command again; {visible}"
+                raise ConnectionTrouble(problem.cause, remedy, Failure.FINAL) from None
+            raise
+
+    @property
+    def pipe_is_spent(self) -> bool:
+        """Whether standard input was read from: what was read can't be read again."""
+        return self.pipe is not None and self.pipe.begun
+
+    # --- what becomes of the items ---
+
+    def on_event(self, event: "SendEvent") -> None:
+        """Note it, and pass it on to the reporter. Called from two threads."""
+        match event:
+            case Delivered():
+                self._delivered(event.what, event.receipt)
+            case Progress():
+                if self._checked and (checked := self._checked.pop(event.what, 0)):
+                    self._reporter.unchecked(checked)
+                self._reporter.moved(event.count, event.what.name)
+            case Started():
+                if self._reporter.tells_starts and event.what.open is not None:
+                    self._reporter.started(event.what.name, event.what.target, event.size)
+            case Idle():
+                self._reporter.pause()
+            case Failed():
+                self._failed(event.what, event.problem)
+            case Checked() | Resumed() | Restarted():
+                self._compared(event)
+            case Sealed(item, size, sha256):
+                self._reporter.sealed(item.name, size, sha256)
+            case TimeClamped(item):
+                self._reporter.note(f"{item.name}: {TIME_BEYOND}")
+
+    def _compared(self, event: "Checked | Resumed[Item] | Restarted") -> None:
+        match event:
+            case Checked(item, count):
+                self._checked[item] = self._checked.get(item, 0) + count
+                self._reporter.checking(item.name, count)
+            case Resumed(item, offset):
+                self._checked.pop(item, None)
+                self._reporter.resumed(item.name, offset)
+            case Restarted(item):
+                self._reporter.restarted(item.name, self._checked.pop(item, 0))
+
+    def _delivered(self, item: Item, receipt: "Receipt") -> None:
+        self.left.pop(item, None)
+        if receipt.outcome == "folder":
+            self._folders[item] = None
+            return
+        path = show_path(receipt.path)
+        if receipt.outcome == "skipped":
+            self._reporter.skipped(path, "it is there")
+        else:
+            sha256 = receipt.sha256 or b""
+            self._reporter.delivered(item.name, path, receipt.size, sha256, receipt.time, receipt.outcome)
+
+    def _failed(self, item: Item, problem: TransferError) -> None:
+        if isinstance(problem, Refused):
+            problem = refused_there(problem, show_path(item.target))
+        if isinstance(problem, Refused) and problem.code is Code.BUSY:
+            self.busy[item] = problem
+        elif isinstance(problem, Refused) and problem.code in PASSING:
+            self.stopping = problem
+        else:
+            self.left.pop(item, None)
+            self._reporter.failed(item.name, problem)
+
+
+def files_of_log(place: Path | None) -> set[tuple[int, int]]:
+    """Device and inode of the log at `place` and of those that were rotated away."""
+    if place is None:
+        return set()
+    found = (identity_of_file(path) for path in (place, *place.parent.glob(glob.escape(place.name) + ".*")))
+    return {identity for identity in found if identity is not None}
+
+
+def identity_of_file(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a regular file; None when there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return (state.st_dev, state.st_ino) if stat.S_ISREG(state.st_mode) else None

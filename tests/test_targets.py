@@ -1,0 +1,197 @@
+"""Where things go: the whole matrix of sources, names and targets, without a disk and without a network."""
+
+from pathlib import Path
+
+import pytest
+
+from sft.client.targets import checked_parts, destination, local_path, parts_of, remote_paths
+from sft.common.errors import Code, Refused, TransferError, UsageError
+from sft.common.names import LOCAL_PARTIAL_AREA
+
+Parts = tuple[str, ...]
+
+
+def placed(names: list[str], target: str, path: Parts) -> Parts:
+    """Where, below the destination, a server's file goes."""
+    wanted = [checked_parts(name) for name in names]
+    return local_path(path, {parts[-1:] for parts in wanted}, destination(names, wanted, target))
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sources", "target", "paths"),
+    [
+        (["a"], "b", ["b"]),
+        (["a"], "box/b", ["box/b"]),
+        (["a"], "box/", ["box/a"]),
+        (["a"], "box/deep/", ["box/deep/a"]),
+        (["a"], "box//deep///", ["box/deep/a"]),
+        (["a"], ".", ["a"]),
+        (["a"], "./", ["a"]),
+        (["a"], "/", ["a"]),
+        (["a"], "", ["a"]),
+        (["a"], "./b", ["b"]),
+        (["a"], "box/.", ["box/a"]),
+        (["a"], "box/./b", ["box/b"]),
+        (["./a"], "box/", ["box/a"]),
+        (["d/../a"], "box/", ["box/a"]),
+        (["d/x"], ".", ["x"]),
+        (["d/x"], "y", ["y"]),
+        (["a", "b"], "box", ["box/a", "box/b"]),
+        (["a", "b"], "box/", ["box/a", "box/b"]),
+        (["a", "b"], ".", ["a", "b"]),
+        (["a", "d/x"], "box", ["box/a", "box/x"]),
+        (["d"], "new", ["new"]),
+        (["d/"], "new", ["new"]),
+        (["d"], "box/", ["box/d"]),
+        (["d/"], "box/", ["box/d"]),
+        (["d"], ".", ["d"]),
+        (["d/."], "box/", ["box/d"]),
+        (["d/e/.."], "box/", ["box/d"]),
+        (["d/e", "a"], "box", ["box/e", "box/a"]),
+    ],
+)
+def test_source_goes_where_the_target_says(sources: list[str], target: str, paths: list[str]) -> None:
+    assert [(source, "/".join(path)) for source, path in remote_paths(sources, target)] == list(
+        zip(sources, paths, strict=True)
+    )
+
+
+def test_whole_folder_has_the_empty_path() -> None:
+    assert remote_paths(["d"], ".") == [("d", ("d",))]
+    assert parts_of(".") == ()
+
+
+def test_target_does_not_depend_on_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "box").mkdir()
+    assert remote_paths(["a"], "box") == [("a", ("box",))]
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "/box/", "//box"])
+def test_absolute_target_is_a_usage_error(target: str) -> None:
+    with pytest.raises(UsageError, match="starts with a slash"):
+        remote_paths(["a"], target)
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [("", ()), (".", ()), ("/", ()), ("//", ()), ("./.", ()), ("a", ("a",)), ("a//b/", ("a", "b")), ("./a", ("a",))]
+    + [("..", ("..",)), ("a/../b", ("a", "..", "b")), ("a b/ c", ("a b", " c")), ("...", ("...",))],
+)
+def test_parts_of_a_path(path: str, parts: tuple[str, ...]) -> None:
+    """`..` is not resolved here; names with it are rejected later."""
+    assert parts_of(path) == parts
+
+
+@pytest.mark.parametrize(
+    ("sources", "target"),
+    [
+        (["a", "a"], "box/"),
+        (["a", "./a"], "box"),
+        (["a", "d/../a"], "."),
+        (["d/x", "other/x"], "box"),
+        (["d", "other/d"], "box"),
+        (["a", "b", "a"], "."),
+    ],
+)
+def test_two_sources_with_one_path_are_a_usage_error(sources: list[str], target: str) -> None:
+    with pytest.raises(UsageError, match="would both become"):
+        remote_paths(sources, target)
+
+
+@pytest.mark.parametrize(("sources", "target"), [(["-"], "box/"), (["-"], "."), (["-", "a"], "box"), (["a", "-"], "b")])
+def test_standard_input_needs_a_name_of_its_own(sources: list[str], target: str) -> None:
+    with pytest.raises(UsageError, match="no name of its own"):
+        remote_paths(sources, target)
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "target", "base", "places"),
+    [
+        (["a"], "b", ".", {("a",): ("b",)}),
+        (["a"], "out/b", "out", {("a",): ("b",)}),
+        (["a"], "out/", "out", {("a",): ("a",)}),
+        (["a"], ".", ".", {("a",): ("a",)}),
+        (["a"], "..", "..", {("a",): ("a",)}),
+        (["a"], "out/.", "out", {("a",): ("a",)}),
+        (["a"], "out/..", "out/..", {("a",): ("a",)}),
+        (["a"], "/abs/b", "/abs", {("a",): ("b",)}),
+        (["a"], "/abs/", "/abs", {("a",): ("a",)}),
+        (["box/a"], "b", ".", {("a",): ("b",)}),
+        (["box/a"], "out/", "out", {("a",): ("a",)}),
+        (["box"], "new", ".", {("box",): ("new",), ("box", "x"): ("new", "x"), ("box", "e", "y"): ("new", "e", "y")}),
+        (["box/"], "new", ".", {("box",): ("new",), ("box", "x"): ("new", "x")}),
+        (["box"], "out/", "out", {("box",): ("box",), ("box", "x"): ("box", "x")}),
+        (["a", "box/b"], "out", "out", {("a",): ("a",), ("b",): ("b",), ("b", "x"): ("b", "x")}),
+        ([""], "out/", "out", {("a",): ("a",), ("d", "x"): ("d", "x")}),
+        (["."], "new", ".", {("a",): ("new", "a"), ("d", "x"): ("new", "d", "x")}),
+        (["/"], ".", ".", {("a",): ("a",)}),
+    ],
+)
+def test_fetched_thing_goes_where_the_target_says(
+    names: list[str], target: str, base: str, places: dict[Parts, Parts]
+) -> None:
+    assert destination(names, [checked_parts(name) for name in names], target).base == Path(base)
+    for path, place in places.items():
+        assert placed(names, target, path) == place
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "code"),
+    [
+        (["a"], ("b",), Code.DENIED),
+        (["a"], ("A",), Code.DENIED),
+        (["a"], ("a ",), Code.DENIED),
+        (["box/a"], ("box", "a"), Code.DENIED),
+        (["box/a"], ("box",), Code.DENIED),
+        (["a", "b"], ("c",), Code.DENIED),
+        ([""], (LOCAL_PARTIAL_AREA, "key"), Code.NAME),
+        (["a"], (LOCAL_PARTIAL_AREA,), Code.NAME),
+    ],
+)
+@pytest.mark.parametrize("target", ["new", "out/"])
+def test_server_places_nothing_that_was_not_asked_for(names: list[str], path: Parts, code: Code, target: str) -> None:
+    with pytest.raises(Refused) as caught:
+        placed(names, target, path)
+    assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("names", "target"),
+    [
+        (["a", "a"], "out"),
+        (["x/a", "y/a"], "out/"),
+        (["x/a", "y/./a/"], "out/"),
+        (["/a"], "out"),
+        (["/etc/passwd", "b"], "out"),
+        (["a", "b"], "-"),
+        (["a", ""], "-"),
+        ([""], "-"),
+        (["/"], "-"),
+    ],
+)
+def test_what_can_not_be_fetched_so_is_a_usage_error(names: list[str], target: str) -> None:
+    with pytest.raises(UsageError):
+        placed(names, target, ("a",))
+
+
+def test_more_names_than_a_connection_may_ask_for_are_a_usage_error() -> None:
+    placed([f"d/{number}" for number in range(4096)], "out/", ("1",))
+    with pytest.raises(UsageError, match="4096 names"):
+        placed([f"d/{number}" for number in range(4097)], "out/", ("1",))
+    with pytest.raises(UsageError, match="too long"):
+        placed(["/".join(["n" * 255] * 15) + f"/{number}" for number in range(1092)], "out/", ("1",))
+
+
+@pytest.mark.parametrize("name", ["..", "a/../b", "a\nb", "x" * 256])
+def test_name_that_no_receiver_allows_is_rejected(name: str) -> None:
+    with pytest.raises(TransferError) as caught:
+        checked_parts(name)
+    assert name in caught.value.cause
+    assert caught.value.exit_status == 1
