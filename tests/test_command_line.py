@@ -50,7 +50,7 @@ def takes_value(option: str) -> bool:
 
 
 def refusal(arguments: list[str]) -> str:
-    """What is said against a command; nothing when it can be done."""
+    """The error for a command; empty when it can be done."""
     try:
         check_command(read_intermixed(_parser(), arguments, "names"))
     except UsageError as problem:

@@ -15,7 +15,7 @@ SHAPES = [ClientSettings, ServerSettings]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without a settings file, whoever runs this."""
+    """A home without a settings file, for any user that runs this."""
     place = tmp_path / "home"
     place.mkdir()
     monkeypatch.setenv("HOME", str(place))
@@ -40,7 +40,7 @@ def written(place: Path, content: str) -> Path:
 
 
 def refused(name: str, value: str) -> str:
-    """What is said about a server's setting, given as a flag."""
+    """The error for a server's setting, given as a flag."""
     with pytest.raises(UsageError) as caught:
         server({name: value})
     assert flag_of(name) in caught.value.cause

@@ -304,7 +304,7 @@ def test_bad_sources_do_not_stop_the_others(server: Server, client: Client, fold
         [
             "missing does not exist",
             "dangling does not exist",
-            "a fifo is no file and no folder",
+            "a fifo is neither a file nor a folder",
             r"new\nline",
             r"latin \udce9",
             r"escape \x1b[31m",

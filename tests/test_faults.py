@@ -39,7 +39,7 @@ INTEGRITY = 5
 
 
 def check_only_whole(server: Server, box: str, source: Path, result: Result) -> None:
-    """The file is there whole or not at all; whoever was told "delivered" finds it there."""
+    """The file is there complete or not at all; after "delivered" it is there."""
     there = server.path(box, source.name)
     if there.exists():
         assert there.read_bytes() == source.read_bytes()
@@ -246,7 +246,7 @@ def test_lost_connection_gives_up_its_place_at_once(
     assert (done - ended).total_seconds() < 1
 
 
-def test_cut_before_the_farewell_is_mended_by_sending_again(
+def test_after_a_cut_before_bye_the_same_command_succeeds(
     server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
 ) -> None:
     source = make(folder / "a", 1000)

@@ -1,4 +1,4 @@
-"""Limits for log lines: what is let through, what is counted, and when the count is told."""
+"""Limits for log lines: what is let through, what is counted, and when the count is written."""
 
 import re
 

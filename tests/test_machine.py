@@ -1,6 +1,6 @@
 """Faults of the machine itself: disks that are full or broken, no descriptors, no threads, a clock that jumps.
 
-The rule behind all of these: what fails is said, with the right exit status and in one line; a file is there whole or
+The rule behind all of these: a failure gives the right exit status and one line; a file is there complete or
 not at all; nothing stays of what failed; and once the fault is gone, the same server serves the same command.
 """
 
@@ -142,7 +142,7 @@ def put_there(server: Server, box: str, sources: dict[str, Path]) -> None:
 
 
 def check_whole_or_not_there(server: Server, box: str, sources: list[Path], result: Result) -> None:
-    """Each file is there whole or not at all, and "delivered" is said of those alone that are there; no others are."""
+    """Each file is there complete or not at all, and "delivered" is printed for exactly those that are there."""
     names = {source.name for source in sources}
     assert {path.name for path in server.path(box).rglob("*")} <= names
     for source in sources:
@@ -153,7 +153,7 @@ def check_whole_or_not_there(server: Server, box: str, sources: list[Path], resu
         assert result.status == 0 or told or f"delivered: {box}/{source.name}  " in result.out
 
 
-def check_mended(server: Server, client: Client, box: str, sources: list[Path], *flags: str) -> None:
+def check_repaired(server: Server, client: Client, box: str, sources: list[Path], *flags: str) -> None:
     """Without the fault, the same command is a success, and nothing is left of what failed."""
     result = client(*flags, *sources, f"{box}/")
     assert (result.status, result.err) == (0, "")
@@ -187,7 +187,7 @@ def check_fault(
     check_whole_or_not_there(server, box, sources, result)
     assert error == BROKEN or server.partials() == []  # what is worth another try is kept for it
     machine.heal()
-    check_mended(server, client, box, sources, *flags)
+    check_repaired(server, client, box, sources, *flags)
 
 
 @pytest.mark.parametrize(("call", "error"), [("write", OVER_QUOTA), ("flush folder", BROKEN)])
@@ -224,7 +224,7 @@ def test_fault_of_any_single_call_leaves_whole_files_and_no_rest(
         machine.heal()
         assert result.status in (0, 4)
         check_whole_or_not_there(server, place, sources, result)
-        check_mended(server, client, place, sources, *flags)
+        check_repaired(server, client, place, sources, *flags)
 
 
 @pytest.mark.long
@@ -245,7 +245,7 @@ def test_hidden_name_that_can_not_be_removed_is_swept_later(
         assert other.stop() == 0
         other.start()
         wait_until(lambda: not other.partials())
-        check_mended(other, client.at(other.port), "box", sources)
+        check_repaired(other, client.at(other.port), "box", sources)
         assert other.stop() == 0
     finally:
         other.close()
@@ -425,7 +425,7 @@ def few_descriptors(server: Server, more: int) -> Iterator[None]:
     assert server.process is not None
     process = server.process.pid
     place = Path(f"/proc/{process}/fd")
-    knock(server.port)  # whoever accepts has raised its own limit, and has swept
+    knock(server.port)  # a server that accepts has raised its own limit, and has swept
     wait_until(lambda: sum(is_socket(each) for each in place.iterdir()) == IDLE_SOCKETS)
     most = resource.prlimit(process, resource.RLIMIT_NOFILE)
     taken = {int(each.name) for each in place.iterdir()}
@@ -461,7 +461,7 @@ def test_server_with_few_descriptors_refuses_and_lives_on(
             result = client.at(server.port)("--retries=0", *sources, f"{each}/")
         check_refused_or_lost(server, str(each), sources, result)
         wait_until(lambda: not server.partials())
-        check_mended(server, client.at(server.port), str(each), sources)
+        check_repaired(server, client.at(server.port), str(each), sources)
     assert server.stop() == 0
 
 
@@ -498,7 +498,7 @@ def test_server_without_threads_says_so_and_lives_on(
             assert (result.status == 4) == (machine.hits("thread") > 0)
             assert result.status == 0 or "thread" in other.told()
             machine.heal()
-            check_mended(other, client, "box", sources)
+            check_repaired(other, client, "box", sources)
             assert other.stop() == 0
         finally:
             other.close()
@@ -521,7 +521,7 @@ def test_server_that_starts_without_threads_says_so_and_starts_them_later(
         machine.heal()
         wait_until(lambda: "housekeeping runs now" in other.told())
         assert ("watching the accounts runs now" in other.told()) == (skip == 0)
-        check_mended(other, client, "box", sources)
+        check_repaired(other, client, "box", sources)
         assert other.stop() == 0
     finally:
         other.close()
@@ -542,7 +542,7 @@ def test_client_without_threads_says_so_in_one_line(
             assert cause == "error: can't start a thread (system limit). Close programs, or raise ulimit -u"
             assert all(line.startswith("not delivered: ") for line in left)
         machine.heal()
-        check_mended(server, client, f"{box}/{each}", sources)
+        check_repaired(server, client, f"{box}/{each}", sources)
 
 
 # --- Clocks -----------------------------------------------------------------------------------------------------------
@@ -566,7 +566,7 @@ def test_clock_that_jumps_in_the_middle_harms_no_transfer(
     line.release()
     result = running.finish()
     assert (result.status, result.err) == (0, "")
-    check_mended(server, client, box, [source, small])
+    check_repaired(server, client, box, [source, small])
 
 
 @pytest.mark.parametrize("jump", [6 * DAY, long(-20 * 365 * DAY)])

@@ -1,4 +1,4 @@
-"""Tables of names that are fair, never allowed, or only not portable; and the names that `numbered` makes of them."""
+"""Tables of names that are allowed, never allowed, or only not portable; and what `numbered` makes of them."""
 
 import pytest
 from hypothesis import example, given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sft.common.errors import Code, Refused
 from sft.common.names import MAX_COMPONENT, MAX_DEPTH, MAX_PATH, judge_component, judge_path, numbered
 
-FAIR = [
+ALLOWED = [
     "out.txt",
     "a",
     "with space",
@@ -28,7 +28,7 @@ FAIR = [
     "~",
     "$HOME",
     "%2e%2e",
-    "\u202eevil",  # reads backwards on a screen, but is a name; whoever shows it escapes it
+    "\u202eevil",  # reads backwards on a screen, but is a name; it is escaped when it is shown
     "\ufeffbom",
     "\U0010ffff",
     "a" * 255,
@@ -119,8 +119,8 @@ def code_of(component: str, portable: bool = False) -> Code:
     return caught.value.code
 
 
-@pytest.mark.parametrize("component", FAIR, ids=ascii)
-def test_accept_fair_name(component: str) -> None:
+@pytest.mark.parametrize("component", ALLOWED, ids=ascii)
+def test_accept_allowed_name(component: str) -> None:
     judge_component(component)
     judge_path((component,))
     judge_path((component, component))
@@ -213,7 +213,7 @@ def test_number_goes_before_the_ending(component: str, number: int, expected: st
     ["a" * 255, "a" * 251 + ".txt", "a." + "b" * 253, "." + "b" * 254, "..." + "b" * 252, "é" * 127, "📦" * 63 + ".gz"],
     ids=["plain", "ending", "long ending", "hidden", "dots", "two bytes", "four bytes"],
 )
-def test_numbered_longest_names_stay_fair_and_differ(component: str) -> None:
+def test_numbered_longest_names_stay_allowed_and_differ(component: str) -> None:
     made = {numbered(component, number) for number in range(1, 200)}
     assert len(made) == 199
     assert component not in made
@@ -221,7 +221,7 @@ def test_numbered_longest_names_stay_fair_and_differ(component: str) -> None:
         judge_component(name)
 
 
-def is_fair(component: str) -> bool:
+def is_allowed(component: str) -> bool:
     try:
         judge_component(component)
     except Refused:
@@ -233,14 +233,14 @@ NAMES = st.one_of(
     st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1, max_size=255),
     st.text("ab.é📦", min_size=1, max_size=255),
     st.builds(lambda size, char: char * size, st.integers(60, 255), st.sampled_from("a.é📦")),
-).filter(is_fair)
+).filter(is_allowed)
 
 
 @given(NAMES, st.integers(1, 9_999))
 @example("a." + "b" * 253, 1)
 @example("." * 255, 9_999)
 @example("..." + "." * 250, 1)
-def test_numbered_names_are_always_fair_and_different(component: str, number: int) -> None:
+def test_numbered_names_are_always_allowed_and_different(component: str, number: int) -> None:
     made = numbered(component, number)
     judge_component(made)
     assert made != component

@@ -1,4 +1,4 @@
-"""Who can't read the results never gets exit status 0, and whoever reads slowly gets all of them."""
+"""A reader that can't read the results never gets exit status 0, and a slow one gets all of them."""
 
 import fcntl
 import json

@@ -11,7 +11,7 @@ from sft.common.rate_limit import Pace, Paces
 
 
 class Clock:
-    """A clock that is moved by hand, and by whoever waits on it."""
+    """A clock that is moved by hand, and by those that wait on it."""
 
     def __init__(self) -> None:
         self.now = 1_000.0

@@ -324,7 +324,7 @@ def test_any_tries_are_allowed_or_refused_and_the_tables_stay_bounded(
         charge = throttle.charge(user, source)
         if charge is None:
             continue
-        origin_of(source)  # what is no address is always refused
+        origin_of(source)  # text that is not an address is always refused
         allowed.append(charge)
         if refund:
             throttle.refund(allowed.pop(0))

@@ -245,7 +245,7 @@ def test_reader_that_leaves_early_ends_the_client_in_one_line(
     running = client.start(*sources, f"{box}/sent/", stdout=writing)
     os.close(writing)
     result = running.finish()
-    assert (result.status, result.err) == (1, ""), "not all was said"
+    assert (result.status, result.err) == (1, ""), "not all was printed"
     assert len(os.listdir(server.path(box, "sent"))) == 30
 
 
@@ -322,7 +322,7 @@ def test_events_of_a_changed_source_and_of_a_fetch_to_standard_output(
 
 
 def test_interruption_after_the_end_is_no_traceback_and_no_thread_holds_it_up() -> None:
-    """Everything is said by then, and a signal is too late to mean anything."""
+    """Everything is printed by then, and a signal comes too late to change anything."""
     script = f"""
 import os, runpy, signal, sys, threading
 threading.Thread(target=threading.Event().wait).start()

@@ -1,6 +1,6 @@
 """Folders, both ways: what is sent is what arrives, and what is fetched back is what was sent.
 
-Names are taken as they are; what can't travel is told in one line, and the rest goes.
+Names are taken as they are; what can't be sent is reported in one line, and the rest goes.
 """
 
 import email

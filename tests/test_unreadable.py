@@ -1,4 +1,4 @@
-"""Disks that fail while a file is read: it is said of the end whose disk it is, and the receiver's is tried again.
+"""Disks that fail while a file is read: the error names the end whose disk it is, and the receiver's is tried again.
 
 One file lies in a folder of its own, whose calls fail, so that nothing else meets the fault.
 """

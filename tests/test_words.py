@@ -26,20 +26,47 @@ INSTEAD = {
     r"(?:is|are|was|were) told": "gets, is reported to",
     r"(?:is|are|was|were) said": "is reported, is printed, is logged",
     r"at home": "does best, belongs",
-    r"for good": "for ever; in production",
     r"shall": "must, is to",
-    r"(?:is|are|was|were) no (?:whole|regular|number|file|folder|link|host|address|terminal|name|guess)": "is not a",
+    r"(?<!there )(?:is|are|was|were) no (?:whole|regular|number|file|folder|link|host|address|name|guess)": "is not a",
     r"(?:him|his|he)": "they; name the subject",
     r"for want of": "because there is no",
 }
 WORD = re.compile("|".join(rf"(?<![a-z])(?:{pattern})(?![a-z])" for pattern in INSTEAD), re.IGNORECASE)
 KINDS = {".py", ".md", ".c", ".toml", ".yml", ".service", ".conf"}
 
-# What was not rewritten yet, by the beginnings of names.
+# What was not rewritten yet. Take a file out when it is.
 NOT_YET = (
-    *("sft/", "client.py", "server.py", "crypto_utils.py"),
-    *("tests/test_", "tests/pair/", "tests/peers.py", "tests/transfers.py"),
-    *("docs/ARCHITECTURE.md", "docs/SECURITY.md"),
+    "docs/ARCHITECTURE.md",
+    "docs/SECURITY.md",
+    "sft/client/login.py",
+    "sft/client/plans.py",
+    "sft/console/output.py",
+    "sft/console/progress.py",
+    "sft/console/report.py",
+    "sft/transfer/arriving.py",
+    "sft/transfer/items.py",
+    "sft/transfer/receiver.py",
+    "sft/wire/canonical.py",
+    "sft/wire/handshake.py",
+    "sft/wire/life.py",
+    "sft/wire/sockets.py",
+    "sft/wire/workers.py",
+    "tests/peers.py",
+    "tests/test_aside.py",
+    "tests/test_commit.py",
+    "tests/test_inbox.py",
+    "tests/test_ledger.py",
+    "tests/test_life.py",
+    "tests/test_outbox.py",
+    "tests/test_partials.py",
+    "tests/test_plans.py",
+    "tests/test_private.py",
+    "tests/test_small.py",
+    "tests/test_sockets.py",
+    "tests/test_sources.py",
+    "tests/test_storage.py",
+    "tests/test_take_up.py",
+    "tests/transfers.py",
 )
 
 
@@ -62,4 +89,4 @@ def found_in(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", files())
 def test_no_word_of_the_list_is_used(name: str) -> None:
-    assert name.startswith(NOT_YET) or found_in((TOP / name).read_text("utf-8", "replace")) == []
+    assert name in NOT_YET or found_in((TOP / name).read_text("utf-8", "replace")) == []

@@ -152,7 +152,7 @@ def _parse_head(line: bytes) -> tuple[int, bytes]:
 
 
 def name_of(line: bytes) -> str:
-    """The name that an account line begins with, also when the rest is damaged; "" when it is no name."""
+    """The name that an account line begins with, also when the rest is damaged; "" when it is not a name."""
     name = line.split(b" ", 1)[0].decode("ascii", "replace")
     try:
         check_account_name(name)

@@ -33,7 +33,7 @@ _AGAIN_NS = 20_000_000
 
 Stamp = tuple[int, int, int, int, int]  # device, inode, size, mtime and ctime: each change changes one of them
 Report = Callable[[str], None]
-Edit = Callable[[Contents], tuple[bytes, ...]]  # the account lines that shall be in the file
+Edit = Callable[[Contents], tuple[bytes, ...]]  # the account lines that the file must have
 
 
 class _Unreadable(UsageError):

@@ -13,7 +13,7 @@ from sft.common.sizes import counted, exact_size, parse_size
 from sft.console.command_line import flag_of
 
 NO_LIMIT = "none"
-_DIGITS = 19  # so many and more are no number
+_DIGITS = 19  # so many digits and more are refused
 
 Limits = Mapping[str, Any]  # by the names of an account's fields; None: no limit
 

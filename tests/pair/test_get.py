@@ -232,7 +232,7 @@ def test_get_goes_on_where_an_earlier_one_was_cut(
     assert not (into / "a").exists()
     receiving = Receiving(storage, engine)
     noted = fetch(receiving, ["a"], f"{into}/")
-    assert files_in(into) == {"a": content}, "and nothing of the partial area is left"
+    assert files_in(into) == {"a": content}, "and nothing of the staging area is left"
     assert noted.offsets == {"a": offset}
     assert noted.bytes_moved == SIZE - offset
     assert SIZE - offset <= receiving.channel.bytes_sent <= SIZE - offset + OVERHEAD

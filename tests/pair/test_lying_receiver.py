@@ -52,7 +52,7 @@ def answered(engine: Engine, here: Path, answers: list[bytes], policy: str = "fa
     return lied
 
 
-FAIR: dict[str, tuple[str, bytes]] = {
+ACCEPTED: dict[str, tuple[str, bytes]] = {
     "stored": ("fail", receipt()),
     "replaced": ("replace", receipt()),
     "renamed": ("rename", receipt(path=("inbox", "a.1.txt"))),
@@ -66,9 +66,9 @@ FAIR: dict[str, tuple[str, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("case", FAIR)
-def test_fair_receipt_is_a_delivery(engine: Engine, here: Path, case: str) -> None:
-    policy, answer = FAIR[case]
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_receipt_that_matches_is_a_delivery(engine: Engine, here: Path, case: str) -> None:
+    policy, answer = ACCEPTED[case]
     lied = answered(engine, here, [answer, BYE_MESSAGE], policy)
     assert isinstance(lied.hear(Bye)[-1], Bye)
     assert lied.finish() is None
@@ -251,7 +251,7 @@ CROSSING: dict[str, tuple[str, list[bytes], bool]] = {
 def test_answer_that_crosses_a_withdrawal_is_no_fault(engine: Engine, here: Path, answers: str, size: int) -> None:
     """The file shrinks between its announcement and its content, so that the sender withdraws it. The receiver could
     not know: what it says about that id is late, and changes nothing. Nothing of it is a delivery."""
-    policy, said, fair = CROSSING[answers]
+    policy, said, is_accepted = CROSSING[answers]
     near, far = tcp_pair()
     told = Told(lambda item: os.truncate(path_of(item), 1))
     channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
@@ -280,7 +280,7 @@ def test_answer_that_crosses_a_withdrawal_is_no_fault(engine: Engine, here: Path
     answering.join()
     check_nothing_is_left(engine, channel)
     assert told.codes() == {"a": SourceError, "missing": SourceError}
-    assert (problem is None) is fair
+    assert (problem is None) is is_accepted
     assert told.receipts == {}
 
 

@@ -394,11 +394,11 @@ SENDER_LIES: dict[str, list[bytes]] = {
 }
 
 
-ABOUT_A_TWIN = ("another size", "no size", "no digest", "data meanwhile", "end meanwhile", "bye meanwhile")
+ABOUT_AN_EXISTING_FILE = ("another size", "no size", "no digest", "data meanwhile", "end meanwhile", "bye meanwhile")
 
 
 @pytest.mark.parametrize(
-    ("there", "lie"), [*(("kept", lie) for lie in SENDER_LIES), *(("twin", lie) for lie in ABOUT_A_TWIN)]
+    ("there", "lie"), [*(("kept", lie) for lie in SENDER_LIES), *(("existing", lie) for lie in ABOUT_AN_EXISTING_FILE)]
 )
 def test_sender_that_lies_about_what_it_has_ends_the_connection(
     storage: Storage, engine: Engine, home: Path, lie: str, there: str
@@ -417,7 +417,7 @@ def test_sender_that_lies_about_what_it_has_ends_the_connection(
     assert isinstance(problem, ProtocolViolation)
     assert heard[-1] == Error(Code.PROTOCOL)
     assert not any(isinstance(message, Receipt) for message in heard)
-    assert files_in(home) == {"good": b"12345"} | ({"next": BIG} if there == "twin" else {})
+    assert files_in(home) == {"good": b"12345"} | ({"next": BIG} if there == "existing" else {})
     assert kept_of(home) == ([DATA_SIZE] if there == "kept" else [])
 
 
@@ -479,9 +479,9 @@ def test_cut_while_many_files_are_compared_leaves_no_descriptor_open(
 
     read = ExistingFile.digest
 
-    def read_slowly(twin: ExistingFile, goes_on: Callable[[], bool] = lambda: True) -> bytes:
+    def read_slowly(existing: ExistingFile, goes_on: Callable[[], bool] = lambda: True) -> bytes:
         go_on.wait()
-        return read(twin, goes_on)
+        return read(existing, goes_on)
 
     monkeypatch.setattr(sft.transfer.receiver, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(ExistingFile, "digest", read_slowly)

@@ -112,7 +112,7 @@ EVIL: dict[str, tuple[Code, tuple[str, ...]]] = {
     "another name": (Code.DENIED, ("other",)),
     "another folder": (Code.DENIED, ("other", "d")),
     "the name in another case": (Code.DENIED, ("D", "x")),
-    "the partial area": (Code.NAME, (".secure-file-transfer-partial", "x")),
+    "the staging area": (Code.NAME, (".secure-file-transfer-partial", "x")),
     "through a link": (Code.LINK, ("d", "link", "secret")),
     "below a file": (Code.NOT_FOLDER, ("d", "mine", "x")),
     "onto a folder": (Code.IS_FOLDER, ("d", "sub")),

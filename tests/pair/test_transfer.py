@@ -79,7 +79,7 @@ def test_more_large_files_than_are_announced_ahead_all_arrive(
     assert len(told.receipts) == len(contents)
 
 
-def test_nothing_to_send_is_a_fair_end(storage: Storage, engine: Engine, home: Path) -> None:
+def test_connection_with_nothing_to_send_ends_well(storage: Storage, engine: Engine, home: Path) -> None:
     receiving = Receiving(storage, engine)
     send(receiving, [], Told())
     assert receiving.problem is None
