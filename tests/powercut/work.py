@@ -174,6 +174,7 @@ class Senders:
     def get(self, number: int) -> Command:
         """A folder of the receiver, fetched onto the same disk."""
         target = self.disk / "fetched" / str(number)
+        target.parent.mkdir(exist_ok=True)  # the client makes no folder above its target
         for name, digest in self._given.items():
             self.sent.add(str(target / name), digest)
         return Command(["--get", "given", target])
