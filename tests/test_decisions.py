@@ -82,7 +82,7 @@ def expected_step(journal: JournalOf, owner: Owner, bytes: Bytes) -> Step:
             return Step.FORGET_NAME
         case Bytes.REMOVED:
             return Step.CLOSE
-        case Bytes.KEPT if journal is JournalOf.NOBODY:
+        case Bytes.KEPT if journal is JournalOf.NONE:
             return Step.START
         case _:
             return Step.RESUME if owner is Owner.NONE else Step.TAKE_OVER
@@ -102,7 +102,7 @@ def test_partial_file(journal: JournalOf, owner: Owner, bytes: Bytes) -> None:
         (JournalOf.THIS_TRANSFER, Owner.NONE, Bytes.KEPT, Step.RESUME),
         (JournalOf.THIS_TRANSFER, Owner.IN_THIS_PROCESS, Bytes.KEPT, Step.TAKE_OVER),
         (JournalOf.THIS_TRANSFER, Owner.IN_ANOTHER_PROCESS, Bytes.KEPT, Step.TAKE_OVER),
-        (JournalOf.NOBODY, Owner.NONE, Bytes.KEPT, Step.START),
+        (JournalOf.NONE, Owner.NONE, Bytes.KEPT, Step.START),
         (JournalOf.THIS_TRANSFER, Owner.NONE, Bytes.PUBLISHED, Step.FORGET_NAME),
         (JournalOf.REMOVED, Owner.NONE, Bytes.UNSEEN, Step.WAIT),
     ],

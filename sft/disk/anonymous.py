@@ -1,4 +1,4 @@
-"""Files that nobody resumes: small files, and pipes, whose size nobody knows.
+"""Files that are never resumed: small files, and pipes, whose size is not known.
 
     (in memory)       a small file until it is whole and verified, as far as its connection's share of memory allows
     (no name)         then, and a pipe from its first byte, a file that is gone with its descriptor

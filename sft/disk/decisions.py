@@ -76,7 +76,7 @@ def may_need_no_space(action: Action | Code) -> bool:
 class JournalOf(Enum):
     """Whose journal lies beside the bytes."""
 
-    NOBODY = auto()  # there is none, or it was torn by a power cut
+    NONE = auto()  # there is none, or it was torn by a power cut
     THIS_TRANSFER = auto()
     ANOTHER_TRANSFER = auto()
     REMOVED = auto()  # its owner has removed it since we opened it
@@ -131,7 +131,7 @@ def take_up(journal: JournalOf, owner: Owner, bytes: Bytes) -> Step:
         return Step.WAIT
     if owner is not Owner.NONE and journal is not JournalOf.THIS_TRANSFER:
         return Step.WAIT
-    if bytes is Bytes.KEPT and journal is not JournalOf.NOBODY:
+    if bytes is Bytes.KEPT and journal is not JournalOf.NONE:
         return Step.RESUME if owner is Owner.NONE else Step.TAKE_OVER
     return {
         Bytes.UNSEEN: Step.OPEN,

@@ -1,7 +1,7 @@
 """Folders from descriptor to descriptor, never through a link: opened, measured and flushed.
 
-Rules: a name is opened or looked at in an open folder, so that nobody can put a link between the look and the use. What
-is neither a file nor a folder counts as not there. Names were judged before (`sft/common/names.py`).
+Rules: a name is opened or looked at in an open folder, so that no link can be put there between the look and the use.
+What is neither a file nor a folder counts as not there. Names were judged before (`sft/common/names.py`).
 """
 
 import contextlib

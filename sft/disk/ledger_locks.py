@@ -1,4 +1,4 @@
-"""The locks around a ledger: which processes use the storage, and nobody publishes while somebody counts.
+"""The locks around a ledger: which processes use the storage, and no publishing during a count.
 
     .holder-<hex>     beside the users' staging areas: one file per process that has reserved anything, locked (flock)
                       as long as the process lives
@@ -85,7 +85,7 @@ class Processes:
 
 
 class Gate:
-    """Any number of threads and processes may publish at once; nobody does while somebody counts what is on the disk.
+    """Any number of threads and processes may publish at once, but none while one counts what is on the disk.
 
     The threads of one process share one lock of the file. They release it now and then, because a process that counts
     would otherwise wait as long as this one is busy.

@@ -132,7 +132,7 @@ class PartialFile:
         if not os.fstat(self._journal_descriptor).st_nlink:
             return JournalOf.REMOVED
         if journal is None:
-            return JournalOf.NOBODY
+            return JournalOf.NONE
         is_ours = journal.transfer == self.incoming.transfer.hex()
         return JournalOf.THIS_TRANSFER if is_ours else JournalOf.ANOTHER_TRANSFER
 
@@ -224,7 +224,7 @@ class PartialFile:
 
     @contextlib.contextmanager
     def publishing(self) -> Iterator[None]:
-        """Around what nobody may take the file over in. Raises Refused (BUSY) when a newer connection has."""
+        """No connection takes the file over as long as this lasts. Raises Refused (BUSY) when a newer one has."""
         with self._journal_lock():
             self._check_owner()
             yield
@@ -341,7 +341,7 @@ class PartialFile:
                 reservation.end(stays)
 
     def _leave(self) -> int | None:
-        """Close it; how many bytes stay, None if another connection answers for them. Nobody takes over meanwhile."""
+        """Close it; how many bytes stay, None if another connection owns them now. No other takes over meanwhile."""
         stays = None
         with contextlib.ExitStack() as locked:
             with contextlib.suppress(OSError):

@@ -162,7 +162,7 @@ class Publisher:
     def finish(self, batch: Batch) -> list[Outcome]:
         """Make visible what could be flushed; for each file of the batch what became of it.
 
-        Every file is discarded then. Only after an error that nobody expects (a bug, no memory) some may be left.
+        Every file is discarded then. Only after an unexpected error (a bug, no memory) some may be left.
         """
         batch.flush()
         try:

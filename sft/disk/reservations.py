@@ -81,7 +81,7 @@ class Reservation:
                 self._amount += more
 
     def reserve_as_it_grows(self) -> None:
-        """Nobody knows how large the file will be."""
+        """The size of the file is not known: reserve while it grows."""
         if self._ledger is not None:
             self._grows, self.covered = True, 0
 

@@ -1,9 +1,9 @@
-"""What is sent: reading it, and noticing that it changed.
+"""Files and standard input, read to be sent; a file that changes meanwhile is noticed.
 
 Rules: only regular files are sent, and standard input; a FIFO or device is an error before it can block. A file is sent
 as it was when it was opened: when its size or time differs afterwards, the transfer of that file fails instead of
-mixing two states. A size is what the file system says, and some say anything (/proc, /sys, some of FUSE): whether it is
-true shows at the end of the content. Standard input is read as it comes, once.
+mixing two states. Some file systems report a wrong size (/proc, /sys, some of FUSE); that shows at the end of the
+content. Standard input is read as it comes, once.
 """
 
 import os
@@ -152,7 +152,7 @@ else:  # Windows
 
 
 def changed(name: str) -> SourceError:
-    """The error for a file that somebody writes to."""
+    """The error for a file that changed while it was sent."""
     return SourceError(
         f"{name} changed while it was read", "Send it again when no program writes to it", code=Code.CHANGED
     )

@@ -143,7 +143,7 @@ class StagingArea:
     def fit(self, descriptor: int, bits: int, parent: Parent | None, mtime: int | None) -> bool:
         """Give a file what `parent` gives one that is made with `bits`, and its time; whether it has the time now.
 
-        Raises OSError, except where the file system `keeps_modes` of nobody.
+        Raises OSError; not for the mode and time of a file system that keeps no modes.
         """
         lenient = contextlib.nullcontext() if self.keeps_modes else contextlib.suppress(OSError)
         with lenient:

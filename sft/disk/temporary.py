@@ -92,7 +92,7 @@ class TemporaryFile(Protocol):
         """
 
     def publishing(self) -> AbstractContextManager[None]:
-        """Around publishing: nobody takes the file over meanwhile."""
+        """Around publishing: no other connection takes the file over meanwhile."""
 
     def link(self, name: str, folder: int) -> None:
         """Make it visible as `name` in `folder`, never in place of a file. Raises FileExistsError, other OSError."""

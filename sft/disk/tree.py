@@ -74,7 +74,7 @@ class Folders:
         self._last: tuple[Top | None, Parts] = (None, ())  # mostly the next file lies in the same folder
         self._last_descriptor = -1
 
-    def hold(self, top: Top) -> None:
+    def open_named(self, top: Top) -> None:
         """Open a named folder; from now on any other folder at its path is an error."""
         self._open_top(top)
 
@@ -133,10 +133,10 @@ class Folders:
             os.close(opened.popitem(last=False)[1])
 
 
-class FoldersByPath(Folders):
+class FoldersByPath:
     """The same where folders have no descriptors."""
 
-    def hold(self, top: Top) -> None:
+    def open_named(self, top: Top) -> None:
         pass
 
     def state(self, top: Top, above: Parts, name: str, follow: bool) -> os.stat_result:
@@ -201,12 +201,12 @@ class Tree:
         state = os.stat(self.name)
         if stat.S_ISDIR(state.st_mode):
             with contextlib.suppress(OSError):  # `names` reports it
-                self._folders.hold(self._top)
+                self._folders.open_named(self._top)
             return state
         head, name = os.path.split(self.name)
         self._top = (head or os.curdir, _PASSED)
         try:
-            self._folders.hold(self._top)
+            self._folders.open_named(self._top)
         except PermissionError:  # a folder that may be passed and not read, on a system that can't open it
             self._folders = FoldersByPath()
         self._is_link = stat.S_ISLNK(self._folders.state(self._top, (), name, False).st_mode)
