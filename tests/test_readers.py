@@ -319,18 +319,18 @@ def test_any_tries_are_allowed_or_refused_and_the_tables_stay_bounded(
     now = 1e6
     throttle = Throttle(lambda: now, per_user_and_source=2, per_source=4, per_user_a_day=8, capacity=8)
     allowed: list[Charge] = []
-    for user, source, refund, later in run:
+    for user, source, succeeds, later in run:
         now += later
         charge = throttle.charge(user, source)
         if charge is None:
             continue
         origin_of(source)  # text that is not an address is always refused
         allowed.append(charge)
-        if refund:
-            throttle.refund(allowed.pop(0))
+        if succeeds:
+            allowed.pop(0).give_back()
     assert len(throttle) <= 3 * 8
     for charge in allowed:
-        throttle.refund(charge)
+        charge.give_back()
 
 
 @few

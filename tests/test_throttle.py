@@ -46,7 +46,7 @@ def sources() -> Iterable[str]:
 def log_in(throttle: Throttle, user: bytes = b"alice", source: str = HERE) -> bool:
     charge = throttle.charge(user, source)
     if charge is not None:
-        throttle.refund(charge)
+        charge.give_back()
     return charge is not None
 
 
@@ -149,7 +149,7 @@ def test_success_gives_back_its_own_charge_only(throttle: Throttle) -> None:
 def test_charge_is_given_back_once(throttle: Throttle) -> None:
     charges = [must(throttle.charge(b"alice", HERE)) for _ in range(20)]
     for _ in range(20):
-        throttle.refund(charges[0])
+        charges[0].give_back()
     must(throttle.charge(b"alice", HERE))
     assert throttle.charge(b"alice", HERE) is None
 
@@ -170,7 +170,7 @@ def test_success_leaves_the_wait_of_a_later_charge(throttle: Throttle, clock: Cl
     mine = must(throttle.charge(b"alice", HERE))
     clock.now += 120
     must(throttle.charge(b"alice", HERE))
-    throttle.refund(mine)
+    mine.give_back()
     assert throttle.charge(b"alice", HERE) is None
     clock.now += 239
     assert throttle.charge(b"alice", HERE) is None
@@ -376,12 +376,12 @@ def test_name_that_is_new_in_a_full_table_can_log_in(clock: Clock) -> None:
     assert len(throttle) <= 30
 
 
-def test_refund_of_a_charge_whose_entry_was_taken_over_gives_it_back_once(clock: Clock) -> None:
+def test_charge_whose_entry_was_taken_over_is_given_back_once(clock: Clock) -> None:
     throttle = Throttle(clock, capacity=1)
     early = must(throttle.charge(b"alice", HERE))
     must(throttle.charge(b"x", HERE))
-    throttle.refund(early)
-    throttle.refund(early)
+    early.give_back()
+    early.give_back()
     verdicts = [throttle.charge(b"alice", HERE) is not None for _ in range(20)]
     assert verdicts == [True] * 19 + [False]
 
@@ -409,7 +409,7 @@ def test_twenty_parallel_honest_logins_all_succeed(throttle: Throttle) -> None:
         everybody_is_charged.wait()
         verdicts.append(charge is not None)
         if charge is not None:
-            throttle.refund(charge)
+            charge.give_back()
 
     for _ in range(10):
         in_parallel(20, honest)
@@ -459,6 +459,6 @@ def test_between_the_check_and_the_charge_no_other_guess_gets_in(
 
 def test_charge_is_given_back_once_by_many_threads(throttle: Throttle) -> None:
     charges = [must(throttle.charge(b"alice", HERE)) for _ in range(20)]
-    in_parallel(16, lambda: throttle.refund(charges[0]))
+    in_parallel(16, lambda: charges[0].give_back())
     must(throttle.charge(b"alice", HERE))
     assert throttle.charge(b"alice", HERE) is None

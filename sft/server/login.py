@@ -72,7 +72,7 @@ class Login:
         keys = self._handshake.finish(self._link.receive())
         if self._account is None or self._charge is None:
             raise RuntimeError("logged in without an account or a charge")
-        self._shared.throttle.refund(self._charge)
+        self._charge.give_back()
         return LoggedIn(self._account, keys)
 
     def _find(self, username: bytes) -> Known:

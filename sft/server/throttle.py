@@ -17,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from sft.server.origin import origin_of
 
@@ -25,46 +25,64 @@ _HOUR = 3600.0
 _DAY_HOURS = 24
 
 
-class _Tries:
-    """The charges of one (user, source) or one source that were not given back, and when the next is allowed."""
+# --- what is charged ---
 
-    __slots__ = ("charged_at", "count", "key", "newest", "not_before")
+
+class _Last:
+    """The last charge of an entry: when it was, and when the next is allowed. Each charge has one of its own."""
+
+    __slots__ = ("at", "next_at")
+
+    def __init__(self, at: float = 0.0, next_at: float = 0.0) -> None:
+        self.at, self.next_at = at, next_at
+
+
+class _Tries:
+    """The charges of one (user, source) or one source, and when the next is allowed."""
+
+    __slots__ = ("count", "key", "last")
 
     def __init__(self) -> None:
         self.key: Hashable = None
         self.count = 0
-        self.charged_at = 0.0
-        self.not_before = 0.0
-        self.newest: object = None
+        self.last = _Last()
+
+    @property
+    def charged_at(self) -> float:
+        return self.last.at
 
     def allows(self, limit: int, now: float) -> bool:
-        return self.count < limit or now >= self.not_before
+        return self.count < limit or now >= self.last.next_at
 
-    def charge(self, now: float, wait: float) -> Callable[[], None]:
-        """Count one try, after which `wait` seconds must pass. Returns what gives it back."""
-        before = self.newest, self.charged_at, self.not_before
-        mine = object()
+    def charge(self, now: float, wait: float) -> "_TriesCharge":
+        """Count one try, after which `wait` seconds must pass."""
+        before, self.last = self.last, _Last(now, now + wait)
         self.count += 1
-        self.newest, self.charged_at, self.not_before = mine, now, now + wait
+        return _TriesCharge(self, self.last, before)
 
-        def give_back() -> None:
-            self.count -= 1
-            if self.newest is mine:
-                self.newest, self.charged_at, self.not_before = before
 
-        return give_back
+class _TriesCharge(NamedTuple):
+    """One charge: the entry, what it made the last charge there, and what that was before."""
+
+    entry: _Tries
+    mine: _Last
+    before: _Last
+
+    def give_back(self) -> None:
+        self.entry.count -= 1
+        if self.entry.last is self.mine:  # else a later charge counts
+            self.entry.last = self.before
 
 
 class _Day:
-    """The charges of one user over all sources, by the hour."""
+    """The charges of one user over all sources, by the hour; and the last that was late."""
 
-    __slots__ = ("charged_at", "hours", "key", "late_at", "newest")
+    __slots__ = ("charged_at", "hours", "key", "last_late")
 
     def __init__(self) -> None:
         self.key: Hashable = None
         self.hours: dict[int, int] = {}
-        self.late_at = 0.0
-        self.newest: object = None
+        self.last_late = _Last()
         self.charged_at = 0.0
 
     @property
@@ -72,32 +90,44 @@ class _Day:
         return sum(self.hours.values())
 
     def is_late(self, limit: int, now: float) -> bool:
-        """Whether the day's charges are used up. The day is the hour that runs and the 24 before it."""
+        """Whether the day's charges are used up. The day is the current hour and the 24 before it."""
         oldest = int(now // _HOUR) - _DAY_HOURS
         self.hours = {hour: count for hour, count in self.hours.items() if hour >= oldest}
         return self.count >= limit
 
-    def charge(self, now: float, late: bool) -> Callable[[], None]:
-        """Count one try; a late one is the only one of this hour. Returns what gives it back."""
-        before = self.newest, self.late_at
-        hour, mine = int(now // _HOUR), object()
+    def charge(self, now: float, late: bool) -> "_DayCharge":
+        """Count one try; a late one is the only one for an hour."""
+        hour, before = int(now // _HOUR), self.last_late
         self.hours[hour] = self.hours.get(hour, 0) + 1
         self.charged_at = now
         if late:
-            self.newest, self.late_at = mine, now + _HOUR
+            self.last_late = _Last(now, now + _HOUR)
+        return _DayCharge(self, hour, self.last_late, before)
 
-        def give_back() -> None:
-            if self.hours.get(hour):
-                self.hours[hour] -= 1
-            if self.newest is mine:
-                self.newest, self.late_at = before
 
-        return give_back
+class _DayCharge(NamedTuple):
+    """One charge: the entry, the hour, and its last late charge after and before."""
+
+    entry: _Day
+    hour: int
+    mine: _Last
+    before: _Last
+
+    def give_back(self) -> None:
+        if self.entry.hours.get(self.hour):  # else the hour is forgotten
+            self.entry.hours[self.hour] -= 1
+        if self.entry.last_late is self.mine:  # else a later charge counts
+            self.entry.last_late = self.before
+
+
+# --- the tables ---
 
 
 class _Counts(Protocol):
-    key: Hashable  # under which the table holds it
-    charged_at: float
+    key: Hashable  # under which the table has it
+
+    @property
+    def charged_at(self) -> float: ...
 
     @property
     def count(self) -> int: ...
@@ -113,13 +143,13 @@ class _Table(Generic[_Entry]):
         self._make, self._capacity, self._forget_after = make, capacity, forget_after
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # the least recently charged first
         self._by_count: dict[int, OrderedDict[Hashable, None]] = {}  # the same, for each number of charges
-        self._counts: dict[Hashable, int] = {}  # under which of them each stands
+        self._counts: dict[Hashable, int] = {}  # the number of charges under which each is there
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def look(self, key: Hashable, now: float) -> _Entry:
-        """The entry that counts for that key: its own, or a fresh one, or in a full table the one to be taken over."""
+    def find(self, key: Hashable, now: float) -> _Entry:
+        """The entry that counts for that key: its own, a new one, or in a full table the one to be taken over."""
         while self._entries and self._is_idle(first := next(iter(self._entries.values())), now):
             self._remove(first.key)
         entry = self._entries.get(key)
@@ -129,8 +159,8 @@ class _Table(Generic[_Entry]):
             return self._make()
         return self._entries[next(iter(self._by_count[min(self._by_count)]))]
 
-    def keep(self, key: Hashable, entry: _Entry) -> None:
-        """Hold the entry that was looked up for that key, and has just been charged."""
+    def put(self, key: Hashable, entry: _Entry) -> None:
+        """Keep under that key the entry that was found for it, and has just been charged."""
         self._remove(key)
         self._remove(entry.key)  # when it is taken over
         entry.key = key
@@ -138,7 +168,7 @@ class _Table(Generic[_Entry]):
         self._place(entry)
 
     def gave_back(self, entry: _Entry) -> None:
-        """A charge of that entry was given back. One without charges says nothing: honest use leaves nothing here."""
+        """A charge of that entry was given back. An entry without charges goes: honest use leaves nothing here."""
         if self._entries.get(entry.key) is entry:
             self._forget_place(entry.key)
             if entry.count:
@@ -165,17 +195,28 @@ class _Table(Generic[_Entry]):
         return now - entry.charged_at >= self._forget_after
 
 
+# --- the throttle ---
+
+
 class Charge:
-    """One try that was allowed. Hand it to `Throttle.refund` when its login succeeds; else let it go."""
+    """One try that was allowed. If its login succeeds, call `give_back`; else drop it."""
 
-    __slots__ = ("_give_back",)
+    __slots__ = ("charges", "is_given_back", "source", "throttle", "user")
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+    def __init__(
+        self,
+        throttle: "Throttle",
+        user: bytes,
+        source: bytes,
+        charges: tuple[_TriesCharge, _TriesCharge, _DayCharge],
+    ) -> None:
+        """`charges`: of the user and source, of the source, and of the user."""
+        self.throttle, self.user, self.source, self.charges = throttle, user, source, charges
+        self.is_given_back = False
 
-    def _take(self) -> Callable[[], None] | None:
-        give_back, self._give_back = self._give_back, None
-        return give_back
+    def give_back(self) -> None:
+        """Undo this charge; its source has now logged in as its user. A second call does nothing."""
+        self.throttle.give_back(self)
 
 
 class Throttle:
@@ -216,50 +257,50 @@ class Throttle:
             with self._lock:
                 return self._charge(user, origin_of(source), self._clock())
         except Exception:
-            # Whatever went wrong here, an attacker may have led to it: it must not open the door.
+            # Whatever went wrong, an attacker may have caused it: it must not allow a try.
             return None
 
-    def refund(self, charge: Charge) -> None:
-        """Give back what that try was charged, once; its source has now logged in as its user."""
-        with self._lock:
-            give_back = charge._take()
-            if give_back is not None:
-                give_back()
-
-    def _charge(self, user: bytes, place: bytes, now: float) -> Charge | None:
-        day = self._users.look(user, now)
-        pair, origin = self._pairs.look((user, place), now), self._sources.look(place, now)
-        late = place not in self._homes.get(user, ()) and day.is_late(self._per_user, now)
-        if late and now < day.late_at:
+    def _charge(self, user: bytes, source: bytes, now: float) -> Charge | None:
+        day = self._users.find(user, now)
+        pair, origin = self._pairs.find((user, source), now), self._sources.find(source, now)
+        late = source not in self._homes.get(user, ()) and day.is_late(self._per_user, now)
+        if late and now < day.last_late.next_at:
             return None
         if not pair.allows(self._per_pair, now) or not origin.allows(self._per_source, now):
             return None
-
-        refunds = (
+        charges = (
             pair.charge(now, self._wait(pair.count + 1 - self._per_pair)),
             origin.charge(now, self._wait(origin.count + 1 - self._per_source)),
             day.charge(now, late),
         )
-        self._pairs.keep((user, place), pair)
-        self._sources.keep(place, origin)
-        self._users.keep(user, day)
+        self._pairs.put((user, source), pair)
+        self._sources.put(source, origin)
+        self._users.put(user, day)
+        return Charge(self, user, source, charges)
 
-        def give_back() -> None:
-            for refund in refunds:
-                refund()
-            self._pairs.gave_back(pair)
-            self._sources.gave_back(origin)
-            self._users.gave_back(day)
-            homes = self._homes.setdefault(user, OrderedDict())
-            homes[place] = None
-            homes.move_to_end(place)
-            while len(homes) > self._homes_per_user:
-                homes.popitem(last=False)
+    def give_back(self, charge: Charge) -> None:
+        """See Charge.give_back."""
+        with self._lock:
+            if charge.is_given_back:
+                return
+            charge.is_given_back = True
+            for each in charge.charges:
+                each.give_back()
+            of_pair, of_source, of_user = charge.charges
+            self._pairs.gave_back(of_pair.entry)
+            self._sources.gave_back(of_source.entry)
+            self._users.gave_back(of_user.entry)
+            self._add_home(charge.user, charge.source)
 
-        return Charge(give_back)
+    def _add_home(self, user: bytes, source: bytes) -> None:
+        homes = self._homes.setdefault(user, OrderedDict())
+        homes[source] = None
+        homes.move_to_end(source)
+        while len(homes) > self._homes_per_user:
+            homes.popitem(last=False)
 
     def _wait(self, over: int) -> float:
-        """The wait after the last free charge (`over` is 0) and after each one beyond it."""
+        """Seconds after the last free charge (`over` is 0) and after each one beyond it."""
         if over < 0:
             return 0.0
         # Beyond 2^30 the longest wait has long been reached; a larger power would overflow.
