@@ -1,10 +1,11 @@
-"""How many connections may be there at once, and who makes room for whom."""
+"""How many connections may be there at once, and which one is disconnected for another."""
 
 import threading
+from itertools import product
 
 import pytest
 
-from sft.server.admission import Admission, Ticket
+from sft.server.admission import Admission, Limits, Ticket, Way, way_in
 
 
 class Clock:
@@ -18,7 +19,7 @@ class Clock:
 
 
 class Door:
-    """An Admission, its clock, and who was put out."""
+    """An Admission, its clock, and who was disconnected."""
 
     def __init__(self, inside: int = 2, logins: int = 3, per_source: int = 2) -> None:
         self.clock = Clock()
@@ -32,6 +33,22 @@ class Door:
         ticket = self.enter(name, source)
         assert ticket is not None
         return ticket
+
+
+LIMITS = Limits(logged_in=2, logins=6, logins_of_source=4)
+
+
+def test_way_in_is_the_first_row_of_the_table_that_holds() -> None:
+    for logged_in, logins, of_source, of_largest in product(range(4), range(8), range(6), range(6)):
+        rows = [
+            (Way.BUSY, logged_in >= 2),
+            (Way.SILENT_OF_SOURCE, of_source >= 4),
+            (Way.FREE, logins < 6),
+            (Way.NEWEST_OF_LARGEST, of_largest - of_source >= 2),
+            (Way.SILENT_OF_ALL, True),
+        ]
+        expected = next(way for way, holds in rows if holds)
+        assert way_in(LIMITS, logged_in, logins, of_source, of_largest) is expected
 
 
 def test_logins_have_a_limit_in_all() -> None:
@@ -53,7 +70,7 @@ def test_logins_have_a_limit_for_each_source() -> None:
     assert door.enter("d", b"one") is not None
 
 
-def test_silent_connection_makes_room_after_a_second() -> None:
+def test_connection_that_is_silent_for_a_second_is_disconnected_for_another() -> None:
     door = Door()
     for name in "abc":
         door.must(name)
@@ -78,7 +95,7 @@ def test_progress_of_a_login_spares_it() -> None:
     assert door.out == ["b"]
 
 
-def test_only_the_own_source_makes_room_when_the_source_is_full() -> None:
+def test_source_with_all_its_logins_loses_its_own_silent_one() -> None:
     door = Door()
     door.must("other", b"two")
     door.clock.now += 5
@@ -111,7 +128,7 @@ def test_logged_in_have_a_limit_too() -> None:
     assert door.must("d").logged_in()
 
 
-def test_connection_that_was_put_out_never_gets_in() -> None:
+def test_disconnected_login_never_gets_in() -> None:
     door = Door(logins=1)
     first = door.must("a")
     door.clock.now += 1
@@ -191,7 +208,7 @@ def test_logged_in_of_one_user_have_a_limit_that_is_not_another_ones() -> None:
     assert not door.admission._users
 
 
-def test_newest_of_the_largest_source_makes_room_for_a_smaller_one() -> None:
+def test_newest_of_the_largest_source_is_disconnected_for_a_smaller_one() -> None:
     door = Door(logins=6, per_source=4)
     for number in range(4):
         door.must(f"large {number}", b"large")
@@ -203,7 +220,7 @@ def test_newest_of_the_largest_source_makes_room_for_a_smaller_one() -> None:
     assert door.out == ["large 3", "large 2"]
 
 
-def test_large_source_never_puts_out_a_smaller_one() -> None:
+def test_no_connection_of_a_smaller_source_is_disconnected_for_a_large_one() -> None:
     door = Door(logins=6, per_source=10)
     door.must("small", b"small")
     door.clock.now += 5

@@ -1,27 +1,76 @@
-"""How many connections there may be: not logged in yet (in all, and from one source), and logged in (and of one user).
+"""How many connections there may be: not logged in yet (in all, and of one source), and logged in (and of one user).
 
-Rules: counting and deciding are one step under one lock. When all places for logins are taken, the source with the most
-of them loses its newest connection to a source with fewer: a few addresses that connect without end can't keep others
-out. Among sources with as many or more, the connection that has been silent longest, and for a second at least, is
-closed: many connections that stay silent can't keep others out either. No socket is known here: the caller passes a
-function that disconnects, and the name of the source.
+    a new connection      when
+    busy                  all places of logged-in connections are taken
+    silent of source      its source has all the logins that one source may have
+    free                  else, if not all logins are taken
+    newest of largest     else, if a source has at least two logins more than its own has: that source loses its newest
+    silent of all         else, among the sources that have no fewer logins than its own
+
+"Silent": the login that has been silent longest is disconnected, if that is at least a second; if not, busy. So a few
+addresses that connect without end can't keep others out, nor can many that connect and send nothing.
+
+Rules: counting and deciding are one step under one lock. This module knows no socket: it is given the function that
+disconnects a connection, and the name of its source.
 """
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from typing import NamedTuple
 
-_PATIENCE = 1.0
+_SILENT_SECONDS = 1.0
+
+
+class Way(Enum):
+    """How a new connection gets a place: the table above."""
+
+    BUSY = auto()
+    SILENT_OF_SOURCE = auto()
+    FREE = auto()
+    NEWEST_OF_LARGEST = auto()
+    SILENT_OF_ALL = auto()
+
+
+class Limits(NamedTuple):
+    """The most connections: logged in, not logged in, and not logged in of one source."""
+
+    logged_in: int
+    logins: int
+    logins_of_source: int
+
+
+def way_in(limits: Limits, logged_in: int, logins: int, of_source: int, of_largest: int) -> Way:
+    """How a connection gets a place, by the numbers of connections before it.
+
+    `of_source`: logins of its own source, `of_largest`: of the source that has the most.
+    """
+    if logged_in >= limits.logged_in:
+        return Way.BUSY
+    if of_source >= limits.logins_of_source:
+        return Way.SILENT_OF_SOURCE
+    if logins < limits.logins:
+        return Way.FREE
+    if of_largest > of_source + 1:  # with a difference of one the two would push each other out in turn
+        return Way.NEWEST_OF_LARGEST
+    return Way.SILENT_OF_ALL
+
+
+class _State(Enum):
+    LOGIN = auto()
+    LOGGED_IN = auto()
+    GONE = auto()
 
 
 class Ticket:
     """One connection's place. Use `progress`, `logged_in` and `leave`, in that order."""
 
-    def __init__(self, owner: "Admission", source: bytes, put_out: Callable[[], None]) -> None:
-        self._owner, self.source, self.put_out = owner, source, put_out
+    def __init__(self, owner: "Admission", source: bytes, disconnect: Callable[[], None]) -> None:
+        self._owner, self.source, self.disconnect = owner, source, disconnect
         self.last_heard = owner.clock()
-        self.inside = False
+        self.state = _State.LOGIN
         self.user = ""
 
     def progress(self) -> None:
@@ -47,84 +96,78 @@ class Admission:
         max_logins_per_source: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_connections, self._max_logins, self._max_per_source = (
-            max_connections,
-            max_logins,
-            max_logins_per_source,
-        )
+        self._limits = Limits(max_connections, max_logins, max_logins_per_source)
         self.clock = clock
         self._lock = threading.Lock()
         self._logins: dict[bytes, dict[Ticket, None]] = {}  # by source, the oldest first
         self._login_count = 0
-        self._users: Counter[str] = Counter()
-        self._inside = 0
+        self._users: Counter[str] = Counter()  # logged-in connections
 
-    def enter(self, source: bytes, put_out: Callable[[], None]) -> Ticket | None:
-        """A place for a new connection, or None when it gets "busy". `put_out` must not wait."""
+    def enter(self, source: bytes, disconnect: Callable[[], None]) -> Ticket | None:
+        """A place for a new connection, or None for "busy". `disconnect` is called to take it back; must not wait."""
         with self._lock:
-            if self._inside >= self._max_connections:
+            if not self._make_place(source):
                 return None
-            own = self._logins.get(source, {})
-            if len(own) >= self._max_per_source:
-                if not self._put_out_silent(list(own)):
-                    return None
-            elif self._login_count >= self._max_logins and not self._make_room(len(own)):
-                return None
-            ticket = Ticket(self, source, put_out)
+            ticket = Ticket(self, source, disconnect)
             self._logins.setdefault(source, {})[ticket] = None
             self._login_count += 1
             return ticket
 
-    def _make_room(self, own: int) -> bool:
-        """For a source that has so many logins already. Returns whether there is room now."""
-        largest = max(self._logins.values(), key=len)
-        if len(largest) > own + 1:  # else the two would push each other out in turn
-            self._put_out(next(reversed(largest)))
+    def _make_place(self, source: bytes) -> bool:
+        own = self._logins.get(source, {})
+        largest = max(self._logins.values(), key=len, default={})
+        way = way_in(self._limits, self._users.total(), self._login_count, len(own), len(largest))
+        if way is Way.FREE:
             return True
-        others = (tickets for tickets in self._logins.values() if len(tickets) >= own)
-        return self._put_out_silent([ticket for tickets in others for ticket in tickets])
-
-    def _put_out_silent(self, tickets: list[Ticket]) -> bool:
-        oldest = min(tickets, key=lambda ticket: ticket.last_heard)
-        if self.clock() - oldest.last_heard < _PATIENCE:
+        if way is Way.BUSY:
             return False
-        self._put_out(oldest)
+        if way is Way.NEWEST_OF_LARGEST:
+            self._disconnect(next(reversed(largest)))
+            return True
+        if way is Way.SILENT_OF_SOURCE:
+            return self._disconnect_silent(own)
+        sources = (tickets for tickets in self._logins.values() if len(tickets) >= len(own))
+        return self._disconnect_silent(ticket for tickets in sources for ticket in tickets)
+
+    def _disconnect_silent(self, tickets: Iterable[Ticket]) -> bool:
+        longest = min(tickets, key=lambda ticket: ticket.last_heard)
+        if self.clock() - longest.last_heard < _SILENT_SECONDS:
+            return False
+        self._disconnect(longest)
         return True
 
-    def _put_out(self, ticket: Ticket) -> None:
-        self._forget_login(ticket)
-        ticket.put_out()
+    def _disconnect(self, ticket: Ticket) -> None:
+        self._end_login(ticket)
+        ticket.disconnect()
 
-    def _forget_login(self, ticket: Ticket) -> bool:
-        tickets = self._logins.get(ticket.source, {})
-        if ticket not in tickets:
-            return False
+    def _end_login(self, ticket: Ticket) -> None:
+        tickets = self._logins[ticket.source]
         del tickets[ticket]
-        self._login_count -= 1
         if not tickets:
             del self._logins[ticket.source]
-        return True
+        self._login_count -= 1
+        ticket.state = _State.GONE
 
     def move(self, ticket: Ticket, user: str, most: int | None) -> bool:
         """See Ticket.logged_in."""
         with self._lock:
-            if not self._forget_login(ticket) or self._inside >= self._max_connections:
+            if ticket.state is not _State.LOGIN:
                 return False
-            if most is not None and self._users[user] >= most:
+            self._end_login(ticket)
+            is_full = self._users.total() >= self._limits.logged_in
+            if is_full or (most is not None and self._users[user] >= most):
                 return False
-            self._inside += 1
             self._users[user] += 1
-            ticket.inside, ticket.user = True, user
+            ticket.state, ticket.user = _State.LOGGED_IN, user
             return True
 
     def remove(self, ticket: Ticket) -> None:
         """See Ticket.leave."""
         with self._lock:
-            if ticket.inside:
-                ticket.inside = False
-                self._inside -= 1
+            if ticket.state is _State.LOGIN:
+                self._end_login(ticket)
+            elif ticket.state is _State.LOGGED_IN:
                 self._users[ticket.user] -= 1
                 if not self._users[ticket.user]:
                     del self._users[ticket.user]
-            else:
-                self._forget_login(ticket)
+                ticket.state = _State.GONE
