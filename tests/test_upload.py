@@ -38,7 +38,7 @@ def planned(
 
 
 def targets(sending: Upload) -> list[str]:
-    """What each item shall be there; a folder with a slash behind it."""
+    """What each item will be there; a folder with a slash at its end."""
     return ["/".join(item.target) + ("" if item.open else "/") for item in sending.left]
 
 
@@ -178,7 +178,7 @@ def test_every_item_has_the_policy_and_a_transfer_of_its_own(policy: str) -> Non
 
 @pytest.mark.usefixtures("here")
 def test_file_compared_in_vain_counts_only_what_is_sent() -> None:
-    """Another file of its size has the name, and the policy is to replace it: no restart is told."""
+    """Another file of its size has the name, and the policy is to replace it: no restart is reported."""
     sending, noted = planned(["a"], "box/a")
     (item,) = sending.left
     told: list[tuple[str, object]] = []
