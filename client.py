@@ -21,7 +21,7 @@ from sft.console.command_line import Parser, check_command, read_intermixed
 from config import ClientSettings, add_file_flags, add_flags, load
 from sft.common.errors import Terminated
 from sft.console.output import fill_closed_streams
-from sft.console.report import ended, leave, say
+from sft.console.screen import ended, leave, say
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 

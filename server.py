@@ -19,7 +19,7 @@ from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_account_command
 from sft.console.output import fill_closed_streams
-from sft.console.report import ended, say
+from sft.console.screen import ended, say
 from sft.server.options import add_account_commands
 
 _COMMAND = "python server.py"  # in advice; the flags in use are put behind it

@@ -2,7 +2,7 @@
 
 from sft.common.errors import TransferError
 from sft.console.log import no_log
-from sft.console.report import Reporter
+from sft.console.reporter import Reporter
 
 
 class Noted(Reporter):

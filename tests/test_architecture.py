@@ -216,7 +216,7 @@ def later():
         ("sft.disk.storage", "sft.wire.messages", False),  # beside it
         ("sft.wire.channel", "sft.transfer.sender", False),  # above it
         ("sft.client.jobs", "sft.server.session", False),
-        ("sft.console.report", "crypto_utils", False),
+        ("sft.console.screen", "crypto_utils", False),
         ("server", "client", False),
     ],
 )

@@ -20,7 +20,7 @@ from sft.accounts.store import Accounts
 from sft.client.targets import parts_of
 from sft.common.errors import ConnectionTrouble, TransferError, UsageError
 from sft.common.sizes import parse_size
-from sft.console.report import escape
+from sft.common.text import escape
 from sft.disk.partials import begin_partial
 from sft.disk.receipts import RECEIPTS, Receipts
 from sft.disk.staging import StagingArea

@@ -12,28 +12,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 import pytest
 
+from sft.client.receipts_file import ReceiptsFile
 from sft.common.errors import Code, Refused, SourceError, UsageError
 from sft.common.private_files import open_private
+from sft.common.text import cut, escape, show_briefly, show_path
 from sft.console import log as logs
 from sft.console.log import no_log, open_log
 from sft.console.progress import Progress
-from sft.console.report import (
-    Reporter,
-    cut,
-    ended,
-    escape,
-    fail,
-    note,
-    open_progress,
-    say,
-    show_briefly,
-    show_path,
-    warn,
-)
+from sft.console.reporter import Reporter, open_progress
+from sft.console.screen import ended, fail, note, say, warn
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 
@@ -72,7 +62,7 @@ def log_at(path: Path, level: str = "info") -> Iterator[logging.Logger]:
         ("a\u2028b\u2029", "a\\u2028b\\u2029"),
         ("\u200b\ufeff", "\\u200b\\ufeff"),
         ("\ud800", "\\ud800"),
-        ("caf\udce9", "caf\\udce9"),
+        ("caf\udce9", "caf\\xe9"),
         ("\U000e0041", "\\U000e0041"),
     ],
     ids=ascii,
@@ -326,7 +316,7 @@ def test_reader_that_has_left_does_not_stop_the_work(monkeypatch: pytest.MonkeyP
 
 
 def reporting(
-    quiet: bool = False, as_json: bool = False, receipts: TextIO | None = None, log: logging.Logger | None = None
+    quiet: bool = False, as_json: bool = False, receipts: ReceiptsFile | None = None, log: logging.Logger | None = None
 ) -> Reporter:
     return Reporter(log or no_log("test.reporter"), quiet, as_json, receipts)
 
@@ -540,11 +530,12 @@ def test_worst_status_of_a_run_is_its_status() -> None:
 
 
 def test_receipts_are_kept_one_json_line_each(tmp_path: Path) -> None:
-    with (tmp_path / "receipts").open("w", encoding="utf-8") as file:
-        reporter = reporting(quiet=True, receipts=file)
-        reporter.delivered(EVIL, "inbox/b", 5, SHA256, AT, "stored")
-        lines = (tmp_path / "receipts").read_text("ascii").splitlines()
-        assert len(lines) == 1, "it is there before the run is over"
+    file = ReceiptsFile(tmp_path / "receipts")
+    reporter = reporting(quiet=True, receipts=file)
+    reporter.delivered(EVIL, "inbox/b", 5, SHA256, AT, "stored")
+    lines = (tmp_path / "receipts").read_text("ascii").splitlines()
+    assert len(lines) == 1, "it is there before the run is over"
+    file.close()
     assert json.loads(lines[0]) == {
         "name": EVIL,
         "path": "inbox/b",
@@ -559,10 +550,11 @@ def test_receipts_are_on_the_disk_at_the_end_of_a_run(tmp_path: Path, monkeypatc
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)), raising=True
     )
-    with (tmp_path / "receipts").open("a", encoding="utf-8") as file:
-        reporter = reporting(quiet=True, receipts=file)
-        reporter.delivered("a", "b", 3, SHA256, AT, "stored")
-        reporter.end()
+    file = ReceiptsFile(tmp_path / "receipts")
+    reporter = reporting(quiet=True, receipts=file)
+    reporter.delivered("a", "b", 3, SHA256, AT, "stored")
+    reporter.end()
+    file.close()
     assert flushed == [False, True], "the file, then the folder that has its name"
 
 
@@ -573,9 +565,10 @@ def test_receipts_that_can_not_be_flushed_are_a_failure(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with (tmp_path / "receipts").open("a", encoding="utf-8") as file:
-        reporter = reporting(quiet=True, receipts=file)
-        reporter.end()
+    file = ReceiptsFile(tmp_path / "receipts")
+    reporter = reporting(quiet=True, receipts=file)
+    reporter.end()
+    file.close()
     assert reporter.status == 1
     assert "the receipts: can't be written (Input/output error)" in capsys.readouterr().err
 
@@ -583,7 +576,7 @@ def test_receipts_that_can_not_be_flushed_are_a_failure(
 def test_receipts_that_can_not_be_written_are_a_failure_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("needs a device that is always full")
-    full = open("/dev/full", "w")  # noqa: SIM115  # its close fails too
+    full = ReceiptsFile(Path("/dev/full"))
     reporter = reporting(receipts=full)
     reporter.delivered("a", "a", 5, SHA256, AT, "stored")
     assert reporter.status == 1, "no usage error: the command was right, a disk is full"

@@ -22,7 +22,7 @@ from sft.common.errors import (
 )
 from sft.common.rate_limit import Pace
 from sft.console.log import no_log
-from sft.console.report import Reporter
+from sft.console.reporter import Reporter
 from sft.disk.local import open_local
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage

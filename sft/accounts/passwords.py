@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 
 from crypto_utils import Random, random_bytes
 from sft.common.errors import UsageError
+from sft.common.text import escape
 from sft.console.command_line import PASSWORD_VARIABLE
 from sft.console.prompt import ask_on_terminal, read_line
-from sft.console.report import escape
 
 LONGEST = 1024
 SHORTEST = 8

@@ -12,7 +12,8 @@ from sft.client.missing import Missing, report_omitted
 from sft.client.refusals import TIME_BEYOND, not_given, refused_here
 from sft.client.targets import Parts, checked_parts, destination, local_path
 from sft.common.errors import PASSING, Code, IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
-from sft.console.report import Reporter, show_path
+from sft.common.text import show_path
+from sft.console.reporter import Reporter
 from sft.transfer.events import (
     Delivered,
     Idle,

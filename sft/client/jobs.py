@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_utils import engine_name
-from sft.client.receipts_file import open_receipts
+from sft.client.receipts_file import ReceiptsFile
 from sft.client.refusals import refused_here
 from sft.common.background import Aside
 from sft.common.errors import (
@@ -28,7 +28,8 @@ from sft.common.errors import (
 from sft.common.sizes import counted
 from sft.common.version import version_line
 from sft.console.log import no_log, open_log
-from sft.console.report import Reporter, end_by, note, output_descriptor, warn
+from sft.console.reporter import Reporter
+from sft.console.screen import end_by, note, output_descriptor, warn
 from sft.wire.protocol import VERSION
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Run:
         self._log = self._open_log()
         self._log.info("%s", version_line("client.py", VERSION, engine_name()))
         wants_receipts = options.receipts is not None and not options.dry_run
-        receipts = open_receipts(Path(options.receipts)) if wants_receipts else None
+        receipts = ReceiptsFile(Path(options.receipts)) if wants_receipts else None
         self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
         self._account: Account | None = None
         self._kept = "the same command goes on where it was"  # said of a run that is interrupted

@@ -12,7 +12,8 @@ from sft.client.missing import report_omitted
 from sft.client.refusals import TIME_BEYOND, not_given
 from sft.client.targets import checked_parts
 from sft.common.errors import PASSING, ConnectionTrouble, PeerStopped, ProtocolViolation, Refused
-from sft.console.report import Reporter, is_unsaid
+from sft.console.reporter import Reporter
+from sft.console.screen import is_unsaid
 from sft.wire.protocol import MAX_INTEGER, OMITTED_LIMIT
 
 if TYPE_CHECKING:  # a client says hello before it loads the messages

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from sft.client.refusals import omitted
 from sft.common.errors import Code, PeerStopped, SourceError, TransferError
 from sft.common.sizes import counted
-from sft.console.report import Reporter, show_path
+from sft.common.text import show_path
+from sft.console.reporter import Reporter
 
 if TYPE_CHECKING:
     from sft.wire.messages import Omitted

@@ -1,25 +1,42 @@
-"""The file in which the client keeps receipts, for --receipts: opened to be appended to.
+"""The file in which the client keeps receipts, for --receipts.
 
-Rules: it is the user's own file, and its lines stay whole: what comes behind a torn one begins a new one.
+Rules: it is the user's own file, and its lines stay whole: what follows a torn line begins a new one. A line is handed
+to the system at once; `flush` brings all of them to the disk.
 """
 
 import contextlib
 import os
 from pathlib import Path
-from typing import TextIO
 
 from sft.common.errors import UsageError
 
 
-def open_receipts(path: Path) -> TextIO:
-    """The file of kept receipts, to append lines to. Raises UsageError."""
-    try:
-        file = path.open("a", encoding="utf-8")
-    except OSError as problem:
-        raise UsageError(f"can't write the receipts to {path} ({problem.strerror})", "Name another file") from None
-    if _is_torn(path):  # by a kill, or a full disk: what comes now is a line of its own
-        file.write("\n")
-    return file
+class ReceiptsFile:
+    """A file that lines are appended to."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError when it can't be opened."""
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as problem:
+            raise UsageError(f"can't write the receipts to {path} ({problem.strerror})", "Name another file") from None
+        if _is_torn(path):  # by a kill, or a full disk
+            self._file.write("\n")
+
+    def append(self, line: str) -> None:
+        """Write one line. Raises OSError."""
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def flush(self) -> None:
+        """Bring what was appended to the disk. Raises OSError."""
+        from sft.common.flushing import flush_with_name  # not needed at a start
+
+        flush_with_name(self._file)
+
+    def close(self) -> None:
+        """Close it, unflushed. Raises OSError."""
+        self._file.close()
 
 
 def _is_torn(path: Path) -> bool:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from sft.common.errors import Code, Refused, TransferError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA, judge_path, size_of
+from sft.common.text import show_path
 from sft.console.command_line import PIPE
-from sft.console.report import show_path
 from sft.wire.protocol import ASKED_LIMIT, WINDOW
 
 Parts = tuple[str, ...]

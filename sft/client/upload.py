@@ -27,8 +27,9 @@ from sft.common.errors import (
     TransferError,
 )
 from sft.common.names import LOCAL_PARTIAL_AREA
+from sft.common.text import show_path
 from sft.console.command_line import PIPE
-from sft.console.report import Reporter, show_path
+from sft.console.reporter import Reporter
 from sft.disk.sources import PipeSource, Source
 from sft.disk.tree import Folders, Found, Skipped, Tree
 from sft.transfer.events import (

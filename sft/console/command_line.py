@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from sft.common.errors import UsageError
-from sft.console.report import say
+from sft.console.screen import say
 
 PIPE = "-"
 PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105 -- the name of a variable

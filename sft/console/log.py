@@ -16,7 +16,8 @@ from pathlib import Path
 
 from sft.common.errors import UsageError
 from sft.common.private_files import open_private
-from sft.console.report import cut, escape, warn
+from sft.common.text import cut, escape
+from sft.console.screen import warn
 
 _LOG_BYTES = 5_000_000
 _LOG_KEPT = 3

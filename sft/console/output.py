@@ -1,7 +1,7 @@
 """Text to the standard streams: all of it, or an error; and what stands for those that are closed.
 
 Rules: a stream that does not block is waited for, so that everything arrives however slowly it is read. An error is
-raised here, and judged by `sft/console/report.py`. It escapes nothing.
+raised here, and reported by `sft/console/screen.py`. It escapes nothing.
 """
 
 import contextlib

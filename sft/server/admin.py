@@ -17,7 +17,7 @@ from sft.accounts.passwords import ask_new_password, check_strength, generate_pa
 from sft.accounts.store import Accounts
 from sft.common.errors import Refused, UsageError
 from sft.common.sizes import amount, counted, exact_size
-from sft.console.report import note, say, warn
+from sft.console.screen import note, say, warn
 from sft.disk.amounts import Amount
 from sft.disk.quota import NOT_TEMPORARY, Ledgers
 from sft.disk.root import PARTIAL_AREA

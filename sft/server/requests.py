@@ -13,7 +13,7 @@ from sft.common.errors import Code, ProtocolViolation, Refused, SourceError
 from sft.common.names import size_of
 from sft.common.rate_limit import Pace, paced
 from sft.common.sizes import counted
-from sft.console.report import briefly, show_briefly, show_path
+from sft.common.text import briefly, show_briefly, show_path
 from sft.disk.folders import PathParts, Seen
 from sft.disk.sources import FileSource, Source
 from sft.disk.temporary import Incoming

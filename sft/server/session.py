@@ -21,7 +21,7 @@ from sft.common.errors import (
 )
 from sft.common.log_limits import NO_LOGIN, Sparing
 from sft.common.sizes import announced, counted
-from sft.console.report import briefly, show_briefly, show_path
+from sft.common.text import briefly, show_briefly, show_path
 from sft.disk.amounts import Quota
 from sft.server.admission import Ticket
 from sft.server.login import Log, LoggedIn, Login

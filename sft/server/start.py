@@ -17,7 +17,7 @@ from sft.common.errors import UsageError
 from sft.common.open_files import raise_limit_of_files
 from sft.common.private_files import check_area
 from sft.console.log import no_log, open_log
-from sft.console.report import announce, note, say
+from sft.console.screen import announce, note, say
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules

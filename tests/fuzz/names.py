@@ -5,7 +5,7 @@ import posixpath
 
 from sft.common.errors import Code, Refused
 from sft.common.names import MAX_COMPONENT, MAX_DEPTH, MAX_PATH, judge_component, judge_path, numbered
-from sft.console.report import escape, show_path
+from sft.common.text import escape, show_path
 
 WORDS = (
     b"\xff",

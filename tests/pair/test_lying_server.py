@@ -16,7 +16,7 @@ from sft.common.errors import (
     TransferError,
 )
 from sft.common.rate_limit import Pace
-from sft.console.report import show_path
+from sft.common.text import show_path
 from sft.disk.stdout import StandardOutput
 from sft.transfer.receiver import Receiver
 from sft.wire.channel import Channel

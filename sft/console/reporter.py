@@ -1,215 +1,64 @@
-"""All that a person or a script reads at once: escaping, the result on the screen, progress, JSON events.
+"""What becomes of a client's run: lines for a person or JSON events for a script, the log, and kept receipts.
 
-Rules: whatever came from outside passes `escape` before it reaches a terminal or a log (`sft/console/log.py`), so that
-one event is one line and no name can move a cursor. Results go to standard output; questions, progress, warnings and
-errors to standard error. No password, key or content is ever handed to this module. It loads what
---help can do without when that is needed.
+Rules: names are paths at either end, not escaped yet. With --json every line on standard output is one event, in plain
+ASCII, so that no encoding and no control character in a name can break a line. What is not needed for --help is loaded
+when it is needed.
 """
 
 import contextlib
-import errno
-import os
-import signal
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Protocol
 
-from sft.common.errors import NoMemory, OutputError, Refused, SourceError, Terminated, TransferError, UsageError
+from sft.common.errors import Refused, SourceError, TransferError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
-from sft.console.json_lines import as_json, utc
-from sft.console.output import write_all
+from sft.common.text import briefly, escape, show_path
 from sft.console.progress import Progress
+from sft.console.screen import fail, is_terminal, is_unsaid, note, say, say_beside
 
 if TYPE_CHECKING:
     import logging
 
-_SIGNALLED = 128  # the exit status of a program that a signal has ended, less the signal's number
-
-_CUT = " ... "
-_BRIEF_BYTES = 500
-_LINE_BYTES = 5_000  # on a terminal
 _MOST_LOGGED = 500  # of what failed or was skipped
 _EVENT_SECONDS = 0.5
 _MOST_LINES = 256
-_DEBUG = 10  # the level of the standard library, which who only asks for --help need not load
+_DEBUG = 10  # the level of `logging`, which --help need not load
 
 
-def escape(text: str) -> str:
-    """`text` on one line: what is not printable (controls, bidi overrides, lone surrogates) as \\x, \\u, \\U."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+class Receipts(Protocol):
+    """A file of receipts; its methods raise OSError."""
+
+    def append(self, line: str) -> None: ...
+    def flush(self) -> None: ...  # to the disk itself
 
 
-def cut(text: str, most: int) -> str:
-    """`text`, escaped before, in at most so many bytes of UTF-8: what is too much goes from its middle."""
-    if 4 * len(text) <= most:
-        return text
-    whole = text.encode("utf-8", "backslashreplace")
-    if len(whole) <= most:
-        return text
-    tail = max(0, most - len(_CUT)) // 4
-    head = max(0, most - len(_CUT)) - tail
-    return whole[:head].decode("utf-8", "ignore") + _CUT + whole[len(whole) - tail :].decode("utf-8", "ignore")
+def as_json(fields: dict[str, object]) -> str:
+    """One line of JSON."""
+    import json  # nothing else needs it at a start
+
+    return json.dumps(fields, ensure_ascii=True)
 
 
-def show_path(path: tuple[str, ...]) -> str:
-    """A path at the receiver, as a person writes it; not escaped yet."""
-    return "/".join(path)
-
-
-def show_briefly(path: tuple[str, ...]) -> str:
-    """The same, escaped and in at most 500 bytes: for what is refused, and so may hold anything of any length."""
-    return briefly(show_path(path))
-
-
-def briefly(text: str) -> str:
-    """`text`, escaped and in at most 500 bytes."""
-    return cut(escape(text), _BRIEF_BYTES)
-
-
-# --- The screen -------------------------------------------------------------------------------------------------------
-
-
-def _write(stream: TextIO | None, *lines: str) -> None:
-    """Raises OSError."""
-    write_all(stream, "\n".join([*map(escape, lines), ""]))
-
-
-def _write_result(stream: TextIO | None, *lines: str) -> None:
-    if _unsaid:
-        return  # what was written behind a gap would look whole
+def utc(time_ns: int) -> str:
+    """`2026-01-31T12:00:00.123456Z`; a time that no calendar has stays a number."""
     try:
-        _write(stream, *lines)
-    except OSError as problem:  # the work goes on; `ended` tells of it
-        _unsaid.append(problem)
-
-
-_unsaid: list[OSError] = []  # the first error that a result met
-
-
-def say(*lines: str) -> None:
-    """Lines of result, on standard output. When they can't be written, `ended` says so."""
-    _write_result(sys.stdout, *lines)
-
-
-def say_beside(*lines: str) -> None:
-    """Lines of result, on standard error, because standard output is taken by content."""
-    _write_result(sys.stderr, *lines)
-
-
-def is_unsaid() -> bool:
-    """Whether a result could not be written: more of them would be for nobody."""
-    return bool(_unsaid)
-
-
-def announce(*lines: str) -> None:
-    """Lines on standard output that nobody depends on, such as where the server listens."""
-    try:
-        _write(sys.stdout, *lines)
-    except OSError as problem:
-        if sys.stdout is not None and problem.errno != errno.EPIPE:  # else it was closed on purpose
-            warn(f"can't write to standard output ({problem.strerror})")
-
-
-def output_descriptor() -> int:
-    """Where content can be written as a result. Raises UsageError."""
-    if sys.stdout is None:
-        raise UsageError("standard output is closed", "Name a file as TARGET")
-    return sys.stdout.fileno()
-
-
-def _short(line: str) -> str:
-    """No screen full of one name."""
-    return cut(escape(line), _LINE_BYTES)
-
-
-def warn(line: str) -> None:
-    """One line of warning, on standard error."""
-    note(f"warning: {line}")
-
-
-def note(*lines: str) -> None:
-    """Lines that are neither result nor trouble, on standard error."""
-    with contextlib.suppress(OSError):  # there is nowhere left to say that
-        _write(sys.stderr, *map(_short, lines))
-
-
-def fail(problem: TransferError, what: str = "") -> None:
-    """One line: cause, then remedy, on standard error."""
-    note(f"error: {what + ': ' if what else ''}{problem}", *problem.consequences)
-
-
-def ended(program: Callable[[], int]) -> int:
-    """The exit status of `program`; an error of ours is told in its one line, an interruption in another.
-
-    Who could not read the results must not take 0 for "all done and said". A reader that has left, such as `head`,
-    knows that it has.
-    """
-    _unsaid.clear()
-    status = _status_of(program)
-    if _unsaid:
-        problem = _unsaid.pop()
-        if problem.errno != errno.EPIPE:
-            fail(OutputError(f"can't write to standard output ({problem.strerror})"))
-        status = status or OutputError.exit_status
-    return status
-
-
-def _status_of(program: Callable[[], int]) -> int:
-    try:
-        return program()
-    except SystemExit as told:  # of the library that reads the command: it has said why, or printed the help
-        return told.code if isinstance(told.code, int) else int(told.code is not None)
-    except TransferError as problem:
-        fail(problem)
-        return problem.exit_status
-    except MemoryError:
-        fail(NoMemory())
-        return NoMemory.exit_status
-    except KeyboardInterrupt as stop:
-        word, status = end_by(stop)
-        note(word)
-        return status
-
-
-def end_by(stop: KeyboardInterrupt) -> tuple[str, int]:
-    """What a person reads when a signal has ended the run, and the exit status."""
-    if isinstance(stop, Terminated):
-        return "terminated", _SIGNALLED + stop.number
-    return "interrupted", _SIGNALLED + signal.SIGINT
-
-
-def leave(status: int) -> NoReturn:
-    """End the process, all being said: to take the interpreter apart would take longer than to send a small file."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # its reader has left, or it was never there
-            stream.flush()
-    os._exit(status)
-
-
-def _is_terminal() -> bool:
-    """Whether somebody looks at what is written to standard error."""
-    return sys.stderr is not None and sys.stderr.isatty()
+        seconds, rest = divmod(time_ns, 1_000_000_000)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06d}Z"
+    except (OverflowError, ValueError, OSError):
+        return str(time_ns)
 
 
 def open_progress(total: int | None, shown: bool) -> Progress:
     """A progress display; nothing in a pipe or when not `shown`."""
-    return Progress(total, shown and _is_terminal(), note, escape)
+    return Progress(total, shown and is_terminal(), note, escape)
 
 
 class Reporter:
-    """What becomes of a client's run: lines for a person or JSON events for a script, the log, and kept receipts.
+    """Shows and logs what becomes of a run. Each method may be called from any thread."""
 
-    Names are paths at either end, raw; each method may be called from any thread. With `as_json` every line on standard
-    output is one event; README has their fields.
-    """
-
-    def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool, receipts: TextIO | None) -> None:
+    def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool, receipts: Receipts | None) -> None:
         self._own_log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
         self._at_once = as_json or receipts is not None  # somebody's program waits for each
         self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
@@ -269,7 +118,7 @@ class Reporter:
 
     def prepare(self) -> None:
         """Load what the bar needs, if there is going to be one."""
-        if self._wants_bar and _is_terminal():
+        if self._wants_bar and is_terminal():
             with contextlib.suppress(Exception):  # `begin` says what is wrong
                 import tqdm  # noqa: F401
 
@@ -287,9 +136,7 @@ class Reporter:
         self._progress.close()
         if self._receipts is not None:
             try:
-                from sft.common.flushing import flush_with_name  # nothing else needs it at a start
-
-                flush_with_name(self._receipts)
+                self._receipts.flush()
             except OSError as problem:
                 self._lose_receipts(problem)
 
@@ -378,8 +225,7 @@ class Reporter:
         receipt: dict[str, object] = {"name": name, "path": path, "size": size, "sha256": digest, "time": utc(time_ns)}
         if self._receipts is not None:
             try:
-                self._receipts.write(as_json(receipt) + "\n")
-                self._receipts.flush()
+                self._receipts.append(as_json(receipt))
             except OSError as problem:
                 self._lose_receipts(problem)
         if not self._event("delivered", outcome=outcome, **receipt):

@@ -1,0 +1,143 @@
+"""The lines that a program shows: results on standard output, everything else on standard error; and how it ends.
+
+Rules: each line is escaped. Results go to standard output; questions, progress, warnings and errors to standard error.
+A result that can't be written is an error at the end of the program, never a traceback. No password, key or content is
+given to this module.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TextIO
+
+from sft.common.errors import NoMemory, OutputError, Terminated, TransferError, UsageError
+from sft.common.text import cut, escape
+from sft.console.output import write_all
+
+_SIGNALLED = 128  # the exit status of a program that a signal has ended, less the signal's number
+_LINE_BYTES = 5_000
+
+
+def _write(stream: TextIO | None, *lines: str) -> None:
+    """Raises OSError."""
+    write_all(stream, "\n".join([*map(escape, lines), ""]))
+
+
+def _write_result(stream: TextIO | None, *lines: str) -> None:
+    if _unsaid:
+        return  # what was written behind a gap would look whole
+    try:
+        _write(stream, *lines)
+    except OSError as problem:  # the work goes on; `ended` tells of it
+        _unsaid.append(problem)
+
+
+_unsaid: list[OSError] = []  # the first error that a result met
+
+
+def say(*lines: str) -> None:
+    """Lines of result, on standard output. When they can't be written, `ended` says so."""
+    _write_result(sys.stdout, *lines)
+
+
+def say_beside(*lines: str) -> None:
+    """Lines of result, on standard error, because standard output is taken by content."""
+    _write_result(sys.stderr, *lines)
+
+
+def is_unsaid() -> bool:
+    """Whether a result could not be written: more of them would be for nobody."""
+    return bool(_unsaid)
+
+
+def announce(*lines: str) -> None:
+    """Lines on standard output that nobody depends on, such as where the server listens."""
+    try:
+        _write(sys.stdout, *lines)
+    except OSError as problem:
+        if sys.stdout is not None and problem.errno != errno.EPIPE:  # else it was closed on purpose
+            warn(f"can't write to standard output ({problem.strerror})")
+
+
+def output_descriptor() -> int:
+    """Where content can be written as a result. Raises UsageError."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed", "Name a file as TARGET")
+    return sys.stdout.fileno()
+
+
+def _short(line: str) -> str:
+    """No screen full of one name."""
+    return cut(escape(line), _LINE_BYTES)
+
+
+def warn(line: str) -> None:
+    """One line of warning, on standard error."""
+    note(f"warning: {line}")
+
+
+def note(*lines: str) -> None:
+    """Lines that are neither result nor trouble, on standard error."""
+    with contextlib.suppress(OSError):  # there is nowhere left to say that
+        _write(sys.stderr, *map(_short, lines))
+
+
+def fail(problem: TransferError, what: str = "") -> None:
+    """One line: cause, then remedy, on standard error."""
+    note(f"error: {what + ': ' if what else ''}{problem}", *problem.consequences)
+
+
+def ended(program: Callable[[], int]) -> int:
+    """The exit status of `program`; an error of ours is told in its one line, an interruption in another.
+
+    Who could not read the results must not take 0 for "all done and said". A reader that has left, such as `head`,
+    knows that it has.
+    """
+    _unsaid.clear()
+    status = _status_of(program)
+    if _unsaid:
+        problem = _unsaid.pop()
+        if problem.errno != errno.EPIPE:
+            fail(OutputError(f"can't write to standard output ({problem.strerror})"))
+        status = status or OutputError.exit_status
+    return status
+
+
+def _status_of(program: Callable[[], int]) -> int:
+    try:
+        return program()
+    except SystemExit as told:  # of the library that reads the command: it has said why, or printed the help
+        return told.code if isinstance(told.code, int) else int(told.code is not None)
+    except TransferError as problem:
+        fail(problem)
+        return problem.exit_status
+    except MemoryError:
+        fail(NoMemory())
+        return NoMemory.exit_status
+    except KeyboardInterrupt as stop:
+        word, status = end_by(stop)
+        note(word)
+        return status
+
+
+def end_by(stop: KeyboardInterrupt) -> tuple[str, int]:
+    """What a person reads when a signal has ended the run, and the exit status."""
+    if isinstance(stop, Terminated):
+        return "terminated", _SIGNALLED + stop.number
+    return "interrupted", _SIGNALLED + signal.SIGINT
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, all being said: to take the interpreter apart would take longer than to send a small file."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # its reader has left, or it was never there
+            stream.flush()
+    os._exit(status)
+
+
+def is_terminal() -> bool:
+    """Whether a person sees what is written to standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
