@@ -15,21 +15,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from partial_files import (
+    CONTENT,
+    ONE,
+    THREE,
+    TWO,
+    announced,
+    begin,
+    bytes_of,
+    commit,
+    cut,
+    fill,
+    hidden_name,
+    is_busy,
+    journal_of,
+    left,
+    open_descriptors,
+    published,
+    refuse,
+    small,
+)
 from processes import HOME, run_python, run_python_on_small_disk
 
 from sft.common.errors import Code, Refused
-from sft.disk import partials, receipts
+from sft.disk import partials
 from sft.disk.anonymous import AnonymousFile
 from sft.disk.partials import PartialFile, begin_partial
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.staging import StagingArea
 from sft.disk.storage import Storage
-from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.temporary import Incoming, Settled
 from sft.disk.user_folder import UserFolder
-
-ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
-CONTENT = os.urandom(300_000)
-DAY = 24 * 3600
 
 
 @pytest.fixture
@@ -65,83 +81,6 @@ def nothing_leaks() -> Iterator[None]:
     yield
     assert open_descriptors() == before
     assert not StagingArea._owners
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
-
-
-def announced(
-    transfer: bytes = ONE,
-    *path: str,
-    size: int | None = len(CONTENT),
-    mtime: int | None = 5,
-    mode: int | None = None,
-    policy: str = "fail",
-) -> Incoming:
-    return Incoming(transfer, path or ("big",), size, mtime, mode, policy)
-
-
-def begin(folder: UserFolder, incoming: Incoming | None = None) -> PartialFile:
-    """Begin a file that may be resumed."""
-    partial = folder.begin(incoming or announced(), resumable=True)
-    assert isinstance(partial, PartialFile)
-    return partial
-
-
-def fill(partial: PartialFile, content: bytes = CONTENT) -> PartialFile:
-    """Write what is missing of `content`; after an offer that was not taken, all of it."""
-    partial.resume_from(partial.size)
-    for start in range(partial.size, len(content), 70_000):
-        partial.write(memoryview(content)[start : start + 70_000])
-    partial.sha256 = hashlib.sha256(content).digest()
-    return partial
-
-
-def cut(folder: UserFolder, count: int = 200_000, incoming: Incoming | None = None) -> None:
-    """An attempt that was cut off after `count` bytes."""
-    partial = begin(folder, incoming)
-    fill(partial, CONTENT[:count])
-    assert partial.keep()
-
-
-def commit(folder: UserFolder, partial: TemporaryFile) -> Settled | Refused:
-    (outcome,) = folder.publish([partial])
-    return outcome
-
-
-def published(*path: str, content: bytes = CONTENT) -> Settled:
-    return Settled(path, size=len(content), sha256=hashlib.sha256(content).digest())
-
-
-def is_busy(partial: TemporaryFile) -> bool:
-    """Whether nothing can be written or finished through it any more."""
-    with pytest.raises(Refused) as writing:
-        partial.write(memoryview(b"late"))
-    with pytest.raises(Refused) as finishing:
-        partial.finish(0o644)
-    return writing.value.code is finishing.value.code is Code.BUSY
-
-
-def refuse(folder: UserFolder, incoming: Incoming) -> Code:
-    before = open_descriptors()
-    with pytest.raises(Refused) as caught:
-        folder.begin(incoming, resumable=True)
-    assert open_descriptors() == before
-    return caught.value.code
-
-
-def journal_of(place: Path) -> Path:
-    (found,) = place.glob("*.journal")
-    return found
-
-
-def bytes_of(place: Path) -> Path:
-    return journal_of(place).with_suffix("")
-
-
-def left(place: Path) -> list[str]:
-    return sorted(path.name for path in place.iterdir() if path.name != receipts.RECEIPTS)
 
 
 # --- kept, offered, resumed -------------------------------------------------------------------------------------------
@@ -946,18 +885,6 @@ print(oct((root / "alice/a").stat().st_mode & 0o777))
 # --- small files ------------------------------------------------------------------------------------------------------
 
 
-def small(folder: UserFolder, transfer: bytes = ONE, *path: str) -> AnonymousFile:
-    partial = folder.begin(announced(transfer, *(path or ("small",)), size=3), resumable=False)
-    assert isinstance(partial, AnonymousFile)
-    partial.sha256 = hashlib.sha256(b"new").digest()
-    return partial
-
-
-def hidden_name(file: AnonymousFile) -> str:
-    """Its key in the staging area, where it needs one."""
-    return hashlib.sha256(b"id" + file.incoming.transfer).hexdigest()
-
-
 @pytest.mark.parametrize("stale", [b"", b"half of something longer"])
 @pytest.mark.usefixtures("named")
 def test_stale_small_file_of_the_same_transfer_is_replaced(
@@ -1014,260 +941,6 @@ def test_small_file_of_the_same_transfer_that_is_held_is_busy(folder: UserFolder
     assert len(left(place)) == 1
     first.write(memoryview(b"ew"))
     assert isinstance(commit(folder, first), Settled)
-
-
-# --- receipts that were lost ------------------------------------------------------------------------------------------
-
-
-def renamed(folder: UserFolder, transfer: bytes = ONE, content: bytes = b"new", size: int | None = 3) -> Settled:
-    """Store a small file under the policy `rename`, or be told that it is there."""
-    begun = folder.begin(announced(transfer, "db.dump", size=size, policy="rename"), resumable=False)
-    if isinstance(begun, Settled):
-        return begun
-    assert isinstance(begun, AnonymousFile)
-    begun.write(memoryview(content))
-    begun.sha256 = hashlib.sha256(content).digest()
-    outcome = commit(folder, begun)
-    assert isinstance(outcome, Settled)
-    return outcome
-
-
-def age(place: Path, seconds: int) -> None:
-    """Make all receipts that much older."""
-    file = place / receipts.RECEIPTS
-    _, *lines = [line for line in file.read_text().splitlines() if line]
-    older = [json.dumps([each[0], each[1] - seconds, *each[2:]]) for each in map(json.loads, lines)]
-    file.write_text("\n".join([f"receipts {os.urandom(16).hex()}", *older, ""]))
-
-
-@pytest.mark.parametrize("private", [False, True], ids=["", "drop-only"])
-def test_lost_receipt_is_repeated_and_not_the_file(storage: Storage, home: Path, private: bool) -> None:
-    (home / "db.dump").write_bytes(b"older")
-    for _ in range(3):
-        folder = storage.user("alice", private)
-        assert renamed(folder) == published("db.1.dump", content=b"new")
-        folder.close()
-    assert sorted(os.listdir(home)) == ["db.1.dump", "db.dump"]
-    folder = storage.user("alice", private)
-    assert renamed(folder, TWO, b"two") == published("db.2.dump", content=b"two")
-    folder.close()
-
-
-def test_lost_receipt_of_a_large_file_is_repeated(folder: UserFolder, home: Path, place: Path) -> None:
-    (home / "big").write_bytes(b"older")
-    incoming = announced(policy="rename")
-    assert commit(folder, fill(begin(folder, incoming))) == published("big.1")
-    assert folder.begin(incoming, resumable=True) == published("big.1")
-    assert left(place) == []
-
-
-def test_receipt_is_repeated_after_the_file_was_taken_away(folder: UserFolder, home: Path) -> None:
-    first = renamed(folder)
-    (home / "db.dump").unlink()
-    assert renamed(folder) == first
-    assert os.listdir(home) == []
-
-
-def test_receipt_of_a_pipe_is_repeated(folder: UserFolder) -> None:
-    assert renamed(folder, size=None) == renamed(folder, size=None) == published("db.dump", content=b"new")
-
-
-def test_receipt_of_another_size_is_of_another_file(folder: UserFolder) -> None:
-    renamed(folder)
-    assert renamed(folder, content=b"longer", size=6) == published("db.1.dump", content=b"longer")
-
-
-@pytest.mark.parametrize("policy", ["fail", "skip", "replace"])
-def test_other_policies_need_no_receipts(folder: UserFolder, home: Path, place: Path, policy: str) -> None:
-    partial = folder.begin(announced(ONE, "small", size=3, policy=policy), resumable=False)
-    assert isinstance(partial, AnonymousFile)
-    partial.write(memoryview(b"new"))
-    partial.sha256 = hashlib.sha256(b"new").digest()
-    assert isinstance(commit(folder, partial), Settled)
-    assert not (place / receipts.RECEIPTS).exists()
-
-
-def test_receipts_are_kept_for_a_day(folder: UserFolder, place: Path) -> None:
-    first = renamed(folder)
-    age(place, DAY - 60)
-    assert renamed(folder) == first
-    age(place, 61)
-    assert renamed(folder, content=b"two") == published("db.1.dump", content=b"two")
-
-
-def test_receipts_are_pruned_by_age_and_bounded(
-    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(receipts, "_PRUNED_AT", 2000)
-    renamed(folder)
-    age(place, DAY + 1)
-    for number in range(100):
-        renamed(folder, b"%016d" % number, b"%03d" % number)
-        assert (place / receipts.RECEIPTS).stat().st_size < 2500
-    text = (place / receipts.RECEIPTS).read_text()
-    assert ONE.hex() not in text
-    assert renamed(folder, b"%016d" % 99).path == ("db.100.dump",)
-    assert renamed(folder, b"%016d" % 98).path == ("db.99.dump",)
-    assert len(text.splitlines()) >= 5
-
-
-def test_torn_receipts_cost_no_more_than_a_second_copy(folder: UserFolder, place: Path) -> None:
-    renamed(folder)
-    file = place / receipts.RECEIPTS
-    whole = file.read_bytes()
-    head = b"receipts %s\n" % (b"0" * 32)
-    odd = (b"", b"\0" * 100, b"\xff" * 9, b'["%s", 1e9]\n' % ONE.hex().encode(), b"[" * 5000)
-    for torn in (*odd, *(head + each for each in odd), whole[:-20], whole[:20]):
-        file.write_bytes(torn)
-        second = renamed(folder, content=b"two")
-        assert second.sha256 == hashlib.sha256(b"two").digest()
-        assert renamed(folder, content=b"two") == second
-        for path in (place.parent.parent / "alice").iterdir():
-            path.unlink()
-    lines = (b'["%s", 9e12, 7, "x", []]', b'["%s", 9e12]', b'["%s", 9000000000000, ["db.dump"], ["a"], 3, "xyz"]')
-    for line in lines:
-        file.write_bytes(head + line % ONE.hex().encode() + b"\n")
-        assert renamed(folder).path == ("db.dump",)
-
-
-def test_receipts_of_another_process_are_seen(storage: Storage, folder: UserFolder) -> None:
-    assert renamed(folder, TWO).path == ("db.dump",)
-    another = storage.user("alice")
-    first = renamed(another, ONE, b"one")
-    assert renamed(folder, ONE, b"one") == first
-    another.close()
-
-
-# --- what nobody came back for ----------------------------------------------------------------------------------------
-
-
-def old(place: Path, days: float) -> None:
-    for path in place.iterdir():
-        then = path.stat().st_mtime - days * DAY
-        os.utime(path, (then, then))
-
-
-def test_kept_file_is_swept_after_a_week(storage: Storage, folder: UserFolder, place: Path) -> None:
-    cut(folder)
-    assert storage.sweep() == 0
-    old(place, 6.9)
-    assert storage.sweep() == 0
-    partial = begin(folder)
-    assert partial.offers[0] == 200_000
-    assert partial.keep()
-    old(place, 7.1)
-    assert storage.sweep() == 1
-    assert left(place) == []
-
-
-def test_age_is_that_of_the_last_attempt_and_not_of_the_source(
-    storage: Storage, folder: UserFolder, place: Path
-) -> None:
-    """A finished file has its source's time already."""
-    cut(folder)
-    os.utime(bytes_of(place), (0, 0))
-    assert storage.sweep() == 0
-    begin(folder).discard()
-
-
-def test_held_files_are_never_swept(storage: Storage, folder: UserFolder, place: Path, home: Path) -> None:
-    large = fill(begin(folder))
-    little = small(folder, TWO)
-    little.write(memoryview(b"new"))
-    old(place, 1000)
-    assert storage.sweep() == 0
-    assert all(isinstance(outcome, Settled) for outcome in folder.publish([large, little]))
-    assert sorted(os.listdir(home)) == ["big", "small"]
-
-
-def test_held_file_is_not_swept_where_locks_belong_to_the_process(
-    storage: Storage, folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on some network's disks: there every lock of this process is granted."""
-    monkeypatch.setattr(fcntl, "flock", lambda descriptor, how: None)
-    partial = fill(begin(folder), CONTENT[:1000])
-    old(place, 1000)
-    assert storage.sweep() == 0
-    assert refuse(folder, announced(TWO)) is Code.BUSY
-    partial.discard()
-    assert left(place) == []
-
-
-@pytest.mark.usefixtures("named")
-def test_small_and_orphaned_files_without_an_owner_are_removed_at_once(
-    storage: Storage, folder: UserFolder, place: Path
-) -> None:
-    little = small(folder)
-    little.write(memoryview(b"n"))
-    os.close(little.descriptor)  # as when its process dies
-    cut(folder)
-    bytes_of(place).unlink()
-    (place / "torn").write_bytes(b"half")
-    assert storage.sweep() == 2
-    assert left(place) == []
-
-
-def test_orphaned_journal_that_is_locked_stays(storage: Storage, folder: UserFolder, place: Path) -> None:
-    """As in the moment between the making of a journal and of its bytes."""
-    with (place / "new.journal").open("wb") as journal:
-        fcntl.flock(journal, fcntl.LOCK_EX)
-        assert storage.sweep() == 0
-        assert left(place) == ["new.journal"]
-    storage.sweep()
-    assert left(place) == []
-
-
-def test_sweep_spares_the_receipts(storage: Storage, folder: UserFolder, place: Path) -> None:
-    first = renamed(folder)
-    old(place, 1000)
-    assert storage.sweep() == 0
-    assert renamed(folder) == first
-
-
-# --- traps ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dangling", [False, True], ids=["live", "dangling"])
-@pytest.mark.parametrize("name", ["partial", "journal"])
-def test_link_planted_in_place_of_a_kept_file_is_not_followed(
-    storage: Storage, folder: UserFolder, place: Path, outside: Path, name: str, dangling: bool
-) -> None:
-    cut(folder)
-    path = bytes_of(place) if name == "partial" else journal_of(place)
-    path.unlink()
-    path.symlink_to(outside.with_name("missing") if dangling else outside)
-    assert refuse(folder, announced()) is Code.STORAGE
-    storage.sweep()
-    assert outside.read_bytes() == b"precious"
-    assert not outside.with_name("missing").exists()
-
-
-@pytest.mark.parametrize("trap", ["live", "dangling", "fifo", "folder"])
-def test_trap_in_place_of_the_receipts_is_not_used(
-    folder: UserFolder, home: Path, place: Path, outside: Path, trap: str
-) -> None:
-    file = place / receipts.RECEIPTS
-    if trap == "fifo":
-        os.mkfifo(file)
-    elif trap == "folder":
-        file.mkdir()
-    else:
-        file.symlink_to(outside if trap == "live" else outside.with_name("missing"))
-    assert renamed(folder).path == ("db.dump",)
-    assert renamed(folder, content=b"two").path == ("db.1.dump",)
-    assert outside.read_bytes() == b"precious"
-    assert not outside.with_name("missing").exists()
-
-
-def test_fifo_in_place_of_a_kept_file_stops_nothing(storage: Storage, folder: UserFolder, place: Path) -> None:
-    cut(folder)
-    bytes_of(place).unlink()
-    os.mkfifo(bytes_of(place))
-    assert refuse(folder, announced()) is Code.STORAGE
-    assert storage.sweep() == 0  # it is as young as a kept file
-    old(place, 8)
-    assert storage.sweep() == 1
-    begin(folder).discard()
 
 
 # --- full disks -------------------------------------------------------------------------------------------------------

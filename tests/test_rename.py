@@ -11,8 +11,6 @@ from conftest import MakeProxy, MakeServer
 from processes import MIB, ONCE, Client, Fault, make, wait_until
 
 from sft.common.errors import Code, Refused
-from sft.disk import receipts
-from sft.disk.receipts import RECEIPTS, Delivery, Receipts
 from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import UserFolder
@@ -165,51 +163,6 @@ def test_file_that_an_older_connection_publishes_meanwhile_is_not_stored_twice(
     assert name_of(outcome) == "a.1" and isinstance(outcome, Settled) and outcome.already
     assert sorted(os.listdir(home)) == ["a", "a.1"]
     late.close()
-
-
-def test_each_line_is_read_once_however_often_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What 4 MiB of receipts cost, they cost once."""
-    place = os.open(tmp_path, os.O_RDONLY)
-    try:
-        mine, other = Receipts(place), Receipts(place)
-        for number in range(20):
-            other.remember([Delivery(b"%08d%08d" % (number, at), ("a",), ("a",), 3, bytes(32)) for at in range(200)])
-        size = (tmp_path / RECEIPTS).stat().st_size
-        read = 0
-        pread = os.pread
-
-        def counting(descriptor: int, count: int, offset: int) -> bytes:
-            nonlocal read
-            piece = pread(descriptor, count, offset)
-            read += len(piece) if count > receipts._HEAD_SIZE else 0
-            return piece
-
-        monkeypatch.setattr(os, "pread", counting)
-        assert mine.find(b"n" * 16, ("a",)) is None
-        assert size - 100 <= read <= size + 100
-        read = 0
-        for number in range(100):
-            new = Delivery(b"new %012d" % number, ("a",), ("a.1",), 3, bytes(32))
-            other.remember([new])
-            assert mine.find(b"n" * 16, ("a",)) is None
-        assert read < 100 * 250
-        assert mine.find(new[0], ("a",)) == new and mine.find(new[0], ("b",)) is None
-    finally:
-        os.close(place)
-
-
-def test_receipts_that_were_pruned_by_another_are_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipts, "_PRUNED_AT", 1000)
-    place = os.open(tmp_path, os.O_RDONLY)
-    try:
-        mine, other = Receipts(place), Receipts(place)
-        for number in range(100):
-            new = Delivery(b"new %012d" % number, ("a",), ("a.1",), number, bytes(32))
-            other.remember([new])
-            assert mine.find(new[0], ("a",)) == new
-        assert mine.find(b"new %012d" % 1, ("a",)) is None
-    finally:
-        os.close(place)
 
 
 # --- both programs ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,187 @@
+"""Receipts that were lost are repeated, and the file is not stored twice."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from partial_files import DAY, ONE, TWO, announced, begin, commit, fill, left, published, renamed
+
+from sft.disk import receipts
+from sft.disk.anonymous import AnonymousFile
+from sft.disk.receipts import RECEIPTS, Delivery, Receipts
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.storage import Storage
+from sft.disk.temporary import Settled
+from sft.disk.user_folder import UserFolder
+
+
+@pytest.fixture
+def folder(storage: Storage) -> Iterator[UserFolder]:
+    folder = storage.user("alice")
+    yield folder
+    folder.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, folder: UserFolder) -> Path:
+    return tmp_path / "received/alice"
+
+
+@pytest.fixture
+def place(tmp_path: Path, folder: UserFolder) -> Path:
+    """Alice's staging area."""
+    return tmp_path / "received" / PARTIAL_AREA / "alice"
+
+
+def age(place: Path, seconds: int) -> None:
+    """Make all receipts that much older."""
+    file = place / receipts.RECEIPTS
+    _, *lines = [line for line in file.read_text().splitlines() if line]
+    older = [json.dumps([each[0], each[1] - seconds, *each[2:]]) for each in map(json.loads, lines)]
+    file.write_text("\n".join([f"receipts {os.urandom(16).hex()}", *older, ""]))
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["", "drop-only"])
+def test_lost_receipt_is_repeated_and_not_the_file(storage: Storage, home: Path, private: bool) -> None:
+    (home / "db.dump").write_bytes(b"older")
+    for _ in range(3):
+        folder = storage.user("alice", private)
+        assert renamed(folder) == published("db.1.dump", content=b"new")
+        folder.close()
+    assert sorted(os.listdir(home)) == ["db.1.dump", "db.dump"]
+    folder = storage.user("alice", private)
+    assert renamed(folder, TWO, b"two") == published("db.2.dump", content=b"two")
+    folder.close()
+
+
+def test_lost_receipt_of_a_large_file_is_repeated(folder: UserFolder, home: Path, place: Path) -> None:
+    (home / "big").write_bytes(b"older")
+    incoming = announced(policy="rename")
+    assert commit(folder, fill(begin(folder, incoming))) == published("big.1")
+    assert folder.begin(incoming, resumable=True) == published("big.1")
+    assert left(place) == []
+
+
+def test_receipt_is_repeated_after_the_file_was_taken_away(folder: UserFolder, home: Path) -> None:
+    first = renamed(folder)
+    (home / "db.dump").unlink()
+    assert renamed(folder) == first
+    assert os.listdir(home) == []
+
+
+def test_receipt_of_a_pipe_is_repeated(folder: UserFolder) -> None:
+    assert renamed(folder, size=None) == renamed(folder, size=None) == published("db.dump", content=b"new")
+
+
+def test_receipt_of_another_size_is_of_another_file(folder: UserFolder) -> None:
+    renamed(folder)
+    assert renamed(folder, content=b"longer", size=6) == published("db.1.dump", content=b"longer")
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "replace"])
+def test_other_policies_need_no_receipts(folder: UserFolder, home: Path, place: Path, policy: str) -> None:
+    partial = folder.begin(announced(ONE, "small", size=3, policy=policy), resumable=False)
+    assert isinstance(partial, AnonymousFile)
+    partial.write(memoryview(b"new"))
+    partial.sha256 = hashlib.sha256(b"new").digest()
+    assert isinstance(commit(folder, partial), Settled)
+    assert not (place / receipts.RECEIPTS).exists()
+
+
+def test_receipts_are_kept_for_a_day(folder: UserFolder, place: Path) -> None:
+    first = renamed(folder)
+    age(place, DAY - 60)
+    assert renamed(folder) == first
+    age(place, 61)
+    assert renamed(folder, content=b"two") == published("db.1.dump", content=b"two")
+
+
+def test_receipts_are_pruned_by_age_and_bounded(
+    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipts, "_PRUNED_AT", 2000)
+    renamed(folder)
+    age(place, DAY + 1)
+    for number in range(100):
+        renamed(folder, b"%016d" % number, b"%03d" % number)
+        assert (place / receipts.RECEIPTS).stat().st_size < 2500
+    text = (place / receipts.RECEIPTS).read_text()
+    assert ONE.hex() not in text
+    assert renamed(folder, b"%016d" % 99).path == ("db.100.dump",)
+    assert renamed(folder, b"%016d" % 98).path == ("db.99.dump",)
+    assert len(text.splitlines()) >= 5
+
+
+def test_torn_receipts_cost_no_more_than_a_second_copy(folder: UserFolder, place: Path) -> None:
+    renamed(folder)
+    file = place / receipts.RECEIPTS
+    whole = file.read_bytes()
+    head = b"receipts %s\n" % (b"0" * 32)
+    odd = (b"", b"\0" * 100, b"\xff" * 9, b'["%s", 1e9]\n' % ONE.hex().encode(), b"[" * 5000)
+    for torn in (*odd, *(head + each for each in odd), whole[:-20], whole[:20]):
+        file.write_bytes(torn)
+        second = renamed(folder, content=b"two")
+        assert second.sha256 == hashlib.sha256(b"two").digest()
+        assert renamed(folder, content=b"two") == second
+        for path in (place.parent.parent / "alice").iterdir():
+            path.unlink()
+    lines = (b'["%s", 9e12, 7, "x", []]', b'["%s", 9e12]', b'["%s", 9000000000000, ["db.dump"], ["a"], 3, "xyz"]')
+    for line in lines:
+        file.write_bytes(head + line % ONE.hex().encode() + b"\n")
+        assert renamed(folder).path == ("db.dump",)
+
+
+def test_receipts_of_another_process_are_seen(storage: Storage, folder: UserFolder) -> None:
+    assert renamed(folder, TWO).path == ("db.dump",)
+    another = storage.user("alice")
+    first = renamed(another, ONE, b"one")
+    assert renamed(folder, ONE, b"one") == first
+    another.close()
+
+
+def test_each_line_is_read_once_however_often_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What 4 MiB of receipts cost, they cost once."""
+    place = os.open(tmp_path, os.O_RDONLY)
+    try:
+        mine, other = Receipts(place), Receipts(place)
+        for number in range(20):
+            other.remember([Delivery(b"%08d%08d" % (number, at), ("a",), ("a",), 3, bytes(32)) for at in range(200)])
+        size = (tmp_path / RECEIPTS).stat().st_size
+        read = 0
+        pread = os.pread
+
+        def counting(descriptor: int, count: int, offset: int) -> bytes:
+            nonlocal read
+            piece = pread(descriptor, count, offset)
+            read += len(piece) if count > receipts._HEAD_SIZE else 0
+            return piece
+
+        monkeypatch.setattr(os, "pread", counting)
+        assert mine.find(b"n" * 16, ("a",)) is None
+        assert size - 100 <= read <= size + 100
+        read = 0
+        for number in range(100):
+            new = Delivery(b"new %012d" % number, ("a",), ("a.1",), 3, bytes(32))
+            other.remember([new])
+            assert mine.find(b"n" * 16, ("a",)) is None
+        assert read < 100 * 250
+        assert mine.find(new[0], ("a",)) == new and mine.find(new[0], ("b",)) is None
+    finally:
+        os.close(place)
+
+
+def test_receipts_that_were_pruned_by_another_are_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "_PRUNED_AT", 1000)
+    place = os.open(tmp_path, os.O_RDONLY)
+    try:
+        mine, other = Receipts(place), Receipts(place)
+        for number in range(100):
+            new = Delivery(b"new %012d" % number, ("a",), ("a.1",), number, bytes(32))
+            other.remember([new])
+            assert mine.find(new[0], ("a",)) == new
+        assert mine.find(b"new %012d" % 1, ("a",)) is None
+    finally:
+        os.close(place)
