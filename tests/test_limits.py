@@ -140,7 +140,7 @@ def test_limits_are_changed_shown_and_lifted(make_server: MakeServer) -> None:
         "connections",
         "4",
     ]
-    assert "no quota: nobody counts" in server.command("recount", "alice").out
+    assert "no quota: what it uses is not counted" in server.command("recount", "alice").out
     assert server.command("limits", "nobody").status == server.command("recount", "nobody").status == 2
 
 
@@ -211,5 +211,5 @@ def test_storage_is_opened_once_however_many_accounts_have_a_quota(tmp_path: Pat
     for number in range(5):
         accounts.add(Account(f"user{number}", kept, frozenset(RIGHTS), 1000, None))
     before = len(os.listdir("/dev/fd"))
-    admin.run(command, accounts.path, tmp_path / "received", argparse.Namespace(name=None))
+    admin.run(command, accounts.path, tmp_path / "received", argparse.Namespace(name=None, drop_parts=False))
     assert len(os.listdir("/dev/fd")) == before + 2, "the storage folder and what is on its way"

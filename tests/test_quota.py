@@ -1,6 +1,7 @@
 """A quota of bytes bounds the number of files, too: each file and folder counts as 512 bytes at least."""
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeServer
 from processes import Client, make, wait_until
-from test_ledger import on_disk, put, refuses, written
+from test_ledger import begin, fill, on_disk, put, refuses, written
 
 from sft.common.errors import Refused
 from sft.disk.amounts import Amount, Quota
@@ -71,6 +72,38 @@ def test_users_says_how_small_files_count(make_server: MakeServer, client: Clien
     said = server.command("users")
     assert "1.0 kB in 2 files" in said.out
     assert "each file and folder uses 512 bytes at least" in said.err
+
+
+def test_parts_of_interrupted_transfers_are_shown_and_dropped_on_request(
+    make_server: MakeServer, client: Client, folder: Path
+) -> None:
+    server = make_server("--grace=0")
+    for flags in (["alice", "--quota=1G"], ["alice", "--rate=1M"]):
+        assert server.command("limits", *flags).status == 0
+    assert "kept of" not in server.command("users").out
+    running = client.at(server.port).start("--retries=0", make(folder / "large", 50_000_000), "./")
+    parts = server.storage / ".partial/alice"
+    wait_until(lambda: any(path.stat().st_size for path in parts.glob("*") if len(path.name) == 64))
+    running.kill()
+    wait_until(lambda: "kept for another try" in server.told())
+    shown = server.command("users").out
+    assert re.search(r"  [\d.]+ [kM]B in 1 file  of 1 GB  1 MB/s  [\d.]+ [kM]B kept of 1 interrupted transfer\n", shown)
+    dropped = server.command("recount", "alice", "--drop-parts").out.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in dropped] == ["removed 1 partial file", "0 B in 0 files"]
+    assert not [path for path in parts.glob("*") if len(path.name) >= 64]
+
+
+def test_part_that_a_transfer_writes_to_is_neither_counted_as_kept_nor_dropped(root: Path) -> None:
+    with (
+        contextlib.closing(Storage(root, Rules())) as storage,
+        contextlib.closing(storage.user("alice")) as folder,
+    ):
+        assert (storage.kept("alice"), storage.drop_kept("nobody")) == (Amount(), 0)
+        partial = fill(begin(folder, "a", 200_000), 100_000)
+        assert (storage.kept("alice"), storage.drop_kept("alice")) == (Amount(), 0)
+        assert partial.keep()
+        assert (storage.kept("alice"), storage.kept("nobody")) == (Amount(100_000, 1), Amount())
+        assert (storage.drop_kept("alice"), storage.kept("alice")) == (1, Amount())
 
 
 def test_between_the_look_at_what_is_spare_and_the_taking_nobody_else_takes_it(

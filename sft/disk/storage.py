@@ -12,11 +12,12 @@ known here: only the name of a folder.
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sft.common.errors import Refused, UsageError
-from sft.disk.amounts import NO_QUOTA, Quota
+from sft.common.errors import Code, Refused, UsageError
+from sft.disk.amounts import NO_QUOTA, Amount, Quota
 from sft.disk.durable import disk_errors
 from sft.disk.folders import open_folder
 from sft.disk.ledger import invalidate
@@ -68,6 +69,31 @@ class Storage:
         if problem is not None:
             raise problem
         return removed
+
+    def kept(self, name: str) -> Amount:
+        """What is kept of one user's interrupted transfers, without those that go on now. Raises Refused."""
+        with self._staging_of(name) as area:
+            sizes = [] if area is None else list(area.sizes_of_ownerless(NOT_TEMPORARY))
+            return Amount(sum(sizes), len(sizes))
+
+    def drop_kept(self, name: str) -> int:
+        """Remove what `kept` counts; how many files it was. Raises Refused."""
+        with self._staging_of(name) as area:
+            return 0 if area is None else area.sweep(0, NOT_TEMPORARY)
+
+    @contextlib.contextmanager
+    def _staging_of(self, name: str) -> Iterator[StagingArea | None]:
+        """One user's staging area; None when there is none."""
+        with disk_errors(), contextlib.ExitStack() as opened:
+            try:
+                folder = open_folder(self._root.staging, name)
+            except Refused as problem:
+                if problem.code is not Code.NOT_FOUND:
+                    raise
+                yield None
+                return
+            opened.callback(os.close, folder)
+            yield StagingArea(folder)
 
     def user(self, name: str, private: bool = False, quota: Quota = NO_QUOTA, largest: int | None = None) -> UserFolder:
         """The folder of one user, made when missing; close it afterwards. Raises Refused.

@@ -10,22 +10,25 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from crypto_utils import check_library
-from sft.accounts.format import RIGHTS, Account, check_account_name
+from sft.accounts.format import RIGHTS, Account, check_account_name, unknown_account
 from sft.accounts.passwords import ask_new_password, check_strength, generate_password, read_password_file
 from sft.accounts.store import Accounts
 from sft.common.errors import Refused, UsageError
 from sft.common.sizes import amount, counted, exact_size
 from sft.console.screen import note, say, warn
 from sft.disk.amounts import Amount
-from sft.disk.quota import NOT_TEMPORARY, Ledgers
+from sft.disk.quota import NOT_TEMPORARY
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
 from sft.server.options import LIMITS, NO_LIMIT, Limits, limits_of
 from sft.wire.handshake import password_scalars
 from sft.wire.pake import Registration
+
+_Found = TypeVar("_Found")
 
 _DROP_ONLY = frozenset({"put"})
 _CUT_OFF = "connections that it has are cut off within a second"
@@ -53,10 +56,6 @@ def open_accounts(accounts: Path, report: Callable[[str], None] = lambda _: None
 
 def _named(accounts: Accounts) -> dict[str, Account]:
     return {account.name: account for account in accounts.all()}
-
-
-def _unknown(name: str) -> UsageError:
-    return UsageError(f"there is no account {name}", "See those that exist: python server.py users")
 
 
 def _register(accounts: Accounts, name: str, password: str) -> Registration:
@@ -115,7 +114,7 @@ def _passwd(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts, name = open_accounts(path), options.name
     account = _named(accounts).get(name)
     if account is None:
-        raise _unknown(name)
+        raise unknown_account(name)
     registration = _register(accounts, name, _new_password(name, options))
     if registration == account.registration:
         say(f"that is the password of {name} already; nothing was changed")
@@ -136,7 +135,7 @@ def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
         accounts.change(name, news)
     account = _named(accounts).get(name)
     if account is None:
-        raise _unknown(name)
+        raise unknown_account(name)
     if news and account == before:
         say(f"{name} has these limits already; nothing was changed")
     elif news:
@@ -152,8 +151,10 @@ def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
     for account in accounts.all():
         words = [",".join(right for right in RIGHTS if right in account.rights)]
         if has_quota(account):
-            words.append(_used(account, _ledgers(storage).used))
+            words.append(_used(account, _storage(storage).ledgers.used))
         words += [limit.shown(value) for limit in LIMITS if (value := getattr(account, limit.field)) is not None]
+        if has_quota(account):
+            words += _kept(account, _storage(storage))
         say(f"{account.name:<32}  {'  '.join(words)}")
     if any(map(has_quota, accounts.all())):
         note(_LEAST)
@@ -164,12 +165,18 @@ def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
 def _recount(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts = _named(open_accounts(path))
     if options.name is not None and options.name not in accounts:
-        raise _unknown(options.name)
+        raise unknown_account(options.name)
     for account in accounts.values():
-        if options.name in (None, account.name) and has_quota(account):
-            say(f"{account.name:<32}  {_used(account, _ledgers(storage).recount)}")
-        elif options.name == account.name:
-            say(f"{account.name} has no quota: nobody counts what it uses")
+        if options.name not in (None, account.name):
+            continue
+        if options.drop_parts:
+            dropped = _on_disk(account, _storage(storage).drop_kept)
+            say(f"{account.name:<32}  removed {counted(dropped, 'partial file')}")
+        if has_quota(account):
+            words = [_used(account, _storage(storage).ledgers.recount), *_kept(account, _storage(storage))]
+            say(f"{account.name:<32}  {'  '.join(words)}")
+        elif options.name is not None and not options.drop_parts:
+            say(f"{account.name} has no quota: what it uses is not counted")
 
 
 _LEAST = "of a quota, each file and folder uses 512 bytes at least"
@@ -182,17 +189,28 @@ def has_quota(account: Account) -> bool:
 
 def _used(account: Account, count: Callable[[str], Amount]) -> str:
     """What an account uses. Raises UsageError."""
-    try:
-        used = count(account.name)
-    except Refused as problem:
-        raise UsageError(f"can't count what {account.name} has: {problem.cause}", "Repair the storage folder") from None
+    used = _on_disk(account, count)
     return f"{amount(used.bytes)} in {counted(used.files, 'file')}"
 
 
+def _kept(account: Account, storage: Storage) -> list[str]:
+    """How much of that is kept of interrupted transfers, if anything is. Raises UsageError."""
+    kept = _on_disk(account, storage.kept)
+    return [f"{amount(kept.bytes)} kept of {counted(kept.files, 'interrupted transfer')}"] if kept.files else []
+
+
+def _on_disk(account: Account, work: Callable[[str], _Found]) -> _Found:
+    """What `work` gives for the account's folders. Raises UsageError."""
+    try:
+        return work(account.name)
+    except Refused as problem:
+        raise UsageError(f"can't count what {account.name} has: {problem.cause}", "Repair the storage folder") from None
+
+
 @functools.cache
-def _ledgers(storage: Path) -> Ledgers:
+def _storage(path: Path) -> Storage:
     """Opened once in a command, when it is needed: with one for each account it would run out of descriptors."""
-    return Storage(storage, Rules()).ledgers
+    return Storage(path, Rules())
 
 
 _COMMANDS: dict[str, Callable[[Path, Path, argparse.Namespace], None]] = {

@@ -71,6 +71,11 @@ def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.Argum
         allow_abbrev=False,
     )
     recount.add_argument("name", metavar="NAME", nargs="?", help="only this account")
+    recount.add_argument(
+        "--drop-parts",
+        action="store_true",
+        help="before, remove what is kept of interrupted transfers; they start again",
+    )
     for each in (add, change, limits, remove):
         each.add_argument("name", metavar="NAME", help="a username: a-z, 0-9, dot, dash, underscore; up to 32")
     for each in (add, change):
