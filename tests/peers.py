@@ -27,7 +27,8 @@ from sft.wire.messages import (
     Message,
     Put,
     decode_message,
-    file_mac_input,
+    file_mac_begin,
+    file_mac_rest,
     split_record,
     write_data_header,
 )
@@ -87,7 +88,7 @@ def data(id: int, offset: int, content: bytes) -> bytes:
 def end(put: Put, content: bytes, body: bytes | None = None, secret: bytes = FILE_SECRET) -> End:
     """The END that belongs to `put` and `content`."""
     sha256 = digest(content)
-    proof = mac(secret, *file_mac_input(put.body() if body is None else body, len(content), sha256))
+    proof = mac(secret, *file_mac_begin(put.body() if body is None else body), *file_mac_rest(len(content), sha256))
     return End(put.id, len(content), sha256, proof)
 
 

@@ -13,7 +13,7 @@ from processes import HOME, PASSWORD, USER, Server
 import sft.client.login
 import sft.server.listener
 from sft.accounts.store import Accounts
-from sft.client.login import Account
+from sft.client.login import Credentials
 from sft.common.background import Aside
 from sft.common.log_limits import SourceLimits
 from sft.server.admission import Admission
@@ -65,7 +65,7 @@ def test_each_end_waits_for_each_frame_as_long_as_the_document_says(
     of_server, of_client, keys = Waits(), Waits(), list[object]()
     monkeypatch.setattr(sft.server.listener, "Link", recording(of_server))
     monkeypatch.setattr(sft.client.login, "Link", recording(of_client))
-    account = Account("here", 1, USER, PASSWORD)
+    account = Credentials("here", 1, USER, PASSWORD)
     near, far = socket.socketpair()
     with near, far:
         link = login_link(far)

@@ -7,7 +7,7 @@ import pytest
 from conftest import MakeProxy
 from processes import ONCE, Client, Server, login_sent, make, run_python
 
-from sft.client.login import Account, _Call
+from sft.client.login import Credentials, _Call
 from sft.common.errors import ConnectionTrouble, UsageError
 from sft.wire.pake import CONFIRM_SIZE, POINT_SIZE
 from sft.wire.protocol import HEADER_SIZE
@@ -119,4 +119,4 @@ def test_call_that_nobody_answers_is_told_to_who_waits() -> None:
 def test_username_that_no_account_can_have_is_refused_before_connecting(user: str) -> None:
     """Half a character is what a command line of Windows can hold."""
     with pytest.raises(UsageError):
-        Account("localhost", 1, user, "a password")
+        Credentials("localhost", 1, user, "a password")

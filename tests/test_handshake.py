@@ -13,8 +13,8 @@ from sft.common.errors import ConnectionTrouble, IntegrityError, LoginRefused, P
 from sft.wire import handshake
 from sft.wire.handshake import (
     VERIFIER_IDENTITY,
+    Candidate,
     ClientHandshake,
-    Known,
     ServerHandshake,
     SessionKeys,
     busy_frame,
@@ -28,7 +28,7 @@ SALT = bytes(range(32))
 W0, W1 = 0x1234567890ABCDEF, 0xFEDCBA0987654321
 REGISTRATION = Registration.of(W0, W1)
 DUMMY = Registration.of(W0 + 5, W1 + 5)  # stands for one that nobody has the password of
-ALICE = Known(True, SALT, REGISTRATION)
+ALICE = Candidate(True, SALT, REGISTRATION)
 
 Alter = Callable[[bytes], bytes]
 
@@ -37,7 +37,7 @@ Alter = Callable[[bytes], bytes]
 class Login:
     """One login in this process. `alter[n]` sees frame n on its way; what each end came to is in `client`, `server`."""
 
-    account: Known = ALICE
+    account: Candidate = ALICE
     scalars: tuple[int, int] = (W0, W1)
     user: str = USER
     may_try: bool = True
@@ -51,7 +51,7 @@ class Login:
     asked: list[bytes] = field(default_factory=list)
     told: list[tuple[bytes, int]] = field(default_factory=list)
 
-    def _find(self, username: bytes) -> Known:
+    def _find(self, username: bytes) -> Candidate:
         self.asked.append(username)
         return self.account
 
@@ -165,7 +165,7 @@ def test_login_with_the_real_password_hash() -> None:
     def scalars(salt: bytes, profile: int) -> tuple[int, int]:
         return password_scalars("correct horse", b"alice", salt, profile)
 
-    known = Known(True, SALT, Registration.of(*scalars(SALT, 1)))
+    known = Candidate(True, SALT, Registration.of(*scalars(SALT, 1)))
     client = ClientHandshake(USER, scalars)
     server = ServerHandshake(lambda username: known, lambda username: True)
     frame_2, go_on = server.hello(client.hello())
@@ -222,7 +222,7 @@ def test_wrong_password_is_refused_by_the_client(scalars: tuple[int, int]) -> No
 
 def test_unknown_user_meets_what_a_wrong_password_meets() -> None:
     wrong = Login(scalars=(W0 + 1, W1)).run()
-    unknown = Login(account=Known(False, SALT, DUMMY)).run()
+    unknown = Login(account=Candidate(False, SALT, DUMMY)).run()
     assert isinstance(unknown.client_error, LoginRefused)
     assert str(unknown.client_error) == str(wrong.client_error)
     assert unknown.sizes == wrong.sizes
@@ -232,7 +232,7 @@ def test_unknown_user_meets_what_a_wrong_password_meets() -> None:
 
 
 def test_unknown_user_with_the_dummys_own_password_is_refused_at_the_end() -> None:
-    login = Login(account=Known(False, SALT, REGISTRATION)).run()
+    login = Login(account=Candidate(False, SALT, REGISTRATION)).run()
     assert login.client is not None
     assert isinstance(login.server_error, LoginRefused)
     assert login.server is None
@@ -484,7 +484,7 @@ def test_reject_version_that_was_not_offered(version: int) -> None:
 def answer_to(payload: bytes) -> tuple[ServerHello, bool, list[bytes]]:
     asked: list[bytes] = []
 
-    def find(username: bytes) -> Known:
+    def find(username: bytes) -> Candidate:
         asked.append(username)
         return ALICE
 

@@ -43,7 +43,8 @@ from sft.wire.messages import (
     _fields_of,
     decode_message,
     encode_message,
-    file_mac_input,
+    file_mac_begin,
+    file_mac_rest,
     split_record,
     write_data_header,
 )
@@ -287,7 +288,7 @@ def test_writer_keeps_to_the_ceiling_of_control_messages() -> None:
 
 
 def test_mac_input_separates_its_parts() -> None:
-    assert b"".join(file_mac_input(b"{put}", 258, SHA256)) == (
+    assert b"".join((*file_mac_begin(b"{put}"), *file_mac_rest(258, SHA256))) == (
         b"sft1 file" + b"\0\0\0\0\0\0\0\5{put}" + b"\0\0\0\0\0\0\1\2" + SHA256
     )
 

@@ -35,7 +35,7 @@ from crypto_utils import (
 )
 from sft.wire import handshake
 from sft.wire import pake
-from sft.wire.handshake import VERIFIER_IDENTITY, ClientHandshake, Known, ServerHandshake, SessionKeys
+from sft.wire.handshake import VERIFIER_IDENTITY, ClientHandshake, Candidate, ServerHandshake, SessionKeys
 from sft.wire.messages import (
     BYE_MESSAGE,
     DATA_HEADER_SIZE,
@@ -45,7 +45,8 @@ from sft.wire.messages import (
     Put,
     Receipt,
     encode_message,
-    file_mac_input,
+    file_mac_begin,
+    file_mac_rest,
     write_data_header,
 )
 from sft.wire.protocol import HEADER_SIZE, frame_header
@@ -152,7 +153,7 @@ def log_in(w0: int, w1: int) -> Login:
 
 def server_half(w0: int, w1: int) -> ServerHandshake:
     """The server's half of the example's login."""
-    account = Known(True, SALT, pake.Registration.of(w0, w1))
+    account = Candidate(True, SALT, pake.Registration.of(w0, w1))
     return ServerHandshake(lambda username: account, lambda username: True, DEFAULT_PROFILE, server_draws())
 
 
@@ -286,7 +287,7 @@ def put_message(draws: Draws) -> Put:
 def _records(login: Login) -> Iterator[Block]:
     put = put_message(Draws(TRANSFER))
     sha256 = digest(CONTENT)
-    mac_input = file_mac_input(put.body(), len(CONTENT), sha256)
+    mac_input = (*file_mac_begin(put.body()), *file_mac_rest(len(CONTENT), sha256))
     end = End(1, len(CONTENT), sha256, mac(login.keys.file_c2s, *mac_input))
     data = bytearray(DATA_HEADER_SIZE)
     write_data_header(memoryview(data), 1, 0, len(CONTENT))

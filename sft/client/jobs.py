@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from config import ClientSettings
     from sft.client.download import Download
-    from sft.client.login import Account
+    from sft.client.login import Credentials
     from sft.client.upload import Upload
     from sft.common.rate_limit import Pace
     from sft.wire.channel import Channel
@@ -66,7 +66,7 @@ class Run:
         wants_receipts = options.receipts is not None and not options.dry_run
         receipts = ReceiptsFile(Path(options.receipts)) if wants_receipts else None
         self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
-        self._account: Account | None = None
+        self._credentials: Credentials | None = None
         self._kept = "the same command goes on where it was"  # said of a run that is interrupted
         self._not_delivered: list[str] = []  # lines for an interruption
 
@@ -102,7 +102,7 @@ class Run:
             self._reporter.end()
             word, status = end_by(stop)
             self._log.error("%s", word)
-            if self._account is None or not self._account.is_proven:
+            if self._credentials is None or not self._credentials.is_proven:
                 raise
             note(f"{word}; {self._kept}", *self._not_delivered)
             return status
@@ -124,11 +124,11 @@ class Run:
             return
         if not upload.left and not upload.is_deep:
             return
-        account, started = self._ask(), time.monotonic()
+        credentials, started = self._ask(), time.monotonic()
         looking = Aside("looking", upload.look_below)  # a folder may hold a million names
 
         def send() -> None:
-            self._send(upload, account, looking)
+            self._send(upload, credentials, looking)
 
         try:
             send()
@@ -144,9 +144,9 @@ class Run:
             self._reporter.end()
             problem.consequences += self._left_out(upload.names_left())
             raise
-        self._done(f"delivered to {account.user}@{account.host}", started)
+        self._done(f"delivered to {credentials.user}@{credentials.host}", started)
 
-    def _send(self, upload: "Upload", account: "Account", looking: Aside) -> None:
+    def _send(self, upload: "Upload", credentials: "Credentials", looking: Aside) -> None:
         def load() -> None:
             import sft.transfer.sender  # noqa: F401
 
@@ -158,9 +158,9 @@ class Run:
             upload.send(channel, keys, pace)
 
         try:
-            self._again_and_again(account, load, job)
+            self._again_and_again(credentials, load, job)
         except ConnectionTrouble:
-            if not account.is_proven or upload.left or not upload.to_send():
+            if not credentials.is_proven or upload.left or not upload.to_send():
                 raise
             # Every receipt is here; only the folders' times, which come last, may not be set.
             self._reporter.note("the connection was lost behind the last receipt: folders may have other times")
@@ -199,13 +199,13 @@ class Run:
 
         self._reporter.to_standard_error()
         stream = StandardOutput(output_descriptor())
-        account, started = self._ask(), time.monotonic()
+        credentials, started = self._ask(), time.monotonic()
 
         def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
             download.fetch(stream, channel, keys, self._settings.limit)
 
         try:
-            self._again_and_again(account, self._load_receiver, job, once=lambda: stream.has_begun)
+            self._again_and_again(credentials, self._load_receiver, job, once=lambda: stream.has_begun)
         except KeyboardInterrupt:
             self._kept = _NOT_WHOLE if stream.has_begun else "nothing was fetched"
             raise
@@ -235,15 +235,15 @@ class Run:
             download.fetch(download.remembering(folder), channel, keys, self._settings.limit)
 
         try:
-            account, started = self._ask(), time.monotonic()
-            self._again_and_again(account, self._load_receiver, job)
+            credentials, started = self._ask(), time.monotonic()
+            self._again_and_again(credentials, self._load_receiver, job)
         except TransferError as problem:
             self._reporter.end()
             problem.consequences += self._left_out(download.missing.names())
             raise
         finally:
             folder.close()
-        self._done(f"fetched from {account.user}@{account.host}", started)
+        self._done(f"fetched from {credentials.user}@{credentials.host}", started)
 
     def _list(self, name: str) -> None:
         from sft.client.listing import Listing
@@ -266,7 +266,7 @@ class Run:
         more = len(names) - len(shown)
         return [*shown, f"not delivered: {more:,} more"] if more else shown
 
-    def _ask(self) -> "Account":
+    def _ask(self) -> "Credentials":
         """Username and password. They are asked for before connecting, because the login has a deadline."""
         from sft.accounts.passwords import (
             ask_password,
@@ -275,11 +275,11 @@ class Run:
             read_password_file,
             read_password_variable,
         )
-        from sft.client.login import Account
-        from sft.wire.handshake import check_username
+        from sft.client.login import Credentials
+        from sft.wire.handshake import encode_username
 
         user = self._settings.user or ask_username(_local_user())
-        check_username(user)
+        encode_username(user)
         named = self._options.password_fd
         reads_input = named == "0" or (named is None and str(self._settings.password_file) == "-")
         if reads_input and "-" in self._options.names[:-1]:
@@ -294,14 +294,14 @@ class Run:
             password = read_password_variable(os.environ) or ask_password(
                 f"Password of {user} on {self._settings.host}: "
             )
-        self._account = Account(self._settings.host, self._settings.port, user, password)
-        return self._account
+        self._credentials = Credentials(self._settings.host, self._settings.port, user, password)
+        return self._credentials
 
     # --- connections ---
 
     def _again_and_again(
         self,
-        account: "Account",
+        credentials: "Credentials",
         load: Callable[[], None],
         job: "Callable[[Channel, SessionKeys, Pace], None]",
         once: Callable[[], bool] = lambda: False,
@@ -317,7 +317,7 @@ class Run:
         from sft.wire.workers import Engine
 
         def is_slow() -> None:
-            self._reporter.note(f"connecting to {place_of(account.host, account.port)} ...")
+            self._reporter.note(f"connecting to {place_of(credentials.host, credentials.port)} ...")
 
         engine, pace = Engine(_MEMORY), Pace(self._settings.limit)
         tries, reached, started = 0, Reached.NOBODY, time.monotonic()
@@ -326,7 +326,7 @@ class Run:
                 before = self._reporter.progress_mark()
                 try:
                     seconds = self._settings.connect_timeout
-                    call = dialed(account, seconds, engine, self._log, load, is_slow)
+                    call = dialed(credentials, seconds, engine, self._log, load, is_slow)
                     with threads_needed(), call as (channel, keys):
                         job(channel, keys, pace.turn(lambda: channel.ended))  # only used in `job`
                     return
@@ -336,7 +336,7 @@ class Run:
                     if self._reporter.progress_mark() > before:
                         tries = 0
                     tries += 1
-                    reached = Reached.LOGGED_IN if account.is_proven else reached_by(problem, reached)
+                    reached = Reached.LOGGED_IN if credentials.is_proven else reached_by(problem, reached)
                     lasted, retries = time.monotonic() - started, self._settings.retries
                     then = after(problem, reached, lasted, tries, retries, random.random())  # noqa: S311 -- no secret
                     if not isinstance(then, Again) or once():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sft.common.background import Aside
 from sft.common.errors import Code, ConnectionTrouble, Failure, IntegrityError, LoginRefused, ProtocolViolation
-from sft.wire.handshake import ClientHandshake, check_username, password_scalars
+from sft.wire.handshake import ClientHandshake, encode_username, password_scalars
 from sft.wire.protocol import CLIENT_FRAME_SECONDS, CLIENT_LOGIN_SECONDS
 from sft.wire.sockets import Link, Socket, connect, lost
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 _SLOW_SECONDS = 1.0  # after which a person wants to know what is waited for
 
 
-class Account:
+class Credentials:
     """Who logs in, and where. What scrypt has made of the password is kept for the next connection."""
 
     def __init__(self, host: str, port: int, user: str, password: str) -> None:
         """Raises UsageError for a username that no account can have."""
         self.host, self.port, self.user, self._password = host, port, user, password
-        self._name = check_username(user)
+        self._name = encode_username(user)
         self.is_proven = False  # a login has succeeded
         self._scalars: dict[tuple[bytes, int], tuple[int, int]] = {}
 
@@ -53,7 +53,7 @@ class Account:
 
 @contextlib.contextmanager
 def dialed(
-    account: Account,
+    credentials: Credentials,
     seconds: float,
     engine: "Engine",
     log: "logging.Logger",
@@ -64,23 +64,23 @@ def dialed(
 
     `is_slow` is called when the connection takes over a second. Raises ConnectionTrouble, LoginRefused, UsageError.
     """
-    log.info("connecting to %s port %d", account.host, account.port)
-    with _Call(account.host, account.port, seconds) as call:
+    log.info("connecting to %s port %d", credentials.host, credentials.port)
+    with _Call(credentials.host, credentials.port, seconds) as call:
         preparations = _Preparations(load)
 
         def scalars(salt: bytes, profile: int) -> tuple[int, int]:
             preparations.wait_for_hash()
-            found = account.scalars(salt, profile)
+            found = credentials.scalars(salt, profile)
             preparations.wait()
             return found
 
-        handshake = ClientHandshake(account.user, scalars)
+        handshake = ClientHandshake(credentials.user, scalars)
         sock = call.answer(is_slow)
         try:
             log.info("connected to %s port %d", *sock.getpeername()[:2])
-            keys = _log_in(sock, handshake, account, preparations.start, log)
-            log.info("authenticated as %s", account.user)
-            account.is_proven = True
+            keys = _log_in(sock, handshake, credentials, preparations.start, log)
+            log.info("authenticated as %s", credentials.user)
+            credentials.is_proven = True
             from sft.wire.channel import Channel
 
             channel = Channel(sock, keys.c2s, keys.s2c, engine)
@@ -99,7 +99,11 @@ def dialed(
 
 
 def _log_in(
-    sock: Socket, handshake: ClientHandshake, account: Account, once_greeted: Callable[[], None], log: "logging.Logger"
+    sock: Socket,
+    handshake: ClientHandshake,
+    credentials: Credentials,
+    once_greeted: Callable[[], None],
+    log: "logging.Logger",
 ) -> "SessionKeys":
     link = Link(sock, time.monotonic() + CLIENT_LOGIN_SECONDS, CLIENT_FRAME_SECONDS)
     try:
@@ -116,11 +120,11 @@ def _log_in(
         confirm, keys = handshake.confirm(reply)
         link.send(confirm)
     except LoginRefused:
-        log.error("authentication as %s failed", account.user)
+        log.error("authentication as %s failed", credentials.user)
         raise
     except ProtocolViolation:
         raise ConnectionTrouble(
-            f"what answers at {account.host} port {account.port} is not this program's server",
+            f"what answers at {credentials.host} port {credentials.port} is not this program's server",
             "Check --host and --port",
             Failure.FINAL,
         ) from None

@@ -16,7 +16,7 @@ from sft.server.admission import Ticket
 from sft.server.origin import shown_origin
 from sft.server.shared import Shared
 from sft.server.throttle import Charge
-from sft.wire.handshake import Known, ServerHandshake, SessionKeys, unavailable_frame
+from sft.wire.handshake import Candidate, ServerHandshake, SessionKeys, unavailable_frame
 from sft.wire.protocol import SERVER_SHARE_SECONDS
 from sft.wire.sockets import Link
 
@@ -75,11 +75,11 @@ class Login:
         self._charge.give_back()
         return LoggedIn(self._account, keys)
 
-    def _find(self, username: bytes) -> Known:
+    def _find(self, username: bytes) -> Candidate:
         accounts = self._shared.accounts
         account = self._account = accounts.find(username)
         registration = accounts.dummy if account is None else account.registration
-        return Known(account is not None, accounts.salt(username), registration)
+        return Candidate(account is not None, accounts.salt(username), registration)
 
     def _charge_for(self, username: bytes) -> bool:
         self._charge = self._shared.throttle.charge(username, self._source)

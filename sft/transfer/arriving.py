@@ -17,6 +17,7 @@ from sft.wire.protocol import DATA_LEAST, UNASKED_LIMIT
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+    from hmac import HMAC
 
 
 class Arriving:
@@ -27,7 +28,7 @@ class Arriving:
         *("partial", "proof", "size", "state", "twin"),
     )
 
-    def __init__(self, put: Put | None, body: bytes = b"", proof: "_Hash | None" = None) -> None:
+    def __init__(self, put: Put | None, body: bytes = b"", proof: "HMAC | None" = None) -> None:
         """`body`: the PUT's; `proof`: the HMAC of END, begun with it. Without a PUT, a name that is refused."""
         self._put, self.proof = put, proof
         self.state = Receiving.ANNOUNCED

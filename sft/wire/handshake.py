@@ -61,8 +61,8 @@ class SessionKeys(NamedTuple):
         return "SessionKeys(...)"
 
 
-class Known(NamedTuple):
-    """What the server's accounts say of a username: the salt it is told, and the registration it is tried against."""
+class Candidate(NamedTuple):
+    """What a login is tried against: the salt for its username, and a registration; an unknown user has both, too."""
 
     known: bool
     salt: bytes
@@ -81,7 +81,7 @@ def password_scalars(password: str, username: bytes, salt: bytes, profile: int) 
     return pake.password_scalars(stretch(pake.password_input(normal, username, VERIFIER_IDENTITY), salt, profile))
 
 
-def check_username(username: str) -> bytes:
+def encode_username(username: str) -> bytes:
     """Its bytes on the wire. Raises UsageError for a username that no account can have."""
     try:
         encoded = username.encode(errors="surrogateescape")
@@ -134,7 +134,7 @@ class ClientHandshake(_InOrder):
         Raises UsageError for a username that no account can have.
         """
         super().__init__()
-        self._username = check_username(username)
+        self._username = encode_username(username)
         self._scalars, self._random = scalars, random
         self._kem = KemKey(random(KEM_SEED_SIZE))
 
@@ -189,7 +189,7 @@ class ServerHandshake(_InOrder):
 
     def __init__(
         self,
-        find: Callable[[bytes], Known],
+        find: Callable[[bytes], Candidate],
         charge: Callable[[bytes], bool],
         profile: int = DEFAULT_PROFILE,
         random: Random = random_bytes,

@@ -470,8 +470,3 @@ def file_mac_begin(put_body: bytes) -> tuple[bytes, ...]:
 def file_mac_rest(size: int, sha256: bytes) -> tuple[bytes, ...]:
     """And then: size ‖ digest."""
     return size.to_bytes(8, "big"), sha256
-
-
-def file_mac_input(put_body: bytes, size: int, sha256: bytes) -> tuple[bytes, ...]:
-    """All of it: label ‖ length ‖ PUT body as sent ‖ size ‖ digest."""
-    return *file_mac_begin(put_body), *file_mac_rest(size, sha256)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from crypto_utils import DEFAULT_PROFILE, KEM_CHECK_SEED, SCRYPT_PROFILES, stretch
 from sft.wire import pake
-from sft.wire.handshake import ClientHandshake, Known, ServerHandshake, SessionKeys
+from sft.wire.handshake import Candidate, ClientHandshake, ServerHandshake, SessionKeys
 from sft.wire.sockets import Link
 from tools.worked_example import CLIENT_SCALAR, SALT, SERVER_SCALAR, USERNAME, Draws, Login, fixed_encapsulation, log_in
 
@@ -48,9 +48,9 @@ def _registrations() -> tuple[pake.Registration, pake.Registration]:
     return pake.Registration.of(_W0, _W1), pake.Registration.of(_WRONG_W0, _W1)
 
 
-def _find(username: bytes) -> Known:
+def _find(username: bytes) -> Candidate:
     known, nobody = _registrations()
-    return Known(True, SALT, known) if username == USERNAME.encode() else Known(False, SALT, nobody)
+    return Candidate(True, SALT, known) if username == USERNAME.encode() else Candidate(False, SALT, nobody)
 
 
 def play_server(link: Link) -> SessionKeys | None:
