@@ -149,9 +149,9 @@ def test_folders_have_no_folders_and_their_init_files_are_empty() -> None:
     assert all(path.read_text("utf-8") == "" for path in (TOP / "sft").rglob("__init__.py"))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_imports_from_below_or_from_its_own_folder(module: str) -> None:
-    assert wrong_imports(module, modules_imported(module)) == set()
+def test_module_imports_from_below_or_from_its_own_folder() -> None:
+    for module in MODULES:
+        assert wrong_imports(module, modules_imported(module)) == set(), module
 
 
 def test_imports_form_no_circle() -> None:
@@ -168,28 +168,32 @@ def test_program_loads_nothing_of_the_other_side(program: str) -> None:
     assert not [module for module in reached if folder_of(module) == SIDES[program]]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_knows_nothing_of_what_stands_beside_the_product(module: str) -> None:
-    assert not BESIDE & top_imports(module)
+def test_module_knows_nothing_of_what_stands_beside_the_product() -> None:
+    for module in MODULES:
+        assert not BESIDE & top_imports(module), module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_name_modules_and_not_folders(module: str) -> None:
+def test_imports_name_modules_and_not_folders() -> None:
     """`import sft.wire` would hide which module is meant."""
-    for node in ast.walk(tree_of(module)):
-        if isinstance(node, ast.Import):
-            assert not {alias.name for alias in node.names} & (FOLDERS - {folder_of(each) for each in MODULES})
-        elif isinstance(node, ast.ImportFrom) and (TOP.joinpath(*(node.module or "").split("."))).is_dir():
-            assert all(f"{node.module}.{alias.name}" in MODULES for alias in node.names)
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, ast.Import):
+                assert not {alias.name for alias in node.names} & (FOLDERS - {folder_of(each) for each in MODULES}), (
+                    module
+                )
+            elif isinstance(node, ast.ImportFrom) and (TOP.joinpath(*(node.module or "").split("."))).is_dir():
+                assert all(f"{node.module}.{alias.name}" in MODULES for alias in node.names), module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_settings_arrive_as_arguments(module: str) -> None:
+def test_settings_arrive_as_arguments() -> None:
     """Elsewhere `config` is imported for the types of the settings, and for the port that needs no flag."""
-    for node in ast.walk(tree_of(module)):
-        if isinstance(node, ast.ImportFrom) and node.module == "config" and module not in PROGRAMS:
-            assert {alias.name for alias in node.names} <= {"ClientSettings", "ServerSettings", "DEFAULT_PORT"}
-        assert not isinstance(node, ast.Import) or "config" not in {alias.name for alias in node.names}
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, ast.ImportFrom) and node.module == "config" and module not in PROGRAMS:
+                assert {alias.name for alias in node.names} <= {"ClientSettings", "ServerSettings", "DEFAULT_PORT"}, (
+                    module
+                )
+            assert not isinstance(node, ast.Import) or "config" not in {alias.name for alias in node.names}, module
 
 
 def test_judge_sees_every_kind_of_import() -> None:
@@ -241,10 +245,10 @@ def knows_sockets(tree: ast.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_the_wire_and_the_ends_know_sockets(module: str) -> None:
-    assert not knows_sockets(tree_of(module)) or is_one_of(module, SOCKETS)
-    assert "select" not in top_imports(module) or is_one_of(module, SOCKETS | WAITERS)
+def test_only_the_wire_and_the_ends_know_sockets() -> None:
+    for module in MODULES:
+        assert not knows_sockets(tree_of(module)) or is_one_of(module, SOCKETS), module
+        assert "select" not in top_imports(module) or is_one_of(module, SOCKETS | WAITERS), module
 
 
 def test_judge_knows_a_socket_under_another_name() -> None:
@@ -253,72 +257,74 @@ def test_judge_knows_a_socket_under_another_name() -> None:
     assert not knows_sockets(ast.parse("from sft.wire.sockets import place_of"))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_the_disk_and_the_keepers_of_our_own_files_open_any(module: str) -> None:
-    opens = {"open", "os.open", "os.fdopen", "io.open", "os.mkdir", "os.makedirs", "os.link", "os.replace"}
-    opens |= {"os.unlink", "os.rename", "os.symlink", "os.remove", "os.mkfifo", "os.truncate"}
-    used = {call for call in calls_of(module) if call in opens}
-    methods = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "mkdir", "unlink", "rename", "touch"}
-    methods |= {"symlink_to", "hardlink_to", "rmdir"}
-    for node in ast.walk(tree_of(module)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
-            used |= {text for text in [ast.unparse(node.func)] if not text.startswith(OPEN_NO_FILE)}
-    assert not used - CHANGE_NO_FILE or is_one_of(module, FILES)
+def test_only_the_disk_and_the_keepers_of_our_own_files_open_any() -> None:
+    for module in MODULES:
+        opens = {"open", "os.open", "os.fdopen", "io.open", "os.mkdir", "os.makedirs", "os.link", "os.replace"}
+        opens |= {"os.unlink", "os.rename", "os.symlink", "os.remove", "os.mkfifo", "os.truncate"}
+        used = {call for call in calls_of(module) if call in opens}
+        methods = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "mkdir", "unlink", "rename", "touch"}
+        methods |= {"symlink_to", "hardlink_to", "rmdir"}
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
+                used |= {text for text in [ast.unparse(node.func)] if not text.startswith(OPEN_NO_FILE)}
+        assert not used - CHANGE_NO_FILE or is_one_of(module, FILES), module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_two_modules_import_pycryptodome_and_one_cryptography(module: str) -> None:
-    assert not {"Crypto", "Cryptodome"} & top_imports(module) or module in PYCRYPTODOME
-    assert "cryptography" not in top_imports(module) or module == "crypto_utils"
+def test_only_two_modules_import_pycryptodome_and_one_cryptography() -> None:
+    for module in MODULES:
+        assert not {"Crypto", "Cryptodome"} & top_imports(module) or module in PYCRYPTODOME, module
+        assert "cryptography" not in top_imports(module) or module == "crypto_utils", module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_the_console_and_the_programs_print(module: str) -> None:
-    streams = {"sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__"}
-    prints = "print" in calls_of(module) or any(
-        name in streams or name.startswith(tuple(f"{stream}." for stream in streams)) for name in names_of(module)
-    )
-    numbers = [
-        node.lineno
-        for node in ast.walk(tree_of(module))
-        if isinstance(node, ast.Call)
-        and dotted(node.func) == "os.write"
-        and isinstance(node.args[0], ast.Constant)
-        and node.args[0].value in (1, 2)
-    ]
-    assert not (prints or numbers) or is_one_of(module, PRINTERS)
+def test_only_the_console_and_the_programs_print() -> None:
+    for module in MODULES:
+        streams = {"sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__"}
+        prints = "print" in calls_of(module) or any(
+            name in streams or name.startswith(tuple(f"{stream}." for stream in streams)) for name in names_of(module)
+        )
+        numbers = [
+            node.lineno
+            for node in ast.walk(tree_of(module))
+            if isinstance(node, ast.Call)
+            and dotted(node.func) == "os.write"
+            and isinstance(node.args[0], ast.Constant)
+            and node.args[0].value in (1, 2)
+        ]
+        assert not (prints or numbers) or is_one_of(module, PRINTERS), module
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_pure_module_knows_no_socket_no_file_and_no_clock(module: str) -> None:
-    assert not OUTSIDE_WORLD & top_imports(module)
-    assert not {"open", "print", "input"} & calls_of(module)
+def test_pure_module_knows_no_socket_no_file_and_no_clock() -> None:
+    for module in sorted(PURE):
+        assert not OUTSIDE_WORLD & top_imports(module), module
+        assert not {"open", "print", "input"} & calls_of(module), module
 
 
 # --- How modules are written ---
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_assert_guards_anything(module: str) -> None:
+def test_no_assert_guards_anything() -> None:
     """It would be gone under `python -O`."""
-    assert [node.lineno for node in ast.walk(tree_of(module)) if isinstance(node, ast.Assert)] == []
+    for module in MODULES:
+        assert [node.lineno for node in ast.walk(tree_of(module)) if isinstance(node, ast.Assert)] == [], module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_is_small_enough_for_one_purpose(module: str) -> None:
-    assert len(path_of(module).read_text("utf-8").splitlines()) <= MOST_LINES, "split it by purpose"
+def test_module_is_small_enough_for_one_purpose() -> None:
+    for module in MODULES:
+        assert len(path_of(module).read_text("utf-8").splitlines()) <= MOST_LINES, f"split {module} by purpose"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_opens_with_what_it_is_and_its_rules(module: str) -> None:
-    assert "Rules" in (ast.get_docstring(tree_of(module)) or "")
+def test_module_opens_with_what_it_is_and_its_rules() -> None:
+    for module in MODULES:
+        assert "Rules" in (ast.get_docstring(tree_of(module)) or ""), module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_handler_catches_everything_without_a_name(module: str) -> None:
-    assert not [
-        node.lineno for node in ast.walk(tree_of(module)) if isinstance(node, ast.ExceptHandler) and node.type is None
-    ]
+def test_no_handler_catches_everything_without_a_name() -> None:
+    for module in MODULES:
+        assert not [
+            node.lineno
+            for node in ast.walk(tree_of(module))
+            if isinstance(node, ast.ExceptHandler) and node.type is None
+        ]
 
 
 # --- The benchmarks ---

@@ -239,9 +239,9 @@ def test_reject_body_where_none_belongs(kind: Kind, body: bytes) -> None:
     refused(kind, body)
 
 
-@pytest.mark.parametrize("kind", [0, *range(16, 256)])
-def test_reject_unknown_type(kind: int) -> None:
-    for body in (b"", b"{}", b'{"id":1}'):
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"id":1}'])
+def test_reject_unknown_type(body: bytes) -> None:
+    for kind in (0, *range(16, 256)):
         refused(kind, body)
 
 
@@ -592,7 +592,7 @@ json_values = st.recursive(
 bodies = st.binary(max_size=100) | json_values.map(lambda value: json.dumps(value).encode())
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(bodies)
 def test_arbitrary_body_of_every_type_is_read_or_refused(body: bytes) -> None:
     for kind in range(16):
@@ -650,7 +650,7 @@ def test_plain_body_is_read_quickly_and_the_same(message: Control) -> None:
 
 
 @given(st.sampled_from([PUT, FILE_PUT, SAID, STORED, RECEIPT]), st.data())
-@settings(max_examples=1500)
+@settings(max_examples=300)
 def test_quick_reader_takes_nothing_that_the_strict_one_refuses(message: Control, data: st.DataObject) -> None:
     """Bytes changed, doubled, cut, and pieces that JSON knows put in between."""
     body = bytearray(message.body())

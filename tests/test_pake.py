@@ -460,10 +460,10 @@ def test_reject_point(encoded: bytes) -> None:
         prover.finish(SHARE_V, CONFIRM_V)
 
 
-@pytest.mark.parametrize("first", [byte for byte in range(256) if byte != 4])
-def test_reject_every_other_first_byte(first: int) -> None:
-    with pytest.raises(IntegrityError):
-        decode_point(bytes([first]) + SHARE_P[1:])
+def test_reject_every_other_first_byte() -> None:
+    for first in {*range(256)} - {4}:
+        with pytest.raises(IntegrityError):
+            decode_point(bytes([first]) + SHARE_P[1:])
 
 
 @pytest.mark.parametrize("point", [SMALL_X, SMALL_Y, (_PX, _PY)])
