@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from processes import wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 30.0
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 

@@ -141,7 +141,7 @@ print(sys.flags.utf8_mode)
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=Path(__file__).resolve().parents[2],
         env=clean_environment(),
         capture_output=True,
         text=True,
