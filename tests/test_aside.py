@@ -1,4 +1,4 @@
-"""Work beside the caller: what becomes of it is told to who waits, and to nobody else."""
+"""Work in a background thread: its result or error reaches the caller that waits, and no other."""
 
 import threading
 

@@ -21,7 +21,7 @@ DOCUMENT = TOP / "docs" / "ARCHITECTURE.md"
 PICTURE = TOP / "docs" / "architecture.svg"
 BEGIN, END = "<!-- modules: made by `make architecture` -->", "<!-- end of modules -->"
 
-_ROWS = 8  # modules below each other in one column of a box
+_ROWS = 11  # modules below each other in one column of a box
 _COLUMN, _LINE, _PAD, _TITLE = 132, 15, 12, 22
 _WIDTH, _GAP_DOWN = 1000, 46
 
