@@ -1,8 +1,12 @@
-"""The server's side of a connection's one job: PUT, GET or LIST, told apart by the first message.
+"""The server's side of a connection's one job: PUT, GET or LIST, as its first message has it.
 
-Rules: before each PUT, GET and LIST the account is asked for the right to it, by the function given. A GET makes the
-server the sender, by the same messages and rules; what it can't give it says by REFUSE with the GET's id. This room
-knows no socket and no account.
+    PUT ...               this end receives
+    (RATE) GET GET ...    this end sends what was asked for, once all GETs are here
+    (RATE) LIST LIST ...  each is answered with one page
+
+Rules: before each PUT, GET and LIST the account's right to it is checked, by the function given. A GET makes the server
+the sender, by the same messages and rules; what it can't give is answered by REFUSE with the GET's id, or OMITTED.
+RATE only limits what this end sends, so it is not allowed before PUT. This module knows no socket and no account.
 """
 
 import bisect
@@ -49,11 +53,10 @@ from sft.wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
 _MOST_NAMED = 100  # of what can't be given, in one folder; the rest is counted
 _PAGE_BYTES = 48 * 1024
 _PAGE_SECONDS = 1 / 8  # of a limit's bytes make one page
-_POLICY = "skip"  # whether it takes a file is the client's business
-
+_POLICY = "skip"  # for the PUTs of this end: the client decides itself what to do with a name that is taken
 
 _Wanted = tuple[int, bytes]  # the id of a GET, and its path
-_Known = dict[PathParts, tuple[list[str], list[str]]]  # the names of a folder, and those that can't be said
+_Known = dict[PathParts, tuple[list[str], list[str]]]  # the names of a folder, and those that the wire does not allow
 
 
 class Requests:
@@ -81,20 +84,25 @@ class Requests:
 
     def run(self, on_receive_event: Callable[[ReceiveEvent], None]) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
-        first, has_rate = self._next(), False
+        first = self._next()
+        has_rate = first is not None and isinstance(first[0], Rate)
         if first is not None and isinstance(first[0], Rate):
-            self._giving, has_rate = self._pace.within(first[0].rate), True
+            self._giving = self._pace.within(first[0].rate)
             first = self._next()
-        if first is None and not has_rate:
+        if first is None:
+            if has_rate:
+                raise ProtocolViolation("a rate for nothing that is asked for")
             self._channel.post(BYE_MESSAGE)
-        elif first is None or (has_rate and not _is_request(first[0])):
+            return
+        message, kind = first[0], _kind_of(first[0])
+        if has_rate and kind not in (Kind.GET, Kind.LIST):
             raise ProtocolViolation("a rate for nothing that is asked for")
-        elif isinstance(first[0], Put) or _is_misnamed(first[0], Kind.PUT):
+        if kind is Kind.PUT:
             self._receive(first, on_receive_event)
-        elif isinstance(first[0], Get) or _is_misnamed(first[0], Kind.GET):
-            self._give(first[0])
-        elif isinstance(first[0], ListFolder) or _is_misnamed(first[0], Kind.LIST):
-            self._list(first[0])
+        elif _is_get(message):
+            self._give(message)
+        elif _is_list(message):
+            self._list(message)
         else:
             raise ProtocolViolation("a first message that asks for nothing")
 
@@ -120,35 +128,38 @@ class Requests:
     # --- GET ---
 
     def _give(self, first: Get | Misnamed) -> None:
-        wanted: list[_Wanted] = []
-        get, asked, size = first, 1, 0
         messages = paced(self._channel, self._messages, self._pace)
-        while True:
-            if isinstance(get, Get):
-                size += size_of(get.path)
-            if asked > WINDOW or size > ASKED_LIMIT:
-                raise ProtocolViolation("more GETs, or longer ones, than a connection may ask for")
+        wanted: list[_Wanted] = []
+        for get in self._gets(first, messages):
             self._take(get, wanted)
-            if not get.more:
-                break
-            arrived = next((arrived for arrived in messages if arrived is not None), None)
-            if arrived is None or not (isinstance(arrived[0], Get) or _is_misnamed(arrived[0], Kind.GET)):
-                raise ProtocolViolation("something else where another GET was announced")
-            get, asked = arrived[0], asked + 1
         items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
         Sender(self._channel, messages, self._keys.file_s2c, self._on_send_event, self._giving, self._share).run(items)
 
-    def _take(self, get: Get | Misnamed, wanted: "list[_Wanted]") -> None:
-        """Remember it until all are asked for, in as few bytes as it came in, unless it is refused anyway."""
+    def _gets(self, first: Get | Misnamed, messages: Iterator[Arrived | None]) -> Iterator[Get | Misnamed]:
+        """All GETs of the connection: each but the last announces another. Raises ProtocolViolation."""
+        get, count, size = first, 1, 0
+        while True:
+            size += size_of(get.path) if isinstance(get, Get) else 0
+            if count > WINDOW or size > ASKED_LIMIT:
+                raise ProtocolViolation("more GETs, or longer ones, than a connection may ask for")
+            yield get
+            if not get.more:
+                return
+            arrived = next((arrived for arrived in messages if arrived is not None), None)
+            if arrived is None or not _is_get(arrived[0]):
+                raise ProtocolViolation("something else where another GET was announced")
+            get, count = arrived[0], count + 1
+
+    def _take(self, get: Get | Misnamed, wanted: list[_Wanted]) -> None:
+        """Add it to `wanted`, in as few bytes as it had on the wire, or refuse it at once."""
         try:
             self._admit("get")
             if isinstance(get, Misnamed):
                 raise Refused(Code.NAME, why=get.why)
             wanted.append((get.id, "/".join(get.path).encode()))
         except Refused as problem:
-            self._not_given(
-                get.id, briefly(get.shown) if isinstance(get, Misnamed) else show_briefly(get.path), problem
-            )
+            name = briefly(get.shown) if isinstance(get, Misnamed) else show_briefly(get.path)
+            self._not_given(get.id, name, problem)
 
     def _not_given(self, id: int, name: str, problem: Refused) -> None:
         self._log_sparingly("not given: %s: %s", name, problem.cause)
@@ -166,20 +177,20 @@ class Requests:
             self._not_given(get, show_briefly(path), problem)
 
     def _omit(self, get: int, above: int, folder: PathParts, names: list[str], code: Code) -> None:
-        """Name what is there and can't be given, from the last component of the GET's path on."""
+        """Send OMITTED about names in a folder that can't be given; paths begin with the GET's last component."""
         for omitted in self._omitted(get, folder, folder[above:], names, code):
             self._channel.send(message := omitted.encode())
             self._giving.spend(len(message), self._channel.flush)
 
     def _omitted(self, id: int, folder: PathParts, shown: PathParts, names: list[str], code: Code) -> Iterator[Omitted]:
-        """About such names in one folder, called `shown` there: few are named, all are counted."""
+        """For such names in one folder, which the client calls `shown`: the first are named, the others counted."""
         few = names[:_MOST_NAMED]
         for number, name in enumerate(few, 1):
             self._log_sparingly("not given: %s: %s", show_briefly((*folder, name)), Refused(code).cause)
             yield Omitted(id, spell((*shown, name)), code, len(names) - len(few) if number == len(few) else 0)
 
     def _item(self, get: int, seen: Seen, target: tuple[str, ...]) -> Item | None:
-        """None for a name that the wire does not allow; not each that was put here by other means is one."""
+        """None for a name that the wire does not allow: files may have been put here by other means."""
         name, above = show_path(seen.path), len(seen.path) - len(target)
 
         def open_it() -> Source:
@@ -202,7 +213,7 @@ class Requests:
         return item
 
     def _on_send_event(self, event: SendEvent) -> None:
-        """Write what becomes of what is given to the log."""
+        """Log what happens to each file that is sent."""
         match event:
             case Delivered(item, receipt) if receipt.outcome == "skipped":
                 self._log_sparingly("skipped: %s", briefly(item.name))
@@ -213,7 +224,7 @@ class Requests:
             case Resumed(item, offset):
                 self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
             case TimeClamped(item):
-                self._log_sparingly("the time of %s is given as the nearest that can be said", briefly(item.name))
+                self._log_sparingly("the time of %s is given as the nearest that can be expressed", briefly(item.name))
 
     # --- LIST ---
 
@@ -231,7 +242,7 @@ class Requests:
             arrived = self._next()
             if arrived is None:
                 break
-            if not (isinstance(arrived[0], ListFolder) or _is_misnamed(arrived[0], Kind.LIST)):
+            if not _is_list(arrived[0]):
                 raise ProtocolViolation("something else than LIST on a connection that lists")
             request = arrived[0]
         self._channel.post(BYE_MESSAGE)
@@ -241,40 +252,56 @@ class Requests:
         self._giving.spend(len(message), self._channel.hurry)
 
     def _page(self, request: ListFolder, known: _Known) -> Iterator[Omitted | Entries]:
-        path = request.path
-        if path and (itself := self._folder.visible.look(path)) is not None and not itself.is_folder:
+        """What one page of a listing is sent as: first the names that are left out, then the entries."""
+        path, visible = request.path, self._folder.visible
+        if path and (itself := visible.look(path)) is not None and not itself.is_folder:
             yield Entries(request.id, (_entry(path[-1], itself),), False)
             return
         if request.after is None or path not in known:
             known.clear()  # one folder at a time: a listing that goes on reads the names only once
-            known[path] = self._folder.listing_rate.read(lambda: self._folder.visible.names(path), self._channel.check)
-        names, others = known[path]
-        at = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
+            known[path] = self._folder.listing_rate.read(lambda: visible.names(path), self._channel.check)
+        names, inexpressible = known[path]
+        start = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
+        entries, unreadable, end = self._entries(request, names, start)
+        yield from self._omitted(request.id, path, (), unreadable, Code.UNREADABLE)
+        if end == len(names):
+            yield from self._omitted(request.id, path, (), inexpressible, Code.NAME)
+        yield Entries(request.id, tuple(entries), end < len(names))
+
+    def _entries(self, request: ListFolder, names: list[str], start: int) -> tuple[list[Entry], list[str], int]:
+        """One page of the names: their entries, those that can't be read, and where the next page starts."""
         entries: list[Entry] = []
-        unseen: list[str] = []
+        unreadable: list[str] = []
         size, most = 0, min(_PAGE_BYTES, self._giving.share(_PAGE_SECONDS))
-        while at < len(names) and len(entries) < ENTRIES_LIMIT and (size < most or not entries):
+        end = start
+        while end < len(names) and len(entries) < ENTRIES_LIMIT and (size < most or not entries):
+            name = names[end]
+            end += 1
             try:
-                seen = self._folder.visible.see((*path, names[at]))
+                seen = self._folder.visible.see((*request.path, name))
             except Refused:
-                seen = None
-                unseen.append(names[at])
+                unreadable.append(name)
+                continue
             if seen is not None:
-                entries.append(_entry(names[at], seen))
+                entries.append(_entry(name, seen))
                 size += len(Entries(request.id, (entries[-1],), False).body())
-            at += 1
-        yield from self._omitted(request.id, path, (), unseen, Code.UNREADABLE)
-        if at == len(names):
-            yield from self._omitted(request.id, path, (), others, Code.NAME)
-        yield Entries(request.id, tuple(entries), at < len(names))
+        return entries, unreadable, end
 
 
-def _is_request(message: Message) -> bool:
-    return isinstance(message, Get | ListFolder) or (isinstance(message, Misnamed) and message.kind is not Kind.PUT)
+def _kind_of(message: Message) -> Kind | None:
+    """PUT, GET or LIST for such a request, also for one with a name that is not allowed; else None."""
+    if isinstance(message, Misnamed):
+        return message.kind
+    kinds = {Put: Kind.PUT, Get: Kind.GET, ListFolder: Kind.LIST}
+    return kinds.get(type(message))
 
 
-def _is_misnamed(message: Message, kind: Kind) -> TypeGuard[Misnamed]:
-    return isinstance(message, Misnamed) and message.kind is kind
+def _is_get(message: Message) -> TypeGuard[Get | Misnamed]:
+    return _kind_of(message) is Kind.GET
+
+
+def _is_list(message: Message) -> TypeGuard[ListFolder | Misnamed]:
+    return _kind_of(message) is Kind.LIST
 
 
 def _unpacked(path: bytes) -> PathParts:
