@@ -39,6 +39,8 @@ def _parser() -> Parser:
     for command in add_account_commands(parser):  # the flags that name the accounts are accepted behind it, too
         for flag in _REPEATED:
             command.add_argument(flag, metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        for flag in ("--show-config", "--version"):
+            command.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 

@@ -633,3 +633,24 @@ def test_lines_of_several_threads_stay_whole(capsys: pytest.CaptureFixture[str])
     assert len(lines) == 200
     assert {json.loads(line)["event"] for line in lines} == {"skipped"}
     assert reporter.skipped_count == 200
+
+
+def test_full_disk_names_a_few_files_and_counts_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting()
+    for number in range(10):
+        reporter.failed(f"{number}", Refused(Code.NO_SPACE))
+    reporter.failed("x", Refused(Code.EXISTS))
+    reporter.end()
+    reporter.end()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in lines] == [" 0", " 1", " 2", " x", " 7 more files not delivered"]
+    assert reporter.failed_count == 11 and reporter.status == 1
+
+
+def test_script_gets_an_event_for_each_file_that_a_full_disk_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting(as_json=True)
+    for number in range(10):
+        reporter.failed(f"{number}", Refused(Code.QUOTA))
+    reporter.end()
+    shown = capsys.readouterr()
+    assert shown.err == "" and len(shown.out.splitlines()) == 10

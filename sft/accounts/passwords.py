@@ -25,6 +25,7 @@ SHORTEST = 8
 _TELLING = 3
 _GENERATED_SIZE = 10
 _GROUP = 4
+_INSTEAD = f"Use --user, and --password-file, --password-fd or {PASSWORD_VARIABLE} for the password"
 
 
 def ask_username(default: str = "") -> str:
@@ -35,9 +36,12 @@ def ask_username(default: str = "") -> str:
     return answer
 
 
-def ask_password(prompt: str = "Password: ") -> str:
-    """Ask on the terminal, without echo. Raises UsageError without a terminal, at its end, and for an empty answer."""
-    answer = _ask(prompt, hidden=True)
+def ask_password(prompt: str = "Password: ", instead: str = _INSTEAD) -> str:
+    """Ask on the terminal, without echo. `instead`: the advice where there is none.
+
+    Raises UsageError without a terminal, at its end, and for an empty answer.
+    """
+    answer = _ask(prompt, hidden=True, instead=instead)
     if not answer:
         raise UsageError("the password is empty", "Type one")
     return answer
@@ -45,9 +49,10 @@ def ask_password(prompt: str = "Password: ") -> str:
 
 def ask_new_password(name: str) -> str:
     """Ask twice on the terminal for a password that may be set for `name`. Raises UsageError."""
-    password = ask_password(f"New password for {name}: ")
+    instead = "Use --password-file FILE; - is standard input"
+    password = ask_password(f"New password for {name}: ", instead)
     check_strength(password, name)
-    if ask_password("The same again: ") != password:
+    if ask_password("The same again: ", instead) != password:
         raise UsageError("the two passwords are not the same", "Run the command again")
     return password
 
@@ -108,14 +113,11 @@ def generate_password(random: Random = random_bytes) -> str:
     return "-".join(text[start : start + _GROUP] for start in range(0, len(text), _GROUP))
 
 
-def _ask(prompt: str, hidden: bool) -> str:
+def _ask(prompt: str, hidden: bool, instead: str = _INSTEAD) -> str:
     try:
         answer = ask_on_terminal(escape(prompt), hidden, LONGEST)
     except OSError:
-        raise UsageError(
-            "there is no terminal to ask for a username or password on",
-            f"Use --user, and --password-file, --password-fd or {PASSWORD_VARIABLE} for the password",
-        ) from None
+        raise UsageError("there is no terminal to ask for a username or password on", instead) from None
     if answer is None:
         raise UsageError("the prompt was ended without an answer", "Run the command again and type one")
     return _decode(answer.removesuffix(b"\n").removesuffix(b"\r"), "what was typed")

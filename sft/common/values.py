@@ -1,7 +1,8 @@
 """Classes whose objects are values: messages, what was announced, what was found.
 
-Rules: a value is never changed. The type checker holds that; at run time Python's own freezing would cost, for each
-object, as much as everything else that is done with it, and there are up to a hundred thousand of some in a second.
+Rules: a value is never changed. The type checker holds that; at run time Python's own freezing is too dear: to make an
+object of eight fields takes 3.3 us frozen and 1.3 us so, and a small file costs about eight objects at each end and
+less than 200 us of CPU in all (Python 3.11, all three on the same busy machine).
 """
 
 from dataclasses import dataclass

@@ -8,10 +8,10 @@ when it is needed.
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Protocol
 
-from sft.common.errors import Refused, SourceError, TransferError
+from sft.common.errors import Code, Refused, SourceError, TransferError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
 from sft.common.text import briefly, escape, show_path
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _MOST_LOGGED = 500  # of what failed or was skipped
 _EVENT_SECONDS = 0.5
 _MOST_LINES = 256
+_FULL = {Code.NO_SPACE, Code.QUOTA}  # every further file fails alike: a few are named, the others counted
+_MOST_NAMED = 3
 _DEBUG = 10  # the level of `logging`, which --help need not load
 
 
@@ -73,6 +75,7 @@ class Reporter:
         self._furthest = 0
         self._result = say
         self.delivered_count = self.skipped_count = self.failed_count = 0
+        self._refused_by_full_disk: Counter[Code] = Counter()
         self.bytes_done = 0
         self.bytes_moved = 0
         self.status = 0
@@ -134,11 +137,25 @@ class Reporter:
         self.pause()
         self._sparing.tell()
         self._progress.close()
+        self._count_unnamed()
         if self._receipts is not None:
             try:
                 self._receipts.flush()
             except OSError as problem:
                 self._lose_receipts(problem)
+
+    def _count_unnamed(self) -> None:
+        for code, count in self._refused_by_full_disk.items():
+            if count > _MOST_NAMED and not self._json:
+                note(f"error: {counted(count - _MOST_NAMED, 'more file')} not delivered: {Refused(code)}")
+        self._refused_by_full_disk.clear()
+
+    def _is_one_of_many(self, problem: TransferError) -> bool:
+        """Whether files before it, as many as are named, met the same full disk."""
+        if not isinstance(problem, Refused) or problem.code not in _FULL:
+            return False
+        self._refused_by_full_disk[problem.code] += 1
+        return self._refused_by_full_disk[problem.code] > _MOST_NAMED
 
     def _lose_receipts(self, problem: OSError) -> None:
         self._receipts = None  # said once
@@ -250,6 +267,8 @@ class Reporter:
         self.pause()
         self._sparing.error("%s: %s", briefly(name), briefly(str(problem)))
         fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
+        if self._is_one_of_many(problem):
+            quietly = True
         if (not self._event("failed", **fields) or is_unsaid()) and not quietly:
             with self._lock:
                 said = problem.path == name if isinstance(problem, Refused) else problem.cause.startswith(f"{name} ")

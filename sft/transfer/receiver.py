@@ -137,9 +137,11 @@ class Receiver:
                 self._on_event(TimeLost(path))
             self._pace.spend(self._channel.bytes_posted - posted, self._channel.hurry)
             self._channel.post(BYE_MESSAGE)
-        finally:
+        except BaseException:
             if not (self._open or self._group or self._flushing):
-                self._folder.finish_folders()  # all that was announced is there: only the farewell was lost
+                self._folder.finish_folders()  # everything that was announced is there: only BYE was lost
+            raise
+        finally:
             self._keep_what_can_be_resumed()
 
     def _keep_what_can_be_resumed(self) -> None:

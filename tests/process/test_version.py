@@ -26,6 +26,11 @@ def test_version_is_printed_and_nothing_else_is_done(run_here: RunHere, program:
     assert (result.status, result.out, result.err) == (0, f"{program} {LINE}\n", "")
 
 
+@pytest.mark.parametrize("flag", ["--version", "--show-config"])
+def test_flag_is_read_behind_a_command_of_the_server_too(run_here: RunHere, flag: str) -> None:
+    assert run_here("server.py", "users", flag) == run_here("server.py", flag, "users")
+
+
 def test_both_logs_begin_with_the_version(server: Server, client: Client, folder: Path) -> None:
     client(make(folder / "a"), "a")
     assert server.told().splitlines()[0].endswith(f" INFO server.py {LINE}")
