@@ -1,5 +1,4 @@
-"""Modes, groups and ACLs of new files and folders: what the system gives them by their parent, less what the sender
-takes away.
+"""Modes, groups and ACLs of new files and folders: those that their folder gives, less what the sender takes away.
 
 Rules: the sender's bits only restrict, and never what this program itself needs. The system decides wherever it can: a
 file that is made in its own folder gets the group and the ACL of that folder. A file that was made elsewhere is given
