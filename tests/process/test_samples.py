@@ -81,7 +81,8 @@ class Socket(real):
 look_up = socket.getaddrinfo
 socket.socket = Socket
 socket.getaddrinfo = lambda host, *rest, **more: look_up("127.0.0.1" if host == "nas.example" else host, *rest, **more)
-socket.gethostname = lambda: "nas.example"
+system = os.uname()
+os.uname = lambda: os.uname_result((system.sysname, "nas.example", *system[2:]))
 """
 
 
