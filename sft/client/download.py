@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # a client says hello before it loads these
     from sft.disk.folders import ExistingFile
     from sft.disk.temporary import Incoming, Settled, TemporaryFile
     from sft.transfer.events import ReceiveEvent
-    from sft.transfer.receiver import Folder
+    from sft.transfer.groups import Folder
     from sft.wire.channel import Channel
     from sft.wire.handshake import SessionKeys
     from sft.wire.messages import Misnamed, Omitted, Put, Receipt

@@ -7,12 +7,12 @@ other end may still send. Only the thread that receives changes it.
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from crypto_utils import new_digest
-from sft.common.errors import ProtocolViolation
+from crypto_utils import Mac, equal, new_digest
+from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.disk.temporary import Incoming, TemporaryFile
 from sft.transfer.items import memory_of
 from sft.transfer.states import RECEIVER_GETS, RECEIVER_SENDS, Receiving, after_getting, after_sending
-from sft.wire.messages import Data, Kind, Put
+from sft.wire.messages import Data, End, Kind, Put, file_mac_rest
 from sft.wire.protocol import DATA_LEAST, UNASKED_LIMIT
 
 if TYPE_CHECKING:
@@ -86,6 +86,18 @@ class Arriving:
             raise ProtocolViolation("DATA from another offset than was next")
         self.has_last = len(data.content) < DATA_LEAST
         self.size += len(data.content)
+
+    def verify(self, end: End, mac: Mac) -> bytes:
+        """The SHA-256 of its content, once that is what the sender read. Raises Refused (SIZE, INTEGRITY)."""
+        if self.proof is None:
+            raise RuntimeError("a file that was answered is verified")
+        sha256 = self.digest.digest()
+        proof = mac.finish(self.proof, *file_mac_rest(self.size, sha256))
+        if end.size != self.size or self.put.size not in (None, end.size):
+            raise Refused(Code.SIZE, why="not what was announced")
+        if not equal(end.sha256 + end.mac, sha256 + proof):
+            raise Refused(Code.INTEGRITY)
+        return sha256
 
     def forget(self) -> None:
         """It is answered: give back what it holds, and read nothing for it any more.

@@ -8,6 +8,7 @@ is refused for it. It opens nothing.
 
 import threading
 from collections import Counter
+from typing import Protocol
 
 from sft.common.open_files import limit_of_files
 from sft.common.values import value
@@ -72,12 +73,33 @@ class Places:
                 del self._taken[account]
 
 
+class Holder(Protocol):
+    """A file that may hold a place."""
+
+    @property
+    def needs_descriptors(self) -> bool: ...
+
+
 class Share:
     """The places of one connection, for its one thread."""
 
     def __init__(self, places: Places, account: str) -> None:
         self._places, self._account = places, account
         self.held = 0
+        self._holders: list[Holder] = []  # that a place was taken for
+
+    def take_for(self, holder: "Holder") -> bool:
+        """One for `holder`, if there is one, until it needs no descriptors any more."""
+        self.free_unneeded()
+        if not self.take():
+            return False
+        self._holders.append(holder)
+        return True
+
+    def free_unneeded(self) -> None:
+        """Give back those of holders that need none any more."""
+        self._holders = [holder for holder in self._holders if holder.needs_descriptors]
+        self.keep(len(self._holders))
 
     def take(self) -> bool:
         """One more, if there is one."""
@@ -85,6 +107,10 @@ class Share:
             return False
         self.held += 1
         return True
+
+    def holds(self, count: int) -> bool:
+        """Whether `count` places are held; one that is missing is taken, if there is one."""
+        return self.held >= count or self.take()
 
     def keep(self, count: int) -> None:
         """Only so many are still needed."""

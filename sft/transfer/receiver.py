@@ -3,26 +3,23 @@
 Rules: it always reads and its answers never wait; the window bounds them. Digest and HMAC are computed over what was
 written, from a file's first byte to its last, and nothing is published before both are right. Whatever ends the
 connection, what is not whole stays hidden, and is kept only where it can be resumed. The server receives so, and the
-client when it asked to GET. This room knows no socket, no address and no account: whether and where something may
-land it asks the function it is given.
+client when it asked to GET. This module knows no socket, no address and no account: it is given the function that says
+whether and where a file may arrive.
 """
 
 import contextlib
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from crypto_utils import Mac, equal
 from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.common.open_files import few_left_from
 from sft.common.rate_limit import Pace, paced
-from sft.disk.folders import ExistingFile, PathParts
-from sft.disk.publish import Batch
-from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
+from sft.disk.folders import ExistingFile
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.transfer.arriving import Arriving
 from sft.transfer.events import (
     IDLE,
@@ -38,6 +35,8 @@ from sft.transfer.events import (
     TimeLost,
     Withdrawn,
 )
+from sft.transfer.groups import Folder, Groups, Published
+from sft.transfer.hashing import Hashing
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Receiving
 from sft.wire.channel import Channel
@@ -57,34 +56,13 @@ from sft.wire.messages import (
     Receipt,
     Refuse,
     file_mac_begin,
-    file_mac_rest,
 )
 from sft.wire.protocol import CHECK_LIMIT, OPEN_LIMIT, WINDOW
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-# Implementation constants.
-_GROUP_FILES = 512
-_GROUP_BYTES = 8 << 20
-_GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near their limits
-
 Arrived = tuple[Message, memoryview] | None
-
-
-class Folder(Protocol):
-    """Where things land; `sft.disk.user_folder.UserFolder` is one."""
-
-    def begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile | Settled | ExistingFile: ...
-    def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile: ...
-    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]: ...
-    def start_publishing(self, group: Sequence[TemporaryFile]) -> Batch | None: ...  # None: there is nothing to flush
-    def finish_publishing(self, batch: Batch) -> list[Outcome]: ...
-    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
-    def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
-
-
-_Group = list[tuple[Arriving, TemporaryFile]]
 
 
 class Receiver:
@@ -106,16 +84,12 @@ class Receiver:
         self._messages = paced(channel, messages, pace)
         self._place, self._on_event, self._pace = place, on_event, pace
         self._share = share or Places().of("")
-        self._placed: list[Arriving] = []  # large files that have a place, or had one
         self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
         self._open: dict[int, Arriving] = {}
-        self._group: _Group = []
-        self._group_bytes = self._group_memory = 0
-        self._flushing: deque[tuple[_Group, Batch]] = deque()  # groups whose bytes are on their way to the disk
+        self._complete = Groups(folder)
         self._few_left = few_left_from()  # descriptors
         self._last_id = 0
-        self._over = False
-        self._hashing: ThreadPoolExecutor | None = None
+        self._hashing = Hashing(lambda: channel.ended)
 
     def run(self, first: Arrived = None) -> None:
         """Take what is sent until the sender's BYE, then say ours. Raises ConnectionTrouble, IntegrityError, Ended."""
@@ -124,7 +98,7 @@ class Receiver:
                 self._take(*first)
             for arrived in self._messages:
                 if arrived is None:
-                    self._flush_group()
+                    self._publish()
                 else:
                     self._take(*arrived)
                 if self._unplaced or arrived is None:
@@ -132,27 +106,23 @@ class Receiver:
             if self._open:
                 raise ProtocolViolation("BYE before the end of a file")
             posted = self._channel.bytes_posted
-            self._flush_group()
+            self._publish()
             for path in self._folder.finish_folders():
                 self._on_event(TimeLost(path))
             self._pace.spend(self._channel.bytes_posted - posted, self._channel.hurry)
             self._channel.post(BYE_MESSAGE)
         except BaseException:
-            if not (self._open or self._group or self._flushing):
+            if not (self._open or len(self._complete)):
                 self._folder.finish_folders()  # everything that was announced is there: only BYE was lost
             raise
         finally:
             self._keep_what_can_be_resumed()
 
     def _keep_what_can_be_resumed(self) -> None:
-        self._over = True
         self._share.keep(0)
-        if self._hashing is not None:
-            self._hashing.shutdown(wait=True, cancel_futures=True)  # before its descriptors are closed
-        unfinished = [(arriving, arriving.partial) for arriving in self._open.values()] + self._group
-        for group, batch in self._flushing:
-            batch.settle()
-            unfinished += group
+        self._hashing.stop()  # before its descriptors are closed
+        unfinished = [(arriving, arriving.partial) for arriving in self._open.values()]
+        unfinished += self._complete.unpublished()
         with contextlib.ExitStack() as ends:  # each of them, whatever goes wrong with another
             for arriving, partial in reversed(unfinished):
                 if partial is not None:
@@ -194,7 +164,7 @@ class Receiver:
         if id <= self._last_id:
             raise ProtocolViolation("an id that is not higher than the last")
         self._last_id = id
-        if len(self._open) + len(self._group) + sum(batch.count for _, batch in self._flushing) >= WINDOW:
+        if len(self._open) + len(self._complete) >= WINDOW:
             raise ProtocolViolation("more files under way than the window holds")
         if len(self._open) >= OPEN_LIMIT:
             raise ProtocolViolation("more files begun and not ended than may be")
@@ -225,35 +195,25 @@ class Receiver:
                 self._receipt(arriving, Settled(incoming.path), "folder")
                 return
             self._on_event(Started(put, put.size))
-            if not arriving.is_small and (self._unplaced or not self._has_place(arriving)):
+            if not arriving.is_small and (self._unplaced or not self._share.take_for(arriving)):
                 self._unplaced.append((put.id, arriving))
                 return
             self._begun(arriving, self._folder.begin(incoming, arriving.is_resumable))
         except Refused as problem:
             self._refuse(arriving, problem)
 
-    def _has_place(self, arriving: Arriving) -> bool:
-        """Whether there are descriptors for one large file more."""
-        self._placed = [each for each in self._placed if each.needs_descriptors]
-        self._share.keep(len(self._placed))
-        if self._share.take():
-            self._placed.append(arriving)
-            return True
-        return False
-
     def _begin_unplaced(self) -> None:
         """Begin those that waited for a place, in their order, as long as there are places."""
-        self._placed = [each for each in self._placed if each.needs_descriptors]
-        self._share.keep(len(self._placed))
+        self._share.free_unneeded()
         while self._unplaced:
             id, arriving = self._unplaced[0]
             incoming = arriving.incoming
             if incoming is not None and self._open.get(id) is arriving:  # else it was cancelled
-                if not self._has_place(arriving):
-                    if all(each.is_small for each in self._whole()):
+                if not self._share.take_for(arriving):
+                    if all(each.is_small for each in self._complete):
                         return
-                    self._flush_group()  # what is whole gives its place back
-                    if not self._has_place(arriving):
+                    self._publish()  # what is whole gives its place back
+                    if not self._share.take_for(arriving):
                         return
                 try:
                     self._begun(arriving, self._folder.begin(incoming, arriving.is_resumable))
@@ -261,48 +221,27 @@ class Receiver:
                     self._refuse(arriving, problem)
             self._unplaced.popleft()
 
-    def _whole(self) -> Iterator[Arriving]:
-        """The files that wait for their group."""
-        for group in (self._group, *(group for group, _ in self._flushing)):
-            yield from (arriving for arriving, _ in group)
-
     def _begun(self, arriving: Arriving, begun: TemporaryFile | Settled | ExistingFile) -> None:
         """Go on with what the folder has said."""
         if isinstance(begun, Settled):
             self._receipt(arriving, begun, "skipped" if begun.skipped else "already")
         elif isinstance(begun, ExistingFile):
-            descriptor = begun.descriptor
-            try:
-                arriving.twin = self._hash(lambda: begun.digest(lambda: self._goes_on(arriving)))
-            except RuntimeError:  # no thread for it
-                os.close(descriptor)
-                raise
-            arriving.twin.add_done_callback(lambda done: os.close(descriptor) if done.cancelled() else None)
+            arriving.twin = self._hashing.of_existing(arriving, begun)
             self._ask(arriving, begun.size)
         else:
             arriving.partial = begun
             if begun.descriptor >= self._few_left:
-                self._flush_group()  # what is whole gives its descriptors back
+                self._publish()  # what is whole gives its descriptors back
             self._offer(arriving, begun)
 
     def _offer(self, arriving: Arriving, partial: TemporaryFile) -> None:
         """Ask for the digest of what was kept; without anything kept, ask for the content."""
         if partial.offers and arriving.checks < CHECK_LIMIT:
             size = partial.offers[0]
-            arriving.kept = self._hash(lambda: partial.digest_of_kept(size, lambda: self._goes_on(arriving)))
+            arriving.kept = self._hashing.of_kept(arriving, partial, size)
             self._ask(arriving, size)
         else:
             self._accept(arriving, partial, 0)
-
-    def _hash(self, work: Callable[[], "bytes | _Hash"]) -> "Future":  # type: ignore[type-arg]
-        """Read what is there while the sender reads its own, beside the messages that still come."""
-        if self._hashing is None:
-            self._hashing = ThreadPoolExecutor(1, thread_name_prefix="checking")
-        return self._hashing.submit(work)
-
-    def _goes_on(self, arriving: Arriving) -> bool:
-        """Asked while a file is read for CHECK: whether that is still wanted, or it was settled or has ended."""
-        return not (arriving.is_answered or self._over or self._channel.ended)
 
     def _ask(self, arriving: Arriving, size: int) -> None:
         arriving.sent(Kind.CHECK)
@@ -373,35 +312,27 @@ class Receiver:
             self._refuse(arriving, problem)
             return
         arriving.digest.update(data.content)
-        if not arriving.is_small and self._flushing and self._flushing[0][1].is_flushed:
-            self._publish(0)  # it may be long until another group is full
+        if not arriving.is_small and self._complete.has_flushed:
+            self._answer_all(self._complete.publish_flushing())  # it may be long until another group is full
         self._on_event(Progress(arriving.put, len(data.content)))
 
     def _end(self, end: End) -> None:
         arriving = self._opened(end.id)
         arriving.got(Kind.END)
         del self._open[end.id]
-        partial, begun = arriving.partial, arriving.proof
-        if partial is None or begun is None:
+        partial = arriving.partial
+        if partial is None:
             return
-        partial.sha256 = sha256 = arriving.digest.digest()
-        proof = self._mac.finish(begun, *file_mac_rest(arriving.size, sha256))
         try:
-            if end.size != arriving.size or arriving.put.size not in (None, end.size):
-                raise Refused(Code.SIZE, why="not what was announced")
-            if not equal(end.sha256 + end.mac, sha256 + proof):
-                raise Refused(Code.INTEGRITY)
+            partial.sha256 = arriving.verify(end, self._mac)
         except Refused as problem:
             self._refuse(arriving, problem)
             return
-        self._group.append((arriving, partial))
-        self._group_bytes += arriving.size
-        self._group_memory += arriving.memory
-        is_full = len(self._group) >= _GROUP_FILES or self._group_bytes >= _GROUP_BYTES
-        if is_full or self._group_memory >= _GROUP_MEMORY:
-            self._flush_ahead()
+        self._complete.add(arriving, partial)
+        if self._complete.is_full:
+            self._answer_all(self._complete.flush_ahead())
         elif partial.descriptor >= self._few_left:
-            self._flush_group()
+            self._publish()
 
     def _cancel(self, cancel: Cancel) -> None:
         arriving = self._opened(cancel.id)
@@ -415,37 +346,19 @@ class Receiver:
 
     # --- answers ---
 
-    def _flush_ahead(self) -> None:
-        """Let the group's bytes go to the disk while the next one arrives, and publish the one before meanwhile."""
-        batch = self._folder.start_publishing([partial for _, partial in self._group])
-        if batch is not None:
-            self._flushing.append((self._group[: batch.count], batch))
-            self._group, self._group_bytes, self._group_memory = self._group[batch.count :], 0, 0
-            self._publish(1)
-        if self._group:
-            self._flush_group()
+    def _publish(self) -> None:
+        """Publish all complete files, and answer them."""
+        self._answer_all(self._complete.publish())
 
-    def _publish(self, left: int) -> None:
-        """Make visible what is on the disk, then send the receipts, until `left` groups are still being flushed."""
-        while len(self._flushing) > left:
-            self._channel.hurry()  # the disk may take a while
-            group, batch = self._flushing[0]
-            outcomes = self._folder.finish_publishing(batch)
-            self._flushing.popleft()  # not before: a surprise may leave some of it open
-            self._answer(group, outcomes)
+    def _answer_all(self, published: Iterator[Published]) -> None:
+        """Answer each group before the next one is waited for: the disk may take a while."""
+        self._channel.hurry()
+        for group in published:
+            self._answer(group)
 
-    def _flush_group(self) -> None:
-        """Make all finished files durable and visible, then send their receipts."""
-        self._publish(0)
-        if self._group:
-            self._channel.hurry()
-            outcomes = self._folder.publish([partial for _, partial in self._group])
-            group, self._group, self._group_bytes, self._group_memory = self._group, [], 0, 0  # not before, here, too
-            self._answer(group, outcomes)
-
-    def _answer(self, group: _Group, outcomes: list[Outcome]) -> None:
+    def _answer(self, group: Published) -> None:
         answers: list[bytes] = []
-        for (arriving, partial), outcome in zip(group, outcomes, strict=True):
+        for arriving, partial, outcome in group:
             arriving.partial = None
             if isinstance(outcome, Refused):
                 self._channel.post(*answers)

@@ -12,8 +12,7 @@
 
 Rules: PUTs run ahead of content, and a small file's content follows its PUT unasked. Each PUT of a file is closed by
 exactly one END or CANCEL. One item's trouble never ends the connection. An item is delivered when its RECEIPT is here
-and names the digest that was sent, and not before. The client sends so, and the server when it is asked to GET. This
-room knows no socket, no address and no account.
+and names the digest that was sent, not before. The client sends so, and the server when it is asked to GET.
 """
 
 import threading
@@ -37,6 +36,7 @@ from sft.transfer.events import (
     Started,
     TimeClamped,
 )
+from sft.transfer.hashing import OtherSize, hash_source
 from sft.transfer.items import Item
 from sft.transfer.outgoing import Outgoing
 from sft.transfer.places import Places, Share
@@ -62,10 +62,6 @@ _OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by 
 _PIECE_SECONDS = 1 / 8  # of a limit's bytes leave in one record, so that they leave evenly
 
 Arrived = tuple[Message, memoryview] | None
-
-
-class _OtherSize(Exception):
-    """A source has not changed, and its content has another size than its file system says."""
 
 
 class Sender:
@@ -116,8 +112,7 @@ class Sender:
                 if self._again:
                     self._announce(self._again.popleft())
                 else:
-                    self._wait()
-                    self._serve()
+                    self._wait_and_serve()
             self._channel.say_bye()
             self._answers.join()
             self._raise_problem()
@@ -148,9 +143,8 @@ class Sender:
 
     def _announce(self, item: Item) -> None:
         """Send a PUT, and for a small file its content."""
-        while self._is_full() or self._waiting >= _WAITING_LARGE or not self._has_place():
-            self._wait()
-            self._serve()
+        while self._is_full() or self._waiting >= _WAITING_LARGE or not self._share.holds(self._waiting + 1):
+            self._wait_and_serve()
         try:
             item.judge()
             source = item.open() if item.open is not None else None
@@ -185,18 +179,15 @@ class Sender:
     def _is_full(self) -> bool:
         return len(self._open) >= WINDOW or self._memory >= _OPEN_MEMORY
 
-    def _has_place(self) -> bool:
-        """Whether another file may be opened; how large it is shows only then."""
-        return self._share.held > self._waiting or self._share.take()
-
-    def _wait(self) -> None:
-        """Until an answer asks for something, or enough items are closed to go on."""
+    def _wait_and_serve(self) -> None:
+        """Wait until an answer asks for something, or enough items are closed to go on; send what is asked for."""
         with self._changed:
             if not self._todo:
                 self._channel.flush()
                 self._enough = len(self._open) - (max(1, len(self._open) // _ROOM) if self._is_full() else 1)
                 self._changed.wait_for(lambda: self._todo or len(self._open) <= self._enough or self._over)
                 self._enough = -1
+        self._serve()
 
     def _serve(self) -> bool:
         """Send what the next answer asks for; False when there is none."""
@@ -260,24 +251,20 @@ class Sender:
 
     def _answer_check(self, outgoing: Outgoing, source: Source) -> None:
         """Hash the first bytes of the source, as many as the receiver has, and send the digest."""
-        space = memoryview(bytearray(DATA_SIZE))
-        outgoing.digest, done, size = new_digest(), 0, outgoing.check_size
+        item, size = outgoing.item, outgoing.check_size
+
+        def is_asked() -> bool:
+            self._channel.check()
+            return outgoing.state is Sending.ASKED  # else it was answered meanwhile, and is in `_todo`
+
         try:
-            source.go_to(0)
-            while done < size:
-                piece = space[: min(DATA_SIZE, size - done)]
-                self._channel.check()
-                if outgoing.state is not Sending.ASKED:  # answered meanwhile: it is in `_todo`, to be withdrawn
-                    return
-                if source.read_into(piece) < len(piece):
-                    source.check_unchanged()
-                    raise _OtherSize
-                outgoing.digest.update(piece)
-                done += len(piece)
-                self._on_event(Checked(outgoing.item, len(piece)))
-        except (SourceError, _OtherSize) as problem:
+            running = hash_source(source, size, is_asked, lambda count: self._on_event(Checked(item, count)))
+        except (SourceError, OtherSize) as problem:
             self._withdraw(outgoing, source, problem)
             return
+        if running is None:
+            return
+        outgoing.digest = running
         sha256 = outgoing.digest.digest()
         with self._changed:
             if outgoing.state is not Sending.ASKED:
@@ -292,7 +279,7 @@ class Sender:
         outgoing.item.is_stream = True
         self._again.append(outgoing.item)
 
-    def _withdraw(self, outgoing: Outgoing, source: Source, problem: SourceError | _OtherSize | None) -> None:
+    def _withdraw(self, outgoing: Outgoing, source: Source, problem: SourceError | OtherSize | None) -> None:
         """CANCEL: it was answered before its END, or there is a problem with its source."""
         before = self._close(outgoing, Kind.CANCEL)
         if before is not Sending.ANSWERED:
@@ -321,7 +308,7 @@ class Sender:
                 self._withdraw(outgoing, source, None)
                 return
             source.check_unchanged()
-        except (SourceError, _OtherSize) as problem:
+        except (SourceError, OtherSize) as problem:
             self._withdraw(outgoing, source, problem)
             return
         source.close()
@@ -341,7 +328,7 @@ class Sender:
             count = source.read_into(space)
             if count < len(space) and announced is not None:
                 source.check_unchanged()
-                raise _OtherSize
+                raise OtherSize
             if count:
                 outgoing.digest.update(space[:count])
                 self._channel.content_done(outgoing.id, offset, count)
@@ -352,7 +339,7 @@ class Sender:
                 break
         if announced is not None and source.read_into(self._beyond):
             source.check_unchanged()
-            raise _OtherSize
+            raise OtherSize
         return offset
 
     def _end(self, outgoing: Outgoing, size: int, sha256: bytes) -> bytes:

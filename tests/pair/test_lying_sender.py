@@ -25,6 +25,7 @@ from transfers import (
     written,
 )
 
+import sft.transfer.hashing
 import sft.transfer.receiver
 from crypto_utils import digest
 from sft.common.errors import (
@@ -483,7 +484,7 @@ def test_cut_while_many_files_are_compared_leaves_no_descriptor_open(
         go_on.wait()
         return read(existing, goes_on)
 
-    monkeypatch.setattr(sft.transfer.receiver, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(sft.transfer.hashing, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(ExistingFile, "digest", read_slowly)
     for number in range(30):
         written(home / f"{number}", BIG)

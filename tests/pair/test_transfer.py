@@ -26,7 +26,7 @@ from transfers import (
 )
 
 import sft.disk.publish
-import sft.transfer.receiver
+import sft.transfer.groups
 import sft.transfer.sender
 from crypto_utils import digest
 from sft.common.errors import (
@@ -219,7 +219,7 @@ def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sft.transfer.receiver, "_GROUP_FILES", 10)
+    monkeypatch.setattr(sft.transfer.groups, "_GROUP_FILES", 10)
     return 10
 
 

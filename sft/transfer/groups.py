@@ -1,0 +1,112 @@
+"""Complete files, published in groups: while the bytes of one group are flushed, the next one fills.
+
+    add --> the group that fills --> its bytes flushed in the background --> made visible: outcomes
+
+Rules: what is published is given back with its outcome, and is answered before the next group is waited for. A group is
+forgotten only once its outcomes are known, so that whatever goes wrong, its files still end with the connection. Only
+the thread that receives uses this, and it takes everything that an iterator of outcomes gives.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from sft.disk.folders import ExistingFile, PathParts
+from sft.disk.publish import Batch
+from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
+from sft.transfer.arriving import Arriving
+
+# Implementation constants.
+_GROUP_FILES = 512
+_GROUP_BYTES = 8 << 20
+_GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near their limits
+
+Group = list[tuple[Arriving, TemporaryFile]]
+Published = list[tuple[Arriving, TemporaryFile, Outcome]]
+
+
+class Folder(Protocol):
+    """Where files arrive; `sft.disk.user_folder.UserFolder` is one."""
+
+    def begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile | Settled | ExistingFile: ...
+    def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile: ...
+    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]: ...
+    def start_publishing(self, group: Sequence[TemporaryFile]) -> Batch | None: ...  # None: there is nothing to flush
+    def finish_publishing(self, batch: Batch) -> list[Outcome]: ...
+    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
+    def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
+
+
+class Groups:
+    """The complete files of one connection that are not published yet."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._filling: Group = []
+        self._bytes = self._memory = 0  # of the group that fills
+        self._flushing: deque[tuple[Group, Batch]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._filling) + sum(batch.count for _, batch in self._flushing)
+
+    def __iter__(self) -> Iterator[Arriving]:
+        for group in (self._filling, *(group for group, _ in self._flushing)):
+            yield from (arriving for arriving, _ in group)
+
+    def add(self, arriving: Arriving, file: TemporaryFile) -> None:
+        """One more file, complete and verified."""
+        self._filling.append((arriving, file))
+        self._bytes += arriving.size
+        self._memory += arriving.memory
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the group that fills is to be flushed."""
+        return len(self._filling) >= _GROUP_FILES or self._bytes >= _GROUP_BYTES or self._memory >= _GROUP_MEMORY
+
+    @property
+    def has_flushed(self) -> bool:
+        """Whether the bytes of a group are on the disk, and it could be published without waiting."""
+        return bool(self._flushing) and self._flushing[0][1].is_flushed
+
+    def flush_ahead(self) -> Iterator[Published]:
+        """Let the bytes of the group that fills go to the disk, and publish the one before meanwhile."""
+        batch = self._folder.start_publishing([file for _, file in self._filling])
+        if batch is not None:
+            self._flushing.append((self._filling[: batch.count], batch))
+            self._fill(self._filling[batch.count :])
+            yield from self.publish_flushing(leave=1)
+        if self._filling:
+            yield from self.publish()
+
+    def publish_flushing(self, leave: int = 0) -> Iterator[Published]:
+        """Publish the groups whose bytes are on their way to the disk, until `leave` of them are left."""
+        while len(self._flushing) > leave:
+            group, batch = self._flushing[0]
+            outcomes = self._folder.finish_publishing(batch)
+            self._flushing.popleft()
+            yield _with_outcomes(group, outcomes)
+
+    def publish(self) -> Iterator[Published]:
+        """Publish everything."""
+        yield from self.publish_flushing()
+        if self._filling:
+            outcomes = self._folder.publish([file for _, file in self._filling])
+            group = self._filling
+            self._fill([])
+            yield _with_outcomes(group, outcomes)
+
+    def unpublished(self) -> Group:
+        """What the end of the connection finds here, once no flush uses its descriptors any more."""
+        for _, batch in self._flushing:
+            batch.settle()
+        return self._filling + [each for group, _ in self._flushing for each in group]
+
+    def _fill(self, group: Group) -> None:
+        self._filling = group
+        self._bytes = sum(arriving.size for arriving, _ in group)
+        self._memory = sum(arriving.memory for arriving, _ in group)
+
+
+def _with_outcomes(group: Group, outcomes: list[Outcome]) -> Published:
+    return [(arriving, file, outcome) for (arriving, file), outcome in zip(group, outcomes, strict=True)]
