@@ -197,6 +197,12 @@ def test_pipe_needs_a_name() -> None:
     assert sending.pipe is not None
 
 
+def test_pipe_has_the_policy_of_the_command() -> None:
+    sending = Upload(Noted(), "rename", False, False, set())
+    sending.plan(["-"], "box/name")
+    assert [item.policy for item in sending.left] == ["rename"]
+
+
 def test_pipe_that_was_begun_is_not_opened_for_another_try() -> None:
     sending, _ = planned(["-"], "box/dump")
     (item,) = sending.left

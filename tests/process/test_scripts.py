@@ -119,23 +119,6 @@ def test_pipes_of_every_size_arrive_whole(
     assert server.partials() == []
 
 
-def test_taken_name_follows_the_policy_for_pipes_too(server: Server, client: Client, box: str, tmp_path: Path) -> None:
-    def send(text: str, *flags: str) -> tuple[int, str, str]:
-        (tmp_path / "in").write_text(text)
-        with (tmp_path / "in").open("rb") as opened:
-            running = client.start(*flags, "-", f"{box}/name.txt", stdin=opened)
-        result = running.finish()
-        return result.status, result.out, result.err
-
-    assert send("first")[0] == 0
-    status, out, err = send("second")
-    assert status == 1 and "exists already on the receiver" in err and "delivered:" not in out
-    assert send("third", "--if-exists=rename")[0] == 0
-    assert send("fourth", "--if-exists=replace")[0] == 0
-    there = {path.name: path.read_text() for path in server.path(box).iterdir()}
-    assert there == {"name.txt": "fourth", "name.1.txt": "third"}
-
-
 def test_pipe_that_is_lost_midway_ends_the_client_and_leaves_nothing(
     server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
 ) -> None:
