@@ -25,7 +25,7 @@ import crypto_utils
 import server
 import sft.server.listener
 import sft.server.start
-from sft.console import report
+from sft.console.screen import leave
 
 LOADED_LATER = (
     "sft.client.jobs",
@@ -106,7 +106,7 @@ def _become(case: dict[str, Any], template: str) -> dict[str, Any]:
                 status = _run(case, place, said)
             finally:
                 with contextlib.suppress(BaseException):
-                    report.leave(status)
+                    leave(status)
                 os._exit(status)
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out, err = (said[each].read_bytes().decode("latin-1") if said[each].exists() else "" for each in (1, 2))
