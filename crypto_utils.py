@@ -204,7 +204,7 @@ def stretch(password_input: bytes, salt: bytes, profile: int) -> bytes:
     try:
         with threads_needed():
             stretched: bytes = scrypt(password_input, salt, STRETCHED_SIZE, n, r, p, threads=p)
-    except (ValueError, MemoryError):  # the library says it as "Error 2"; our arguments are always right
+    except (ValueError, MemoryError):  # the library's "Error 2"; our arguments are always right
         raise NoMemory from None
     return stretched
 
@@ -255,7 +255,7 @@ def check_library() -> None:
         raise UsageError("this release of pycryptodome computes another key agreement", _INSTALL)
     text = bytearray(40)
     if (text + Eax(bytes(range(KEY_SIZE))).seal(bytes(8), b"head", memoryview(text))).hex() != _EAX_CHECK_ANSWER:
-        raise UsageError(f"this release of {aes_engine().LIBRARY} computes another cipher", _INSTALL)
+        raise UsageError(f"this release of {aes_library().LIBRARY} computes another cipher", _INSTALL)
 
 
 class _Aes(Protocol):
@@ -332,7 +332,7 @@ class PycryptodomeAes:
 
 
 @functools.cache
-def aes_engine() -> type[_Aes]:
+def aes_library() -> type[_Aes]:
     """The faster library that is installed; a `cryptography` that can't be loaded counts as missing."""
     if _version_of_cryptography():
         with contextlib.suppress(ImportError, OSError):
@@ -350,8 +350,8 @@ class Eax:
     use from several threads.
     """
 
-    def __init__(self, key: bytes, engine: type[_Aes] | None = None) -> None:
-        self._aes = (engine or aes_engine())(key)
+    def __init__(self, key: bytes, library: type[_Aes] | None = None) -> None:
+        self._aes = (library or aes_library())(key)
 
     def seal(self, nonce: bytes, header: Buffer, text: memoryview) -> bytes:
         """Encrypt `text` in place and return its tag, 16 bytes."""

@@ -26,7 +26,7 @@ from crypto_utils import (
     OpenSslAes,
     PycryptodomeAes,
     RecordCipher,
-    aes_engine,
+    aes_library,
     check_library,
     digest,
     engine_name,
@@ -286,13 +286,13 @@ def opened(cipher: RecordCipher, number: int, text: bytes, tag: bytes, header: b
 
 # --- EAX ---
 
-ENGINES = [
+LIBRARIES = [
     pytest.param(PycryptodomeAes, id="pycryptodome"),
     pytest.param(
         OpenSslAes, id="OpenSSL", marks=pytest.mark.skipif(find_spec("cryptography") is None, reason="missing")
     ),
 ]
-Engine = type[PycryptodomeAes] | type[OpenSslAes]
+Library = type[PycryptodomeAes] | type[OpenSslAes]
 
 # Appendix G of the paper: key, nonce, header; text, ciphertext and tag.
 EAX_VECTORS = """\
@@ -319,19 +319,19 @@ ca40d7446e545ffaed3bd12a740a659ffbbb3ceab7 cb8920f87a6c75cff39627b56e3ed197c552d
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("number", range(10))
-def test_eax_of_its_paper(number: int, engine: Engine) -> None:
+def test_eax_of_its_paper(number: int, library: Library) -> None:
     vector = EAX_VECTORS.split()[5 * number : 5 * number + 5]
     key, nonce, header, text, expected = (bytes.fromhex(part.strip("-")) for part in vector)
-    mode, buffer = Eax(key, engine), bytearray(text)
+    mode, buffer = Eax(key, library), bytearray(text)
     tag = mode.seal(nonce, header, memoryview(buffer))
     assert buffer + tag == expected
     assert mode.open(nonce, header, memoryview(buffer), tag)
     assert buffer == text
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("library", LIBRARIES)
 @given(
     key=st.binary(min_size=32, max_size=32),
     nonce=st.binary(min_size=1, max_size=40),
@@ -339,11 +339,11 @@ def test_eax_of_its_paper(number: int, engine: Engine) -> None:
     text=st.binary(max_size=200) | st.integers(0, 70_000).map(lambda size: bytes(range(256)) * (size // 256) + b"end"),
 )
 def test_eax_equals_pycryptodomes_and_opens_again(
-    engine: Engine, key: bytes, nonce: bytes, header: bytes, text: bytes
+    library: Library, key: bytes, nonce: bytes, header: bytes, text: bytes
 ) -> None:
     theirs = AES.new(key, AES.MODE_EAX, nonce=nonce)
     theirs.update(header)
-    mode, buffer = Eax(key, engine), bytearray(text)
+    mode, buffer = Eax(key, library), bytearray(text)
     tag = mode.seal(nonce, header, memoryview(buffer))
     assert (bytes(buffer), tag) == theirs.encrypt_and_digest(text)
     assert not mode.open(nonce, header + b"x", memoryview(buffer), tag)
@@ -351,9 +351,9 @@ def test_eax_equals_pycryptodomes_and_opens_again(
     assert buffer == text
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_eax_equals_pycryptodomes_at_every_length_around_a_block(engine: Engine) -> None:
-    mode, key = Eax(SECRET, engine), SECRET
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_eax_equals_pycryptodomes_at_every_length_around_a_block(library: Library) -> None:
+    mode, key = Eax(SECRET, library), SECRET
     for size in (*range(50), *range(4080, 4115), 2**20 + 4096):
         text = random_bytes(size)
         buffer, theirs = bytearray(text), AES.new(key, AES.MODE_EAX, nonce=bytes(8))
@@ -361,9 +361,9 @@ def test_eax_equals_pycryptodomes_at_every_length_around_a_block(engine: Engine)
         assert (bytes(buffer), tag) == theirs.encrypt_and_digest(text)
 
 
-def test_faster_engine_is_used_where_it_is_installed_and_named() -> None:
+def test_faster_library_is_used_where_it_is_installed_and_named() -> None:
     installed = find_spec("cryptography") is not None
-    assert aes_engine() is (OpenSslAes if installed else PycryptodomeAes)
+    assert aes_library() is (OpenSslAes if installed else PycryptodomeAes)
     assert engine_name().startswith("pycryptodome 4.")
     assert (", cryptography " in engine_name()) == installed
 
@@ -380,7 +380,7 @@ def test_without_cryptography_pycryptodome_does_all_of_it(before: str) -> None:
         pytest.skip("it is missing")
     told = run_python(
         f"{before}\nimport crypto_utils\n"
-        "crypto_utils.check_library()\nprint(crypto_utils.aes_engine().LIBRARY, crypto_utils.engine_name())"
+        "crypto_utils.check_library()\nprint(crypto_utils.aes_library().LIBRARY, crypto_utils.engine_name())"
     )
     assert re.fullmatch(r"pycryptodome pycryptodome [0-9.]+", told)
 
@@ -389,7 +389,7 @@ def test_cryptography_that_can_not_be_loaded_counts_as_missing() -> None:
     told = run_python(
         "import sys, types\nfake = types.ModuleType('cryptography')\nfake.__version__ = '99.0.0'\n"
         "sys.modules['cryptography'] = fake\nimport crypto_utils\n"
-        "crypto_utils.check_library()\nprint(crypto_utils.aes_engine().LIBRARY)"
+        "crypto_utils.check_library()\nprint(crypto_utils.aes_library().LIBRARY)"
     )
     assert told == "pycryptodome"
 

@@ -135,7 +135,7 @@ def test_frame_of_a_wrong_length_is_refused_before_a_buffer_is_taken(against: Ag
     assert against.engine.buffer_pool.spare == [], "no buffer was ever made"
 
 
-def test_longest_frame_is_read_into_a_leased_buffer(against: Against) -> None:
+def test_longest_frame_is_read_into_a_pooled_buffer(against: Against) -> None:
     against.raw.say(data(1, 0, b"x" * DATA_SIZE), *[PING_MESSAGE] * ((4096 - 17) // 5))
     against.raw.say(BYE_MESSAGE)
     assert against.collect() == ([b"x" * DATA_SIZE], None)

@@ -46,7 +46,7 @@ def test_what_has_ended_never_begins_again(state: State) -> None:
 
 
 @pytest.mark.parametrize("ending", Ending)
-def test_every_ending_wakes_whoever_waits(ending: Ending) -> None:
+def test_every_ending_wakes_each_thread_that_waits(ending: Ending) -> None:
     life, woken = Lifecycle(), list[str]()
     conditions = [life.condition() for _ in range(3)]
 

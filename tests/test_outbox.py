@@ -31,7 +31,7 @@ from sft.wire.workers import Engine
 pytestmark = pytest.mark.usefixtures("watched")
 
 
-def test_room_that_is_not_named_is_not_sent(pair: tuple[Channel, Channel]) -> None:
+def test_space_that_is_not_named_is_not_sent(pair: tuple[Channel, Channel]) -> None:
     """As when a file turns out shorter than it was: the room is used again."""
     one, two = pair
     one.content_room(1000)[:] = b"x" * 1000
@@ -222,7 +222,7 @@ def test_peer_that_asks_without_end_and_reads_nothing_is_left(engine: Engine, mo
     against.close()
 
 
-def test_failed_post_wakes_whoever_waits(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_post_wakes_the_consumer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0.2)
     monkeypatch.setattr(sft.wire.outbox, "_MOST_ANSWERS", 3)
     against = Against(engine, buffers=4096)

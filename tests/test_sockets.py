@@ -1,4 +1,4 @@
-"""Reaching a host: all its addresses, each soon after the one before, and what is said of those that fail."""
+"""Reaching a host: all its addresses in turn, which failure is reported, and the frames of a login."""
 
 import contextlib
 import math
@@ -168,7 +168,7 @@ def test_frame_that_does_not_come_in_its_time_ends_the_login(sent: bytes) -> Non
 
 def test_close_gently_lets_the_last_word_arrive() -> None:
     near, far = tcp_pair()
-    far.sendall(b"unread" * 1000)  # a close with unread bytes becomes a reset that overtakes what was said
+    far.sendall(b"unread" * 1000)  # a close with unread bytes becomes a reset that overtakes the last word
     near.sendall(b"last word")
     closing = threading.Thread(target=close_gently, args=(near,))
     closing.start()

@@ -46,14 +46,6 @@ NOT_YET = (
     "sft/transfer/items.py",
     "sft/transfer/receiver.py",
     "sft/wire/canonical.py",
-    "sft/wire/handshake.py",
-    "sft/wire/life.py",
-    "sft/wire/sockets.py",
-    "sft/wire/workers.py",
-    "tests/test_inbox.py",
-    "tests/test_life.py",
-    "tests/test_outbox.py",
-    "tests/test_sockets.py",
     "tests/transfers.py",
 )
 

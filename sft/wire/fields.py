@@ -1,4 +1,4 @@
-"""The kinds of fields that bodies have: each check takes what was read and gives the value, or refuses it.
+"""The kinds of fields in message bodies: each check takes a decoded value and returns the one to use, or refuses it.
 
 Rules: whatever a field may not hold is a ProtocolViolation; integers meet their range, words their list, and a name the
 judge of names. A check knows Python's values, and not the form in which they travelled.
@@ -18,7 +18,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\udc80-\udcff]")  # Cc, and bytes that
 
 
 def integer(least: int, most: int) -> Check:
-    """An integer in that range; `true` is none."""
+    """An integer in that range; `true` is not one."""
 
     def check(value: Any) -> int:
         if type(value) is not int or not least <= value <= most:
@@ -94,7 +94,7 @@ def name(value: Any) -> str:
 
 
 def spelled(value: Any) -> str:
-    """A name for people to read, as `spell` gives it. It names nothing that anybody may open."""
+    """A name for people to read, as `spell` returns it. It is never opened."""
     found = text(value)
     if not 0 < len(found.encode()) <= SPELLED_LIMIT or _CONTROL.search(found):
         raise ProtocolViolation("a name that can't be shown")
@@ -102,7 +102,7 @@ def spelled(value: Any) -> str:
 
 
 def spell(path: tuple[str, ...]) -> str:
-    """A path that can't be said on the wire, for people: what is not UTF-8, controls and backslashes as `\\xHH`.
+    """A path that can't travel as a name, for people to read: what is not UTF-8, controls and backslashes as `\\xHH`.
 
     It is cut where it is longer than may be said.
     """

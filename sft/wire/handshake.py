@@ -7,10 +7,10 @@
     ClientHandshake.confirm    <-- frame 4 --                             shareV and confirmV
                                -- frame 5 -->  ServerHandshake.finish     confirmP, and in the same flight record 0
 
-Rules: methods take and give whole frames, and are called in the order above, once each; what failed stays failed.
-After the charge nothing branches on whether the user exists or the guess is right: an unknown user has a registration
-that nobody has the password of, and the verdict is "known and equal", at the end. This room knows no socket, no file
-and no clock; who is known, and who may try, it asks the two functions it is given.
+Rules: methods take and return whole frames, and are called in the order above, once each; after a failure no step may
+follow. After the charge nothing branches on whether the user exists or the guess is right: an unknown username gets a
+registration that no password fits, and both are decided together, at the end. This module knows no socket, no file and
+no clock: the two functions that `ServerHandshake` is given know the accounts and the throttle.
 """
 
 import unicodedata
@@ -77,12 +77,15 @@ def password_scalars(password: str, username: bytes, salt: bytes, profile: int) 
     try:
         normal = unicodedata.normalize("NFC", password).encode()
     except UnicodeEncodeError:
-        raise UsageError("the password is not UTF-8", "Type it again, or mend the file that it stands in") from None
+        raise UsageError("the password is not UTF-8", "Type it again, or fix the file that it is read from") from None
     return pake.password_scalars(stretch(pake.password_input(normal, username, VERIFIER_IDENTITY), salt, profile))
 
 
 def encode_username(username: str) -> bytes:
-    """Its bytes on the wire. Raises UsageError for a username that no account can have."""
+    """The bytes of a username on the wire; which of them an account may have is for the server to decide.
+
+    Raises UsageError for one that does not fit.
+    """
     try:
         encoded = username.encode(errors="surrogateescape")
     except UnicodeEncodeError:  # half a character, which a command line of Windows can hold
@@ -129,7 +132,7 @@ class ClientHandshake(_InOrder):
     """The client's half of one login."""
 
     def __init__(self, username: str, scalars: ScalarsOf, random: Random = random_bytes) -> None:
-        """`scalars(salt, profile)` gives (w0, w1); it is where the time of the password hash is spent.
+        """`scalars(salt, profile)` gives (w0, w1); that is where the time for the password hash goes.
 
         Raises UsageError for a username that no account can have.
         """
@@ -200,7 +203,7 @@ class ServerHandshake(_InOrder):
         self.username = b""
 
     def hello(self, client_hello: bytes) -> tuple[bytes, bool]:
-        """(frame 2, go on?) for frame 1. Raises IntegrityError for what is no ClientHello, or holds no ML-KEM key.
+        """(frame 2, whether to go on) for frame 1. Raises IntegrityError for a bad ClientHello or ML-KEM key.
 
         Whatever `find` raises leaves through here.
         """
@@ -218,7 +221,7 @@ class ServerHandshake(_InOrder):
         return self._saw(frame(answer.encode())), True
 
     def respond(self, share: bytes) -> bytes:
-        """Frame 4 for frame 3. Raises IntegrityError (no point), LoginRefused (the throttle says no)."""
+        """Frame 4 for frame 3. Raises IntegrityError (not a point of P-256), LoginRefused (by the throttle)."""
         self._enter("respond")
         shareP = unframe(share)
         X = pake.decode_point(shareP)
@@ -242,7 +245,7 @@ class ServerHandshake(_InOrder):
 
 
 def busy_frame() -> bytes:
-    """Frame 2 for a client for whom there is no room."""
+    """Frame 2 for a client that comes while all connections are taken."""
     return frame(ServerHello(Status.BUSY).encode())
 
 

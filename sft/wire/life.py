@@ -62,7 +62,7 @@ NEXT: dict[State, dict[Ending, State]] = {
 
 class _Waits(Protocol):
     def end(self) -> None:
-        """Wake whoever waits on it, now and later."""
+        """Wake each thread that waits on it, now and later."""
 
 
 class Lifecycle:

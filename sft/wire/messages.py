@@ -1,9 +1,9 @@
 """The messages inside records, to bytes and back: docs/PROTOCOL.md in code, in its order.
 
-Rules: one writer and one strict reader for each message; a reader ends exactly at the end, and whatever it does not
-accept it refuses with ProtocolViolation. Every announced length meets its ceiling before anything of that size is
-made. Every name of a peer is judged here (`sft/common/names.py`), whatever the form of the bodies: no message with a
-name that is not allowed leaves this module, and of such a path no more is kept than a log needs. This module knows no
+Rules: one writer and one strict reader for each message; a reader ends exactly at the end, and raises ProtocolViolation
+for everything that it does not accept. Every announced length meets its ceiling before anything of that size is
+allocated. Every name of a peer is judged here (`sft/common/names.py`), whatever the form of the bodies: no message with
+a name that is not allowed leaves this module, and of such a path no more is kept than a log needs. This module knows no
 socket, no file, no clock and no key.
 """
 
@@ -87,7 +87,7 @@ class Control:
     CHECKS: ClassVar[dict[str, fields.Check]]
 
     def check(self) -> None:
-        """What no field shows by itself: whether they fit each other. Raises ProtocolViolation."""
+        """Whether the fields fit each other, which no field shows by itself. Raises ProtocolViolation."""
 
     def why_not(self) -> str:
         """Why a name in it is not allowed; empty when all are."""

@@ -9,11 +9,11 @@
     Z = x*(Y - w0*N)     V = w1*(Y - w0*N)
                          --- confirmP -->
 
-Rules: each object lives for one login, each of its steps runs once, in order; what failed stays failed. A point of the
-peer is refused unless it is 65 bytes, uncompressed, on the curve and not the identity. After that nothing in the
-Verifier branches on w0, L, Z or V: a share of w0'*M makes Z the identity exactly when the guess w0' is right. The
-Prover refuses a share of w0*N: with it, somebody who knows w0 and not L could pose as the server.
-This room knows no socket, no file, no clock and no password: only w0 and w1.
+Rules: each object lives for one login, each of its steps runs once, in order; after a failure no step may follow. A
+point of the peer is refused unless it is 65 bytes, uncompressed, on the curve and not the identity. After that nothing
+in the Verifier branches on w0, L, Z or V: a share of w0'*M makes Z the identity exactly when the guess w0' is right.
+The Prover refuses a share of w0*N: with it, somebody who knows w0 and not L could pose as the server. This module knows
+no socket, no file, no clock and no password: only w0 and w1.
 """
 
 import functools

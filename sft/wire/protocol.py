@@ -1,8 +1,8 @@
 """The constants of the wire, frames, and the messages of the login, to bytes and back; docs/PROTOCOL.md in code.
 
-Rules: one writer and one strict reader for each message; a reader ends exactly at the end, and whatever it does not
-accept it refuses with ProtocolViolation. Every announced length meets its ceiling before anything of that size is
-read or made. This room knows no socket, no file, no clock and no key.
+Rules: one writer and one strict reader for each message; a reader ends exactly at the end, and raises ProtocolViolation
+for everything that it does not accept. Every announced length meets its ceiling before anything of that size is read or
+allocated. This module knows no socket, no file, no clock and no key.
 """
 
 import struct
@@ -49,7 +49,7 @@ CLIENT_LOGIN_SECONDS = 60.0
 
 
 def nearest_time(nanoseconds: int) -> int:
-    """A time as PUT and ENTRY can say it: the ends of their range stand for everything beyond, too."""
+    """The nearest time that fits into PUT and ENTRY, in ns since 1970."""
     return max(-MAX_INTEGER, min(nanoseconds, MAX_INTEGER))
 
 
@@ -78,9 +78,9 @@ def frame_size(header: bytes | bytearray, least: int, ceiling: int) -> int:
 
 
 def unframe(whole: bytes) -> bytes:
-    """The payload of one whole login frame. Raises ProtocolViolation when its length is not what it says."""
+    """The payload of one whole login frame. Raises ProtocolViolation when its header has another length."""
     if len(whole) < HEADER_SIZE or frame_size(whole[:HEADER_SIZE], 1, LOGIN_FRAME_LIMIT) != len(whole) - HEADER_SIZE:
-        raise ProtocolViolation("a frame that is not as long as it says")
+        raise ProtocolViolation("a frame with another length than its header has")
     return whole[HEADER_SIZE:]
 
 

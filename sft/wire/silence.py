@@ -1,13 +1,13 @@
-"""Notices that the other end of a connection has fallen silent, also while this end does not read or can't write.
+"""Notices that the peer of a connection has fallen silent, also while this end does not read or can't write.
 
-    this end            the other end is silent when, for 30 s,
+    this end            the peer counts as silent when, for 30 s,
     reads               not a byte has come
     can't write         not a byte has left, and none has come
-    does not read yet   none has come on top of what the system holds for us, and there would be room for it
+    does not read yet   no byte was added to those in the system's buffer, and more would fit into it
 
-The last one is asked on Linux only. Rules: sockets block, with timeouts of the system, so that waiting costs nothing.
-This end's own slowness (a disk, a rate limit, other connections) is never taken for the other's silence: as long as
-there may be something to be read, it is read first.
+The last row holds on Linux only. Rules: sockets block, with timeouts of the system, so that waiting costs nothing. This
+end's own slowness (a disk, a rate limit, other connections) never counts as the peer's silence: as long as there may be
+something to read, it is read first.
 """
 
 import socket
@@ -42,7 +42,7 @@ class WatchedSocket:
             _set_timeout(sock, socket.SO_SNDTIMEO, min(LOOK_EVERY, SILENCE_LIMIT))
 
     def receive_into(self, view: memoryview) -> int:
-        """How many bytes came; 0 at the end of the stream. Raises ConnectionTrouble after 30 s without one, OSError."""
+        """Return how many bytes came; 0 at the end. Raises ConnectionTrouble after 30 s without one, OSError."""
         try:
             count = self._sock.recv_into(view)
         except BlockingIOError:
@@ -62,23 +62,25 @@ class WatchedSocket:
                     raise _silent() from None
 
     def look(self) -> None:
-        """To be called every few seconds by who would read, and waits for something of this end. Raises as above."""
+        """For the reading thread, every few seconds while it waits for something else. Raises like `receive_into`."""
         if not _CAN_LOOK:
             return
         unread = int.from_bytes(fcntl.ioctl(self._sock, termios.FIONREAD, bytes(4)), sys.byteorder)
         if unread != self._unread:
             self._unread, self._heard_at = unread, time.monotonic()
         elif (
-            time.monotonic() - self._heard_at >= SILENCE_LIMIT and self._has_room(unread) and not self._is_half_closed()
+            time.monotonic() - self._heard_at >= SILENCE_LIMIT
+            and self._has_space(unread)
+            and not self._is_half_closed()
         ):
             raise _silent()
 
-    def _has_room(self, unread: int) -> bool:
-        """Whether the system would take more for us; else an honest end has to wait, and can't say that it lives."""
+    def _has_space(self, unread: int) -> bool:
+        """Whether the system's buffer takes more; if not, an honest peer has to wait, and can't send a PING."""
         return unread < self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 4
 
     def _is_half_closed(self) -> bool:
-        """Whether everything is here that will ever come."""
+        """Whether the peer has closed its side: everything that it sent has arrived."""
         return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE_WAIT
 
 

@@ -47,7 +47,7 @@ def connect(host: str, port: int, seconds: float) -> socket.socket:
             f"unknown host {host}", "Check --host and this machine's network", Failure.UNKNOWN_HOST
         ) from None
     except (UnicodeError, ValueError):
-        raise UsageError(f"{host} is no host name", "Check --host") from None
+        raise UsageError(f"--host: {host} is not a host name", "Check it") from None
     except ConnectionRefusedError:
         raise ConnectionTrouble(
             f"connection to {where} refused",
@@ -83,7 +83,7 @@ def in_turn(addresses: Sequence[Address]) -> list[Address]:
 def _first_of(addresses: list[Address], seconds: float) -> socket.socket:
     """The first to connect. The next is begun 250 ms after the one before, or as soon as that has failed.
 
-    Raises OSError, the most telling one of all.
+    Raises OSError: of all failures the one that tells most.
     """
     waiting, problems = deque(addresses), list[OSError]()
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
@@ -98,7 +98,7 @@ def _first_of(addresses: list[Address], seconds: float) -> socket.socket:
                     sock.setblocking(False)
                     if (code := sock.connect_ex(address)) not in _UNDER_WAY:
                         raise _error_of(code)
-                except OSError as problem:  # such as a family that this machine has not
+                except OSError as problem:  # such as a family that this machine lacks
                     problems.append(problem)
                     continue
                 selector.register(sock, selectors.EVENT_WRITE)
@@ -132,13 +132,13 @@ def _how_telling(problem: OSError) -> int:
 
 
 def cut(sock: Socket) -> None:
-    """End both directions now; whoever waits on the socket wakes up."""
+    """End both directions now; a thread that waits on the socket wakes up."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
 def close_gently(sock: socket.socket, seconds: float = _DRAIN_SECONDS) -> None:
-    """End the sending side, drain for a moment, close: an abrupt close would overtake what was said last."""
+    """End the sending side, drain for a moment, close: an abrupt close would overtake our last bytes."""
     deadline = time.monotonic() + seconds
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
@@ -168,7 +168,7 @@ class Link:
         self.was_cut = False  # by this end
 
     def cut(self) -> None:
-        """End both directions now, from any thread: whoever waits on the link gets ConnectionTrouble."""
+        """End both directions now, from any thread: a thread that waits on the link gets ConnectionTrouble."""
         self.was_cut = True
         cut(self.sock)
 
@@ -180,7 +180,7 @@ class Link:
             self.sock.close()
 
     def _begin(self, step: float) -> None:
-        """A step: the time that this end needed since the last one does not count, unless for the whole."""
+        """Begin a step: what this end computed since the last one counts for the whole login only."""
         self._deadline = min(self._last, time.monotonic() + step)
 
     def _set_timeout(self) -> None:

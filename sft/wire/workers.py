@@ -73,7 +73,7 @@ class Buffers:
             pool.changed.notify_all()
 
     def end(self) -> None:
-        """Wake whoever waits in `take`; it gets no more."""
+        """Wake the thread that waits in `take`; it gets no more buffers."""
         with self._pool.changed:
             self._has_ended = True
             self._pool.changed.notify_all()
