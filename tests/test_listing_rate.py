@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sft.common.errors import ConnectionTrouble
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.amounts import NO_QUOTA, Quota
 from sft.disk.durable import FileSystem
 from sft.disk.folders import measure
@@ -123,7 +123,7 @@ def test_large_folder_is_read_once_for_all_its_pages(
         os.close(os.open(tmp_path / "received/alice/many" / name, os.O_CREAT, 0o600))
     requests = Requests.__new__(Requests)
     requests._folder, requests._channel = alice, SimpleNamespace(check=nothing)  # type: ignore[assignment]
-    requests._giving = Pace(None)
+    requests._giving = RateLimiter(None)
     listed, calls = os.listdir, list[int]()
 
     def listdir(folder: int) -> list[str]:

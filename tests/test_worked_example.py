@@ -28,7 +28,7 @@ from source_files import open_source
 
 from crypto_utils import RecordCipher
 from sft.common.errors import Code, TransferError
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
 from sft.server.requests import Requests
@@ -332,7 +332,7 @@ def _serving(root: Path, sock: socket.socket, keys: SessionKeys, engine: Engine)
     storage = Storage(root, Rules(portable_names=True))
     folder = storage.user("alice")
     channel = Channel(sock, keys.s2c, keys.c2s, engine)
-    requests = Requests(channel, keys, folder, lambda right: None, lambda *words: None, Pace(None))
+    requests = Requests(channel, keys, folder, lambda right: None, lambda *words: None, RateLimiter(None))
 
     def serve() -> None:
         try:
@@ -413,7 +413,7 @@ def test_the_real_client_says_what_the_client_of_the_document_says(tmp_path: Pat
         channel = Channel(its, keys.c2s, keys.s2c, engine)
         try:
             item = Item("source", ("hello.txt",), "fail", lambda: open_source(source), transfer=draws(16))
-            Sender(channel, channel.messages(), keys.file_c2s, told, Pace(None)).run([item])
+            Sender(channel, channel.messages(), keys.file_c2s, told, RateLimiter(None)).run([item])
         finally:
             channel.close()
             thread.join(10)

@@ -20,7 +20,7 @@ from sft.common.errors import (
     Refused,
     TransferError,
 )
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.console.log import no_log
 from sft.console.reporter import Reporter
 from sft.disk.local import open_local
@@ -208,7 +208,7 @@ class Receiving:
     def _run(self, admit: Admit, folder: UserFolder) -> None:
         code: Code | None = None
         try:
-            Requests(self.channel, KEYS, folder, admit, self._log, Pace(None)).run(self.taken)
+            Requests(self.channel, KEYS, folder, admit, self._log, RateLimiter(None)).run(self.taken)
         except Ended as problem:
             code, self.problem = problem.code, problem.with_traceback(None)
         except ProtocolViolation as problem:
@@ -233,7 +233,7 @@ def send(receiving: Receiving, items: list[Item], told: Told) -> int:
     """Send the items and end the connection; how many bytes went over the wire. Raises what the Sender raises."""
     channel = Channel(receiving.near, C2S, S2C, receiving.engine)
     try:
-        Sender(channel, channel.messages(), FILE_SECRET, told, Pace(None)).run(items)
+        Sender(channel, channel.messages(), FILE_SECRET, told, RateLimiter(None)).run(items)
     finally:
         close_all(channel)
         receiving.finish()
@@ -275,7 +275,7 @@ class Lied:
 
     def _run(self, items: list[Item]) -> None:
         try:
-            Sender(self.channel, self.channel.messages(), FILE_SECRET, self.told, Pace(None)).run(items)
+            Sender(self.channel, self.channel.messages(), FILE_SECRET, self.told, RateLimiter(None)).run(items)
         except TransferError as problem:
             self.problem = problem.with_traceback(None)
         finally:
@@ -419,7 +419,7 @@ class Fetch:
                 self.fetching.remembering(folder),
                 self.fetching.place,
                 self.fetching.on_event,
-                Pace(None),
+                RateLimiter(None),
             ).run()
         except TransferError as problem:
             self.problem = problem.with_traceback(None)

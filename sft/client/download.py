@@ -77,7 +77,7 @@ class Download:
 
         `limit`: bytes per second, which the server keeps to. Raises what `Receiver.run` and `check_answered` raise.
         """
-        from sft.common.rate_limit import Pace
+        from sft.common.rate_limit import RateLimiter
         from sft.transfer.receiver import Receiver
         from sft.wire.messages import Get, Rate
 
@@ -87,7 +87,7 @@ class Download:
         for id, path in enumerate(self.wanted, 1):
             channel.post(Get(id, path, id < len(self.wanted)).encode())
         messages, secret = channel.messages(), keys.file_s2c
-        Receiver(channel, messages, secret, folder, self.place, self.on_event, Pace(None)).run()
+        Receiver(channel, messages, secret, folder, self.place, self.on_event, RateLimiter(None)).run()
         self.check_answered()
 
     # --- what becomes of the files ---

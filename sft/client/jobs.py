@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sft.client.download import Download
     from sft.client.login import Credentials
     from sft.client.upload import Upload
-    from sft.common.rate_limit import Pace
+    from sft.common.rate_limit import RateLimiter
     from sft.wire.channel import Channel
     from sft.wire.handshake import SessionKeys
 
@@ -152,10 +152,10 @@ class Run:
 
             self._reporter.prepare()
 
-        def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+        def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
             looking.wait()
             self._reporter.begin(upload.total)
-            upload.send(channel, keys, pace)
+            upload.send(channel, keys, limiter)
 
         try:
             self._again_and_again(credentials, load, job)
@@ -201,7 +201,7 @@ class Run:
         stream = StandardOutput(output_descriptor())
         credentials, started = self._ask(), time.monotonic()
 
-        def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+        def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
             download.fetch(stream, channel, keys, self._settings.limit)
 
         try:
@@ -231,7 +231,7 @@ class Run:
         except Refused as problem:
             raise refused_here(problem, f"the folder {download.to.base}") from None
 
-        def job(channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+        def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
             download.fetch(download.remembering(folder), channel, keys, self._settings.limit)
 
         try:
@@ -250,7 +250,7 @@ class Run:
 
         listing = Listing(self._reporter, name)
         self._kept = "the list is not whole"
-        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, pace: listing.read(channel))
+        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, limiter: listing.read(channel))
 
     # --- before and after ---
 
@@ -303,7 +303,7 @@ class Run:
         self,
         credentials: "Credentials",
         load: Callable[[], None],
-        job: "Callable[[Channel, SessionKeys, Pace], None]",
+        job: "Callable[[Channel, SessionKeys, RateLimiter], None]",
         once: Callable[[], bool] = lambda: False,
     ) -> None:
         """Do `job` over a connection, and over a new one when that breaks, unless `once` says that it is too late.
@@ -312,14 +312,14 @@ class Run:
         """
         from sft.client.login import dialed
         from sft.client.retries import Again, Reached, after, reached_by
-        from sft.common.rate_limit import Pace
+        from sft.common.rate_limit import RateLimiter
         from sft.wire.sockets import place_of
         from sft.wire.workers import Engine
 
         def is_slow() -> None:
             self._reporter.note(f"connecting to {place_of(credentials.host, credentials.port)} ...")
 
-        engine, pace = Engine(_MEMORY), Pace(self._settings.limit)
+        engine, limiter = Engine(_MEMORY), RateLimiter(self._settings.limit)
         tries, reached, started = 0, Reached.NOBODY, time.monotonic()
         try:
             while True:
@@ -328,7 +328,7 @@ class Run:
                     seconds = self._settings.connect_timeout
                     call = dialed(credentials, seconds, engine, self._log, load, is_slow)
                     with threads_needed(), call as (channel, keys):
-                        job(channel, keys, pace.turn(lambda: channel.ended))  # only used in `job`
+                        job(channel, keys, limiter.for_connection(lambda: channel.ended))  # only used in `job`
                     return
                 except ConnectionTrouble as problem:
                     import random

@@ -47,7 +47,7 @@ from sft.transfer.events import (
 from sft.transfer.items import ALL_BITS, FILE_BITS, Item
 
 if TYPE_CHECKING:  # a client says hello before it loads the messages
-    from sft.common.rate_limit import Pace
+    from sft.common.rate_limit import RateLimiter
     from sft.transfer.events import SendEvent
     from sft.wire.channel import Channel
     from sft.wire.handshake import SessionKeys
@@ -179,14 +179,14 @@ class Upload:
         """The files without a receipt, in order; a folder is not a line of its own."""
         return [item.name for item in list(self.left) if item.open is not None]
 
-    def send(self, channel: "Channel", keys: "SessionKeys", pace: "Pace") -> None:
+    def send(self, channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
         """Send what is left over one connection. Raises what `Sender.run` raises, and PeerStopped."""
         from sft.transfer.sender import Sender
 
         self.busy.clear()
         self.stopping = None
         try:
-            Sender(channel, channel.messages(), keys.file_c2s, self.on_event, pace).run(self.to_send())
+            Sender(channel, channel.messages(), keys.file_c2s, self.on_event, limiter).run(self.to_send())
             self.connection_ended()
             if self.stopping is not None:
                 raise PeerStopped(self.stopping.code)

@@ -15,7 +15,7 @@ from typing import TypeGuard
 
 from sft.common.errors import Code, ProtocolViolation, Refused, SourceError
 from sft.common.names import size_of
-from sft.common.rate_limit import Pace, paced
+from sft.common.rate_limit import RateLimiter, limited
 from sft.common.sizes import counted
 from sft.common.text import briefly, show_briefly, show_path
 from sft.disk.folders import PathParts, Seen
@@ -69,7 +69,7 @@ class Requests:
         folder: UserFolder,
         admit: Callable[[str], None],
         log: Callable[..., None],
-        pace: Pace,
+        limiter: RateLimiter,
         log_sparingly: Callable[..., None] | None = None,
         share: Share | None = None,
     ) -> None:
@@ -78,8 +78,8 @@ class Requests:
         `log_sparingly`: for what a client can cause at will; without it, `log`.
         """
         self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
-        self._pace, self._log_sparingly, self._share = pace, log_sparingly or log, share
-        self._giving = pace  # of what this end sends, which the client may want slower
+        self._limiter, self._log_sparingly, self._share = limiter, log_sparingly or log, share
+        self._giving = limiter  # of what this end sends, which the client may want slower
         self._messages: Iterator[Arrived] = channel.messages()
 
     def run(self, on_receive_event: Callable[[ReceiveEvent], None]) -> None:
@@ -87,7 +87,7 @@ class Requests:
         first = self._next()
         has_rate = first is not None and isinstance(first[0], Rate)
         if first is not None and isinstance(first[0], Rate):
-            self._giving = self._pace.within(first[0].rate)
+            self._giving = self._limiter.within(first[0].rate)
             first = self._next()
         if first is None:
             if has_rate:
@@ -110,7 +110,7 @@ class Requests:
         """The next message, paid for; None at the client's BYE."""
         arrived = next((arrived for arrived in self._messages if arrived is not None), None)
         if arrived is not None:
-            self._pace.spend(MESSAGE_HEADER_SIZE + len(arrived[1]), self._channel.hurry)
+            self._limiter.spend(MESSAGE_HEADER_SIZE + len(arrived[1]), self._channel.hurry)
         return arrived
 
     def _receive(self, first: Arrived, on_event: Callable[[ReceiveEvent], None]) -> None:
@@ -121,14 +121,14 @@ class Requests:
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
 
         secret = self._keys.file_c2s
-        Receiver(self._channel, self._messages, secret, self._folder, place, on_event, self._pace, self._share).run(
+        Receiver(self._channel, self._messages, secret, self._folder, place, on_event, self._limiter, self._share).run(
             first
         )
 
     # --- GET ---
 
     def _give(self, first: Get | Misnamed) -> None:
-        messages = paced(self._channel, self._messages, self._pace)
+        messages = limited(self._channel, self._messages, self._limiter)
         wanted: list[_Wanted] = []
         for get in self._gets(first, messages):
             self._take(get, wanted)
@@ -272,7 +272,7 @@ class Requests:
         """One page of the names: their entries, those that can't be read, and where the next page starts."""
         entries: list[Entry] = []
         unreadable: list[str] = []
-        size, most = 0, min(_PAGE_BYTES, self._giving.share(_PAGE_SECONDS))
+        size, most = 0, min(_PAGE_BYTES, self._giving.bytes_in(_PAGE_SECONDS))
         end = start
         while end < len(names) and len(entries) < ENTRIES_LIMIT and (size < most or not entries):
             name = names[end]

@@ -137,13 +137,13 @@ class Connection:
         folder = shared.storage.user(account.name, "get" not in account.rights, quota, account.largest)
         sparing = Sparing(self._log, shared.line_limits.of(account.name))
         try:
-            pace = shared.paces.of(account.name, account.rate).turn(lambda: channel.ended)
+            limiter = shared.limiters.of(account.name, account.rate).for_connection(lambda: channel.ended)
             share = shared.places.of(account.name)
 
             def admit(right: str) -> None:
                 self._admit(account, right)
 
-            requests = Requests(channel, keys, folder, admit, self._log.info, pace, sparing.info, share)
+            requests = Requests(channel, keys, folder, admit, self._log.info, limiter, sparing.info, share)
             requests.run(_ReceiveLog(self._log, sparing).on_event)
         finally:
             folder.close()

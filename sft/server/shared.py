@@ -8,7 +8,7 @@ import threading
 
 from sft.accounts.store import Accounts
 from sft.common.log_limits import LineLimits, SourceLimits
-from sft.common.rate_limit import Paces
+from sft.common.rate_limit import RateLimiters
 from sft.disk.storage import Storage
 from sft.server.throttle import Throttle
 from sft.transfer.places import Places
@@ -29,7 +29,7 @@ class Shared:
         self.accounts, self.storage, self.log, self.engine = accounts, storage, log, engine
         self.max_connections_per_user = max_connections_per_user
         self.throttle = Throttle()
-        self.paces = Paces()
+        self.limiters = RateLimiters()
         self.line_limits = LineLimits()
         self.strangers = SourceLimits(log)
         self.places = Places()

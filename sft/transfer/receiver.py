@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from crypto_utils import Mac, equal
 from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.common.open_files import few_left_from
-from sft.common.rate_limit import Pace, paced
+from sft.common.rate_limit import RateLimiter, limited
 from sft.disk.folders import ExistingFile
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.transfer.arriving import Arriving
@@ -76,13 +76,13 @@ class Receiver:
         folder: Folder,
         place: Callable[[Put | Misnamed], Incoming],
         on_event: Callable[[ReceiveEvent], None],
-        pace: Pace,
+        limiter: RateLimiter,
         share: Share | None = None,
     ) -> None:
         """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all."""
         self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
-        self._messages = paced(channel, messages, pace)
-        self._place, self._on_event, self._pace = place, on_event, pace
+        self._messages = limited(channel, messages, limiter)
+        self._place, self._on_event, self._limiter = place, on_event, limiter
         self._share = share or Places().of("")
         self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
         self._open: dict[int, Arriving] = {}
@@ -109,7 +109,7 @@ class Receiver:
             self._publish()
             for path in self._folder.finish_folders():
                 self._on_event(TimeLost(path))
-            self._pace.spend(self._channel.bytes_posted - posted, self._channel.hurry)
+            self._limiter.spend(self._channel.bytes_posted - posted, self._channel.hurry)
             self._channel.post(BYE_MESSAGE)
         except BaseException:
             if not (self._open or len(self._complete)):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from crypto_utils import Mac, digest, new_digest
 from sft.common.errors import ProtocolViolation, Refused, SourceError, TransferError
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.sources import Source
 from sft.transfer.events import (
     IDLE,
@@ -73,13 +73,13 @@ class Sender:
         messages: Iterator[Arrived],
         file_secret: bytes,
         on_event: Callable[[SendEvent], None],
-        pace: Pace,
+        limiter: RateLimiter,
         share: Share | None = None,
     ) -> None:
         """`messages`: the channel's, from the point on where the caller has left them."""
-        self._channel, self._messages, self._on_event, self._pace = channel, messages, on_event, pace
+        self._channel, self._messages, self._on_event, self._limiter = channel, messages, on_event, limiter
         self._mac = Mac(file_secret)
-        self._piece = max(DATA_LEAST, int(min(DATA_SIZE, pace.share(_PIECE_SECONDS))))  # of content, in one DATA
+        self._piece = max(DATA_LEAST, int(min(DATA_SIZE, limiter.bytes_in(_PIECE_SECONDS))))  # of content, in one DATA
         # Of the thread that reads and packs:
         self._share = share or Places().of("")  # a place for each of `_waiting`, and one for the next file
         self._waiting = 0  # large files that are announced and not begun
@@ -174,7 +174,7 @@ class Sender:
 
     def _spend(self, count: int) -> None:
         """Wait until bytes that were sent are within the limit; they leave before, not together with the next ones."""
-        self._pace.spend(count, self._channel.flush)
+        self._limiter.spend(count, self._channel.flush)
 
     def _is_full(self) -> bool:
         return len(self._open) >= WINDOW or self._memory >= _OPEN_MEMORY

@@ -19,7 +19,7 @@ from source_files import open_source
 from fuzz.requests import MOST_STEPS, SIZES, Heard, check_nothing_is_left, content_of, open_now, the_place
 from sft.common.background import Aside
 from sft.common.errors import Code, TransferError
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.transfer.events import Delivered, Failed, SendEvent
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
@@ -114,7 +114,7 @@ def _client(channel: Channel, folder: Path, told: "_Told") -> None:
         opener = None if sent.size is None else lambda path=path: open_source(path)
         items.append(Item(str(number), sent.target, sent.policy, opener))
     try:
-        Sender(channel, channel.messages(), FILE_SECRET, told, Pace(None)).run(items)
+        Sender(channel, channel.messages(), FILE_SECRET, told, RateLimiter(None)).run(items)
         assert told.ends.total() == len(SENT), "an item has no end"
     except TransferError:
         pass

@@ -26,7 +26,7 @@ from fuzz import memory
 from sft.common.background import Aside
 from sft.common.errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
 from sft.common.log_limits import Sparing
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.console.log import no_log
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
@@ -222,7 +222,7 @@ def _server(channel: Channel, folder: UserFolder, flags: int) -> None:
     log = no_log("fuzz")
     code: Code | None = None
     try:
-        requests = Requests(channel, _KEYS, folder, lambda right: _admit(right, flags), log.info, Pace(None))
+        requests = Requests(channel, _KEYS, folder, lambda right: _admit(right, flags), log.info, RateLimiter(None))
         prefixed = _Prefixed(log, {"number": 1, "who": "fuzz"})
         requests.run(_ReceiveLog(prefixed, Sparing(prefixed)).on_event)
     except Ended as problem:

@@ -18,7 +18,7 @@ from crypto_utils import TAG_SIZE, RecordCipher
 from fuzz import CORPUS, HARNESSES, login
 from fuzz.requests import PATHS, Step
 from sft.common.errors import Code
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
 from sft.transfer.items import Item
@@ -155,7 +155,7 @@ def _send(storage: Storage, engine: Engine, items: list[Item], kept: list[bytes]
     between = _Between(receiving.near, kept)
     channel = Channel(between.near, C2S, S2C, engine)
     try:
-        Sender(channel, channel.messages(), FILE_SECRET, Told(), Pace(None)).run(items)
+        Sender(channel, channel.messages(), FILE_SECRET, Told(), RateLimiter(None)).run(items)
     finally:
         close_all(channel)
         receiving.finish()

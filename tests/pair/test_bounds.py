@@ -18,7 +18,7 @@ from transfers import Lied, Receiving, kept_of, put, written
 import sft.transfer.receiver
 from crypto_utils import digest
 from sft.common.errors import Code, IntegrityError, ProtocolViolation, Refused
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.sources import PipeSource
 from sft.disk.storage import Storage
 from sft.disk.temporary import Outcome, TemporaryFile
@@ -227,7 +227,7 @@ def test_first_message_of_a_connection_counts_for_the_rate(
 ) -> None:
     """Else connections of one message each would cost nothing; the answer is paid for by who asked."""
     paid: list[int] = []
-    monkeypatch.setattr(Pace, "spend", lambda pace, count, *_: paid.append(count))
+    monkeypatch.setattr(RateLimiter, "spend", lambda limiter, count, *_: paid.append(count))
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     asked = ListFolder(1, (), None)

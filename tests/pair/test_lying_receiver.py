@@ -18,7 +18,7 @@ from sft.common.errors import (
     SourceError,
     TransferError,
 )
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.sources import PipeSource
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
@@ -271,7 +271,7 @@ def test_answer_that_crosses_a_withdrawal_is_no_fault(engine: Engine, here: Path
     answering.start()
     problem: TransferError | None = None
     try:
-        Sender(channel, channel.messages(), FILE_SECRET, told, Pace(None)).run(
+        Sender(channel, channel.messages(), FILE_SECRET, told, RateLimiter(None)).run(
             [item(written(here / "a", b"x" * size), policy=policy), item(here / "missing")]
         )
     except TransferError as caught:

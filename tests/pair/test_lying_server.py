@@ -15,7 +15,7 @@ from sft.common.errors import (
     ProtocolViolation,
     TransferError,
 )
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.common.text import show_path
 from sft.disk.stdout import StandardOutput
 from sft.transfer.receiver import Receiver
@@ -171,7 +171,7 @@ def test_server_that_gives_a_name_that_is_not_allowed_breaks_the_protocol(
     assert snapshot(into.parent) == before
 
 
-class Spending(Pace):
+class Spending(RateLimiter):
     """A limit that nobody waits for, and a count."""
 
     def __init__(self) -> None:
@@ -190,8 +190,10 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
     channel = Channel(near, C2S, S2C, engine)
     with (tmp_path / "stdout").open("wb") as file:
         stream = StandardOutput(file.fileno())
-        pace = Spending()
-        receiver = Receiver(channel, channel.messages(), FILE_SECRET, stream, fetching.place, fetching.on_event, pace)
+        limiter = Spending()
+        receiver = Receiver(
+            channel, channel.messages(), FILE_SECRET, stream, fetching.place, fetching.on_event, limiter
+        )
         thread = threading.Thread(target=receiver.run, daemon=True)
         thread.start()
         one, two = put(1, "a"), put(2, "a")
@@ -208,7 +210,7 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
     assert (tmp_path / "stdout").read_bytes() == b"first"
     assert stream.is_whole
     answers = [message.encode() for message in heard if isinstance(message, Receipt | Refuse)]
-    assert pace.spent == sum(map(len, [*said, *answers])), "what is refused came, too"
+    assert limiter.spent == sum(map(len, [*said, *answers])), "what is refused came, too"
     assert [message for message in heard if isinstance(message, Refuse)] == [
         Refuse(2, Code.UNSUPPORTED),
         Refuse(3, Code.IS_FOLDER),

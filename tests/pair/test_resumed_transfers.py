@@ -30,7 +30,7 @@ from sft.common.errors import (
     Code,
     ConnectionTrouble,
 )
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.transfer.sender import Sender
@@ -105,7 +105,7 @@ def test_real_cut_is_resumed_where_it_was(storage: Storage, engine: Engine, here
 
     told = Told(on_progress=cut)
     with pytest.raises(ConnectionTrouble, match="cut"):
-        Sender(channel, channel.messages(), FILE_SECRET, told, Pace(None)).run([one])
+        Sender(channel, channel.messages(), FILE_SECRET, told, RateLimiter(None)).run([one])
     close_all(channel)
     receiving.finish()
     (count, was_kept) = receiving.taken.cut["a"]

@@ -13,7 +13,7 @@ import pytest
 from peers import C2S, FILE_SECRET, S2C, Raw, close_all, no_hang, tcp_pair
 from source_files import open_source
 
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.sources import PipeSource
 from sft.disk.user_folder import UserFolder
 from sft.server.requests import Requests
@@ -150,7 +150,7 @@ def test_no_half_second_carries_more_than_twice_its_share(
     monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
     items = items_of(case, rate, tmp_path)
     with no_hang():
-        Sender(channel, channel.messages(), FILE_SECRET, events, Pace(rate, clock.read, clock.wait)).run(items)
+        Sender(channel, channel.messages(), FILE_SECRET, events, RateLimiter(rate, clock.read, clock.wait)).run(items)
         receiver.wait()
     close_all(channel)
     raw.close()
@@ -182,8 +182,8 @@ def test_no_half_second_of_what_is_fetched_carries_more_than_was_asked_for(
         put_in_queue(size, buffer, buffers)
 
     monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
-    pace, keys = Pace(None, clock.read, clock.wait), SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
-    requests = Requests(channel, keys, alice, lambda right: None, lambda *line: None, pace)
+    limiter, keys = RateLimiter(None, clock.read, clock.wait), SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
+    requests = Requests(channel, keys, alice, lambda right: None, lambda *line: None, limiter)
     serving = threading.Thread(target=requests.run, args=[lambda event: None], daemon=True)
     raw.say(Rate(rate).encode())
     with no_hang():
@@ -221,7 +221,7 @@ def test_without_a_limit_pieces_are_as_large_as_they_may_be(engine: Engine, tmp_
     receiver, events = Honest(raw), Receipts()
     with no_hang():
         item = file_item(tmp_path / "a", 2 * DATA_SIZE + 5)
-        Sender(channel, channel.messages(), FILE_SECRET, events, Pace(None)).run([item])
+        Sender(channel, channel.messages(), FILE_SECRET, events, RateLimiter(None)).run([item])
         receiver.wait()
     close_all(channel)
     raw.close()

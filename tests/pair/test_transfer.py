@@ -34,7 +34,7 @@ from sft.common.errors import (
     ProtocolViolation,
     SourceError,
 )
-from sft.common.rate_limit import Pace
+from sft.common.rate_limit import RateLimiter
 from sft.disk.storage import Storage
 from sft.server.requests import Requests
 from sft.transfer.items import Item
@@ -208,7 +208,7 @@ def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
         said += [announced.encode(), data(number, 0, content), end(announced, content).encode()]
     raw.say(*said)
     with pytest.raises(type(surprise)):
-        Requests(channel, KEYS, folder, anything, lambda *_: None, Pace(None)).run(Taken())
+        Requests(channel, KEYS, folder, anything, lambda *_: None, RateLimiter(None)).run(Taken())
     folder.close()
     raw.close()
     channel.close()
@@ -261,7 +261,7 @@ def break_protocol_in_one_record(storage: Storage, engine: Engine, *messages: by
     raw, channel, folder = Raw(near, C2S, S2C), Channel(far, S2C, C2S, engine), storage.user("alice")
     raw.say(*messages)
     with pytest.raises(ProtocolViolation):
-        Requests(channel, KEYS, folder, anything, lambda *_: None, Pace(None)).run(Taken())
+        Requests(channel, KEYS, folder, anything, lambda *_: None, RateLimiter(None)).run(Taken())
     folder.close()
     raw.close()
     channel.close()
@@ -323,7 +323,7 @@ def test_comparing_that_gets_no_thread_leaves_no_descriptor_open(
     raw, channel, folder = Raw(near, C2S, S2C), Channel(far, S2C, C2S, engine), storage.user("alice")
     raw.say(put(1, "a", size=LARGE).encode())
     with pytest.raises(RuntimeError, match="start new thread"):
-        Requests(channel, KEYS, folder, anything, lambda *_: None, Pace(None)).run(Taken())
+        Requests(channel, KEYS, folder, anything, lambda *_: None, RateLimiter(None)).run(Taken())
     folder.close()
     raw.close()
     channel.close()

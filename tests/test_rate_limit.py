@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sft.common.rate_limit
-from sft.common.rate_limit import Pace, Paces
+from sft.common.rate_limit import RateLimiter, RateLimiters
 
 
 class Clock:
@@ -26,76 +26,76 @@ class Clock:
         self.now += seconds
 
 
-def paced(rate: int | None) -> tuple[Clock, Pace]:
+def limited(rate: int | None) -> tuple[Clock, RateLimiter]:
     clock = Clock()
-    return clock, Pace(rate, clock.read, clock.wait)
+    return clock, RateLimiter(rate, clock.read, clock.wait)
 
 
 def test_no_limit_never_waits() -> None:
-    clock, pace = paced(None)
+    clock, limiter = limited(None)
     for _ in range(100):
-        pace.spend(1 << 40)
+        limiter.spend(1 << 40)
     assert clock.waits == []
 
 
 def test_bytes_take_as_long_as_the_rate_says() -> None:
-    clock, pace = paced(1_000)
+    clock, limiter = limited(1_000)
     for _ in range(50):
-        pace.spend(100)
+        limiter.spend(100)
     assert clock.now == pytest.approx(1_005)
 
 
 def test_piece_larger_than_the_rate_is_waited_for_in_one() -> None:
-    clock, pace = paced(1_000)
-    pace.spend(10_000)
+    clock, limiter = limited(1_000)
+    limiter.spend(10_000)
     assert clock.waits == [pytest.approx(10)]
 
 
 def test_nothing_costs_nothing() -> None:
-    clock, pace = paced(1)
-    pace.spend(0)
+    clock, limiter = limited(1)
+    limiter.spend(0)
     assert clock.waits == []
 
 
 def test_time_that_went_by_anyway_is_not_waited_for_again() -> None:
-    clock, pace = paced(1_000)
-    pace.spend(100)
+    clock, limiter = limited(1_000)
+    limiter.spend(100)
     clock.now += 0.05
-    pace.spend(100)
+    limiter.spend(100)
     assert clock.waits == [pytest.approx(0.1), pytest.approx(0.05)]
 
 
 def test_long_pause_is_worth_a_quarter_of_a_second_and_no_more() -> None:
-    clock, pace = paced(1_000)
+    clock, limiter = limited(1_000)
     clock.now += 3_600
-    pace.spend(250)
+    limiter.spend(250)
     assert clock.waits == []
-    pace.spend(1_000)
+    limiter.spend(1_000)
     assert clock.waits == [pytest.approx(1)]
 
 
 @given(st.integers(1, 1 << 40), st.lists(st.tuples(st.integers(0, 1 << 20), st.floats(0, 10)), max_size=30))
 def test_never_faster_than_the_rate_and_a_quarter_of_a_second(rate: int, spent: list[tuple[int, float]]) -> None:
-    clock, pace = paced(rate)
+    clock, limiter = limited(rate)
     total, start = 0, clock.now
     for count, pause in spent:
         clock.now += pause
-        pace.spend(count)
+        limiter.spend(count)
         total += count
         assert total / rate <= clock.now - start + 0.25 + 1e-6
 
 
 @given(st.integers(1, 1 << 30), st.lists(st.integers(0, 1 << 20), min_size=1, max_size=30))
 def test_who_spends_without_a_pause_is_not_held_up_longer_than_the_rate_says(rate: int, spent: list[int]) -> None:
-    clock, pace = paced(rate)
+    clock, limiter = limited(rate)
     start = clock.now
     for count in spent:
-        pace.spend(count)
+        limiter.spend(count)
     assert clock.now - start <= sum(spent) / rate * (1 + 1e-9) + 1e-6
 
 
 def test_turn_ends_with_its_connection_and_not_after_the_wait() -> None:
-    clock, pace = paced(1)
+    clock, limiter = limited(1)
     ended = False
 
     def has_ended() -> bool:
@@ -103,13 +103,13 @@ def test_turn_ends_with_its_connection_and_not_after_the_wait() -> None:
         ended = clock.now > 1_010
         return ended
 
-    pace.turn(has_ended).spend(1_000_000)
+    limiter.for_connection(has_ended).spend(1_000_000)
     assert ended and clock.now < 1_011
 
 
 def test_turns_share_one_rate_and_come_after_each_other() -> None:
-    clock, pace = paced(1_000)
-    one, two = pace.turn(lambda: False), pace.turn(lambda: False)
+    clock, limiter = limited(1_000)
+    one, two = limiter.for_connection(lambda: False), limiter.for_connection(lambda: False)
     for _ in range(5):
         one.spend(1_000)
         two.spend(1_000)
@@ -117,22 +117,18 @@ def test_turns_share_one_rate_and_come_after_each_other() -> None:
 
 
 def test_connections_of_one_user_share_a_limit_and_others_do_not() -> None:
-    paces = Paces()
-    alice, again, bob, none = paces.of("alice", 5), paces.of("alice", 5), paces.of("bob", 5), paces.of("eve", None)
-    assert alice.bucket is again.bucket is not bob.bucket
-    assert none.bucket is None
-    assert paces.of("alice", 6).bucket is not alice.bucket
+    limiters = RateLimiters()
+    alice, again, bob, none = (limiters.of(*who) for who in (("alice", 5), ("alice", 5), ("bob", 5), ("eve", None)))
+    assert alice is again is not bob
+    assert not none.is_limited
+    assert limiters.of("alice", 6) is not alice
 
 
-def test_user_who_connects_anew_still_owes_what_came_before() -> None:
-    paces = Paces()
-    before, after = paces.of("alice", 5).bucket, paces.of("alice", 5).bucket
-    assert before is not None and after is not None
-    owed = before.pay(1_000)
-    del before, after
+def test_user_who_reconnects_still_owes_what_came_before() -> None:
+    limiters = RateLimiters()
+    owed = limiters.of("alice", 5)._buckets[0].pay(1_000)
     gc.collect()
-    again = paces.of("alice", 5).bucket
-    assert again is not None and again.pay(1) > owed
+    assert limiters.of("alice", 5)._buckets[0].pay(1) > owed
 
 
 class Hurried:
@@ -147,7 +143,7 @@ class Hurried:
 
 def test_every_byte_of_every_message_counts() -> None:
     channel = Hurried()
-    clock, pace = paced(1_000)
+    clock, limiter = limited(1_000)
     messages: list[tuple[str, memoryview] | None] = [
         ("PUT", memoryview(bytes(9_995))),
         ("END", memoryview(bytes(95))),
@@ -155,7 +151,7 @@ def test_every_byte_of_every_message_counts() -> None:
         ("PING", memoryview(b"")),
     ]
     times = []
-    for arrived in sft.common.rate_limit.paced(channel, iter(messages), pace):
+    for arrived in sft.common.rate_limit.limited(channel, iter(messages), limiter):
         times.append(clock.now)
         assert arrived is None or isinstance(arrived[0], str)
     start = times[0]
@@ -165,18 +161,18 @@ def test_every_byte_of_every_message_counts() -> None:
 
 def test_answers_count_like_what_they_answer() -> None:
     channel = Hurried()
-    clock, pace = paced(1_000)
+    clock, limiter = limited(1_000)
     started, times = clock.now, []
-    for arrived in sft.common.rate_limit.paced(channel, iter([("END", memoryview(bytes(995))), None, None]), pace):
+    for arrived in sft.common.rate_limit.limited(channel, iter([("END", memoryview(bytes(995))), None, None]), limiter):
         times.append(round(clock.now - started, 6))
         channel.bytes_posted += 500 if arrived else 2_000
     assert times == [0, 0, 3.5] and clock.now - started == pytest.approx(5.5)
 
 
 def test_limit_beside_the_shared_one_is_for_that_connection_alone() -> None:
-    clock, shared = paced(1_000)
+    clock, shared = limited(1_000)
     slow, fast = shared.within(100), shared.within(10_000)
-    assert (slow.share(1), fast.share(1), shared.share(1)) == (100, 1_000, 1_000)
+    assert (slow.bytes_in(1), fast.bytes_in(1), shared.bytes_in(1)) == (100, 1_000, 1_000)
     slow.spend(100)
     assert clock.now == pytest.approx(1_001)
     clock.now += 1
@@ -184,11 +180,11 @@ def test_limit_beside_the_shared_one_is_for_that_connection_alone() -> None:
     assert clock.now == pytest.approx(1_003), "the slow one owes nothing for others"
     fast.spend(1_000)
     assert clock.now == pytest.approx(1_004), "and nobody gets more than what is shared"
-    unlimited, alone = paced(None)
+    unlimited, alone = limited(None)
     alone.within(10).spend(10)
     assert unlimited.now == pytest.approx(1_001)
 
 
 def test_messages_without_a_limit_pass_as_they_are() -> None:
     messages: list[tuple[str, memoryview] | None] = [("PUT", memoryview(bytes(10_000))), None]
-    assert list(sft.common.rate_limit.paced(Hurried(), iter(messages), Pace(None))) == messages
+    assert list(sft.common.rate_limit.limited(Hurried(), iter(messages), RateLimiter(None))) == messages
