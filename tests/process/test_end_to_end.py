@@ -779,18 +779,18 @@ def test_password_is_taken_from_each_source_and_never_shown(
         f"{box}/",
     ]
     if way == "file":
-        running = Running("client.py", f"--password-file={secret}", *settings)
+        running = Running("client.py", f"--password-file={secret}", *settings, fresh=True)
     elif way == "standard input":
-        running = Running("client.py", "--password-file=-", *settings, typed=PASSWORD + "\n")
+        running = Running("client.py", "--password-file=-", *settings, typed=PASSWORD + "\n", fresh=True)
         assert running.process.stdin is not None
         running.process.stdin.write(PASSWORD + "\n")
         running.process.stdin.flush()
     elif way == "variable":
-        running = Running("client.py", *settings, environment=clean_environment(SFT_PASSWORD=PASSWORD))
+        running = Running("client.py", *settings, environment=clean_environment(SFT_PASSWORD=PASSWORD), fresh=True)
     else:
         with secret.open("rb") as file:
             descriptor = file.fileno()
-            running = Running("client.py", f"--password-fd={descriptor}", *settings, pass_fds=[descriptor])
+            running = Running("client.py", f"--password-fd={descriptor}", *settings, pass_fds=[descriptor], fresh=True)
     line.wait_reached()
     if sys.platform == "linux":
         assert PASSWORD.encode() not in Path(f"/proc/{running.process.pid}/cmdline").read_bytes()
