@@ -174,7 +174,11 @@ class Senders:
     def get(self, number: int) -> Command:
         """A folder of the receiver, fetched onto the same disk."""
         target = self.disk / "fetched" / str(number)
-        target.parent.mkdir(exist_ok=True)  # the client makes no folder above its target
+        if not target.parent.exists():  # the client makes no folder above its target
+            target.parent.mkdir()
+            disk = os.open(self.disk, os.O_RDONLY)
+            os.fsync(disk)
+            os.close(disk)
         for name, digest in self._given.items():
             self.sent.add(str(target / name), digest)
         return Command(["--get", "given", target])
