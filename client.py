@@ -1,7 +1,7 @@
 """The sending end: `python client.py SOURCE... TARGET`; and `--get`, `--list`.
 
 Rules: success (exit 0) means that for everything that was named a receipt is here. Each error is one line. No password
-is taken from the command line. What is not needed for --help, or to say what is wrong with the command, is not loaded
+is taken from the command line. What is not needed for --help, or to reject a command, is not loaded
 for it; the work itself is `sft/client/jobs.py`.
 """
 
@@ -64,7 +64,7 @@ def _parser() -> Parser:
     how.add_argument("--follow", action="store_true", help="send what symbolic links lead to, instead of skipping them")
     how.add_argument("--preserve-mode", action="store_true", help="keep execute bits, too")
     how.add_argument("--receipts", metavar="FILE", help="append one JSON line for each delivered file to FILE")
-    how.add_argument("--dry-run", action="store_true", help="say what would be sent, and where; connect to nobody")
+    how.add_argument("--dry-run", action="store_true", help="list what would be sent, and where; do not connect")
     how.add_argument("--json", action="store_true", help="one JSON event on each line, for scripts")
     how.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ClientSettings)
@@ -108,7 +108,7 @@ def _terminate(number: int, frame: "FrameType | None") -> None:
 
 
 def _catch_signals() -> list[int]:
-    """Let what ends a program by default end it as Ctrl-C does, which says what is kept. The signals."""
+    """Let signals that end a program end it as Ctrl-C does, which reports what is kept. Returns those caught."""
     caught = [signal.SIGINT.value]
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -135,5 +135,5 @@ if __name__ == "__main__":
     gc.set_threshold(20_000, 20, 50)
     status = main()
     for each in signals:
-        signal.signal(each, signal.SIG_IGN)  # all is done and said: now it would only be a traceback
+        signal.signal(each, signal.SIG_IGN)  # everything is done: it could only cause a traceback now
     leave(status)

@@ -284,7 +284,7 @@ class _Sources(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """The value of one setting as somebody wrote it, and where."""
+    """The value of one setting as it was written, and where."""
 
     value: object
     origin: str  # as --show-config prints it
@@ -367,7 +367,7 @@ def _place_of_file(file: str | None, environment: Mapping[str, str]) -> Path | N
 
 
 def _read_file(place: Path, is_named: bool) -> dict[str, object]:
-    """The settings in the file; none when it is missing and nobody named it. Raises UsageError."""
+    """The settings in the file; none when it is missing and was not named. Raises UsageError."""
     try:
         with place.open("rb") as opened:
             content = opened.read(_LARGEST_FILE + 1)

@@ -160,7 +160,7 @@ def test_what_a_server_withdraws_is_not_gathered_without_end() -> None:
 @pytest.mark.parametrize(
     ("problem", "cause"),
     [
-        (Refused(Code.NO_SPACE), "there is no room for box/a here"),
+        (Refused(Code.NO_SPACE), "there is no space for box/a here"),
         (Refused(Code.STORAGE, why="Permission denied"), "box/a can't be written here (Permission denied)"),
     ],
 )

@@ -29,7 +29,7 @@ from sft.transfer.events import (
 from sft.transfer.items import ALL_BITS, FILE_BITS
 from sft.wire.protocol import MAX_INTEGER
 
-if TYPE_CHECKING:  # a client says hello before it loads these
+if TYPE_CHECKING:  # a client sends its hello before it loads these
     from sft.disk.folders import ExistingFile
     from sft.disk.temporary import Incoming, Settled, TemporaryFile
     from sft.transfer.events import ReceiveEvent
@@ -148,17 +148,17 @@ class Download:
             self._reporter.failed(name, refused_here(problem, "standard output"), quietly=True)
             return
         if self.to.to_stdout and problem.code is Code.IS_FOLDER:
-            told: TransferError = SourceError(
+            reported: TransferError = SourceError(
                 f"{name} is a folder on the receiver", "Only one file can go to standard output"
             )
         elif self.to.to_stdout:
-            told = refused_here(problem, "standard output")
+            reported = refused_here(problem, "standard output")
         else:
-            told = refused_here(problem, self._place_of(put))
-        self.missing.fail(name, told)
+            reported = refused_here(problem, self._place_of(put))
+        self.missing.fail(name, reported)
 
     def _place_of(self, put: "Put") -> str:
-        """Where it was to go, here. What nobody asked for, or has a name that can't be used, has no place."""
+        """Where it was to go here; the name at the receiver for what was not asked for or can't have a place."""
         try:
             return self.to.shown(self.place(put).path)
         except Refused:
@@ -170,12 +170,12 @@ class Download:
             self.missing.wait_for(name, code)
             return
         code = Code.CHANGED if code in (None, Code.CHANGED) else Code.UNREADABLE
-        told: TransferError = not_given(Refused(code), name)
+        reported: TransferError = not_given(Refused(code), name)
         if self.to.to_stdout and self._has_written:
-            told = IntegrityError(
-                f"what was written to standard output is not whole ({told.cause})", "Throw it away, try again"
+            reported = IntegrityError(
+                f"what was written to standard output is not whole ({reported.cause})", "Throw it away, try again"
             )
-        self.missing.withdraw(put.path, told)
+        self.missing.withdraw(put.path, reported)
 
     def _not_given(self, id: int, problem: Refused) -> None:
         if id > len(self.wanted):
@@ -187,16 +187,16 @@ class Download:
         else:
             self.missing.fail(name, not_given(problem, name))
 
-    def _missed(self, told: "Omitted") -> None:
-        if told.id > len(self.wanted):
+    def _missed(self, omission: "Omitted") -> None:
+        if omission.id > len(self.wanted):
             raise ProtocolViolation("word of something that was not asked for")
-        wanted = self.wanted[told.id - 1]
+        wanted = self.wanted[omission.id - 1]
         self._answered.add(wanted[-1:])
-        name = "/".join((*wanted[:-1], told.name))
-        if told.code is Code.UNAVAILABLE:
-            self.missing.wait_for(name, told.code)
+        name = "/".join((*wanted[:-1], omission.name))
+        if omission.code is Code.UNAVAILABLE:
+            self.missing.wait_for(name, omission.code)
         else:
-            report_omitted(self._reporter, told, name, self.missing.fail)
+            report_omitted(self._reporter, omission, name, self.missing.fail)
 
     def check_answered(self) -> None:
         """After the server's BYE: what was withdrawn has failed, unless it came again, with an unknown size.

@@ -1,9 +1,9 @@
 """The client's three jobs: sending, fetching and listing, each over as many connections as it takes.
 
-Rules: everything that can be asked or refused without the network is, first, and before that nothing is loaded that
-only the network needs. A connection that fails or breaks is made again as `sft/client/retries.py` says; a refused login
-never is. A job is done when for everything that was named a receipt is here. Passwords come
-from where `sft/accounts/passwords.py` says. It knows no socket and opens no file but the log.
+Rules: everything that can be asked or rejected without the network comes first, and before that nothing is loaded that
+only the network needs. A connection that fails or breaks is made again by the rules of `sft/client/retries.py`; a
+refused login never is. A job is done when a receipt is here for everything that was named. Passwords come from the
+sources in `sft/accounts/passwords.py`. It knows no socket and opens no file but the log.
 """
 
 import os
@@ -56,7 +56,7 @@ class Run:
     """One run of the client: its one job, over as many connections as it takes."""
 
     def __init__(self, settings: "ClientSettings", origins: Mapping[str, str], options: "argparse.Namespace") -> None:
-        """`origins` says where each setting comes from, `options` are those of the command line that are no settings.
+        """`origins`: where each setting comes from. `options`: those of the command line that are not settings.
 
         Raises UsageError.
         """
@@ -67,7 +67,7 @@ class Run:
         receipts = ReceiptsFile(Path(options.receipts)) if wants_receipts else None
         self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
         self._credentials: Credentials | None = None
-        self._kept = "the same command goes on where it was"  # said of a run that is interrupted
+        self._kept = "the same command goes on where it was"  # shown when the run is interrupted
         self._not_delivered: list[str] = []  # lines for an interruption
 
     def _open_log(self) -> "logging.Logger":
@@ -306,7 +306,7 @@ class Run:
         job: "Callable[[Channel, SessionKeys, RateLimiter], None]",
         once: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Do `job` over a connection, and over a new one when that breaks, unless `once` says that it is too late.
+        """Do `job` over a connection, and over a new one when that breaks, unless `once()` is true by then.
 
         `load` loads what it needs, while answers are waited for.
         """

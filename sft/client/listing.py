@@ -16,7 +16,7 @@ from sft.console.reporter import Reporter
 from sft.console.screen import is_unsaid
 from sft.wire.protocol import MAX_INTEGER, OMITTED_LIMIT
 
-if TYPE_CHECKING:  # a client says hello before it loads the messages
+if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.channel import Channel
     from sft.wire.messages import Entries, Message, Omitted
 

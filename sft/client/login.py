@@ -8,8 +8,8 @@
 
 Rules: nothing waits that could be done meanwhile: on a distant line the start of a program fits between two answers.
 What the library computes is checked before anything that it made of the password leaves. Each answer of a login has a
-deadline, and the whole has one. It asks nobody for a password, prints nothing and tries once: whether a failure is
-worth another try is said by the error's `failure`.
+deadline, and the whole has one. It asks for no password, prints nothing and tries once: the error's `failure`
+shows whether another try makes sense.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Credentials:
         self._scalars: dict[tuple[bytes, int], tuple[int, int]] = {}
 
     def scalars(self, salt: bytes, profile: int) -> tuple[int, int]:
-        """(w0, w1), for what the server says. Raises UsageError, ConnectionTrouble (an unknown profile)."""
+        """(w0, w1), for the server's salt and profile. Raises UsageError, ConnectionTrouble (an unknown profile)."""
         if (salt, profile) not in self._scalars:
             self._scalars[salt, profile] = password_scalars(self._password, self._name, salt, profile)
         return self._scalars[salt, profile]
@@ -84,12 +84,12 @@ def dialed(
             from sft.wire.channel import Channel
 
             channel = Channel(sock, keys.c2s, keys.s2c, engine)
-        except OSError as problem:  # gone before a word was said
+        except OSError as problem:  # lost before anything was sent
             raise lost(problem) from None
         try:
             yield channel, keys
         except KeyboardInterrupt:
-            channel.fail(ConnectionTrouble("interrupted"))  # the user does not want to wait for a farewell
+            channel.fail(ConnectionTrouble("interrupted"))  # the user does not want to wait for an orderly end
             raise
         except IntegrityError as problem:
             channel.close(Code.PROTOCOL if isinstance(problem, ProtocolViolation) else Code.INTEGRITY)

@@ -1,6 +1,6 @@
-"""What of a fetch or a listing does not arrive: said once, however many connections it takes.
+"""What a fetch or a listing does not deliver: reported once, however many connections it takes.
 
-Rules: what another connection may bring is not said, but asked for again, as long as `sft/client/retries.py` lets it.
+Rules: what another connection may bring is not reported but asked for again, while `sft/client/retries.py` allows it.
 What a hostile server can name is remembered within bounds. It knows no channel and no folder.
 """
 
@@ -30,7 +30,7 @@ class Missing:
         self._withdrawn: dict[Parts, TransferError] = {}
         self._out_of_reach: dict[str, None] = {}  # in this connection
         self._stopping: Code | None = None  # why another connection is worth a try
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def begin(self) -> None:
         """Another connection: nothing was out of the receiver's reach in it yet."""
@@ -40,10 +40,10 @@ class Missing:
     def fail(self, name: str, problem: TransferError) -> bool:
         """Report it, unless that was done in an earlier connection of this run; whether it was not."""
         both = f"{name}\0{problem.cause}"
-        if both in self._said:
+        if both in self._reported:
             return False
-        if len(self._said) < _MOST_NAMED:
-            self._said.add(both)
+        if len(self._reported) < _MOST_NAMED:
+            self._reported.add(both)
         self._reporter.failed(name, problem)
         return True
 
@@ -56,13 +56,13 @@ class Missing:
     def withdraw(self, path: Parts, problem: TransferError) -> None:
         """It has failed, unless it comes again, with an unknown size."""
         self._withdrawn[path] = problem
-        self._tell_withdrawn(_MOST_WITHDRAWN)
+        self._report_withdrawn(_MOST_WITHDRAWN)
 
     def comes_again(self, path: Parts) -> None:
-        """It is announced, for the first time or once more."""
+        """It is announced, for the first time or again."""
         self._withdrawn.pop(path, None)
 
-    def _tell_withdrawn(self, left: int) -> None:
+    def _report_withdrawn(self, left: int) -> None:
         while len(self._withdrawn) > left:
             path = next(iter(self._withdrawn))
             self.fail(show_path(path), self._withdrawn.pop(path))
@@ -71,7 +71,7 @@ class Missing:
         """The receiver has given all it could. Raises PeerStopped when it may give more another time."""
         if self._stopping is not None:
             raise PeerStopped(self._stopping)
-        self._tell_withdrawn(0)
+        self._report_withdrawn(0)
 
     def names(self) -> list[str]:
         """What another connection was to bring."""
@@ -79,15 +79,15 @@ class Missing:
 
 
 def report_omitted(
-    reporter: Reporter, told: "Omitted", name: str, fail: Callable[[str, TransferError], bool | None] | None = None
+    reporter: Reporter, omission: "Omitted", name: str, fail: Callable[[str, TransferError], bool | None] | None = None
 ) -> None:
     """Something at the receiver, and perhaps more in its folder, can't be given or listed.
 
-    `fail`, in the place of the reporter's own, says False for what was reported before.
+    `fail`, instead of the reporter's own, returns False for what was reported before.
     """
-    is_new = (fail or reporter.failed)(name, omitted(told.code, name)) is not False
-    if is_new and told.more:
-        what = counted(told.more, "more name")
+    is_new = (fail or reporter.failed)(name, omitted(omission.code, name)) is not False
+    if is_new and omission.more:
+        what = counted(omission.more, "more name")
         problem = SourceError(f"{what} beside it on the receiver can't be given", "Their reasons are in its server.log")
         reporter.failed(name, problem)
-        reporter.failed_beside(told.more - 1)
+        reporter.failed_beside(omission.more - 1)

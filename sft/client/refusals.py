@@ -28,11 +28,11 @@ _SENT: _Words = {
         'Choose a name without \\ : * ? " < > | and without a dot or space at its end',
     ),
     Code.NO_SPACE: (
-        "there is no room for {path}: the receiver's disk is full",
+        "there is no space for {path}: the receiver's disk is full",
         "Free some space there, then send it again",
     ),
     Code.QUOTA: (
-        "there is no room for {path}: your account's quota on the receiver is used up",
+        "there is no space for {path}: your account's quota on the receiver is used up",
         "Delete files there, or ask its owner for more",
     ),
     Code.TOO_LARGE: ("{path} is larger than the receiver takes", "Ask its owner to raise the limit"),
@@ -55,7 +55,7 @@ _FETCHED: _Words = {
     Code.NOT_FOLDER: ("a part of {path} is a file here, not a folder", "Choose another TARGET"),
     Code.LINK: ("a part of {path} is a symbolic link here", "Choose another TARGET; links are never followed"),
     Code.NAME: ("the name {path} can't be used here", "Choose another TARGET, or rename it on the receiver"),
-    Code.NO_SPACE: ("there is no room for {path} here", "Free some space on this machine, then fetch it again"),
+    Code.NO_SPACE: ("there is no space for {path} here", "Free some space on this machine, then fetch it again"),
     Code.TOO_LARGE: ("{path} is larger than a file may be here", "Check `ulimit -f` and the file system"),
     Code.DENIED: ("{path} is not taken here", ""),
     Code.UNSUPPORTED: ("{path} can't be written here", "Name a folder as TARGET"),

@@ -46,7 +46,7 @@ from sft.transfer.events import (
 )
 from sft.transfer.items import ALL_BITS, FILE_BITS, Item
 
-if TYPE_CHECKING:  # a client says hello before it loads the messages
+if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.common.rate_limit import RateLimiter
     from sft.transfer.events import SendEvent
     from sft.wire.channel import Channel

@@ -1,6 +1,6 @@
 """How the two programs read a command: errors in one line, `--`, and which options go with which job.
 
-Rules: each option that is given is honoured or refused, and `_CONFLICTS` is the only place that says which. After `--`
+Rules: each option that is given is honoured or refused, and `_CONFLICTS` alone decides which. After `--`
 everything is a name. A name is never empty. This module knows no setting's value and does nothing of what is asked for.
 """
 
@@ -17,7 +17,7 @@ PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105 -- the name of a variable
 _STDIN, _STDOUT = "standard input as the SOURCE", "standard output as the TARGET"
 
 # Each option, and with what it can't be given: other options, or one of the two pipes. What stands in the settings file
-# or in a variable is meant for many commands, and is left aside where it does not apply.
+# or in a variable is meant for many commands, and is ignored where it does not apply.
 _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--list": ("--get",),
     "--follow": ("--get", "--list", _STDIN),
@@ -47,7 +47,7 @@ def flag_of(name: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong as a UsageError, which is one escaped line, and prints its help as a result."""
+    """A parser whose errors are UsageErrors, shown as one escaped line, and whose help is printed as a result."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"See {self.prog} --help")

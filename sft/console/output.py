@@ -61,7 +61,7 @@ def _descriptor_of(stream: TextIO) -> int | None:
 
 
 def _is_done(write: Callable[[], None], descriptor: int) -> bool:
-    """Whether there was room for it; if not, there is now."""
+    """Whether it was written; if not, return when the descriptor takes more."""
     try:
         write()
     except BlockingIOError:

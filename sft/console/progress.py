@@ -1,6 +1,6 @@
 """The progress display of a transfer: a bar with bytes, rate and time left, or "stalled" while nothing moves.
 
-Rules: nothing is shown unless the caller says that somebody looks. Text comes escaped, by the function given. A thread
+Rules: nothing is shown unless the caller asks for it. Text is escaped by the function given. A thread
 of its own looks whether bytes still move, because a bar is otherwise drawn only when they do; it draws nothing once the
 bar is taken away. It writes no line itself.
 """
@@ -17,7 +17,7 @@ _STALLED_WITHOUT_TOTAL = "{desc}: {n_fmt} [{elapsed}, stalled]"
 
 
 def _bar(total: int | None, note: Callable[[str], None]) -> Any:
-    """A bar of tqdm; None, which is said in one line, where that can't be used: then there is none."""
+    """A bar of tqdm; None, with a note, where tqdm can't be used."""
     try:
         from tqdm import tqdm  # 40 ms that a pipe need not pay
 
@@ -48,7 +48,7 @@ class Progress:
         escape: Callable[[str], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`note` says why there is no bar."""
+        """`note` is called with the reason when there is no bar."""
         self._bar: Any = _bar(total, note) if shown else None
         self.is_shown = self._bar is not None
         self._escape, self._clock = escape, clock

@@ -62,16 +62,16 @@ class Reporter:
 
     def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool, receipts: Receipts | None) -> None:
         self._own_log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
-        self._at_once = as_json or receipts is not None  # somebody's program waits for each
+        self._at_once = as_json or receipts is not None  # a program may wait for each
         self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
         self._pausing = threading.Lock()
         self._is_verbose = log.isEnabledFor(_DEBUG)
         self._wants_bar = not quiet and not as_json
         self._progress, self._has_begun = open_progress(None, shown=False), False
-        self.tells_starts = self._is_verbose or as_json  # else nobody hears of one
+        self.tells_starts = self._is_verbose or as_json  # otherwise the event is not shown
         self._sparing = Sparing(log, LineLimit(_MOST_LOGGED))
         self._lock = threading.Lock()
-        self._told = 0.0
+        self._last_progress = 0.0
         self._furthest = 0
         self._result = say
         self.delivered_count = self.skipped_count = self.failed_count = 0
@@ -93,7 +93,7 @@ class Reporter:
                 if lines:
                     self._own_log.info([logged for logged, _ in lines])
                     if not self._at_once:
-                        self._say(*[said for _, said in lines])
+                        self._say(*[shown for _, shown in lines])
 
     def to_standard_error(self) -> None:
         """Standard output is taken by content: results go elsewhere."""
@@ -122,7 +122,7 @@ class Reporter:
     def prepare(self) -> None:
         """Load what the bar needs, if there is going to be one."""
         if self._wants_bar and is_terminal():
-            with contextlib.suppress(Exception):  # `begin` says what is wrong
+            with contextlib.suppress(Exception):  # `begin` reports what is wrong
                 import tqdm  # noqa: F401
 
     def begin(self, total: int | None) -> None:
@@ -158,7 +158,7 @@ class Reporter:
         return self._refused_by_full_disk[problem.code] > _MOST_NAMED
 
     def _lose_receipts(self, problem: OSError) -> None:
-        self._receipts = None  # said once
+        self._receipts = None  # reported once
         self.failed("the receipts", SourceError(f"can't be written ({problem.strerror})", "Free some space"))
 
     def _event(self, event: str, **fields: object) -> bool:
@@ -222,8 +222,8 @@ class Reporter:
         if self._progress.is_shown:
             self._progress.name(name)  # which may have been compared, or waiting, since another one was named
             self._progress.advance(count)
-        if self._json and (now := time.monotonic()) - self._told >= _EVENT_SECONDS:
-            self._told = now
+        if self._json and (now := time.monotonic()) - self._last_progress >= _EVENT_SECONDS:
+            self._last_progress = now
             self._event("progress", bytes=self.bytes_moved)
 
     def delivered(self, name: str, path: str, size: int, sha256: bytes, time_ns: int, outcome: str) -> None:
@@ -233,8 +233,8 @@ class Reporter:
         digest = sha256.hex()
         logged = f"receipt ({outcome}): {path}, {counted(size, 'byte', '')}, SHA-256 {digest}"
         word = "there already" if outcome == "already" else "delivered"
-        said = f"{word}: {path}  {counted(size, 'byte')}  SHA-256 {digest}"
-        self._arrived.append((logged, said))
+        shown = f"{word}: {path}  {counted(size, 'byte')}  SHA-256 {digest}"
+        self._arrived.append((logged, shown))
         if len(self._arrived) >= _MOST_LINES:
             self.pause()
         if not self._at_once:
@@ -246,7 +246,7 @@ class Reporter:
             except OSError as problem:
                 self._lose_receipts(problem)
         if not self._event("delivered", outcome=outcome, **receipt):
-            self._say(said)
+            self._say(shown)
 
     def skipped(self, name: str, why: str) -> None:
         """Left out on purpose: no failure."""
@@ -257,7 +257,7 @@ class Reporter:
             self._say(f"skipped: {name}: {why}")
 
     def failed_beside(self, count: int) -> None:
-        """The line that was said last speaks of so many more things that do not arrive."""
+        """The last line also stands for `count` more things that do not arrive."""
         self.failed_count += count
 
     def failed(self, name: str, problem: TransferError, quietly: bool = False) -> None:
@@ -271,15 +271,17 @@ class Reporter:
             quietly = True
         if (not self._event("failed", **fields) or is_unsaid()) and not quietly:
             with self._lock:
-                said = problem.path == name if isinstance(problem, Refused) else problem.cause.startswith(f"{name} ")
-                self._progress.above(lambda: fail(problem, "" if said else name))
+                names_it = (
+                    problem.path == name if isinstance(problem, Refused) else problem.cause.startswith(f"{name} ")
+                )
+                self._progress.above(lambda: fail(problem, "" if names_it else name))
 
     def summary(self, where: str, seconds: float) -> None:
         """The last line."""
         rate = self.bytes_done / max(seconds, 1e-6)
         counts = {"delivered": self.delivered_count, "skipped": self.skipped_count, "failed": self.failed_count}
-        told = ", ".join(f"{count} {word}" for word, count in counts.items())
-        self._log.info("done: %s, %s in %.2f s", told, counted(self.bytes_done, "byte", ""), seconds)
+        totals = ", ".join(f"{count} {word}" for word, count in counts.items())
+        self._log.info("done: %s, %s in %.2f s", totals, counted(self.bytes_done, "byte", ""), seconds)
         if self._event("summary", **counts, bytes=self.bytes_done, moved=self.bytes_moved, seconds=round(seconds, 3)):
             return
         others = "".join(f", {counts[word]} {word}" for word in ("skipped", "failed") if counts[word])

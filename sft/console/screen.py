@@ -27,19 +27,19 @@ def _write(stream: TextIO | None, *lines: str) -> None:
 
 
 def _write_result(stream: TextIO | None, *lines: str) -> None:
-    if _unsaid:
+    if _unwritten:
         return  # what was written behind a gap would look whole
     try:
         _write(stream, *lines)
     except OSError as problem:  # the work goes on; `ended` tells of it
-        _unsaid.append(problem)
+        _unwritten.append(problem)
 
 
-_unsaid: list[OSError] = []  # the first error that a result met
+_unwritten: list[OSError] = []  # the first error that a result met
 
 
 def say(*lines: str) -> None:
-    """Lines of result, on standard output. When they can't be written, `ended` says so."""
+    """Lines of result, on standard output. When they can't be written, `ended` reports it."""
     _write_result(sys.stdout, *lines)
 
 
@@ -49,12 +49,12 @@ def say_beside(*lines: str) -> None:
 
 
 def is_unsaid() -> bool:
-    """Whether a result could not be written: more of them would be for nobody."""
-    return bool(_unsaid)
+    """Whether a result could not be written, so that more of them are useless."""
+    return bool(_unwritten)
 
 
 def announce(*lines: str) -> None:
-    """Lines on standard output that nobody depends on, such as where the server listens."""
+    """Lines on standard output that no program depends on, such as where the server listens."""
     try:
         _write(sys.stdout, *lines)
     except OSError as problem:
@@ -91,15 +91,15 @@ def fail(problem: TransferError, what: str = "") -> None:
 
 
 def ended(program: Callable[[], int]) -> int:
-    """The exit status of `program`; an error of ours is told in its one line, an interruption in another.
+    """The exit status of `program`; an error of ours is shown as its one line, and so is an interruption.
 
-    Who could not read the results must not take 0 for "all done and said". A reader that has left, such as `head`,
-    knows that it has.
+    If results could not be written the status is not 0. Only a reader that has left on purpose, such as `head`, gets no
+    error line.
     """
-    _unsaid.clear()
+    _unwritten.clear()
     status = _status_of(program)
-    if _unsaid:
-        problem = _unsaid.pop()
+    if _unwritten:
+        problem = _unwritten.pop()
         if problem.errno != errno.EPIPE:
             fail(OutputError(f"can't write to standard output ({problem.strerror})"))
         status = status or OutputError.exit_status
@@ -109,8 +109,8 @@ def ended(program: Callable[[], int]) -> int:
 def _status_of(program: Callable[[], int]) -> int:
     try:
         return program()
-    except SystemExit as told:  # of the library that reads the command: it has said why, or printed the help
-        return told.code if isinstance(told.code, int) else int(told.code is not None)
+    except SystemExit as stop:  # of argparse, which has printed an error or the help
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except TransferError as problem:
         fail(problem)
         return problem.exit_status
@@ -131,7 +131,7 @@ def end_by(stop: KeyboardInterrupt) -> tuple[str, int]:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process, all being said: to take the interpreter apart would take longer than to send a small file."""
+    """End the process at once: to take the interpreter apart would take longer than to send a small file."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # its reader has left, or it was never there
             stream.flush()
