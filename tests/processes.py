@@ -569,6 +569,21 @@ class Proxy:
                 self._threads.append(thread)
                 thread.start()
 
+    def _happen(self, fault: Fault, piece: bytes, silent: threading.Event, stranded: socket.socket) -> bytes:
+        """Let the fault happen right before `piece`; what is passed on of that."""
+        if fault.what in ("silence", "strand"):
+            silent.set()
+        if fault.what == "strand":
+            stranded.shutdown(socket.SHUT_RDWR)
+        self.reached.set()
+        if fault.what == "cut":
+            self.cut()
+        elif fault.what == "hold":
+            self._go_on.wait()
+        elif fault.what == "flip":
+            return bytes([piece[0] ^ 1]) + piece[1:]
+        return piece
+
     def _pass_on(self, way: int, source: socket.socket, sink: socket.socket, silent: threading.Event) -> None:
         at = 0
         try:
@@ -580,18 +595,9 @@ class Proxy:
                     sink.sendall(before)
                     at += len(before)
                     self.passed[way] += len(before)
-                    if fault.what in ("silence", "strand"):
-                        silent.set()
-                    if fault.what == "strand":
-                        (source, sink)[way].shutdown(socket.SHUT_RDWR)
-                    self.reached.set()
+                    piece = self._happen(fault, piece, silent, (source, sink)[way])
                     if fault.what == "cut":
-                        self.cut()
                         return
-                    if fault.what == "hold":
-                        self._go_on.wait()
-                    elif fault.what == "flip":
-                        piece = bytes([piece[0] ^ 1]) + piece[1:]
                 if silent.is_set():
                     self._go_on.wait()
                 sink.sendall(piece)

@@ -41,7 +41,7 @@ def run(command: str, accounts: Path, storage: Path, options: argparse.Namespace
 
 
 def first_account(accounts: Path, name: str) -> str:
-    """Make the accounts file with one account; its password, which nobody will be able to show again."""
+    """Make the accounts file with one account; its password, which can't be shown again."""
     password = generate_password()
     _add(Accounts.create(accounts), name, password, frozenset(RIGHTS), {})
     return password

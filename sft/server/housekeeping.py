@@ -42,7 +42,7 @@ class Housekeeping:
         self._work = Aside("housekeeping", self._run)
 
     def stop(self, seconds: float) -> bool:
-        """Begin nothing more, and wait so long for what is under way; whether it has ended."""
+        """Start no more work, and wait up to that long for the work in progress. Whether it has ended."""
         self._stopping.set()
         return self._work is None or self._work.wait(seconds)
 
@@ -59,7 +59,7 @@ class Housekeeping:
                 retry = min(2 * retry, _LONGEST_RETRY)
 
     def _try(self, what: str, work: Callable[[], None]) -> bool:
-        """Whether it was done. What fails is in the log; a lack of memory or descriptors is no bug."""
+        """Whether it succeeded. A failure is logged; a lack of memory or descriptors is not logged as a bug."""
         try:
             work()
         except (OSError, MemoryError) as problem:
@@ -77,7 +77,7 @@ class Housekeeping:
             self._log.info("removed %s of transfers that were cut off", counted(removed, "partial file", ""))
 
     def _recount_all(self) -> bool:
-        """Count again what those have who have a quota: files may have been removed, or put there, by others."""
+        """Recount the accounts with a quota: files may have been added or removed by hand. Whether all succeeded."""
         names: list[str] = []
         done = self._try(
             "reading the accounts", lambda: names.extend(each.name for each in self._accounts.all() if has_quota(each))
@@ -91,5 +91,4 @@ class Housekeeping:
 
     def _recount(self, name: str) -> None:
         used = self._storage.ledgers.recount(name)
-        told = f"{counted(used.bytes, 'byte', '')} in {counted(used.files, 'file', '')}"
-        self._log.info("counted %s: %s", name, told)
+        self._log.info("counted %s: %s in %s", name, counted(used.bytes, "byte", ""), counted(used.files, "file", ""))

@@ -40,7 +40,7 @@ from sft.wire.workers import Engine
 
 _BACKLOG = 512
 _LISTEN_REMEDY = "Give addresses of this machine, separated by commas, or leave it out for all of them"
-_TURNED_AWAY_AT_ONCE = 64  # connections that are being told "busy"
+_TURNED_AWAY_AT_ONCE = 64  # connections that get the answer "busy"
 _BUSY_SECONDS = 1  # for a client to take that answer
 
 _ACCEPT_PAUSE = 0.2  # after a connection that could not be accepted

@@ -27,11 +27,11 @@ class Watched(Protocol):
         """The account as it was at the login; None before."""
 
     def expel(self, code: Code) -> None:
-        """End it, and say why; must not wait. Called at every look until it has ended."""
+        """End it, and send the reason; must not wait. Called again at every look until it has ended."""
 
 
 class Watch:
-    """Looks after the connections that a server says it has."""
+    """Looks at the accounts of all connections that `connections()` returns."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Watch:
         self._unusable_since: float | None = None
 
     def start(self) -> None:
-        """Look from now on until the process ends. Raises NoThread."""
+        """Look five times a second from now on, until the process ends. Raises NoThread."""
         with threads_needed():
             threading.Thread(target=self._run, name="accounts", daemon=True).start()
 
@@ -65,7 +65,7 @@ class Watch:
         for connection in connections:
             before = connection.account
             if before is not None and (now := found.get(before.name)) is not before and now != before:
-                # An accounts file that can't be read says nothing about the account: its client may come again.
+                # If the accounts file can't be read, the account may still be there: the client may try again.
                 connection.expel(Code.UNAVAILABLE if self._accounts.trouble else Code.ACCOUNT)
 
     def _is_unusable(self) -> bool:
