@@ -110,7 +110,7 @@ def as_small(folder: UserFolder, *path: str, **more: object) -> None:
 
 
 def as_spilled(folder: UserFolder, *path: str, **more: object) -> None:
-    """A small file that memory had no room for."""
+    """A small file that did not fit into memory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anonymous, "_MOST_IN_MEMORY", 0)
         as_small(folder, *path, **more)

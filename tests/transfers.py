@@ -84,7 +84,7 @@ def kept_of(home: Path) -> list[int]:
 
 
 def on_disk(home: Path) -> dict[str, bytes]:
-    """Every visible file with its content; and nothing may be left in the partial area."""
+    """Every visible file with its content; and nothing may be left in the staging area."""
     assert kept_of(home) == []
     return files_in(home)
 
@@ -374,7 +374,7 @@ HALF = digest(BIG[:DATA_SIZE])
 
 
 class Noted(Reporter):
-    """A reporter that keeps what it is told."""
+    """A reporter that keeps all events."""
 
     def __init__(self) -> None:
         super().__init__(no_log("test.transfer"), quiet=True, as_json=False, receipts=None)

@@ -25,7 +25,7 @@ class Arriving:
 
     __slots__ = (
         *("_put", "check_size", "checks", "digest", "has_last", "incoming", "is_small", "is_stream", "kept", "memory"),
-        *("partial", "proof", "size", "state", "twin"),
+        *("partial", "proof", "size", "state", "existing"),
     )
 
     def __init__(self, put: Put | None, body: bytes = b"", proof: "HMAC | None" = None) -> None:
@@ -37,7 +37,7 @@ class Arriving:
         self.memory = 0 if put is None else memory_of(body, put.path)
         self.incoming: Incoming | None = None
         self.partial: TemporaryFile | None = None
-        self.twin: Future[bytes] | None = None  # the digest of a visible file that may be the same
+        self.existing: Future[bytes] | None = None  # the digest of a visible file that may be the same
         self.kept: Future[_Hash] | None = None  # the digest of what was kept of an earlier try
         self.check_size = 0  # of the CHECK that was sent last
         self.checks = 0  # how many were sent
@@ -65,7 +65,7 @@ class Arriving:
     @property
     def needs_descriptors(self) -> bool:
         """Whether files of it are open, or may be yet."""
-        return not self.is_answered and (self.partial is not None or self.twin is not None)
+        return not self.is_answered and (self.partial is not None or self.existing is not None)
 
     def got(self, kind: Kind) -> Receiving:
         """Move on by a message of the sender; the state before. Raises ProtocolViolation."""
@@ -105,6 +105,6 @@ class Arriving:
         Its id stays open until its END or CANCEL, and a peer may let thousands wait for that.
         """
         self._put = self.proof = self.incoming = None
-        for job in (self.twin, self.kept):
+        for job in (self.existing, self.kept):
             if job is not None:
                 job.cancel()  # what has begun stops when it asks

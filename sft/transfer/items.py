@@ -1,4 +1,4 @@
-"""One thing to send: what it is here, and what it shall be there.
+"""One thing to send: what it is here, and what it will be there.
 
 Rules: an item lives for one run of the program, over as many connections as that takes; what one of them has found out
 about it is written down here. It knows no channel, no message and no folder.

@@ -226,7 +226,7 @@ class Receiver:
         if isinstance(begun, Settled):
             self._receipt(arriving, begun, "skipped" if begun.skipped else "already")
         elif isinstance(begun, ExistingFile):
-            arriving.twin = self._hashing.of_existing(arriving, begun)
+            arriving.existing = self._hashing.of_existing(arriving, begun)
             self._ask(arriving, begun.size)
         else:
             arriving.partial = begun
@@ -267,10 +267,10 @@ class Receiver:
             raise ProtocolViolation("CHECK of another size than was asked for, or without a digest")
         self._channel.hurry()  # our own reading may still take a while
         try:
-            if arriving.twin is not None:
-                ours = arriving.twin.result()
+            if arriving.existing is not None:
+                ours = arriving.existing.result()
                 self._channel.check()  # a reading that was stopped has no digest worth comparing
-                self._compare_twin(arriving, check.sha256, ours)
+                self._compare_existing(arriving, check.sha256, ours)
             elif arriving.partial is not None and arriving.kept is not None:
                 kept = arriving.kept.result()
                 self._channel.check()
@@ -278,8 +278,8 @@ class Receiver:
         except Refused as problem:
             self._refuse(arriving, problem)
 
-    def _compare_twin(self, arriving: Arriving, theirs: bytes, ours: bytes) -> None:
-        arriving.twin = None
+    def _compare_existing(self, arriving: Arriving, theirs: bytes, ours: bytes) -> None:
+        arriving.existing = None
         incoming = arriving.incoming
         if incoming is None:
             raise RuntimeError("compared before it was placed")

@@ -7,7 +7,7 @@ likely ranks as uneven as these are when there is no difference. Below 0.001 the
 0.04 comes by chance once in 25 measurements.
 
 Each run comes from a source of its own, so that the throttle does not get in the way. The client computes while nobody
-looks at the clock. Rules: it imports no room of the project, and is no part of the suite.
+looks at the clock. Rules: it imports no module of the project, and is not part of the suite.
 """
 
 import contextlib
