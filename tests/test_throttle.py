@@ -178,6 +178,17 @@ def test_success_leaves_the_wait_of_a_later_charge(throttle: Throttle, clock: Cl
     must(throttle.charge(b"alice", HERE))
 
 
+def test_success_leaves_the_hour_of_a_later_late_try(throttle: Throttle, clock: Clock) -> None:
+    clock.now = 3600.0 * 300
+    assert spread(throttle, b"alice", 2000) == 1001
+    clock.now += 3600
+    mine = must(throttle.charge(b"alice", "198.51.100.1"))
+    clock.now += 3600
+    must(throttle.charge(b"alice", "198.51.100.2"))
+    mine.give_back()
+    assert throttle.charge(b"alice", "198.51.100.3") is None
+
+
 def test_guesser_behind_the_same_address_gains_nothing_by_others_logins(throttle: Throttle) -> None:
     guesses = 0
     for _ in range(200):
