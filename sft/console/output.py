@@ -15,7 +15,7 @@ from typing import TextIO
 def fill_closed_streams() -> None:
     """Take the numbers of standard streams that were closed when we were started, or the next file opened gets one.
 
-    It would be read as standard input, or errors would be written into it. Whoever uses one of them still fails.
+    It would be read as standard input, or errors would be written into it. A program that uses one of them still fails.
     """
     for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
         try:

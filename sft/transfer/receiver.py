@@ -378,7 +378,7 @@ class Receiver:
         arriving.forget()
 
     def _receipt_for(self, arriving: Arriving, published: Settled, outcome: str) -> bytes:
-        """The message; the file is told of as stored."""
+        """The RECEIPT, once its event was given."""
         arriving.sent(Kind.RECEIPT)
         put, incoming = arriving.put, arriving.incoming
         receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)

@@ -179,7 +179,7 @@ def test_new_client_waits_until_the_silent_one_is_missed(
     result = client.at(line.port)(source, f"{box}/b", seconds=60)
     assert result.status == 0, result
     told = result.err.splitlines()
-    assert told and set(told) == {"another transfer to that name is under way: trying again"}
+    assert told and set(told) == {f"another transfer to {box}/b is under way on the receiver: trying again"}
     assert f"resumed: {source} from " in result.out
     assert server.path(box, "b").read_bytes() == source.read_bytes()
     assert server.partials() == []
@@ -351,7 +351,8 @@ def test_of_two_clients_with_one_target_one_is_told(
     wait_until(lambda: server.kept(box, "name").exists())
     other = client.start(second, f"{box}/name")
     assert other.process.stderr is not None
-    assert other.process.stderr.readline() == "another transfer to that name is under way: trying again\n"
+    note = f"another transfer to {box}/name is under way on the receiver: trying again\n"
+    assert other.process.stderr.readline() == note
     line.release()
     assert running.finish().status == 0
     result = other.finish()
