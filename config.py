@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from sft.common.errors import UsageError
 from sft.common.home import expand_home, home_folder, state_folder
@@ -190,7 +190,7 @@ class ClientSettings:
     port: int = _setting(DEFAULT_PORT, _whole(1, 65535), "the receiver's port", "PORT")
     user: str = _setting("", _text, "your username there (without it, you are asked)", "NAME")
     password_file: Path | None = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
-    if_exists: str = _setting("fail", _POLICY, "if the name exists there: fail, rename, replace or skip", "WHAT")
+    if_exists: Literal["fail", "rename", "replace", "skip"] = _setting("fail", _POLICY, "if the name exists there: fail, rename, replace or skip", "WHAT")
     retries: int = _setting(24, _whole(0, 1_000_000), "new connections in a row without progress after one broke (24 last about ten minutes; 0: none)", "COUNT")
     limit: int | None = _setting(None, parse_size, "at most so many bytes per second, such as 5M (none: no limit)", "RATE", _NONE)
     connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")

@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from sft.common.errors import ConnectionTrouble, Failure, IntegrityError, NoMemory, UsageError, threads_needed
+from sft.common.packages import INSTALL
 
 _NEEDED = (4, 4)
 _CRYPTOGRAPHY_NEEDED = 43  # earlier releases want more memory than the text has to encrypt it in place
-_INSTALL = "Run: python -m pip install -r requirements.lock"
 
 
 @contextlib.contextmanager
@@ -38,15 +38,15 @@ def library_needed() -> Iterator[None]:
         yield
     except (ImportError, OSError) as missing:  # OSError: a native module of it that does not load
         if isinstance(missing, ModuleNotFoundError) and missing.name == "Crypto":
-            raise UsageError("pycryptodome is not installed", _INSTALL) from None
-        raise UsageError("the installed pycryptodome is too old or incomplete (4.4 is needed)", _INSTALL) from None
+            raise UsageError("pycryptodome is not installed", INSTALL) from None
+        raise UsageError("the installed pycryptodome is too old or incomplete (4.4 is needed)", INSTALL) from None
 
 
 with library_needed():
     import Crypto
     from Crypto.Random import get_random_bytes
 if tuple(Crypto.version_info[:2]) < _NEEDED:
-    raise UsageError("the installed pycryptodome is too old (4.4 is needed)", _INSTALL)
+    raise UsageError("the installed pycryptodome is too old (4.4 is needed)", INSTALL)
 
 if TYPE_CHECKING:
     from Crypto.Protocol.HPKE import HPKE_Cipher
@@ -252,10 +252,10 @@ def check_library() -> None:
     """
     load_hash()
     if KemKey(KEM_CHECK_SEED).open(KEM_CHECK_CIPHERTEXT).hex() != _KEM_CHECK_ANSWER:
-        raise UsageError("this release of pycryptodome computes another key agreement", _INSTALL)
+        raise UsageError("this release of pycryptodome computes another key agreement", INSTALL)
     text = bytearray(40)
     if (text + Eax(bytes(range(KEY_SIZE))).seal(bytes(8), b"head", memoryview(text))).hex() != _EAX_CHECK_ANSWER:
-        raise UsageError(f"this release of {aes_library().LIBRARY} computes another cipher", _INSTALL)
+        raise UsageError(f"this release of {aes_library().LIBRARY} computes another cipher", INSTALL)
 
 
 class _Aes(Protocol):

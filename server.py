@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from config import ServerSettings, add_file_flags, add_flags, load, settings_of
 from sft.common.errors import UsageError
+from sft.common.packages import check_installed
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_account_command
@@ -80,6 +81,7 @@ def _do(options: argparse.Namespace) -> None:
 
         admin.run(options.command, loaded.values.accounts, loaded.values.storage, options)
     else:
+        check_installed("msgspec")
         from sft.server.start import serve
 
         serve(loaded.values, _version(), _has_terminal(), lambda text: _advice(text, options))

@@ -33,8 +33,7 @@ PRINTERS = {"sft.console", "sft.common.python_version", "sft.common.utf8_names",
 PYCRYPTODOME = {"crypto_utils", "sft.wire.pake"}
 PURE = {
     *("crypto_utils", "sft.common.names", "sft.common.sizes", "sft.client.retries", "sft.client.refusals"),
-    *("sft.wire.pake", "sft.wire.protocol", "sft.wire.canonical", "sft.wire.strict_json"),
-    *("sft.wire.fields", "sft.wire.messages"),
+    *("sft.wire.pake", "sft.wire.protocol", "sft.wire.spelling", "sft.wire.messages"),
     *("sft.disk.decisions", "sft.disk.amounts", "sft.accounts.format"),
 }
 OUTSIDE_WORLD = {"socket", "select", "selectors", "ssl", "os", "io", "pathlib", "shutil", "tempfile", "subprocess"}
@@ -268,6 +267,11 @@ def test_only_the_disk_and_the_keepers_of_our_own_files_open_any() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
                 used |= {text for text in [ast.unparse(node.func)] if not text.startswith(OPEN_NO_FILE)}
         assert not used - CHANGE_NO_FILE or is_one_of(module, FILES), module
+
+
+def test_only_the_messages_import_the_library_of_bodies() -> None:
+    for module in MODULES:
+        assert "msgspec" not in top_imports(module) or module == "sft.wire.messages", module
 
 
 def test_only_two_modules_import_pycryptodome_and_one_cryptography() -> None:

@@ -182,7 +182,7 @@ def test_error_is_raised_anew_in_every_caller_with_the_first_as_its_cause(agains
 
 
 def test_frames_of_what_ended_the_channel_and_of_what_that_came_from_are_let_go(against: Against) -> None:
-    against.raw.say(encode_message(Kind.PUT, b"no JSON"))
+    against.raw.say(encode_message(Kind.PUT, b"no array"))
     _, problem = against.collect()
     assert isinstance(problem, ProtocolViolation) and problem.__context__ is not None
     against.close()

@@ -7,14 +7,16 @@ from sft.client.download import Download
 from sft.common.errors import Code, PeerStopped, ProtocolViolation, Refused
 from sft.disk.temporary import Incoming, Settled
 from sft.transfer.events import Delivered, NotGiven, Rejected, Withdrawn
-from sft.wire.messages import Misnamed, Put, Receipt, decode_message
+from sft.wire.messages import EntryKind, Misnamed, Put, Receipt, decode_message
 
 
 def fetching(names: list[str], target: str, policy: str = "fail", preserve: bool = False) -> Download:
     return Download(Noted(), policy, preserve, names, target)
 
 
-def put(*path: str, kind: str = "file", mode: int | None = None, size: int | None = 5, mtime: int | None = 7) -> Put:
+def put(
+    *path: str, kind: EntryKind = "file", mode: int | None = None, size: int | None = 5, mtime: int | None = 7
+) -> Put:
     return Put(1, b"t" * 16, path, kind, size, mtime, mode, "fail")
 
 
@@ -39,7 +41,9 @@ def test_server_that_gives_a_name_that_is_not_allowed_breaks_the_protocol(names:
         ("fail", False, "folder", 0o7777, 0o777),
     ],
 )
-def test_policy_and_bits_are_ours(policy: str, preserve: bool, kind: str, mode: int | None, placed: int | None) -> None:
+def test_policy_and_bits_are_ours(
+    policy: str, preserve: bool, kind: EntryKind, mode: int | None, placed: int | None
+) -> None:
     """What the server says of them only restricts."""
     incoming = fetching(["a"], "out/", policy, preserve).place(put("a", kind=kind, mode=mode))
     assert incoming == Incoming(b"t" * 16, ("a",), 5, 7, placed, policy)

@@ -15,16 +15,17 @@ import pytest
 from fuzz import CORPUS, HARNESSES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from peers import no_hang
 
 import sft.common.names
+import sft.transfer.arriving
 import sft.transfer.outgoing
-import sft.transfer.receiver
 import sft.transfer.sender
 import sft.wire.messages
 import sft.wire.pake
 import sft.wire.protocol
-from sft.wire.messages import PING_MESSAGE
+from sft.wire.messages import PING_MESSAGE, Cancel
 from sft.wire.protocol import LOGIN_FRAME_LIMIT
 
 SEEDS = {name: sorted((CORPUS / name).iterdir()) for name in HARNESSES}
@@ -122,8 +123,20 @@ def test_harness_of_frames_notices_bytes_left_over(monkeypatch: pytest.MonkeyPat
 
 
 def test_harness_of_messages_notices_a_reader_that_changes_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sft.wire.messages.Cancel.CHECKS, "id", lambda value: value + 1)
-    notices("messages", sft.wire.messages.Cancel(1).encode())
+    read = sft.wire.messages._read
+    monkeypatch.setattr(sft.wire.messages, "_read", lambda decoder, body: replace(read(decoder, body), id=2))
+    notices("messages", Cancel(1).encode())
+
+
+@pytest.mark.parametrize(
+    "long", [b"\4\0\0\0\4\x92\xcc\1\xc0", b"\4\0\0\0\2\x91\1", b"\x0a\0\0\0\6\x93\xcc\1\x90\xa1/"], ids=bytes.hex
+)
+def test_harness_of_messages_notices_a_reader_that_takes_a_longer_form(
+    monkeypatch: pytest.MonkeyPatch, long: bytes
+) -> None:
+    harness("messages")(long)
+    monkeypatch.setattr(sft.wire.messages, "_read", lambda decoder, body: decoder.decode(body))
+    notices("messages", long)
 
 
 def test_harness_of_messages_notices_an_error_that_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +155,7 @@ def test_harness_of_a_login_notices_a_proof_that_is_not_compared(
 
 
 def test_harness_of_requests_notices_a_proof_that_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sft.transfer.receiver, "equal", lambda one, other: True)
+    monkeypatch.setattr(sft.transfer.arriving, "equal", lambda one, other: True)
     for file in ("wrong-hmac", "wrong-digest"):
         notices("requests", seed("requests", file))
 

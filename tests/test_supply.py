@@ -56,6 +56,12 @@ def test_every_requirement_is_locked_with_hashes_at_a_version_that_fits(file: st
         assert locked[wanted.name].marker is None, "it is needed everywhere"
 
 
+def test_every_package_that_the_program_runs_with_has_its_reason_above_it() -> None:
+    lines = (TOP / "requirements.txt").read_text("utf-8").splitlines()
+    assert all(re.fullmatch(r"# (Required|Recommended): .*\.", line) for line in lines[::2])
+    assert len([Requirement(line) for line in lines[1::2]]) == len(lines) / 2
+
+
 def test_what_our_packages_need_in_turn_is_locked_for_every_system() -> None:
     """The lock may be made on one system, and another needs more."""
     locked = locked_in("requirements.lock")

@@ -11,7 +11,7 @@ from sft.common.errors import Code, Refused, SourceError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.transfer.events import Checked, Delivered, Failed, Progress, Started
 from sft.transfer.items import Item
-from sft.wire.messages import Receipt
+from sft.wire.messages import PolicyWord, Receipt
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_permission_bits_are_masked(preserve: bool, mode: int) -> None:
 
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
 @pytest.mark.usefixtures("here")
-def test_every_item_has_the_policy_and_a_transfer_of_its_own(policy: str) -> None:
+def test_every_item_has_the_policy_and_a_transfer_of_its_own(policy: PolicyWord) -> None:
     sending = Upload(Noted(), policy, False, False, set())
     sending.plan(["a", "b", "d"], "box")
     sending.look_below()

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from Crypto.Cipher import AES
 from Crypto.Hash import CMAC
@@ -38,7 +39,8 @@ from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
 from sft.wire.handshake import ClientHandshake, SessionKeys
 from sft.wire.messages import (
-    _CONTROLS,
+    _DECODERS,
+    Cancel,
     Control,
     Data,
     Kind,
@@ -95,12 +97,27 @@ def test_the_table_of_messages_is_the_codes_own() -> None:
     rows = re.findall(r"^\| (\d+) \| ([A-Z]+) \| \w+ \| (.*) \|$", _section(12), re.MULTILINE)
     assert {name: int(number) for number, name, _ in rows} == {kind.name: kind.value for kind in Kind}
     for number, name, body in rows:
-        shape = _CONTROLS.get(int(number))
-        assert re.findall(r"`(\w+)`", body) == (list(shape.CHECKS) if shape else []), name
+        decoder = _DECODERS.get(int(number))
+        assert re.findall(r"`(\w+)`", body) == (list(decoder.type.__struct_fields__) if decoder else []), name
 
 
 def test_the_table_of_codes_is_the_codes_own() -> None:
     assert re.findall(r"^\| `([a-z-]+)` \|", _section(23), re.MULTILINE) == [code.value for code in Code]
+
+
+def test_the_example_of_the_notation_is_what_the_code_writes() -> None:
+    shown, body, whole = re.findall(r"`([^`]+)`", _section(13).split("**Notation.**")[1])[-3:]
+    cancel = Cancel(*msgspec.convert(_values(shown), tuple[int, Code | None]))
+    assert (cancel.body(), cancel.encode()) == (bytes.fromhex(body), bytes.fromhex(whole))
+
+
+def test_every_header_of_the_document_and_no_other_is_written() -> None:
+    """The table of section 13, by the first byte."""
+    table = re.findall(r"^\| [^|]+ \| ([^|]+) \|", _section(13), re.MULTILINE)[1:]
+    named = {int(digits, 16) for row in table for digits in re.findall(r"`([0-9a-f]{2})`", row)}
+    integers = (128, 2**8, 2**16, 2**32, 2**63 - 1, -33, -(2**7) - 1, -(2**15) - 1, -(2**31) - 1, 1 - 2**63)
+    values: tuple[object, ...] = (None, False, True, *integers, "", "a" * 32, "a" * 256, bytes(16), [], [0] * 16)
+    assert named - {0x00, 0x7F, 0xE0, 0xFF} == {msgspec.msgpack.encode(value)[0] for value in values}
 
 
 # --- the document against itself: its formulas, with hashlib, hmac, AES and arithmetic alone -----------------------
@@ -257,10 +274,9 @@ def _eax(key: bytes, number: int, text: bytes) -> bytes:
 
 
 def test_sections_11_to_20_lead_to_the_records() -> None:
-    put = {"id": 1, "transfer": TOLD["transfer_id"].hex(), "path": ["hello.txt"], "kind": "file", "size": 14}
-    put |= {"mtime": 1700000000000000000, "mode": 420, "policy": "fail"}
-    body = TOLD["put_body"]
-    assert json.loads(body) == put
+    body = b"\x98\x01" + b"\xc4\x10" + TOLD["transfer_id"] + b"\x91\xa9hello.txt" + b"\xa4file" + b"\x0e"
+    body += b"\xcf" + (1700000000000000000).to_bytes(8, "big") + b"\xcd" + (420).to_bytes(2, "big") + b"\xa4fail"
+    assert body == TOLD["put_body"]
     content = b"Hello, world!\n"
     sha256 = hashlib.sha256(content).digest()
     mac_input = b"sft1 file" + len(body).to_bytes(8, "big") + body + (14).to_bytes(8, "big") + sha256
@@ -268,9 +284,7 @@ def test_sections_11_to_20_lead_to_the_records() -> None:
     assert (sha256, mac_input, proof) == (TOLD["content_sha256"], TOLD["end_mac_input"], TOLD["end_mac"])
     assert TOLD["put_message"] == b"\x01" + _frame(body)
     assert TOLD["data_message"] == b"\x02" + _frame((1).to_bytes(4, "big") + bytes(8) + content)
-    end = {"id": 1, "size": 14, "sha256": sha256.hex(), "mac": proof.hex()}
-    assert TOLD["end_message"][:5] == b"\x03" + (len(TOLD["end_message"]) - 5).to_bytes(4, "big")
-    assert json.loads(TOLD["end_message"][5:]) == end
+    assert TOLD["end_message"] == b"\x03" + _frame(b"\x94\x01\x0e\xc4\x20" + sha256 + b"\xc4\x20" + proof)
     assert TOLD["client_record_0_text"] == TOLD["put_message"] + TOLD["data_message"] + TOLD["end_message"]
     assert TOLD["bye_message"] == b"\x0e" + bytes(4)
     for way, end_name in (("c2s", "client"), ("s2c", "server")):
@@ -367,10 +381,9 @@ def test_the_client_of_the_document_delivers_its_file_to_the_real_server(tmp_pat
         mine.close()
     assert (tmp_path / "alice" / "hello.txt").read_bytes() == b"Hello, world!\n"
     assert (tmp_path / "alice" / "hello.txt").stat().st_mtime_ns == 1700000000000000000
-    now = re.search(rb'"time":(\d+)', said)
-    assert now is not None
-    expected = TOLD["server_record_0_text"] + TOLD["bye_message"]
-    assert said == expected.replace(b"1700000001000000000", now[1])
+    before, after = TOLD["server_record_0_text"].split((1700000001000000000).to_bytes(8, "big"))
+    assert said[: len(before)] == before
+    assert said[len(before) + 8 :] == after + TOLD["bye_message"]
 
 
 class _Told:
@@ -443,9 +456,15 @@ def _exchange(number: int) -> list[list[Line]]:
     return runs
 
 
-def _fields(what: str) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(what.replace("…", '"…"'))
-    return fields
+def _values(what: str) -> list[Any]:
+    """The values of a body in the document's notation, with `…` for those that it leaves out."""
+    values: list[Any] = json.loads(what.replace("h'…'", "…").replace("…", '"…"').replace("nil", "null"))
+    return values
+
+
+def _names(kind: str) -> tuple[str, ...]:
+    names: tuple[str, ...] = _DECODERS[Kind[kind]].type.__struct_fields__
+    return names
 
 
 def _is_said(line: Line, message: Message | None) -> bool:
@@ -455,13 +474,16 @@ def _is_said(line: Line, message: Message | None) -> bool:
         return (name, what) == ("DATA", f"id {message.id}, offset {message.offset}, {len(message.content)} bytes")
     if not isinstance(message, Control):
         return type(message).__name__.upper() == name
-    told, said = _fields(what), json.loads(message.body())
-    told = {field: said.get(field) if value == "…" else value for field, value in told.items()}
-    return message.KIND.name == name and list(told.items()) == list(said.items())
+    told, said = _values(what), msgspec.msgpack.decode(message.body())
+    return message.KIND.name == name and _filled(told, said) == said
+
+
+def _filled(told: list[Any], said: list[Any]) -> list[Any]:
+    return [given if value == "…" else value for value, given in zip(told, said, strict=True)]
 
 
 class _Client:
-    """Says what the document's client says, with the digits that it leaves out."""
+    """Says what the document's client says, with the values that it leaves out."""
 
     def __init__(self, contents: dict[int, bytes]) -> None:
         self._contents = contents
@@ -474,14 +496,13 @@ class _Client:
         if name == "DATA":
             id, offset, size = map(int, re.findall(r"\d+", what))
             return data(id, offset, self._contents[id][offset : offset + size])
-        fields = _fields(what)
+        fields = dict(zip(_names(name), _values(what), strict=True))
         content = self._contents.get(fields["id"], b"")[: fields.get("size")]
+        given = {"sha256": hashlib.sha256(content).digest(), "time": 1, "transfer": _TRANSFER}
         if name == "END":
-            proof = end(self._puts[fields["id"]], content)
-            fields |= {"sha256": proof.sha256.hex(), "mac": proof.mac.hex()}
-        digits = {"sha256": hashlib.sha256(content).hexdigest(), "time": 1, "transfer": _TRANSFER.hex()}
-        fields = {field: digits[field] if value == "…" else value for field, value in fields.items()}
-        whole = encode_message(Kind[name], json.dumps(fields, separators=(",", ":")).encode())
+            given["mac"] = end(self._puts[fields["id"]], content).mac
+        values = [given[field] if value == "…" else value for field, value in fields.items()]
+        whole = encode_message(Kind[name], msgspec.msgpack.encode(values))
         message = decode_message(Kind[name], memoryview(whole)[5:])
         if isinstance(message, Put):
             self._puts[message.id] = message

@@ -56,12 +56,15 @@ from sft.wire.messages import (
     BYE_MESSAGE,
     Accept,
     Bye,
+    EntryKind,
     Get,
     ListFolder,
     Message,
     Misnamed,
+    PolicyWord,
     Put,
     Receipt,
+    ReceiptOutcome,
 )
 from sft.wire.protocol import DATA_SIZE, UNASKED_LIMIT
 from sft.wire.workers import Engine
@@ -247,7 +250,7 @@ def written(path: Path, content: bytes) -> Path:
     return path
 
 
-def item(source: Path, *target: str, policy: str = "fail", transfer: bytes = b"") -> Item:
+def item(source: Path, *target: str, policy: PolicyWord = "fail", transfer: bytes = b"") -> Item:
     made = Item(str(source), target or (source.name,), policy, lambda: open_source(source))
     if transfer:
         made.transfer = transfer
@@ -308,7 +311,7 @@ def receipt(
     path: tuple[str, ...] = ("inbox", "a.txt"),
     size: int = len(CONTENT),
     sha256: bytes | None = digest(CONTENT),
-    outcome: str = "stored",
+    outcome: ReceiptOutcome = "stored",
 ) -> bytes:
     return Receipt(id, path, size, sha256, 0, outcome).encode()
 
@@ -317,8 +320,8 @@ def put(
     id: int,
     *path: str,
     size: int | None = 5,
-    policy: str = "fail",
-    kind: str = "file",
+    policy: PolicyWord = "fail",
+    kind: EntryKind = "file",
     mtime: int | None = None,
     mode: int | None = None,
 ) -> Put:

@@ -10,6 +10,7 @@ the bytes.
 
 from sft.common import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
 
+import json
 import re
 import sys
 import unicodedata
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
+
+import msgspec
 
 from crypto_utils import (
     DEFAULT_PROFILE,
@@ -48,6 +51,7 @@ from sft.wire.messages import (
     file_mac_begin,
     file_mac_rest,
     write_data_header,
+    PolicyWord,
 )
 from sft.wire.protocol import HEADER_SIZE, frame_header
 
@@ -67,7 +71,7 @@ PATH = ("hello.txt",)
 CONTENT = b"Hello, world!\n"
 MTIME = 1_700_000_000_000_000_000
 MODE = 0o644
-POLICY = "fail"
+POLICY: PolicyWord = "fail"
 RECEIPT_TIME = 1_700_000_001_000_000_000
 
 # What ML-KEM-768 decapsulates from KEM_CHECK_CIPHERTEXT with the key of KEM_CHECK_SEED. The library shows only what
@@ -284,6 +288,19 @@ def put_message(draws: Draws) -> Put:
     return Put(1, draws(len(TRANSFER)), PATH, FILE, len(CONTENT), MTIME, MODE, POLICY)
 
 
+def shown(body: bytes) -> str:
+    """A body in the notation of section 13."""
+    return _value(msgspec.msgpack.decode(body))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, bytes):
+        return f"h'{value.hex()}'"
+    return "nil" if value is None else json.dumps(value, ensure_ascii=False)
+
+
 def _records(login: Login) -> Iterator[Block]:
     put = put_message(Draws(TRANSFER))
     sha256 = digest(CONTENT)
@@ -295,13 +312,13 @@ def _records(login: Login) -> Iterator[Block]:
     receipt = Receipt(1, PATH, len(CONTENT), sha256, RECEIPT_TIME, "stored")
 
     yield Block("transfer_id", "**Client, draw 3**: the transfer id.", TRANSFER)
-    yield Block("put_body", f"**The file.** The body of its PUT: `{put.body().decode()}`", put.body())
+    yield Block("put_body", f"**The file.** The body of its PUT: `{shown(put.body())}`", put.body())
     yield Block("put_message", "The PUT.", encode_message(Kind.PUT, put.body()))
     yield Block("data_message", "The DATA.", bytes(data))
     yield Block("content_sha256", "SHA-256 of the content.", sha256)
     yield Block("end_mac_input", "What the HMAC of END is computed over.", b"".join(mac_input))
     yield Block("end_mac", "The HMAC of END.", end.mac)
-    yield Block("end_message", f"The END. Its body: `{end.body().decode()}`", end.encode())
+    yield Block("end_message", f"The END. Its body: `{shown(end.body())}`", end.encode())
 
     text = encode_message(Kind.PUT, put.body()) + bytes(data) + end.encode()
     yield Block("client_record_0_text", "**Client, record 0**: PUT, DATA and END, back to back.", text)
@@ -309,7 +326,7 @@ def _records(login: Login) -> Iterator[Block]:
     text = receipt.encode()
     yield Block(
         "server_record_0_text",
-        f"**Server, record 0**: RECEIPT `{receipt.body().decode()}`.",
+        f"**Server, record 0**: RECEIPT `{shown(receipt.body())}`.",
         text,
     )
     yield Block("server_record_0", "The same, sealed.", seal(login.keys.s2c, 0, text))

@@ -25,6 +25,7 @@ from sft.common.errors import (
     UsageError,
     threads_needed,
 )
+from sft.common.packages import check_installed
 from sft.common.sizes import counted
 from sft.common.version import version_line
 from sft.console.log import no_log, open_log
@@ -60,6 +61,7 @@ class Run:
 
         Raises UsageError.
         """
+        check_installed("msgspec")  # it is loaded only once the login has begun
         self._settings, self._origins, self._options = settings, origins, options
         self._log = self._open_log()
         self._log.info("%s", version_line("client.py", VERSION, engine_name()))

@@ -51,14 +51,14 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.transfer.events import SendEvent
     from sft.wire.channel import Channel
     from sft.wire.handshake import SessionKeys
-    from sft.wire.messages import Receipt
+    from sft.wire.messages import PolicyWord, Receipt
 
 
 class Upload:
     """The items of one run, in order, and what becomes of them."""
 
     def __init__(
-        self, reporter: Reporter, policy: str, follow: bool, preserve_mode: bool, logs: set[tuple[int, int]]
+        self, reporter: Reporter, policy: "PolicyWord", follow: bool, preserve_mode: bool, logs: set[tuple[int, int]]
     ) -> None:
         """`logs`: device and inode of each of our own logs, which are never sent."""
         self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs

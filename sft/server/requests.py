@@ -29,7 +29,6 @@ from sft.transfer.places import Share
 from sft.transfer.receiver import Arrived, Receiver
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
-from sft.wire.fields import spell
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -44,16 +43,18 @@ from sft.wire.messages import (
     Message,
     Misnamed,
     Omitted,
+    PolicyWord,
     Put,
     Rate,
     Refuse,
 )
 from sft.wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
+from sft.wire.spelling import spell
 
 _MOST_NAMED = 100  # of what can't be given, in one folder; the rest is counted
 _PAGE_BYTES = 48 * 1024
 _PAGE_SECONDS = 1 / 8  # of a limit's bytes make one page
-_POLICY = "skip"  # for the PUTs of this end: the client decides itself what to do with a name that is taken
+_POLICY: PolicyWord = "skip"  # for the PUTs of this end: the client decides itself what to do with a name that is taken
 
 _Wanted = tuple[int, bytes]  # the id of a GET, and its path
 _Known = dict[PathParts, tuple[list[str], list[str]]]  # the names of a folder, and those that the wire does not allow

@@ -5,11 +5,15 @@ about it is written down here. It knows no channel, no message and no folder.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from crypto_utils import random_bytes
 from sft.common.names import judge_path
 from sft.disk.sources import Source
 from sft.wire.protocol import TRANSFER_ID_SIZE
+
+if TYPE_CHECKING:
+    from sft.wire.messages import PolicyWord
 
 FILE_BITS = 0o666
 ALL_BITS = 0o777
@@ -47,7 +51,7 @@ class Item:
         self,
         name: str,
         target: tuple[str, ...],
-        policy: str,
+        policy: "PolicyWord",
         open: Callable[[], Source] | None,
         mtime: int | None = None,
         mode: int | None = None,

@@ -12,13 +12,14 @@ from sft.common.errors import IntegrityError, ProtocolViolation
 from sft.disk.sources import Source
 from sft.transfer.items import Item, memory_of
 from sft.transfer.states import SENDER_GETS, SENDER_SENDS, Sending, after_getting, after_sending
-from sft.wire.canonical import write_end, write_put
 from sft.wire.messages import (
     FILE,
     FOLDER,
     Accept,
     Check,
+    End,
     Kind,
+    Put,
     Receipt,
     Refuse,
     encode_message,
@@ -66,15 +67,15 @@ class Outgoing:
         """PUT; and whether the time in it is the nearest to an mtime that it can't say."""
         item, source = self.item, self.source
         if source is None:
-            kind, mtime, mode = FOLDER, item.mtime, item.mode
+            mtime, mode = item.mtime, item.mode
         else:
-            kind, mtime = FILE, source.mtime
+            mtime = source.mtime
             mode = None if source.mode is None else source.mode & item.mode_mask
         has_other_time = mtime is not None and abs(mtime) > MAX_INTEGER
         if mtime is not None and has_other_time:
             mtime = nearest_time(mtime)
-        text = write_put(self.id, item.transfer, item.target, kind, self.size, mtime, mode, item.policy)
-        body = text.encode()
+        kind = FOLDER if source is None else FILE
+        body = Put(self.id, item.transfer, item.target, kind, self.size, mtime, mode, item.policy).body()
         self._proof = mac.begin(*file_mac_begin(body))
         self.memory = memory_of(body, item.target)
         return encode_message(Kind.PUT, body), has_other_time
@@ -82,7 +83,7 @@ class Outgoing:
     def end(self, mac: Mac, size: int, sha256: bytes) -> bytes:
         """END, for content of that size and digest."""
         proof = mac.finish(self._proof, *file_mac_rest(size, sha256))
-        return encode_message(Kind.END, write_end(self.id, size, sha256, proof).encode())
+        return End(self.id, size, sha256, proof).encode()
 
     # --- its state ---
 

@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crypto_utils import Mac, equal
@@ -54,6 +53,7 @@ from sft.wire.messages import (
     Omitted,
     Put,
     Receipt,
+    ReceiptOutcome,
     Refuse,
     file_mac_begin,
 )
@@ -365,7 +365,7 @@ class Receiver:
                 answers.clear()
                 self._refuse(arriving, outcome)
             else:
-                word = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
+                word: ReceiptOutcome = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
                 answers.append(self._receipt_for(arriving, outcome, word))
                 if word == "stored" and not partial.has_time:
                     self._on_event(TimeLost(outcome.path))
@@ -373,18 +373,18 @@ class Receiver:
         self._on_event(IDLE)
         self._channel.hurry()
 
-    def _receipt(self, arriving: Arriving, published: Settled, outcome: str) -> None:
+    def _receipt(self, arriving: Arriving, published: Settled, outcome: ReceiptOutcome) -> None:
         self._channel.post(self._receipt_for(arriving, published, outcome))
         arriving.forget()
 
-    def _receipt_for(self, arriving: Arriving, published: Settled, outcome: str) -> bytes:
+    def _receipt_for(self, arriving: Arriving, published: Settled, outcome: ReceiptOutcome) -> bytes:
         """The RECEIPT, once its event was given."""
         arriving.sent(Kind.RECEIPT)
         put, incoming = arriving.put, arriving.incoming
         receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)
         self._on_event(Delivered(put, receipt))
-        if incoming is not None and incoming.path != put.path:
-            receipt = replace(receipt, path=put.path)  # what it is called at this end is nobody else's business
+        if incoming is not None and incoming.path != put.path:  # the name at this end stays private
+            receipt = Receipt(receipt.id, put.path, receipt.size, receipt.sha256, receipt.time, outcome)
         return receipt.encode()
 
     def _refuse(self, arriving: Arriving, problem: Refused) -> None:

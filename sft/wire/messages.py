@@ -1,25 +1,25 @@
 """The messages inside records, to bytes and back: docs/PROTOCOL.md in code, in its order.
 
-Rules: one writer and one strict reader for each message; a reader ends exactly at the end, and raises ProtocolViolation
-for everything that it does not accept. Every announced length meets its ceiling before anything of that size is
-allocated. Every name of a peer is judged here (`sft/common/names.py`), whatever the form of the bodies: no message with
-a name that is not allowed leaves this module, and of such a path no more is kept than a log needs. This module knows no
-socket, no file, no clock and no key.
+Rules: the body of a control message is a MessagePack array of its fields, in the one shortest encoding. A reader takes
+nothing else: each type, range and length is checked while it reads, and what it has read is written again and compared.
+Every announced length meets its ceiling before anything of that size is made. Every name of a peer is judged here
+(`sft/common/names.py`): no message with a name that is not allowed leaves this module, and of such a path no more is
+kept than a log needs. This module knows no socket, no file, no clock and no key.
 """
 
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, ClassVar, Literal, get_args
+
+import msgspec
+from msgspec import Meta
 
 from crypto_utils import DIGEST_SIZE
 from sft.common.errors import Code, ProtocolViolation
 from sft.common.names import why_not_allowed
-from sft.common.values import value
-from sft.wire import fields
-from sft.wire.canonical import Reader, read_end, read_put, read_receipt, write_end, write_put, write_receipt
 from sft.wire.protocol import CONTROL_LIMIT, DATA_SIZE, ENTRIES_LIMIT, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
-from sft.wire.strict_json import read_json, write_fields
+from sft.wire.spelling import is_spelled
 
 
 class Kind(IntEnum):
@@ -49,42 +49,33 @@ _DATA_FIELDS = struct.Struct(">IQ")
 _DATA_HEADER = struct.Struct(">BIIQ")
 MESSAGE_HEADER_SIZE = _MESSAGE_HEADER.size
 DATA_HEADER_SIZE = _DATA_HEADER.size
-END_SIZE_LIMIT = 256  # no END is longer
+END_SIZE_LIMIT = 96  # no END is longer
 _ALL = ("all",)  # in the place of an empty path, which stands for the whole folder
 _SHOWN = 200  # characters of a path that is not allowed
 
-FILE, FOLDER = "file", "folder"
-POLICIES = ("fail", "rename", "replace", "skip")
-OUTCOMES = ("stored", "already", "skipped", "folder")
+FILE: Literal["file"] = "file"
+FOLDER: Literal["folder"] = "folder"
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+Size = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Time = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Mode = Annotated[int, Meta(ge=0, le=MAX_MODE)]
+Rates = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+TransferId = Annotated[bytes, Meta(min_length=TRANSFER_ID_SIZE, max_length=TRANSFER_ID_SIZE)]
+Digest = Annotated[bytes, Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
+Path = tuple[str, ...]
+EntryKind = Literal["file", "folder"]
+PolicyWord = Literal["fail", "rename", "replace", "skip"]
+ReceiptOutcome = Literal["stored", "already", "skipped", "folder"]
+POLICIES: tuple[PolicyWord, ...] = get_args(PolicyWord)
+OUTCOMES: tuple[ReceiptOutcome, ...] = get_args(ReceiptOutcome)
 
-_Shape = TypeVar("_Shape")
-
-
-def _entries(value: Any) -> "tuple[Entry, ...]":
-    if type(value) is not list or len(value) > ENTRIES_LIMIT:
-        raise ProtocolViolation("entries that are no list, or too many")
-    return tuple(_fields_of(Entry, item) for item in value)
-
-
-_ID = fields.integer(1, MAX_ID)
-_SIZE = fields.integer(0, MAX_INTEGER)
-_TIME = fields.integer(-MAX_INTEGER, MAX_INTEGER)
-
-
-def _fields_of(shape: type[_Shape], value: Any) -> _Shape:
-    """`value` as an object with exactly the fields of `shape`, each checked; they are in CHECKS in the same order."""
-    checks: dict[str, fields.Check] = shape.CHECKS  # type: ignore[attr-defined]
-    if type(value) is not dict or value.keys() != checks.keys():
-        raise ProtocolViolation("a body with other fields than its type has")
-    return shape(*[check(value[name]) for name, check in checks.items()])
+_ENCODER = msgspec.msgpack.Encoder()
 
 
-@value
-class Control:
-    """Base of the messages with a JSON body: the same fields, each always present, and nothing else."""
+class Control(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """Base of the messages with a body: an array with exactly the fields of the class, in their order."""
 
     KIND: ClassVar[Kind]
-    CHECKS: ClassVar[dict[str, fields.Check]]
 
     def check(self) -> None:
         """Whether the fields fit each other, which no field shows by itself. Raises ProtocolViolation."""
@@ -93,14 +84,10 @@ class Control:
         """Why a name in it is not allowed; empty when all are."""
         return ""
 
-    def text(self) -> str:
-        """The JSON body as text."""
-        return write_fields(self)
-
     def body(self) -> bytes:
-        """The JSON body alone."""
+        """The body alone. Raises ProtocolViolation for a name that has no UTF-8."""
         try:
-            return self.text().encode()
+            return _ENCODER.encode(self)
         except UnicodeEncodeError:
             raise ProtocolViolation("a lone surrogate") from None
 
@@ -109,32 +96,18 @@ class Control:
         return encode_message(self.KIND, self.body())
 
 
-@value
-class Put(Control):
+class Put(Control, frozen=True):
     """A file or folder is coming. `size` None: a pipe. `mtime` in ns since 1970. `mode`: permission bits."""
 
     KIND = Kind.PUT
-    CHECKS = {
-        "id": _ID,
-        "transfer": fields.hex_bytes(TRANSFER_ID_SIZE),
-        "path": fields.path,
-        "kind": fields.one_of(FILE, FOLDER),
-        "size": fields.or_null(_SIZE),
-        "mtime": fields.or_null(_TIME),
-        "mode": fields.or_null(fields.integer(0, MAX_MODE)),
-        "policy": fields.one_of(*POLICIES),
-    }
-    id: int
-    transfer: bytes
-    path: tuple[str, ...]
-    kind: str
-    size: int | None
-    mtime: int | None
-    mode: int | None
-    policy: str
-
-    def text(self) -> str:
-        return write_put(self.id, self.transfer, self.path, self.kind, self.size, self.mtime, self.mode, self.policy)
+    id: Id
+    transfer: TransferId
+    path: Path
+    kind: EntryKind
+    size: Size | None
+    mtime: Time | None
+    mode: Mode | None
+    policy: PolicyWord
 
     def check(self) -> None:
         if self.kind == FOLDER and self.size is not None:
@@ -144,189 +117,149 @@ class Put(Control):
         return why_not_allowed(self.path)
 
 
-@value
-class End(Control):
+class End(Control, frozen=True):
     """The content of `id` is complete. `mac` covers the PUT as sent, the size and the digest."""
 
     KIND = Kind.END
-    CHECKS = {"id": _ID, "size": _SIZE, "sha256": fields.hex_bytes(DIGEST_SIZE), "mac": fields.hex_bytes(DIGEST_SIZE)}
-    id: int
-    size: int
-    sha256: bytes
-    mac: bytes
-
-    def text(self) -> str:
-        return write_end(self.id, self.size, self.sha256, self.mac)
+    id: Id
+    size: Size
+    sha256: Digest
+    mac: Digest
 
 
-@value
-class Cancel(Control):
+class Cancel(Control, frozen=True):
     """The sender withdraws `id`, because of `code`; None: its content is not wanted, or comes again as a stream."""
 
     KIND = Kind.CANCEL
-    CHECKS = {"id": _ID, "code": fields.or_null(fields.code)}
-    id: int
+    id: Id
     code: Code | None = None
 
 
-@value
-class Accept(Control):
+class Accept(Control, frozen=True):
     """Content of `id` is wanted from `offset`."""
 
     KIND = Kind.ACCEPT
-    CHECKS = {"id": _ID, "offset": _SIZE}
-    id: int
-    offset: int
+    id: Id
+    offset: Size
 
 
-@value
-class Refuse(Control):
+class Refuse(Control, frozen=True):
     """`id` is not taken, or failed."""
 
     KIND = Kind.REFUSE
-    CHECKS = {"id": _ID, "code": fields.code}
-    id: int
+    id: Id
     code: Code
 
 
-@value
-class Check(Control):
+class Check(Control, frozen=True):
     """Receiver: what is the digest of your first `size` bytes? (sha256 null.) Sender: this."""
 
     KIND = Kind.CHECK
-    CHECKS = {"id": _ID, "size": _SIZE, "sha256": fields.or_null(fields.hex_bytes(DIGEST_SIZE))}
-    id: int
-    size: int
-    sha256: bytes | None
+    id: Id
+    size: Size
+    sha256: Digest | None
 
 
-@value
-class Receipt(Control):
+class Receipt(Control, frozen=True):
     """Decrypted, verified, flushed to the disk and visible under `path`. `time` in ns since 1970."""
 
     KIND = Kind.RECEIPT
-    CHECKS = {
-        "id": _ID,
-        "path": fields.path,
-        "size": _SIZE,
-        "sha256": fields.or_null(fields.hex_bytes(DIGEST_SIZE)),
-        "time": _TIME,
-        "outcome": fields.one_of(*OUTCOMES),
-    }
-    id: int
-    path: tuple[str, ...]
-    size: int
-    sha256: bytes | None
-    time: int
-    outcome: str
-
-    def text(self) -> str:
-        return write_receipt(self.id, self.path, self.size, self.sha256, self.time, self.outcome)
+    id: Id
+    path: Path
+    size: Size
+    sha256: Digest | None
+    time: Time
+    outcome: ReceiptOutcome
 
     def why_not(self) -> str:
         return why_not_allowed(self.path)
 
 
-@value
-class Get(Control):
+class Get(Control, frozen=True):
     """The server is asked to become the sender of `path`, an empty one for all; `more`: another GET follows."""
 
     KIND = Kind.GET
-    CHECKS = {"id": _ID, "path": fields.path, "more": fields.flag}
-    id: int
-    path: tuple[str, ...]
+    id: Id
+    path: Path
     more: bool
 
     def why_not(self) -> str:
         return why_not_allowed(self.path or _ALL)
 
 
-@value
-class ListFolder(Control):
+class ListFolder(Control, frozen=True):
     """The names in `path` that come behind `after`, in the order of their UTF-8 bytes."""
 
     KIND = Kind.LIST
-    CHECKS = {"id": _ID, "path": fields.path, "after": fields.or_null(fields.text)}
-    id: int
-    path: tuple[str, ...]
+    id: Id
+    path: Path
     after: str | None
 
     def why_not(self) -> str:
         return why_not_allowed(self.path or _ALL) or ("" if self.after is None else why_not_allowed((self.after,)))
 
 
-@value
-class Entry:
+class Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """One name in an ENTRY message."""
 
-    CHECKS: ClassVar[dict[str, fields.Check]] = {
-        "name": fields.name,
-        "kind": fields.one_of(FILE, FOLDER),
-        "size": _SIZE,
-        "mtime": _TIME,
-    }
     name: str
-    kind: str
-    size: int
-    mtime: int
+    kind: EntryKind
+    size: Size
+    mtime: Time
 
 
-@value
-class Entries(Control):
+class Entries(Control, frozen=True):
     """One page of a listing; `more` says that another LIST, behind the last name, would bring more."""
 
     KIND = Kind.ENTRY
-    CHECKS = {"id": _ID, "entries": _entries, "more": fields.flag}
-    id: int
-    entries: tuple[Entry, ...]
+    id: Id
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=ENTRIES_LIMIT)]
     more: bool
 
+    def why_not(self) -> str:
+        return next(filter(None, (why_not_allowed((entry.name,)) for entry in self.entries)), "")
 
-@value
-class Omitted(Control):
+
+class Omitted(Control, frozen=True):
     """Something that a GET or LIST asked for is there and can't be given: its name, spelled for people, and why.
 
     `more`: so many others in the same folder have the same fate, and are not named.
     """
 
     KIND = Kind.OMITTED
-    CHECKS = {"id": _ID, "name": fields.spelled, "code": fields.code, "more": _SIZE}
-    id: int
+    id: Id
     name: str
     code: Code
-    more: int
+    more: Size
+
+    def check(self) -> None:
+        if not is_spelled(self.name):
+            raise ProtocolViolation("a name that can't be shown")
 
 
-@value
-class Rate(Control):
+class Rate(Control, frozen=True):
     """The server is asked to send no more than so many bytes per second in this connection."""
 
     KIND = Kind.RATE
-    CHECKS = {"rate": fields.integer(1, MAX_INTEGER)}
-    rate: int
+    rate: Rates
 
 
-@value
-class Error(Control):
+class Error(Control, frozen=True):
     """The connection ends, and why."""
 
     KIND = Kind.ERROR
-    CHECKS = {"code": fields.code}
     code: Code
 
 
-@value
-class Ping:
+class Ping(msgspec.Struct, frozen=True, gc=False):
     """A sign of life, with an empty body."""
 
 
-@value
-class Bye:
+class Bye(msgspec.Struct, frozen=True, gc=False):
     """This direction ends here, with an empty body. A direction that stops without it was cut."""
 
 
-@value
-class Data:
+class Data(msgspec.Struct, frozen=True, gc=False):
     """Content of `id` at `offset`: a view into the record, to be used before the record's buffer is given back."""
 
     id: int
@@ -334,8 +267,7 @@ class Data:
     content: memoryview
 
 
-@value
-class Misnamed:
+class Misnamed(msgspec.Struct, frozen=True, gc=False):
     """A PUT, GET or LIST with a path that is not allowed: what the answer to it needs, and nothing else of it.
 
     A path that is refused may be as long as its message, and thousands may come.
@@ -376,14 +308,9 @@ Message = (
     | Misnamed
 )
 
-_CONTROLS: dict[int, type[Control]] = {
-    shape.KIND: shape
+_DECODERS: dict[int, msgspec.msgpack.Decoder[Control]] = {
+    shape.KIND: msgspec.msgpack.Decoder(shape)
     for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Omitted, Rate, Error)
-}
-_QUICK: dict[int, tuple[type[Control], Reader]] = {
-    Kind.PUT: (Put, read_put),
-    Kind.END: (End, read_end),
-    Kind.RECEIPT: (Receipt, read_receipt),
 }
 _EMPTY: dict[int, Ping | Bye] = {Kind.PING: Ping(), Kind.BYE: Bye()}
 
@@ -438,20 +365,26 @@ def decode_message(kind: int, body: memoryview) -> Message:
         if not 1 <= id <= MAX_ID or offset > MAX_INTEGER - size:
             raise ProtocolViolation("content for an impossible place")
         return Data(id, offset, body[_DATA_FIELDS.size :])
-    quick = _QUICK.get(kind)
-    if quick is not None and (found := quick[1](body)) is not None:
-        return _judged(quick[0](*found))
-    shape = _CONTROLS.get(kind)
-    if shape is not None:
-        message = _fields_of(shape, read_json(body))
-        message.check()
-        return _judged(message)
+    decoder = _DECODERS.get(kind)
+    if decoder is not None:
+        return _judged(_read(decoder, body))
     empty = _EMPTY.get(kind)
     if empty is None:
         raise ProtocolViolation("a message of an unknown type")
     if body:
         raise ProtocolViolation("a body where none belongs")
     return empty
+
+
+def _read(decoder: "msgspec.msgpack.Decoder[Control]", body: memoryview) -> Control:
+    try:
+        message = decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ProtocolViolation("a body that its type does not have") from None
+    if _ENCODER.encode(message) != body:  # longer forms of the same; and fields that have a default, left out
+        raise ProtocolViolation("a body that is not in its shortest form")
+    message.check()
+    return message
 
 
 def _judged(message: Control) -> Message:

@@ -33,8 +33,10 @@ from sft.wire.messages import (
     Check,
     End,
     Error,
+    PolicyWord,
     Put,
     Receipt,
+    ReceiptOutcome,
     Refuse,
 )
 from sft.wire.protocol import UNASKED_LIMIT
@@ -52,7 +54,7 @@ class _Sent:
     """One thing that the client sends; `size` None: a folder."""
 
     target: tuple[str, ...]
-    policy: str
+    policy: PolicyWord
     size: int | None
 
     @property
@@ -202,7 +204,7 @@ class _Server:
         return makers[kind % len(_KINDS)]()
 
     @staticmethod
-    def _receipt(id: int, sent: _Sent, outcome: str, wrong: int) -> bytes:
+    def _receipt(id: int, sent: _Sent, outcome: ReceiptOutcome, wrong: int) -> bytes:
         path, size, sha256 = sent.target, sent.size or 0, sent.sha256
         if wrong & 1:
             path = (*path[:-1], path[-1] + ".1")

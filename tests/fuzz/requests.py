@@ -354,7 +354,7 @@ class _Client:
             1: end(file.put, file.content, secret=b"x" * 32),
             2: end(file.put, bytes(len(file.content)) if file.content.strip(b"\0") else b"x"),
             3: end(file.put, file.content[:-1] if file.content else b"x"),
-            4: end(file.put, file.content, body=file.put.body() + b" "),
+            4: end(file.put, file.content, body=file.put.body() + b"\0"),
         }
         said = wrong.get(one, right)
         if one not in _NEVER_RIGHT:

@@ -12,9 +12,9 @@ import contextlib
 import functools
 import hashlib
 import hmac
-import json
 import os
 import socket
+import struct
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -405,13 +405,107 @@ def message(kind: str | int, body: bytes = b"") -> bytes:
     return bytes([number]) + u32(len(body)) + body
 
 
+FIELDS = {
+    "PUT": ("id", "transfer", "path", "kind", "size", "mtime", "mode", "policy"),
+    "END": ("id", "size", "sha256", "mac"),
+    "CANCEL": ("id", "code"),
+    "ACCEPT": ("id", "offset"),
+    "REFUSE": ("id", "code"),
+    "CHECK": ("id", "size", "sha256"),
+    "RECEIPT": ("id", "path", "size", "sha256", "time", "outcome"),
+    "GET": ("id", "path", "more"),
+    "LIST": ("id", "path", "after"),
+    "ENTRY": ("id", "entries", "more"),
+    "ERROR": ("code",),
+    "OMITTED": ("id", "name", "code", "more"),
+    "RATE": ("rate",),
+}
+
+
+def header(size: int, *forms: tuple[int, int, int]) -> bytes:
+    """The first of the forms (largest size, first byte, how many bytes hold the size) that is long enough."""
+    first, width = next((first, width) for most, first, width in forms if size <= most)
+    return bytes([first]) + size.to_bytes(width, "big") if width else bytes([first + size])
+
+
+def pack(value: Any) -> bytes:
+    """Any value in MessagePack, as short as it can be. A negative integer below the range of 64 bits has no form."""
+    if value is None or isinstance(value, bool):
+        return {None: b"\xc0", False: b"\xc2", True: b"\xc3"}[value]
+    if isinstance(value, int) and value >= 0:
+        return header(value, (0x7F, 0, 0), (0xFF, 0xCC, 1), (0xFFFF, 0xCD, 2), (2**32 - 1, 0xCE, 4), (2**64, 0xCF, 8))
+    if isinstance(value, int):
+        if value >= -32:
+            return value.to_bytes(1, "big", signed=True)
+        first, width = next((0xD0 + at, 1 << at) for at in range(4) if value >= -(1 << (8 << at) - 1))
+        return bytes([first]) + value.to_bytes(width, "big", signed=True)
+    if isinstance(value, float):
+        return b"\xcb" + struct.pack(">d", value)
+    if isinstance(value, str):
+        text = value.encode("utf-8", "surrogatepass")
+        forms = (31, 0xA0, 0), (0xFF, 0xD9, 1), (0xFFFF, 0xDA, 2), (2**32 - 1, 0xDB, 4)
+        return header(len(text), *forms) + text
+    if isinstance(value, bytes):
+        return header(len(value), (0xFF, 0xC4, 1), (0xFFFF, 0xC5, 2), (2**32 - 1, 0xC6, 4)) + value
+    if isinstance(value, dict):
+        parts = [part for pair in value.items() for part in pair]
+        return header(len(value), (15, 0x80, 0), (0xFFFF, 0xDE, 2)) + b"".join(map(pack, parts))
+    return header(len(value), (15, 0x90, 0), (0xFFFF, 0xDC, 2), (2**32 - 1, 0xDD, 4)) + b"".join(map(pack, value))
+
+
+def unpack(data: bytes, at: int = 0) -> tuple[Any, int]:
+    """The value at that place, and the place behind it. Raises Broken for what no body may hold, and at its end."""
+    check(at < len(data), "body that ends too early")
+    first, at = data[at], at + 1
+
+    def number(width: int, signed: bool = False) -> int:
+        nonlocal at
+        at += width
+        check(at <= len(data), "body that ends too early")
+        return int.from_bytes(data[at - width : at], "big", signed=signed)
+
+    def piece(size: int) -> bytes:
+        nonlocal at
+        at += size
+        check(at <= len(data), "body that ends too early")
+        return data[at - size : at]
+
+    if first <= 0x7F or first >= 0xE0:
+        return first - 0x100 * (first >= 0xE0), at
+    if first in (0xC0, 0xC2, 0xC3):
+        return {0xC0: None, 0xC2: False, 0xC3: True}[first], at
+    if 0xCC <= first <= 0xD3:
+        return number(1 << (first & 3), first >= 0xD0), at
+    if 0xA0 <= first <= 0xBF or 0xD9 <= first <= 0xDB:
+        text = piece(first - 0xA0 if first <= 0xBF else number(1 << first - 0xD9))
+        return text.decode(), at
+    if 0xC4 <= first <= 0xC6:
+        return piece(number(1 << first - 0xC4)), at
+    check(0x90 <= first <= 0x9F or first in (0xDC, 0xDD), f"first byte {first:#x} of a value")
+    values = list[Any]()
+    for _ in range(first - 0x90 if first <= 0x9F else number(2 << first - 0xDC)):
+        value, at = unpack(data, at)
+        values.append(value)
+    return values, at
+
+
+def fields_of(kind: str, body: bytes) -> Fields:
+    """What a body says, by name. Raises Broken for one that is not in its only form."""
+    values, at = unpack(body)
+    check(isinstance(values, list) and at == len(body), f"body of {kind}")
+    check(len(values) == len(FIELDS[kind]) and pack(values) == body, f"fields of {kind}")
+    return dict(zip(FIELDS[kind], values, strict=True))
+
+
 def body_of(fields: Fields) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode()
+    """The array of these fields, in this order."""
+    return pack(list(fields.values()))
 
 
 def control(kind: str, /, **fields: Any) -> bytes:
-    """A message whose body is JSON."""
-    return message(kind, body_of(fields))
+    """A message whose body is the array of its type's fields, in its order, then of those it does not have."""
+    known = {name: fields[name] for name in FIELDS[kind] if name in fields}
+    return message(kind, body_of({**known, **fields}))
 
 
 def data(id: int, offset: int, content: bytes) -> bytes:
@@ -421,7 +515,7 @@ def data(id: int, offset: int, content: bytes) -> bytes:
 def put_fields(id: int, path: list[str], size: int | None, **more: Any) -> Fields:
     """Those of a PUT of a file; `more` takes their place."""
     usual = {"mtime": 1700000000000000000, "mode": 0o644, "policy": "fail"}
-    return {"id": id, "transfer": os.urandom(16).hex(), "path": path, "kind": "file", "size": size, **usual, **more}
+    return {"id": id, "transfer": os.urandom(16), "path": path, "kind": "file", "size": size, **usual, **more}
 
 
 def file_mac(key: bytes, put: bytes, content: bytes) -> bytes:
@@ -455,7 +549,7 @@ def read_messages(text: bytes) -> list[Heard]:
             heard.append(Heard(kind, {}))
         else:
             check(size <= 65536, "size of a control message")
-            heard.append(Heard(kind, json.loads(body), body))
+            heard.append(Heard(kind, fields_of(kind, body), body))
     return heard
 
 
@@ -546,10 +640,10 @@ class Session:
     def end(self, put: bytes, content: bytes, **more: Any) -> bytes:
         """The END of the file whose PUT had that body; `more` takes the place of its fields."""
         fields = {
-            "id": json.loads(put)["id"],
+            "id": unpack(put, 1)[0],
             "size": len(content),
-            "sha256": sha256(content).hex(),
-            "mac": file_mac(self.file_key, put, content).hex(),
+            "sha256": sha256(content),
+            "mac": file_mac(self.file_key, put, content),
         }
         return control("END", **{**fields, **more})
 
@@ -562,7 +656,7 @@ class Session:
         for offset in range(0, len(content), BLOCK):
             self.say(data(id, offset, content[offset : offset + BLOCK]))
         self.say(self.end(put, content))
-        return self.expect("RECEIPT", id=id, size=len(content), sha256=sha256(content).hex())
+        return self.expect("RECEIPT", id=id, size=len(content), sha256=sha256(content))
 
     # --- the receiving half: a server, or a client after its GET ---
 
@@ -584,8 +678,7 @@ class Session:
             elif found.kind == "END":
                 put, content = puts.pop(id), contents.pop(id)
                 proof = file_mac(self.their_file_key, put.body, content)
-                digest = sha256(content).hex()
-                expected = {"id": id, "size": len(content), "sha256": digest, "mac": proof.hex()}
+                expected = {"id": id, "size": len(content), "sha256": sha256(content), "mac": proof}
                 check(found.fields == expected, f"END {found.fields}")
                 check(put.fields["size"] in (None, len(content)), f"size of {put.fields}")
                 landed[tuple(put.fields["path"])] = content
@@ -602,7 +695,7 @@ class Session:
         if put["kind"] == "folder":
             usual |= {"size": 0, "sha256": None, "outcome": "folder"}
         else:
-            usual |= {"size": len(content), "sha256": sha256(content).hex(), "outcome": "stored"}
+            usual |= {"size": len(content), "sha256": sha256(content), "outcome": "stored"}
         return control("RECEIPT", **{**usual, **more})
 
     # --- 18. GET and 19. LIST ---
@@ -617,4 +710,4 @@ class Session:
     def names_in(self, *path: str) -> list[str]:
         """The names of the first ENTRY."""
         self.say(control("LIST", id=1, path=path, after=None))
-        return [entry["name"] for entry in self.expect("ENTRY", id=1)["entries"]]
+        return [name for name, *_ in self.expect("ENTRY", id=1)["entries"]]

@@ -22,6 +22,7 @@ from speaker import (
     frame,
     log_in,
     message,
+    pack,
     put_fields,
     u32,
 )
@@ -111,7 +112,7 @@ def test_refuse_own_record_reflected(stage: Stage) -> None:
 def test_any_byte_of_a_login_and_a_file_may_be_the_last(stage: Stage) -> None:
     """A client that vanishes after so many bytes: nothing is there until all of END is."""
     ends = []
-    for cut in (1, 30, 150, 160, 180, 300):
+    for cut in (1, 30, 75, 90, 150, -1):
         with stage.session() as session:
             record = session.seal(whole(session))
             session.line.send(record[:cut])
@@ -126,20 +127,20 @@ def test_any_byte_of_a_login_and_a_file_may_be_the_last(stage: Stage) -> None:
 MESSAGES: dict[str, bytes] = {
     "type 0": message(0),
     "type 15": message(15),
-    "type 255": message(255, b"{}"),
+    "type 255": message(255, b"\x90"),
     "half a header": b"\1\0\0",
-    "size beyond the record": message("PUT", b"{}")[:1] + u32(1000) + b"{}",
-    "size of 2^32-1": b"\1" + u32(2**32 - 1) + b"{}",
+    "size beyond the record": message("PUT")[:1] + u32(1000) + b"\x90",
+    "size of 2^32-1": b"\1" + u32(2**32 - 1) + b"\x90",
     "PING with a body": message("PING", b"x"),
-    "BYE with a body": message("BYE", b"{}"),
+    "BYE with a body": message("BYE", b"\x90"),
     "message behind BYE": message("BYE") + put(),
     "BYE twice": message("BYE") * 2,
-    "control message of 65,537 bytes": message("PUT", body_of(put_fields(1, ["x"], 1)).ljust(65537)),
+    "control message of 65,537 bytes": message("PUT", body_of(put_fields(1, ["x"], 1)).ljust(65537, b"\xc0")),
     "control message of a mebibyte": message("PUT", body_of(put_fields(1, ["x" * (1 << 20)], 1))),
     "DATA first": data(1, 0, b"x"),
-    "END first": control("END", id=1, size=1, sha256="0" * 64, mac="0" * 64),
+    "END first": control("END", id=1, size=1, sha256=bytes(32), mac=bytes(32)),
     "CANCEL first": control("CANCEL", id=1, code=None),
-    "CHECK first": control("CHECK", id=1, size=1, sha256="0" * 64),
+    "CHECK first": control("CHECK", id=1, size=1, sha256=bytes(32)),
     "ACCEPT": control("ACCEPT", id=1, offset=0),
     "REFUSE": control("REFUSE", id=1, code="busy"),
     "RECEIPT": control("RECEIPT", id=1, path=["x"], size=0, sha256=None, time=0, outcome="folder"),
@@ -154,12 +155,12 @@ MESSAGES: dict[str, bytes] = {
     "PUT twice": put() + put(),
     "PUT with a lower id": put(2) + put(1, ("y",)),
     "DATA of an id never PUT": put(1) + data(2, 0, b"x"),
-    "END of an id never PUT": put(1) + control("END", id=2, size=1, sha256="0" * 64, mac="0" * 64),
+    "END of an id never PUT": put(1) + control("END", id=2, size=1, sha256=bytes(32), mac=bytes(32)),
     "CANCEL of an id never PUT": put(1) + control("CANCEL", id=2, code=None),
     "CANCEL twice": put(1) + control("CANCEL", id=1, code=None) * 2,
     "DATA behind CANCEL": put(1) + control("CANCEL", id=1, code=None) + data(1, 0, b"x"),
     "DATA of a folder": put(size=None, kind="folder", path=("honestly",)) + data(1, 0, b"x"),
-    "CHECK that nobody asked for": put() + control("CHECK", id=1, size=1, sha256="0" * 64),
+    "CHECK that nobody asked for": put() + control("CHECK", id=1, size=1, sha256=bytes(32)),
     "DATA beyond its place": put() + data(1, 1, b"x"),
     "DATA at 2^63": put() + data(1, 2**63, b"x"),
     "DATA at -1": put() + data(1, 2**64 - 1, b"x"),
@@ -219,47 +220,64 @@ def without(name: str) -> bytes:
     return body_of({key: value for key, value in put_fields(1, ["x"], 1).items() if key != name})
 
 
-def replaced(old: str, new: str) -> bytes:
-    """A body with other text; the text is there."""
-    body = fields()
-    assert old.encode() in body
-    return body.replace(old.encode(), new.encode("utf-8", "surrogateescape"))
+def replaced(old: bytes, new: bytes) -> bytes:
+    """A body with other bytes in one place."""
+    body = body_of(put_fields(1, ["x"], 1) | {"transfer": TRANSFER})
+    assert body.count(old) == 1
+    return body.replace(old, new)
 
+
+TRANSFER = bytes(16)
+PATH, NAME, KIND, POLICY = pack(["x"]), pack("x"), pack("file"), pack("fail")
+MTIME, MODE = pack(1700000000000000000), pack(0o644)
+ID, SIZE = b"\x98\1", KIND + b"\1"  # with what stands before them
+BIN = pack(TRANSFER)
 
 BODIES: dict[str, bytes] = {
     "empty": b"",
-    "null": b"null",
-    "a list": b"[]",
-    "a text": b'"PUT"',
-    "an empty object": b"{}",
-    "no JSON": b"{id:1}",
+    "nil": b"\xc0",
+    "a number": b"\1",
+    "an empty array": b"\x90",
+    "a text": pack("PUT"),
+    "a map": pack(put_fields(1, ["x"], 1)),
+    "a map of numbers": pack(dict(enumerate(put_fields(1, ["x"], 1).values()))),
+    "JSON": json.dumps({**put_fields(1, ["x"], 1), "transfer": "0" * 32}).encode(),
+    "the fields without an array": fields()[1:],
+    "an array in an array": b"\x91" + fields(),
     "not ended": fields()[:-1],
-    "two objects": fields() * 2,
-    "space before": b" " + fields(),
-    "space behind": fields() + b"\n",
-    "byte order mark": b"\xef\xbb\xbf" + fields(),
-    "UTF-16": fields().decode().encode("utf-16"),
-    "zero byte behind": fields() + b"\0",
-    "unknown field": fields(more=1),
-    "field of another type": fields(offset=0),
+    "only its header": fields()[:1],
+    "two arrays": fields() * 2,
+    "a byte before": b"\0" + fields(),
+    "a byte behind": fields() + b"\0",
+    "nil behind": fields() + b"\xc0",
+    "a byte that begins nothing": replaced(ID, b"\x98\xc1"),
+    "a field more": fields(more=1),
+    "a nil more": fields(more=None),
+    "two fields in the other order": replaced(MTIME + MODE, MODE + MTIME),
     **{f"without {name}": without(name) for name in put_fields(1, ["x"], 1)},
-    "field twice, the same": replaced('"id":1,', '"id":1,"id":1,'),
-    "field twice, another": replaced('"path":["x"]', '"path":["x"],"path":["y"]'),
-    "NaN": replaced('"size":1,', '"size":NaN,'),
-    "Infinity": replaced('"size":1,', '"size":Infinity,'),
-    "-Infinity": replaced('"mtime":1700000000000000000', '"mtime":-Infinity'),
-    "fraction": replaced('"size":1,', '"size":1.0,'),
-    "exponent": replaced('"size":1,', '"size":1e0,'),
-    "huge exponent": replaced('"size":1,', '"size":1e999999999,'),
-    "integer of 21 digits": replaced('"size":1,', f'"size":{"1" * 21},'),
-    "integer of 60,000 digits": replaced('"size":1,', f'"size":{"9" * 60000},'),
-    "leading zero": replaced('"size":1,', '"size":01,'),
-    "hexadecimal": replaced('"size":1,', '"size":0x1,'),
+    "array of one field more than there are": b"\x99" + fields()[1:],
+    "array of one field less than there are": b"\x97" + fields()[1:],
+    "array of 2^16-1 fields": b"\xdc\xff\xff" + fields()[1:],
+    "array of 2^32-1 fields": b"\xdd\xff\xff\xff\xff" + fields()[1:],
+    "text of 2^32-1 bytes": replaced(NAME, b"\xdb\xff\xff\xff\xffx"),
+    "bin of 2^32-1 bytes": replaced(BIN, b"\xc6\xff\xff\xff\xff" + TRANSFER),
+    "path of 2^32-1 names": replaced(PATH, b"\xdd\xff\xff\xff\xff" + NAME),
+    "map of 2^32-1 pairs": replaced(PATH, b"\xdf\xff\xff\xff\xff" + NAME),
+    "extension for the path": replaced(PATH, b"\xd4\1x"),
+    "timestamp for the time": replaced(MTIME, b"\xd6\xff\x65\x53\xf1\0"),
+    "extension of 2^32-1 bytes": replaced(PATH, b"\xc9\xff\xff\xff\xff\1x"),
+    "float of 32 bits": replaced(SIZE, KIND + b"\xca\x3f\x80\0\0"),
+    "float of 64 bits": fields(size=1.0),
+    "float of minus zero": fields(size=-0.0),
+    "infinity": fields(size=float("inf")),
+    "not a number": fields(size=float("nan")),
     "true for one": fields(mode=True),
     "text for a number": fields(size="1"),
+    "bin for a number": fields(size=b"1"),
     "list for a number": fields(size=[1]),
     "size of -1": fields(size=-1),
     "size of 2^63": fields(size=2**63),
+    "size of 2^64-1": fields(size=2**64 - 1),
     "mtime of 2^63": fields(mtime=2**63),
     "mtime of -2^63": fields(mtime=-(2**63)),
     "mode of -1": fields(mode=-1),
@@ -267,36 +285,62 @@ BODIES: dict[str, bytes] = {
     "id 0": fields(id=0),
     "id -1": fields(id=-1),
     "id 2^32": fields(id=2**32),
-    "id null": fields(id=None),
-    "transfer in capitals": fields(transfer="A" * 32),
-    "transfer one digit short": fields(transfer="a" * 31),
-    "transfer one digit long": fields(transfer="a" * 33),
-    "transfer of digits that are none in ASCII": fields(transfer="\u0661" * 32),
-    "transfer null": fields(transfer=None),
+    "id nil": fields(id=None),
+    "transfer one byte short": fields(transfer=bytes(15)),
+    "transfer one byte long": fields(transfer=bytes(17)),
+    "transfer a text": fields(transfer="a" * 16),
+    "transfer a list": fields(transfer=[0] * 16),
+    "transfer in hex": fields(transfer="a" * 32),
+    "transfer nil": fields(transfer=None),
     "unknown kind": fields(kind="link"),
     "folder with a size": fields(kind="folder"),
     "kind in capitals": fields(kind="FILE"),
+    "kind a bin": fields(kind=b"file"),
+    "kind nil": fields(kind=None),
     "unknown policy": fields(policy="overwrite"),
-    "policy null": fields(policy=None),
+    "policy nil": fields(policy=None),
     "path a text": fields(path="x"),
-    "path null": fields(path=None),
+    "path nil": fields(path=None),
     "path of numbers": fields(path=[1]),
-    "path of null": fields(path=[None]),
+    "path of nil": fields(path=[None]),
+    "path of a bin": fields(path=[b"x"]),
     "path of a list": fields(path=[["x"]]),
-    "path an object": fields(path={"0": "x"}),
-    "name a lone surrogate": replaced('"x"', '"\\ud800"'),
-    "name two surrogates in the wrong order": replaced('"x"', '"\\udc00\\ud800"'),
-    "name a surrogate in UTF-8": fields().replace(b'"x"', b'"\xed\xa0\x80"'),
-    "name not UTF-8": fields().replace(b'"x"', b'"\xff"'),
-    "name overlong UTF-8 for a slash": fields().replace(b'"x"', b'"..\xc0\xaf.."'),
-    "name overlong UTF-8 for a dot": fields().replace(b'"x"', b'"\xc0\xae\xc0\xae"'),
-    "name with a control character as it is": replaced('"x"', '"a\nb"'),
-    "name with a zero as it is": replaced('"x"', '"a\0b"'),
-    "name with an unknown escape": replaced('"x"', '"\\x2e\\x2e"'),
-    "deep lists": replaced('["x"]', "[" * 30000 + "]" * 30000),
-    "deep lists that do not end": b"[" * 65536,
-    "deep objects": b'{"a":' * 10000,
+    "path a map": fields(path={"0": "x"}),
+    "name a lone surrogate": fields(path=["\ud800"]),
+    "name two surrogates in the wrong order": fields(path=["\udc00\ud800"]),
+    "name two surrogates in the right order": fields(path=["\ud83d", "\ude00"]),
+    "name not UTF-8": replaced(NAME, b"\xa1\xff"),
+    "name that ends within a letter": replaced(NAME, b"\xa1\xc3"),
+    "name overlong UTF-8 for a slash": replaced(NAME, b"\xa6..\xc0\xaf.."),
+    "name overlong UTF-8 for a dot": replaced(NAME, b"\xa4\xc0\xae\xc0\xae"),
+    "name beyond Unicode": replaced(NAME, b"\xa4\xf4\x90\x80\x80"),
+    "deep lists": replaced(PATH, b"\x91" * 60000 + b"\x90"),
+    "deep lists that do not end": b"\x91" * 65536,
+    "deep maps": b"\x81\xa1a" * 20000,
     "deep path": fields(path=[[[["x"]]]]),
+    # One encoding: a longer one of the same values is none.
+    "fields in array 16": b"\xdc\0\x08" + fields()[1:],
+    "fields in array 32": b"\xdd\0\0\0\x08" + fields()[1:],
+    "path in array 16": replaced(PATH, b"\xdc\0\1" + NAME),
+    "path in array 32": replaced(PATH, b"\xdd\0\0\0\1" + NAME),
+    "id in uint 8": replaced(ID, b"\x98\xcc\1"),
+    "id in uint 16": replaced(ID, b"\x98\xcd\0\1"),
+    "id in uint 32": replaced(ID, b"\x98\xce\0\0\0\1"),
+    "id in uint 64": replaced(ID, b"\x98\xcf\0\0\0\0\0\0\0\1"),
+    "id in int 8": replaced(ID, b"\x98\xd0\1"),
+    "id in int 64": replaced(ID, b"\x98\xd3\0\0\0\0\0\0\0\1"),
+    "mode in int 16": replaced(MODE, b"\xd1\1\xa4"),
+    "mode in uint 32": replaced(MODE, b"\xce\0\0\1\xa4"),
+    "mtime in int 64": replaced(MTIME, b"\xd3" + MTIME[1:]),
+    "mtime of -1 in int 8": replaced(MTIME, b"\xd0\xff"),
+    "mtime of -33 in int 16": replaced(MTIME, b"\xd1\xff\xdf"),
+    "name in str 8": replaced(NAME, b"\xd9\1x"),
+    "name in str 16": replaced(NAME, b"\xda\0\1x"),
+    "name in str 32": replaced(NAME, b"\xdb\0\0\0\1x"),
+    "kind in str 8": replaced(KIND, b"\xd9\4file"),
+    "policy in str 16": replaced(POLICY, b"\xda\0\4fail"),
+    "transfer in bin 16": replaced(BIN, b"\xc5\0\x10" + TRANSFER),
+    "transfer in bin 32": replaced(BIN, b"\xc6\0\0\0\x10" + TRANSFER),
 }
 
 
@@ -308,18 +352,41 @@ def test_refuse_body(stage: Stage, fault: str) -> None:
     stage.check()
 
 
-ESCAPED: dict[str, bytes] = {
-    "escapes": replaced('"x"', '"\\u0078"'),
-    "white space between": json.dumps(put_fields(1, ["x"], 1), indent=1).encode(),
-    "another order": body_of(dict(reversed(put_fields(1, ["x"], 1).items()))),
-    "largest numbers": fields(id=2**32 - 1, mtime=2**63 - 1, mode=0o7777),
+ENDS: dict[str, bytes] = {
+    "of two fields": b"\x92\1\1",
+    "without its mac": pack([1, 1, bytes(32)]),
+    "digest in hex": pack([1, 1, "0" * 64, bytes(32)]),
+    "digest one byte short": pack([1, 1, bytes(31), bytes(32)]),
+    "digest one byte long": pack([1, 1, bytes(33), bytes(32)]),
+    "digest nil": pack([1, 1, None, bytes(32)]),
+    "mac one byte short": pack([1, 1, bytes(32), bytes(31)]),
+    "mac a text": pack([1, 1, bytes(32), "0" * 32]),
+    "mac nil": pack([1, 1, bytes(32), None]),
+    "size nil": pack([1, None, bytes(32), bytes(32)]),
+    "size in uint 8": b"\x94\1\xcc\1" + pack(bytes(32)) * 2,
+    "digest in bin 16": b"\x94\1\1\xc5\0\x20" + bytes(32) + pack(bytes(32)),
 }
 
 
-@pytest.mark.parametrize("form", ESCAPED)
-def test_take_body_in_another_valid_form(stage: Stage, form: str) -> None:
-    body = ESCAPED[form]
-    id = json.loads(body)["id"]
+@pytest.mark.parametrize("fault", ENDS)
+def test_refuse_body_of_an_end(stage: Stage, fault: str) -> None:
+    with stage.session() as session:
+        session.say(put(), data(1, 0, b"x"), message("END", ENDS[fault]))
+        assert ending(session) == ([ENDED_BY_US], "closed")
+    stage.check()
+
+
+LARGEST: dict[str, dict[str, Any]] = {
+    "largest numbers": {"id": 2**32 - 1, "mtime": 2**63 - 1, "mode": 0o7777},
+    "earliest time": {"mtime": -(2**63) + 1},
+    "nothing known": {"mtime": None, "mode": None},
+}
+
+
+@pytest.mark.parametrize("form", LARGEST)
+def test_take_body_at_the_edge_of_what_is_allowed(stage: Stage, form: str) -> None:
+    body = fields(**LARGEST[form])
+    id = LARGEST[form].get("id", 1)
     with stage.session() as session:
         session.say(message("PUT", body), data(id, 0, b"x"), session.end(body, b"x"))
         session.expect("RECEIPT", outcome="stored", path=["x"])

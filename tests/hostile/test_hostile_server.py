@@ -267,9 +267,7 @@ def test_receipt_for_everything_is_a_success_whatever_the_end(tmp_path: Path, en
 def test_listing_that_is_whole_is_a_success_without_bye(tmp_path: Path) -> None:
     def serve(session: Session) -> None:
         session.expect("LIST", id=1)
-        session.say(
-            control("ENTRY", id=1, entries=[{"name": "there", "kind": "file", "size": 0, "mtime": 0}], more=False)
-        )
+        session.say(control("ENTRY", id=1, entries=[["there", "file", 0, 0]], more=False))
 
     with hostile(served(serve)) as impostor:
         result = Client(impostor.port, tmp_path / "client")("--list")
@@ -280,7 +278,7 @@ EMPTY = {"size": 0, "sha256": None}
 NOW = {"id": 1, "path": ["box", "x"], "time": 0}
 
 RECEIPTS: dict[str, tuple[Serve, int]] = {
-    "another digest": (receipted(sha256=sha256(b"").hex()), INTEGRITY),
+    "another digest": (receipted(sha256=sha256(b"")), INTEGRITY),
     "no digest": (receipted(sha256=None), INTEGRITY),
     "another size": (receipted(size=99), INTEGRITY),
     "size of zero": (receipted(size=0), INTEGRITY),
@@ -289,14 +287,14 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
     "no path": (receipted(path=[]), INTEGRITY),
     "folder": (receipted(outcome="folder", **EMPTY), INTEGRITY),
     "skipped": (receipted(outcome="skipped", **EMPTY), INTEGRITY),
-    "already, with another digest": (receipted(outcome="already", sha256="0" * 64), INTEGRITY),
+    "already, with another digest": (receipted(outcome="already", sha256=bytes(32)), INTEGRITY),
     "unknown outcome": (receipted(outcome="delivered"), INTEGRITY),
     "an id never sent": (receipted(id=2), INTEGRITY),
     "id 0": (receipted(id=0), INTEGRITY),
     "before the content": (
         answered(
             control("ACCEPT", id=1, offset=0),
-            control("RECEIPT", **NOW, size=len(CONTENT), sha256=sha256(b"").hex(), outcome="stored"),
+            control("RECEIPT", **NOW, size=len(CONTENT), sha256=sha256(b""), outcome="stored"),
         ),
         INTEGRITY,
     ),
@@ -320,7 +318,7 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
     "REFUSE, then RECEIPT": (
         answered(
             control("REFUSE", id=1, code="no-space"),
-            control("RECEIPT", **NOW, size=len(CONTENT), sha256=sha256(CONTENT).hex(), outcome="stored"),
+            control("RECEIPT", **NOW, size=len(CONTENT), sha256=sha256(CONTENT), outcome="stored"),
             message("BYE"),
         ),
         REFUSED,
@@ -351,7 +349,7 @@ OFFSETS: dict[str, bytes] = {
     "CHECK from beyond": control("CHECK", id=1, size=len(LARGE) + 1, sha256=None),
     "CHECK of 2^63-1": control("CHECK", id=1, size=2**63 - 1, sha256=None),
     "CHECK of -1": control("CHECK", id=1, size=-1, sha256=None),
-    "CHECK with a digest": control("CHECK", id=1, size=1, sha256="0" * 64),
+    "CHECK with a digest": control("CHECK", id=1, size=1, sha256=bytes(32)),
     "ACCEPT from where nothing was asked": control("ACCEPT", id=1, offset=BLOCK),
 }
 
@@ -480,8 +478,8 @@ def lying(**more: Any) -> Serve:
 
 
 WRONG: dict[str, tuple[Serve, int]] = {
-    "HMAC": (lying(mac="0" * 64), INTEGRITY),
-    "digest": (lying(sha256="0" * 64), INTEGRITY),
+    "HMAC": (lying(mac=bytes(32)), INTEGRITY),
+    "digest": (lying(sha256=bytes(32)), INTEGRITY),
     "size": (lying(size=99), REFUSED),
 }
 
@@ -571,8 +569,7 @@ def listing(name: str) -> Serve:
 
     def serve(session: Session) -> None:
         session.hear()
-        entries = [{"name": each, "kind": "file", "size": 2**63 - 1, "mtime": 2**63 - 1} for each in ("!", name)]
-        entries[0]["mtime"] = -(2**63) + 1
+        entries = [["!", "file", 2**63 - 1, 1 - 2**63], [name, "file", 2**63 - 1, 2**63 - 1]]
         session.say(control("ENTRY", id=1, entries=entries, more=False))
         with contextlib.suppress(Broken):  # the client has had enough
             session.expect("BYE")
@@ -606,7 +603,7 @@ def test_listing_of_odd_names_leaves_a_terminal_as_it_is(tmp_path: Path) -> None
 
 
 def test_listing_with_more_entries_than_a_page_has_is_none(tmp_path: Path) -> None:
-    entries = [{"name": f"{number:03}", "kind": "file", "size": 0, "mtime": 0} for number in range(501)]
+    entries = [[f"{number:03}", "file", 0, 0] for number in range(501)]
     page = control("ENTRY", id=1, entries=entries, more=False)
     assert meet(served(answered(page)), tmp_path, "--list", "box").status == INTEGRITY
 
@@ -635,7 +632,7 @@ def test_server_that_can_not_serve_now_has_refused_nothing(tmp_path: Path, job: 
 
 def page(name: object, kind: str = "file", times: int = 1, id: int = 1, more: bool = False) -> bytes:
     """An ENTRY that has one name so many times."""
-    return control("ENTRY", id=id, entries=[{"name": name, "kind": kind, "size": 0, "mtime": 0}] * times, more=more)
+    return control("ENTRY", id=id, entries=[[name, kind, 0, 0]] * times, more=more)
 
 
 LISTINGS: dict[str, bytes] = {

@@ -85,7 +85,7 @@ def test_stored_file_with_the_longest_name_is_one_short_line_with_its_digest(sta
         receipt = session.send(1, LONG, b"content")
     lines = [line for line in stage.told().splitlines() if ": stored " in line]
     assert len(lines) == 1 and len(lines[0].encode()) <= LONGEST_LINE
-    assert lines[0].endswith(f", 7 bytes, SHA-256 {receipt['sha256']}")
+    assert lines[0].endswith(f", 7 bytes, SHA-256 {receipt['sha256'].hex()}")
 
 
 def giving_what_nobody_asked_for(session: Session) -> None:

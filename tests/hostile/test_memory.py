@@ -11,17 +11,17 @@ import pytest
 from conftest import MakeServer
 from processes import Client, wait_until
 from scene import Stage
-from speaker import SMALL, Fields, Session, body_of, control, message, put_fields
+from speaker import SMALL, Fields, Session, body_of, control, message, pack, put_fields
 from test_hostile_server import hostile, served
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in /proc")
 
 FIGURE = 24 << 20  # what OPERATIONS.md says of one connection
 LETTERS = [chr(number) for number in range(0x100, 0x800)]  # two bytes in UTF-8, and a string of its own in memory
-ENDLESS = [f'"{letter}"' for letter in LETTERS] * 8
-LONGEST = ",".join(f'"{letter}#####{at:03}vwxyz"' for at, letter in enumerate(LETTERS[:254]))
+ENDLESS = [pack(letter) for letter in LETTERS] * 13
+LONGEST = b"".join(pack(f"{letter}#####{at:03}vwxyz") for at, letter in enumerate(LETTERS[:254]))
 
-# Paths as the text of a message: thousands of them are made here, and what they cost there is the subject.
+# Paths as the bytes of a message: thousands of them are made here, and what they cost there is the subject.
 
 
 def memory_of(pid: int | None) -> int:
@@ -29,39 +29,44 @@ def memory_of(pid: int | None) -> int:
     return int(status.partition("RssAnon:")[2].split()[0]) << 10
 
 
-def endless(number: int) -> str:
-    """A path that fills its message: 13,070 names of one letter."""
-    return ",".join(ENDLESS[number : number + 13_070])
+def endless(number: int) -> bytes:
+    """A path that fills its message: 21,800 names of one letter."""
+    return array(21_800) + b"".join(ENDLESS[number : number + 21_800])
 
 
-def longest(number: int) -> str:
+def longest(number: int) -> bytes:
     """The allowed path that costs most: 255 names, 4,096 bytes."""
-    return LONGEST.replace("#####", f"{number:05}") + f',"{number:05}{"x" * 26}"'
+    return array(255) + LONGEST.replace(b"#####", b"%05d" % number) + pack(f"{number:05}{'x' * 26}")
 
 
-def below(first: str, path: str) -> str:
-    """The path, with another first name."""
-    return f'"{first}",{path.partition(",")[2]}'
+def array(count: int) -> bytes:
+    """The header of an array of so many, more than 15."""
+    return b"\xdc" + count.to_bytes(2, "big")
 
 
-def put(id: int, path: str) -> bytes:
+def below(first: str, path: bytes) -> bytes:
+    """The longest path, with another first name."""
+    return path[:3] + pack(first) + path[4 + path[3] - 0xA0 :]
+
+
+def put(id: int, path: bytes) -> bytes:
     """A large file."""
     return _put(put_fields(id, ["PATH"], SMALL + 1, policy="skip"), path)
 
 
-def folder(id: int, path: str) -> bytes:
+def folder(id: int, path: bytes) -> bytes:
     return _put(put_fields(id, ["PATH"], None, kind="folder"), path)
 
 
-def _put(fields: Fields, path: str) -> bytes:
-    return message("PUT", body_of(fields).decode().replace('"PATH"', path).encode())
+def _put(fields: Fields, path: bytes) -> bytes:
+    return message("PUT", body_of(fields).replace(pack(["PATH"]), path))
 
 
-def get(id: int, path: str) -> bytes:
-    return message("GET", f'{{"id":{id},"path":[{path}],"more":true}}'.encode())
+def get(id: int, path: bytes) -> bytes:
+    return message("GET", body_of({"id": id, "path": ["PATH"], "more": True}).replace(pack(["PATH"]), path))
 
 
-def puts(session: Session, path: Callable[[int], str], answer: str, first: int = 1) -> None:
+def puts(session: Session, path: Callable[[int], bytes], answer: str, first: int = 1) -> None:
     """As many as may be begun and not ended, each answered."""
     for begun in range(first, first + 256, 8):
         session.say(*(put(id, path(id)) for id in range(begun, begun + 8)))

@@ -27,7 +27,7 @@ def ask_to_get(session: Session) -> None:
 
 
 def ask_for_lists(session: Session) -> None:
-    for id in range(1, BYTES // 12_000):
+    for id in range(1, BYTES // 8_000):
         session.say(control("LIST", id=id, path=[], after=None))
 
 
@@ -37,7 +37,7 @@ FLOODS: dict[str, Callable[[Session], None]] = {"PUT": announce, "GET": ask_to_g
 @pytest.mark.parametrize("kind", FLOODS)
 def test_messages_without_content_keep_to_the_rate(make_server: MakeServer, kind: str) -> None:
     server = make_server()
-    for number in range(100):  # a listing of 12 kB
+    for number in range(100):  # a listing of 8 kB
         make(server.path(f"{number:03}-" + "n" * 60), 1)
     assert server.command("limits", "alice", f"--rate={RATE}").status == 0
     with Stage(server).session() as session:

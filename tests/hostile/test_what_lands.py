@@ -26,6 +26,7 @@ from speaker import (
     file_mac,
     log_in,
     message,
+    pack,
     put_fields,
     sha256,
 )
@@ -234,26 +235,24 @@ def test_user_folder_that_is_a_trap_is_never_used(stage: Stage, kind: str, where
 
 
 LIES: dict[str, tuple[str, Callable[[Session, bytes, bytes], bytes]]] = {
-    "HMAC of zeros": ("integrity", lambda session, put, content: session.end(put, content, mac="0" * 64)),
+    "HMAC of zeros": ("integrity", lambda session, put, content: session.end(put, content, mac=bytes(32))),
     "HMAC of the other direction": (
         "integrity",
-        lambda session, put, content: session.end(
-            put, content, mac=file_mac(session.their_file_key, put, content).hex()
-        ),
+        lambda session, put, content: session.end(put, content, mac=file_mac(session.their_file_key, put, content)),
     ),
     "HMAC of another announcement": (
         "integrity",
         lambda session, put, content: session.end(
-            put, content, mac=file_mac(session.file_key, put.replace(b"420", b"511"), content).hex()
+            put, content, mac=file_mac(session.file_key, put.replace(pack(0o644), pack(0o777)), content)
         ),
     ),
     "HMAC of other content": (
         "integrity",
-        lambda session, put, content: session.end(put, content, mac=file_mac(session.file_key, put, b"").hex()),
+        lambda session, put, content: session.end(put, content, mac=file_mac(session.file_key, put, b"")),
     ),
     "digest of other content": (
         "integrity",
-        lambda session, put, content: session.end(put, content, sha256=sha256(b"").hex()),
+        lambda session, put, content: session.end(put, content, sha256=sha256(b"")),
     ),
     "digest and HMAC of other content": (
         "integrity",
@@ -442,7 +441,7 @@ def test_of_many_writers_of_one_name_the_published_are_whole(stage: Stage, polic
 # --- going on where another was ---------------------------------------------------------------------------------------
 
 SIZE = 2 * BLOCK
-TRANSFER = "5a" * 16
+TRANSFER = b"\x5a" * 16
 
 
 @pytest.fixture
@@ -471,18 +470,18 @@ def withdraw(stage: Stage) -> None:
 
 
 ANSWERS: dict[str, bytes] = {
-    "size of 0": control("CHECK", id=1, size=0, sha256="0" * 64),
-    "size of -1": control("CHECK", id=1, size=-1, sha256="0" * 64),
-    "one byte less": control("CHECK", id=1, size=BLOCK - 1, sha256="0" * 64),
-    "one byte more": control("CHECK", id=1, size=BLOCK + 1, sha256="0" * 64),
-    "the whole file": control("CHECK", id=1, size=SIZE, sha256="0" * 64),
-    "2^63-1": control("CHECK", id=1, size=2**63 - 1, sha256="0" * 64),
-    "2^63": control("CHECK", id=1, size=2**63, sha256="0" * 64),
+    "size of 0": control("CHECK", id=1, size=0, sha256=bytes(32)),
+    "size of -1": control("CHECK", id=1, size=-1, sha256=bytes(32)),
+    "one byte less": control("CHECK", id=1, size=BLOCK - 1, sha256=bytes(32)),
+    "one byte more": control("CHECK", id=1, size=BLOCK + 1, sha256=bytes(32)),
+    "the whole file": control("CHECK", id=1, size=SIZE, sha256=bytes(32)),
+    "2^63-1": control("CHECK", id=1, size=2**63 - 1, sha256=bytes(32)),
+    "2^63": control("CHECK", id=1, size=2**63, sha256=bytes(32)),
     "no digest": control("CHECK", id=1, size=BLOCK, sha256=None),
-    "another id": control("CHECK", id=2, size=BLOCK, sha256="0" * 64),
+    "another id": control("CHECK", id=2, size=BLOCK, sha256=bytes(32)),
     "DATA at once": data(1, BLOCK, b"x"),
     "DATA from the start": data(1, 0, b"x" * BLOCK),
-    "END at once": control("END", id=1, size=SIZE, sha256="0" * 64, mac="0" * 64),
+    "END at once": control("END", id=1, size=SIZE, sha256=bytes(32), mac=bytes(32)),
 }
 
 
@@ -501,7 +500,7 @@ def test_refuse_answer_to_check(stage: Stage, kept: Path, answer: str) -> None:
 
 @pytest.mark.parametrize("offset", [0, 1, BLOCK - 1, BLOCK + 1, SIZE, 2**63 - 3, 2**63, 2**64 - 1])
 def test_refuse_content_from_another_offset_than_was_agreed_on(stage: Stage, kept: Path, offset: int) -> None:
-    digest = sha256(b"k" * BLOCK).hex()
+    digest = sha256(b"k" * BLOCK)
     with stage.session() as session:
         session.say(control("PUT", **put_fields(1, ["kept"], SIZE) | {"transfer": TRANSFER}))
         session.expect("CHECK", size=BLOCK)

@@ -21,6 +21,7 @@ from sft.disk.storage import Storage
 from sft.transfer.items import Item
 from sft.wire.messages import (
     Accept,
+    PolicyWord,
 )
 from sft.wire.protocol import DATA_SIZE
 from sft.wire.workers import Engine
@@ -126,7 +127,9 @@ def test_pipe_of_any_length_arrives_whole(storage: Storage, engine: Engine, home
 
 
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
-def test_pipe_onto_a_name_that_is_taken(storage: Storage, engine: Engine, here: Path, home: Path, policy: str) -> None:
+def test_pipe_onto_a_name_that_is_taken(
+    storage: Storage, engine: Engine, here: Path, home: Path, policy: PolicyWord
+) -> None:
     written(home / "out", b"old")
     content, told = os.urandom(DATA_SIZE), Told()
     with piped(content) as reading:

@@ -35,7 +35,9 @@ from sft.wire.messages import (
     Error,
     Get,
     ListFolder,
+    PolicyWord,
     Put,
+    ReceiptOutcome,
     Refuse,
 )
 from sft.wire.protocol import DATA_SIZE, MAX_ID
@@ -44,7 +46,7 @@ from sft.wire.workers import Engine
 pytestmark = pytest.mark.usefixtures("watched")
 
 
-def answered(engine: Engine, here: Path, answers: list[bytes], policy: str = "fail") -> Lied:
+def answered(engine: Engine, here: Path, answers: list[bytes], policy: PolicyWord = "fail") -> Lied:
     """One small file is sent whole; then the receiver answers."""
     lied = Lied(engine, [item(written(here / "a.txt", CONTENT), "inbox", "a.txt", policy=policy)])
     lied.hear(End)
@@ -52,7 +54,7 @@ def answered(engine: Engine, here: Path, answers: list[bytes], policy: str = "fa
     return lied
 
 
-ACCEPTED: dict[str, tuple[str, bytes]] = {
+ACCEPTED: dict[str, tuple[PolicyWord, bytes]] = {
     "stored": ("fail", receipt()),
     "replaced": ("replace", receipt()),
     "renamed": ("rename", receipt(path=("inbox", "a.1.txt"))),
@@ -76,7 +78,7 @@ def test_receipt_that_matches_is_a_delivery(engine: Engine, here: Path, case: st
     assert set(lied.told.ends.values()) == {1}
 
 
-LIES: dict[str, tuple[str, bytes]] = {
+LIES: dict[str, tuple[PolicyWord, bytes]] = {
     "wrong digest": ("fail", receipt(sha256=digest(b"other"))),
     "no digest": ("fail", receipt(sha256=None)),
     "wrong size": ("fail", receipt(size=len(CONTENT) - 1)),
@@ -235,7 +237,7 @@ def test_large_file_refused_on_its_way_is_withdrawn(engine: Engine, here: Path) 
     assert lied.told.codes() == {"a": Code.NO_SPACE}
 
 
-CROSSING: dict[str, tuple[str, list[bytes], bool]] = {
+CROSSING: dict[str, tuple[PolicyWord, list[bytes], bool]] = {
     "nothing": ("fail", [], True),
     "accept": ("fail", [Accept(1, 0).encode()], True),
     "refuse": ("fail", [Refuse(1, Code.EXISTS).encode()], True),
@@ -257,7 +259,7 @@ def test_answer_that_crosses_a_withdrawal_is_no_fault(engine: Engine, here: Path
     channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
 
     def answer() -> None:
-        kinds = [Put, Cancel] if size == LARGE else [Cancel]
+        kinds: list[type[Put | Cancel]] = [Put, Cancel] if size == LARGE else [Cancel]
         for number, kind in enumerate(kinds):
             while not isinstance(message := raw.hear(), kind):
                 assert message is not None
@@ -284,7 +286,7 @@ def test_answer_that_crosses_a_withdrawal_is_no_fault(engine: Engine, here: Path
     assert told.receipts == {}
 
 
-def big_receipt(sha256: bytes | None, size: int = len(BIG), outcome: str = "already") -> bytes:
+def big_receipt(sha256: bytes | None, size: int = len(BIG), outcome: ReceiptOutcome = "already") -> bytes:
     return receipt(path=("a",), size=size, sha256=sha256, outcome=outcome)
 
 

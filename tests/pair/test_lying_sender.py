@@ -1,6 +1,5 @@
 """The receiver against a sender that lies or breaks the rules."""
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -50,6 +49,7 @@ from sft.wire.messages import (
     Get,
     Kind,
     ListFolder,
+    PolicyWord,
     Put,
     Receipt,
     Refuse,
@@ -120,7 +120,7 @@ VIOLATIONS: dict[str, list[bytes]] = {
     "cancel twice": [NEXT.encode(), Cancel(2).encode(), Cancel(2).encode()],
     "message behind bye": [BYE_MESSAGE, NEXT.encode()],
     "unknown message": [NEXT.encode(), b"\x77\0\0\0\0"],
-    "unknown field": [encode_message(Kind.CANCEL, b'{"id":2,"x":1}')],
+    "unknown field": [encode_message(Kind.CANCEL, b"\x93\2\xc0\1")],
     "data of an impossible id": [data(0, 0, b"x")],
     "empty data": [NEXT.encode(), data(2, 0, b"")],
 }
@@ -185,7 +185,6 @@ def wrong(end: End, **fields: object) -> bytes:
 
 
 NEXT_END = end(NEXT, b"abcde")
-SPACED = json.dumps(json.loads(NEXT.body()), indent=1).encode()
 
 
 # Each is the trouble of one file: it is refused with that code, nothing of it is kept, and the next one is taken.
@@ -213,10 +212,6 @@ REFUSALS: dict[str, tuple[Code, list[bytes]]] = {
     "hmac of another announcement": (
         Code.INTEGRITY,
         [NEXT.encode(), data(2, 0, b"abcde"), end(put(2, "other"), b"abcde").encode()],
-    ),
-    "hmac of the same announcement, written otherwise": (
-        Code.INTEGRITY,
-        [encode_message(Kind.PUT, SPACED), data(2, 0, b"abcde"), NEXT_END.encode()],
     ),
     "folder over a file": (Code.NOT_FOLDER, [put(2, "good", size=None, kind="folder").encode()]),
     "folder below a file": (Code.NOT_FOLDER, [put(2, "good", "sub", size=None, kind="folder").encode()]),
@@ -263,16 +258,6 @@ def test_trouble_of_one_file_keeps_nothing_of_it_and_goes_on(
     assert [message for message in heard if isinstance(message, Refuse)] == [Refuse(2, code)]
     assert [message.id for message in heard if isinstance(message, Receipt)] == [3]
     assert on_disk(home) == {"good": b"12345", "last": b"final"}
-
-
-def test_hmac_covers_the_announcement_as_it_was_sent(storage: Storage, engine: Engine, home: Path) -> None:
-    hostile = Hostile(storage, engine)
-    hostile.raw.say(encode_message(Kind.PUT, SPACED), data(2, 0, b"abcde"), end(NEXT, b"abcde", SPACED).encode())
-    hostile.raw.say(BYE_MESSAGE)
-    heard, problem = hostile.finish()
-    assert problem is None
-    assert [message.id for message in heard if isinstance(message, Receipt)] == [2]
-    assert on_disk(home) == {"good": b"12345", "next": b"abcde"}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3], ids=["behind the announcement", "in the content", "before the end"])
@@ -454,7 +439,7 @@ def test_resumed_file_is_proved_anew_from_its_first_byte(storage: Storage, engin
 
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace"])
 def test_cancel_while_it_is_compared_removes_what_was_kept(
-    storage: Storage, engine: Engine, home: Path, policy: str
+    storage: Storage, engine: Engine, home: Path, policy: PolicyWord
 ) -> None:
     kept(storage, engine, put(1, "next", size=len(BIG)), BIG[:DATA_SIZE])
     hostile = Hostile(storage, engine)

@@ -41,6 +41,7 @@ from sft.wire.messages import (
     Bye,
     Cancel,
     Check,
+    PolicyWord,
     Put,
     Receipt,
     Refuse,
@@ -228,7 +229,7 @@ def test_torn_journal_starts_again(storage: Storage, engine: Engine, here: Path,
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace"])
 @pytest.mark.parametrize("size", [LARGE, DATA_SIZE, SIZE])
 def test_identical_large_file_is_not_sent_again(
-    storage: Storage, engine: Engine, here: Path, home: Path, size: int, policy: str
+    storage: Storage, engine: Engine, here: Path, home: Path, size: int, policy: PolicyWord
 ) -> None:
     content = os.urandom(size)
     written(home / "a", content)
@@ -246,7 +247,7 @@ def test_identical_large_file_is_not_sent_again(
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace"])
 @pytest.mark.parametrize("size", [0, 5, UNASKED_LIMIT])
 def test_identical_small_file_is_not_written_again(
-    storage: Storage, engine: Engine, here: Path, home: Path, size: int, policy: str
+    storage: Storage, engine: Engine, here: Path, home: Path, size: int, policy: PolicyWord
 ) -> None:
     content = os.urandom(size)
     written(home / "a", content)
@@ -261,7 +262,7 @@ def test_identical_small_file_is_not_written_again(
 @pytest.mark.parametrize("size", [5, LARGE, DATA_SIZE + 1], ids=["small", "large", "larger"])
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
 def test_other_file_of_the_same_size_is_a_matter_of_policy(
-    storage: Storage, engine: Engine, here: Path, home: Path, policy: str, size: int
+    storage: Storage, engine: Engine, here: Path, home: Path, policy: PolicyWord, size: int
 ) -> None:
     old, new = b"o" * size, b"n" * size
     written(home / "a", old)
@@ -386,7 +387,7 @@ def test_large_transfer_announced_twice_on_one_connection_is_taken_once(
     [("fail", False), ("rename", False), ("replace", False), ("rename", True), ("replace", True)],
 )
 def test_lost_receipt_is_repeated_and_not_the_file(
-    storage: Storage, engine: Engine, here: Path, home: Path, policy: str, size: int, taken: bool
+    storage: Storage, engine: Engine, here: Path, home: Path, policy: PolicyWord, size: int, taken: bool
 ) -> None:
     content = os.urandom(size)
     if taken:

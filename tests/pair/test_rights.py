@@ -37,6 +37,7 @@ from sft.wire.messages import (
     Error,
     Get,
     ListFolder,
+    PolicyWord,
     Refuse,
 )
 from sft.wire.protocol import DATA_SIZE
@@ -150,7 +151,7 @@ def test_changed_account_ends_each_kind_of_connection(storage: Storage, engine: 
 @pytest.mark.parametrize("size", [5, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("policy", ["fail", "rename", "skip"])
 def test_drop_only_account_learns_nothing_of_what_lies_there(
-    storage: Storage, engine: Engine, here: Path, home: Path, policy: str, size: int
+    storage: Storage, engine: Engine, here: Path, home: Path, policy: PolicyWord, size: int
 ) -> None:
     """The same answers, whether the name is free, taken by another file, or by the very same one."""
     content = os.urandom(size)

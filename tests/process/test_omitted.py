@@ -4,12 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from processes import Client, Server, make
 
 from sft.common.errors import Code, ProtocolViolation
-from sft.wire.fields import spell, spelled
 from sft.wire.messages import Kind, Omitted, decode_message
+from sft.wire.spelling import is_spelled, spell
 
 CAFE = b"caf\xe9.txt"  # as Latin-1 writes it
 WORDS = "on the receiver has a name that can't be sent (not UTF-8, a control character, or a path too long)"
@@ -27,16 +28,18 @@ WORDS = "on the receiver has a name that can't be sent (not UTF-8, a control cha
     ids=ascii,
 )
 def test_name_is_spelled_so_that_people_can_read_it(name: bytes, shown: str) -> None:
-    assert spell(("box", os.fsdecode(name))) == spelled(f"box/{shown}") == f"box/{shown}"
+    assert spell(("box", os.fsdecode(name))) == f"box/{shown}"
+    assert is_spelled(f"box/{shown}")
 
 
 def test_spelled_name_has_a_bound() -> None:
-    assert len(spelled(spell(("\udcff" * 255,) * 16))) <= 4096
+    shown = spell(("\udcff" * 255,) * 16)
+    assert len(shown) <= 4096 and is_spelled(shown)
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "\x7f", "\x9b", "n" * 4097, 5, None], ids=ascii)
 def test_refuse_spelled_name(name: object) -> None:
-    body = json.dumps({"id": 1, "name": name, "code": "name", "more": 0}, ensure_ascii=True).encode()
+    body = msgspec.msgpack.encode([1, name, "name", 0])
     with pytest.raises(ProtocolViolation):
         decode_message(Kind.OMITTED, memoryview(body))
 
