@@ -7,6 +7,7 @@ wherever it is printed, fails the test.
 
 import contextlib
 import fcntl
+import fcntl
 import hashlib
 import os
 import pty
@@ -317,6 +318,18 @@ class Server:
         """Where the bytes of an unfinished large file are kept."""
         name = hashlib.sha256(b"path" + b"\0".join(part.encode() for part in parts)).hexdigest()
         return self.storage / ".partial" / user / name
+
+    def has_missed(self, *parts: str) -> bool:
+        """Whether it keeps an unfinished large file, and no connection owns it any more.
+
+        The log has a line for that, too, but only so many lines for one user in a session.
+        """
+        try:
+            with self.kept(*parts).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def path(self, *parts: str, user: str = USER) -> Path:
         """Where a file of a user arrives."""

@@ -78,8 +78,8 @@ def remove(path: Path) -> None:
 
 TRAPS: dict[str, tuple[Callable[[Path], None], str]] = {
     "link": (make_link, "a symbolic link"),
-    "pipe": (make_pipe, "no regular file"),
-    "folder": (make_folder, "no regular file"),
+    "pipe": (make_pipe, "not a regular file"),
+    "folder": (make_folder, "not a regular file"),
     "another owner": (give_away, "belongs to another user (uid 12345)"),
     "readable": (lambda path: path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o040), "open to other users"),
     "writable": (lambda path: path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o002), "open to other users"),

@@ -59,12 +59,12 @@ def test_path_through_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    assert "no regular file" in refused(tmp_path / "fifo")
+    assert "not a regular file" in refused(tmp_path / "fifo")
 
 
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
 def test_device_is_refused(device: str) -> None:
-    assert "no regular file" in refused(Path(device))
+    assert "not a regular file" in refused(Path(device))
 
 
 def test_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

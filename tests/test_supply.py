@@ -71,7 +71,8 @@ def test_what_our_packages_need_in_turn_is_locked_for_every_system() -> None:
         except importlib.metadata.PackageNotFoundError:  # one that is recommended only
             continue
         for needed in map(Requirement, needs):
-            if needed.marker is None or "extra" not in str(needed.marker):
+            marker = str(needed.marker or "")
+            if "extra" not in marker and "python_full_version < " not in marker:  # 3.11 is the oldest
                 assert needed.name in locked, f"{wanted.name} needs {needed}"
 
 

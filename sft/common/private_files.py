@@ -47,7 +47,7 @@ def open_private(path: Path, flags: int, what: str = "", folder: int | None = No
 def check_private(path: Path, found: os.stat_result, what: str, closed: bool = True, keeps_modes: bool = True) -> None:
     """Raises UsageError unless `found`, the state of `path`, is that of a file of ours, `closed` to everybody else."""
     if not stat.S_ISREG(found.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a regular file"
         raise UsageError(f"{what} is {kind}", "Remove it, or name another")
     if keeps_modes:
         _check_owner(path, found, what, closed)

@@ -53,7 +53,7 @@ class FileSource:
             raise unreadable(name, problem) from None
         if not stat.S_ISREG(state.st_mode):
             os.close(descriptor)
-            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "no regular file"
+            kind = "a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file"
             raise SourceError(f"{name} is {kind}", "Only files and folders can be sent")
         self._descriptor = descriptor
         self.size: int | None = state.st_size

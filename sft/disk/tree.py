@@ -239,7 +239,7 @@ def _judged(path: str, parts: Parts, state: os.stat_result, above: frozenset[tup
     if stat.S_ISLNK(kind):
         return Skipped(path, "a symbolic link (--follow sends what it leads to)")
     if not stat.S_ISDIR(kind):
-        return Skipped(path, "no file and no folder", is_source=not parts)
+        return Skipped(path, "neither a file nor a folder", is_source=not parts)
     if identity in above:
         return Skipped(path, "a link to a folder that it lies in")
     return Found(path, parts, True, 0, state.st_mtime_ns, kind & PERMISSIONS, identity)

@@ -669,7 +669,7 @@ def test_signal_during_a_transfer_ends_it_in_one_line(
     running.kill(number)
     assert running.finish(10) == Result(status, "", f"{word}; the same command goes on where it was\n")
     line.cut()
-    wait_until(lambda: f"cut off: {box}/a" in server.told())
+    wait_until(lambda: server.has_missed(box, "a"))
     assert not server.path(box).exists()
     assert client(folder / "a", f"{box}/").status == 0
     assert server.path(box, "a").read_bytes() == (folder / "a").read_bytes() and server.partials() == []

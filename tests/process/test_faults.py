@@ -55,7 +55,7 @@ def check_hidden(server: Server, box: str) -> None:
 
 def check_resumes(server: Server, client: Client, source: Path, box: str) -> None:
     """The same command goes on from what was kept, and then nothing is left of it."""
-    wait_until(lambda: f"cut off: {box}/{source.name}, " in server.told())
+    wait_until(lambda: server.has_missed(box, source.name))
     kept = server.kept(box, source.name)
     assert kept.stat().st_mode & 0o7777 == 0o600 and kept.stat().st_size > 0
     assert source.read_bytes().startswith(kept.read_bytes())
@@ -84,7 +84,7 @@ def test_killed_client_leaves_no_file(server: Server, proxy: MakeProxy, client: 
     running.kill(signal.SIGKILL)
     assert running.finish().status == -signal.SIGKILL
     line.cut()
-    wait_until(lambda: f"cut off: {box}/a, " in server.told())
+    wait_until(lambda: server.has_missed(box, "a"))
     check_hidden(server, box)
     check_resumes(server, client, source, box)
 

@@ -129,7 +129,7 @@ def test_pipe_that_is_lost_midway_ends_the_client_and_leaves_nothing(
     assert result.err.startswith("error: the connection was lost")
     assert result.err.endswith(". Start the whole command again; nothing became visible\n")
     assert len(result.err.splitlines()) == 1 and line.connections == 1
-    wait_until(lambda: f"cut off: {box}/name, " in server.told())
+    wait_until(lambda: server.has_missed(box, "name"))
     assert server.partials() == [] and not server.path(box).exists()
 
 
@@ -293,7 +293,7 @@ def test_events_of_a_changed_source_and_of_a_fetch_to_standard_output(
     assert result.status == 4 and len(result.err.splitlines()) == 1
     assert {event["event"] for event in events_of(result.out)} <= {"started", "progress"}
     make(source, 8_000_000)
-    wait_until(lambda: f"cut off: {box}/a, " in server.told())
+    wait_until(lambda: server.has_missed(box, "a"))
     result = client("--json", source, f"{box}/")
     events = events_of(result.out)
     assert result.status == 0
