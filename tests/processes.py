@@ -7,7 +7,6 @@ wherever it is printed, fails the test.
 
 import contextlib
 import fcntl
-import fcntl
 import hashlib
 import os
 import pty

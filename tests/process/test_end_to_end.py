@@ -306,7 +306,7 @@ def test_bad_sources_do_not_stop_the_others(server: Server, client: Client, fold
             "dangling does not exist",
             "a fifo is neither a file nor a folder",
             r"new\nline",
-            r"latin \udce9",
+            r"latin \xe9",
             r"escape \x1b[31m",
         ],
         strict=True,
