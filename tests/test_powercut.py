@@ -1,6 +1,6 @@
 """What `make powercut` calls torn, lost and stale. The cuts themselves need root, and have their own make target."""
 
-from powercut.verdict import Sent, judge
+from powercut.verdict import Sent, judge, usage_in
 
 OLD, NEW, NEWER, TORN = "0" * 64, "1" * 64, "2" * 64, "f" * 64
 
@@ -39,3 +39,10 @@ def test_renamed_file_holds_what_its_receipt_says() -> None:
         "stale: rename/a.1",
         "torn: rename/a",
     ]
+
+
+def test_usage_is_read_off_both_commands() -> None:
+    users = "alice    put,get,list  16.6 MB in 206 files  of 900 MB  865.5 kB kept of 3 interrupted transfers"
+    assert usage_in(users) == ["16.6 MB in 206 files", "865.5 kB kept of 3 interrupted transfers"]
+    assert usage_in("alice: 1.0 kB in 1 file") == ["1.0 kB in 1 file"]
+    assert usage_in("alice put") == []

@@ -15,7 +15,7 @@ from machine import Machine
 from processes import USER, Client, Result, Server, wait_until
 
 from powercut.disks import Disk
-from powercut.verdict import judge
+from powercut.verdict import judge, usage_in
 from powercut.work import Administrator, Receipts, Repeated, Senders, State, Worker, run_command
 from sft.disk.journal import Journal
 
@@ -204,8 +204,8 @@ class Round:
         before = [line for line in self._server.command("users").out.splitlines() if line.split()[0] == USER]
         counted = self._server.command("recount", USER)
         assert counted.status == 0, counted
-        usage = " ".join(counted.out.split()[1:])
-        return [] if usage in " ".join(before[0].split()) else [f"the ledger says {before}, and there is {usage}"]
+        usage = usage_in(counted.out)
+        return [] if usage and usage == usage_in(before[0]) else [f"the ledger says {before}, and there is {usage}"]
 
     def _check_password(self, cut: Cut) -> list[str]:
         done, begun = cut.passwords

@@ -5,8 +5,11 @@ receipt must be there: else it is lost. What lies there must be what the last re
 under that name later: else it is stale.
 """
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+
+_USAGE = re.compile(r"[\d.]+ \w+ (?:in \d+ files?|kept of \d+ interrupted transfers?)")
 
 
 @dataclass
@@ -44,3 +47,8 @@ def judge(sent: Sent, receipts: list[tuple[str, str]], found: dict[str, str]) ->
         elif found[path] in sent.allowed(path, None) and found[path] not in sent.allowed(path, receipt):
             wrong.append(f"stale: {path}")
     return sorted(wrong)
+
+
+def usage_in(line: str) -> list[str]:
+    """What `users` or `recount` prints of an account's use of the disk: its files, and what is kept of others."""
+    return _USAGE.findall(line)
