@@ -30,6 +30,13 @@ def test_content_older_than_the_last_receipt_is_stale_and_a_later_one_is_not() -
     assert verdicts == {OLD: ["stale: replace/a"], NEW: [], NEWER: []}
 
 
+def test_receipt_may_be_for_the_first_of_equal_contents() -> None:
+    sent = Sent()
+    for digest in (OLD, NEW, OLD):
+        sent.add("replace/a", digest)
+    assert judge(sent, [("replace/a", OLD)], {"replace/a": NEW}) == []
+
+
 def test_renamed_file_holds_what_its_receipt_says() -> None:
     sent = Sent()
     for digest in (OLD, NEW):

@@ -30,12 +30,9 @@ class Sent:
         """What may lie at `path` when the last receipt for it has this digest; with None: any content, whole."""
         if path in self._named:
             digests = self._named[path]
-            return digests if receipt is None else digests[_last_index(digests, receipt) :]
+            # Of equal contents, such as empty ones, the receipt may be for the first that was sent.
+            return digests if receipt is None else digests[digests.index(receipt) :]
         return self._renamed.get(path.rpartition("/")[0], set()) if receipt is None else {receipt}
-
-
-def _last_index(digests: list[str], wanted: str) -> int:
-    return len(digests) - 1 - digests[::-1].index(wanted)
 
 
 def judge(sent: Sent, receipts: list[tuple[str, str]], found: dict[str, str]) -> list[str]:
