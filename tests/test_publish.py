@@ -13,6 +13,7 @@ import pytest
 import sft.disk.durable
 import sft.disk.publish
 from sft.common.errors import Code, Refused
+from sft.disk.partials import PartialFile
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import UserFolder
 
@@ -244,3 +245,21 @@ def test_file_that_takes_one_of_the_last_descriptors_ends_its_group(alice: UserF
     assert 1 <= batch.count < 30
     alice.finish_publishing(batch)
     alice.publish(group[batch.count :])
+
+
+@pytest.mark.parametrize(("error", "stays"), [(errno.EIO, True), (errno.ENOSPC, False)])
+def test_large_file_whose_flush_fails_is_kept_when_the_trouble_may_pass(
+    alice: UserFolder, monkeypatch: pytest.MonkeyPatch, error: int, stays: bool
+) -> None:
+    incoming = Incoming(b"t" * 16, ("large",), 200_000, 0, None, "fail")
+    file = alice.begin(incoming, resumable=True)
+    assert isinstance(file, PartialFile)
+    file.write(memoryview(bytes(200_000)))
+    file.sha256 = hashlib.sha256(bytes(200_000)).digest()
+    flush_with(monkeypatch, lambda descriptors: [OSError(error, os.strerror(error))])
+    (outcome,) = alice.publish([file])
+    assert isinstance(outcome, Refused)
+    again = alice.begin(incoming, resumable=True)
+    assert isinstance(again, PartialFile)
+    assert bool(again.offers) is stays
+    again.discard()

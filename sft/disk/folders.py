@@ -71,9 +71,10 @@ def _flush_each(folder: int, paths: set[PathParts], above: Sequence[int]) -> dic
             failed[path] = bad[1]
             continue
         common = -1 if flushed is None else _common(flushed, path)
-        at, depth = os.dup(folder), 0
+        at, depth = -1, 0
         try:
             with disk_errors():
+                at = os.dup(folder)
                 if flushed is None:
                     for each in (*above, folder):
                         flush(each)
@@ -88,7 +89,8 @@ def _flush_each(folder: int, paths: set[PathParts], above: Sequence[int]) -> dic
             failed[path], bad = problem, (path[:depth], problem)
             flushed = path[: depth - 1] if depth else None
         finally:
-            os.close(at)
+            if at >= 0:
+                os.close(at)
     return failed
 
 

@@ -4,9 +4,10 @@
     finish     wait for the flush, give each file its name, flush the folders; then each file may have its receipt
 
 Rules: in that order, always. A name is given by `link`, which never replaces, or by `rename` when the sender asked for
-`replace`; what a taken name means is decided in `sft/disk/decisions.py`. A file that fails is discarded at once, and
-the others go on. A group never takes the last descriptors of the process: it ends with the file that gets one of them.
-The flush uses the files' descriptors, so no file of a group is closed before `finish` or `Batch.settle` has returned.
+`replace`; what a taken name means is decided in `sft/disk/decisions.py`. A file that fails is discarded at once, or
+kept for another attempt when the trouble may pass, and the others go on. A group never takes the last descriptors of
+the process: it ends with the file that gets one of them. The flush uses the files' descriptors, so no file of a group
+is closed before `finish` or `Batch.settle` has returned.
 """
 
 import contextlib
@@ -64,6 +65,7 @@ class Batch:
     def __init__(self, files: Sequence[TemporaryFile], problems: list[Refused | None], file_system: FileSystem) -> None:
         """`problems`: for each file what it failed with, if it has; it is discarded then."""
         self.files, self.count, self.problems = files, len(files), problems
+        self._good = [at for at, problem in enumerate(problems) if problem is None]
         self._file_system = file_system
         self._flushing: Aside | None = None
         self.is_flushed = False
@@ -74,23 +76,23 @@ class Batch:
             self._flushing = Aside("flushing", self._flush)
 
     def _flush(self) -> None:
-        good = [at for at, problem in enumerate(self.problems) if problem is None]
         try:
-            errors = flush_all([self.files[at].descriptor for at in good], self._file_system)
-            for at, error in zip(good, errors, strict=True):
+            errors = flush_all([self.files[at].descriptor for at in self._good], self._file_system)
+            for at, error in zip(self._good, errors, strict=True):
                 self.problems[at] = None if error is None else refusal(error)
         finally:
             self.is_flushed = True
 
     def flush(self) -> None:
-        """Return when the bytes are on the disk. A file that could not be flushed has its problem, and is discarded."""
+        """Return when the bytes are on the disk. A file that could not be flushed has its problem, and is ended."""
         if self._flushing is None:
             self._flush()
         else:
             self._flushing.wait()
-        for file, problem in zip(self.files, self.problems, strict=True):
+        for at in self._good:
+            problem = self.problems[at]
             if problem is not None:
-                file.discard()
+                _end(self.files[at], problem)
 
     def settle(self) -> None:
         """Return when no flush is under way any more, whatever became of it."""
@@ -130,7 +132,7 @@ class Publisher:
                     parent = parents.get(file.incoming.path[:-1])
                     descriptor = file.finish(file_bits(file.incoming.mode, self._file_mode), parent)
                 except Refused as problem:
-                    file.discard()
+                    _end(file, problem)
                     problems.append(problem)
                     continue
                 problems.append(None)
@@ -170,9 +172,10 @@ class Publisher:
                 return self._publish(batch)
         except Refused as problem:  # the ledger can't be used
             with contextlib.ExitStack() as ends:
-                for file in batch.files:
-                    ends.callback(file.discard)
-            return [problem] * batch.count
+                for file, earlier in zip(batch.files, batch.problems, strict=True):
+                    if earlier is None:
+                        ends.callback(_end, file, problem)
+            return [earlier or problem for earlier in batch.problems]
 
     def _publish(self, batch: Batch) -> list[Outcome]:
         folders = _FewOpen(_MOST_FOLDERS, self._folders.open, os.close)
@@ -205,8 +208,9 @@ class Publisher:
                 file.discard()  # its hidden name, before another connection can take it up
                 return settled
         except (Refused, OSError, UsageError) as problem:
-            file.discard()
-            return problem if isinstance(problem, Refused) else refusal_of(problem)
+            refused = problem if isinstance(problem, Refused) else refusal_of(problem)
+            _end(file, refused)
+            return refused
 
     def _settle(self, file: TemporaryFile, folders: _FewOpen[int]) -> Settled:
         if file.refusal is not None:
@@ -284,6 +288,11 @@ class Publisher:
         if found is None or found.size != file.size or found.sha256 != file.sha256:
             return None
         return Settled(found.path, already=True, size=found.size, sha256=found.sha256)
+
+
+def _end(file: TemporaryFile, problem: Refused) -> None:
+    """A file that is not published: the sender comes again with it when the trouble is the disk's and may pass."""
+    file.keep() if problem.code is Code.UNAVAILABLE else file.discard()
 
 
 def existing_of(there: os.stat_result | None, size: int | None) -> Existing:

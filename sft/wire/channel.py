@@ -199,7 +199,10 @@ class Channel:
         if code is not None and not self._life.is_closed:
             self._outbox.last_word(Error(code).encode())
         self._life.end(Ending.CLOSE, lost())
-        self._writer.join(_DRAIN_SECONDS)  # all of it has left
+        sent = -1
+        while self._writer.is_alive() and sent != self._outbox.bytes_sent:  # it goes on for a slow reader that reads
+            sent = self._outbox.bytes_sent
+            self._writer.join(_DRAIN_SECONDS)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
         self._reader.join(_DRAIN_SECONDS)  # the other end has closed, too
