@@ -45,8 +45,12 @@ class _OutputFile:
     def write(self, content: memoryview) -> None:
         with disk_errors():
             while content:
-                count = os.write(self._to, content)
-                self._output.has_begun = True
+                before, self._output.has_begun = self._output.has_begun, True  # a signal may end us right behind write
+                try:
+                    count = os.write(self._to, content)
+                except OSError:
+                    self._output.has_begun = before
+                    raise
                 self.size += count
                 content = content[count:]
 

@@ -102,12 +102,9 @@ class UserFolder:
         if rules.private:
             self._decide(incoming, Existing.NOTHING)
             incoming = replace(incoming, policy=Policy.RENAME)
-        is_small = not resumable and incoming.size is not None
-        if incoming.policy == Policy.RENAME and not is_small:  # a small file's content comes anyway, and is compared
-            settled = self._delivered_before(incoming)
-            if settled is not None:
-                return settled
-        if rules.private or is_small:
+        if incoming.policy == Policy.RENAME and (settled := self._delivered_before(incoming)) is not None:
+            return settled
+        if rules.private or (not resumable and incoming.size is not None):
             return self._begin(incoming, resumable)
         existing = self._existing(incoming)
         action = self._decide(incoming, existing)

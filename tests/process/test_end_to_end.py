@@ -691,7 +691,7 @@ def test_signal_during_a_stream_promises_no_going_on(
     line = proxy(server.port, down=Fault("hold", 3 * MIB))
     with (folder / "out").open("wb") as out:
         running = client.at(line.port).start("--get", f"{box}/a", "-", stdout=out)
-        line.wait_reached()
+        wait_until(lambda: (folder / "out").stat().st_size > 0)
         running.kill(signal.SIGTERM)
         assert running.finish(10) == Result(143, "", "terminated; what was written to standard output is not whole\n")
 
