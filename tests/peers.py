@@ -221,7 +221,7 @@ def delivered(channel: Channel) -> list[Message | bytes]:
 def send_content(channel: Channel, content: bytes, id: int = 1) -> None:
     offset = 0
     while offset < len(content):
-        room = channel.content_room(min(DATA_SIZE, len(content) - offset))
+        room = channel.content_space(min(DATA_SIZE, len(content) - offset))
         room[:] = content[offset : offset + len(room)]
         channel.content_done(id, offset, len(room))
         offset += len(room)

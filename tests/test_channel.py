@@ -258,7 +258,7 @@ def test_close_gives_up_on_a_peer_that_reads_nothing(engine: Engine, monkeypatch
 def test_close_gives_back_what_was_not_consumed(against: Against) -> None:
     for _ in range(6):
         against.raw.say(data(1, 0, b"x" * 100_000))
-    against.channel.content_room(10)
+    against.channel.content_space(10)
     against.close()
 
 

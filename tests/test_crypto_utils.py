@@ -529,12 +529,12 @@ except errors.UsageError as error:
 """
 
 
-def told_at_import(room: str, before: str, *path: Path) -> str:
-    """What a person reads who imports `room` and checks the library after the statement `before`, `path` in front."""
-    return run_python(before + _IMPORT.format(room), path=path)
+def told_at_import(module: str, before: str, *path: Path) -> str:
+    """What a person reads who imports `module` and checks the library after the statement `before`, `path` in front."""
+    return run_python(before + _IMPORT.format(module), path=path)
 
 
-@pytest.mark.parametrize("room", ["crypto_utils", "sft.wire.pake", "sft.wire.handshake"])
+@pytest.mark.parametrize("module", ["crypto_utils", "sft.wire.pake", "sft.wire.handshake"])
 @pytest.mark.parametrize(
     ("before", "cause"),
     [
@@ -544,17 +544,17 @@ def told_at_import(room: str, before: str, *path: Path) -> str:
         pytest.param(_RELEASE.format((3, 99, "0b1")), "too old", id="3.99"),
     ],
 )
-def test_unusable_library_is_told_with_the_command_that_helps(room: str, before: str, cause: str) -> None:
-    told = told_at_import(room, before)
+def test_unusable_library_is_told_with_the_command_that_helps(module: str, before: str, cause: str) -> None:
+    told = told_at_import(module, before)
     assert cause in told
     assert "python -m pip install -r requirements.lock" in told
 
 
-@pytest.mark.parametrize("room", ["crypto_utils", "sft.wire.pake"])
-def test_another_package_of_that_name_is_told_as_too_old(room: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["crypto_utils", "sft.wire.pake"])
+def test_another_package_of_that_name_is_told_as_too_old(module: str, tmp_path: Path) -> None:
     (tmp_path / "Crypto").mkdir()
     (tmp_path / "Crypto" / "__init__.py").write_text("version_info = (2, 6, 1, 'final', 0)\n")
-    told = told_at_import(room, "", tmp_path)
+    told = told_at_import(module, "", tmp_path)
     assert "too old" in told
     assert "python -m pip install -r requirements.lock" in told
 

@@ -172,7 +172,7 @@ def test_silence_is_noticed_while_the_reader_waits_for_a_buffer() -> None:
 def produce_until_it_ends(against: Against, problems: list[BaseException]) -> None:
     try:
         while True:
-            against.channel.content_room(DATA_SIZE)[:] = bytes(DATA_SIZE)
+            against.channel.content_space(DATA_SIZE)[:] = bytes(DATA_SIZE)
             against.channel.content_done(1, 0, DATA_SIZE)
     except ConnectionTrouble as problem:
         problems.append(problem)
@@ -198,7 +198,7 @@ def test_writer_that_is_blocked_by_a_silent_peer_ends(engine: Engine, peer: str)
 def test_writer_that_is_blocked_waits_as_long_as_the_peer_lives(engine: Engine) -> None:
     against = Against(engine, buffers=4096)
     for number in range(3):
-        against.channel.content_room(DATA_SIZE)[:] = bytes(DATA_SIZE)
+        against.channel.content_space(DATA_SIZE)[:] = bytes(DATA_SIZE)
         against.channel.content_done(1, number * DATA_SIZE, DATA_SIZE)
     against.channel.flush()
     keep_alive(against.raw, LONGER)

@@ -127,7 +127,7 @@ class LoginRefused(TransferError):
     def __init__(self) -> None:
         super().__init__(
             "login refused: wrong username or password, too many attempts, or not your server",
-            "Check both, and the address; after many attempts wait a minute",
+            "Check username, password and --host; after many attempts wait a minute",
         )
 
 

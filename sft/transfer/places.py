@@ -30,7 +30,7 @@ class Most:
 
 
 def most_for(files: int, wanted: Most) -> Most:
-    """As many of `wanted` as that limit of open files has room for, and one of each at least."""
+    """As many of `wanted` as that limit of open files allows, and one of each at least."""
     rest = files // 2  # the other half is for large files
     logins = max(1, min(wanted.logins, rest // 4))
     closing = max(1, min(wanted.closing, rest // 8))

@@ -223,7 +223,7 @@ class Sender:
         """
         start = len(message)
         content_at = start + DATA_HEADER_SIZE
-        space = self._channel.room(content_at + size + 1 + END_SIZE_LIMIT)
+        space = self._channel.space(content_at + size + 1 + END_SIZE_LIMIT)
         space[:start] = message
         content = space[content_at : content_at + size]
         try:
@@ -324,7 +324,7 @@ class Sender:
         while announced is None or offset < announced:
             if outgoing.state is not Sending.SENDING:
                 return None
-            space = self._channel.content_room(min(self._piece, (announced or MAX_INTEGER) - offset))
+            space = self._channel.content_space(min(self._piece, (announced or MAX_INTEGER) - offset))
             count = source.read_into(space)
             if count < len(space) and announced is not None:
                 source.check_unchanged()

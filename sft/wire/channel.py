@@ -116,29 +116,29 @@ class Channel:
 
     # --- for the producer ---
 
-    def room(self, size: int) -> memoryview:
+    def space(self, size: int) -> memoryview:
         """A view of `size` bytes to be filled with whole messages, back to back, then named by `done`.
 
         It is good until the next call. Raises what ended the channel.
         """
-        return self._outbox.room(size)
+        return self._outbox.space(size)
 
     def done(self, size: int) -> None:
-        """The first `size` bytes of the room are messages."""
+        """The first `size` bytes of the space are messages."""
         self._outbox.done(size)
 
-    def content_room(self, size: int) -> memoryview:
-        """A view of `size` bytes to be filled with content, then named by `content_done`. Raises like `room`."""
-        return self._outbox.room(DATA_HEADER_SIZE + size)[DATA_HEADER_SIZE:]
+    def content_space(self, size: int) -> memoryview:
+        """A view of `size` bytes to be filled with content, then named by `content_done`. Raises like `space`."""
+        return self._outbox.space(DATA_HEADER_SIZE + size)[DATA_HEADER_SIZE:]
 
     def content_done(self, id: int, offset: int, size: int) -> None:
-        """The first `size` bytes of the room are content of `id` at `offset`."""
-        write_data_header(self._outbox.room(DATA_HEADER_SIZE), id, offset, size)
+        """The first `size` bytes of the space are content of `id` at `offset`."""
+        write_data_header(self._outbox.space(DATA_HEADER_SIZE), id, offset, size)
         self._outbox.done(DATA_HEADER_SIZE + size)
 
     def send(self, message: bytes) -> None:
-        """Send a message in order with the content. Raises like `room`."""
-        self._outbox.room(len(message))[:] = message
+        """Send a message in order with the content. Raises like `space`."""
+        self._outbox.space(len(message))[:] = message
         self._outbox.done(len(message))
 
     def flush(self) -> None:

@@ -1,6 +1,6 @@
 """What leaves on a channel: messages into records, sealed by workers, sent in order by one thread.
 
-    producer: room, done, flush --> record --> queue --> worker: seal --> writer thread --> socket
+    producer: space, done, flush --> record --> queue --> worker: seal --> writer thread --> socket
     anybody: post --> answers ----> record ----^
 
 Rules: one thread may produce, any may `post`. `post` never waits, so a consumer can always answer; `wait_until_read`
@@ -58,7 +58,7 @@ class Outbox:
 
     # --- for the producer of content ---
 
-    def room(self, size: int) -> memoryview:
+    def space(self, size: int) -> memoryview:
         """The next `size` bytes of the record that is being filled, or the first of a new one where they don't fit.
 
         Waits for a buffer. Raises what ended the channel.
@@ -75,7 +75,7 @@ class Outbox:
         return memoryview(self._filling)[start : start + size]
 
     def done(self, size: int) -> None:
-        """Count the first `size` bytes of the room to the record."""
+        """Count the first `size` bytes of the space to the record."""
         self._filled += size
 
     def flush(self) -> None:

@@ -44,7 +44,7 @@ from sft.server.listener import listen
 
 LOGIN_REFUSED = (
     "error: login refused: wrong username or password, too many attempts, or not your server. "
-    "Check both, and the address; after many attempts wait a minute\n"
+    "Check username, password and --host; after many attempts wait a minute\n"
 )
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) [^\n]+")
 
