@@ -302,7 +302,7 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
     "BYE at once": (answered(message("BYE")), INTEGRITY),
     "none, and an end": (said_nothing, LOST),
     "an end after PUT": (answered(), LOST),
-    "an end after ACCEPT": (answered(control("ACCEPT", id=1, offset=0)), LOST),
+    "ACCEPT of a small file": (answered(control("ACCEPT", id=1, offset=0)), INTEGRITY),
     "an end before PUT": (lambda session: None, LOST),
     "half a record": (lambda session: session.line.send(session.seal(bytes(100))[:50]), LOST),
     "ACCEPT from beyond": (answered(control("ACCEPT", id=1, offset=101)), INTEGRITY),
@@ -357,6 +357,10 @@ OFFSETS: dict[str, bytes] = {
 @pytest.mark.parametrize("fault", some(OFFSETS, "ACCEPT from where nothing was asked"))
 def test_server_that_names_an_impossible_part_ends_the_connection(tmp_path: Path, fault: str) -> None:
     assert send(served(answered(OFFSETS[fault])), tmp_path, LARGE).status == INTEGRITY
+
+
+def test_server_that_ends_behind_its_accept_has_lost_the_connection(tmp_path: Path) -> None:
+    assert send(served(answered(control("ACCEPT", id=1, offset=0))), tmp_path, LARGE).status == LOST
 
 
 # --- giving files -----------------------------------------------------------------------------------------------------
