@@ -20,7 +20,7 @@ from typing import Any
 from bench import ceiling, figures, load, machine, picture, rounds, selftest, table
 from bench.cases import CASES, EXTRA, GIB, MIB, Case, quick
 from bench.jobs import HOME, Failed
-from bench.peers import BASE, PEERS, Kit, make_kit
+from bench.peers import PEERS, Kit, make_kit
 
 Json = dict[str, Any]
 _LOADS = {"load-many": (200, MIB), "load-large": (16, 256 * MIB)}
@@ -110,7 +110,7 @@ class _Bench:
         if self._options.rounds:
             case = replace(case, rounds=self._options.rounds)
         places = self._places
-        why = self._lacking(places.memory, 2 * case.bytes)
+        why = self._lacking(places.memory, 2 * case.stored)
         if case.disk:
             kind = machine.file_system(places.disk.resolve())
             why = f"{places.disk.parent} is no disk ({kind}); --disk names one" if kind == "tmpfs" else why
@@ -197,8 +197,6 @@ def _measure(options: argparse.Namespace) -> tuple[Json, bool]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or read earlier results; then print them."""
     options = _parser().parse_args(arguments)
-    if options.peer and BASE not in options.peer:
-        _tell(f"without {BASE} among the peers there are no multiples of it")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     if sys.platform != "linux" and not options.read:

@@ -1,4 +1,4 @@
-"""From single transfers to figures: medians, smallest and largest, multiples of scp within the same round.
+"""From single transfers to figures: medians, smallest and largest, multiples of another peer within the same round.
 
 Rules: a ratio compares two transfers of one round and no others, because a machine drifts; its median is the median of
 those ratios. A figure says over how many rounds it is. The figures can be computed again from `all`, which holds every
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.peers import BASE, PEERS
+from bench.peers import PEERS
 from bench.rounds import Figure, Found
 
 Json = dict[str, Any]
@@ -33,9 +33,9 @@ def same_rounds(one: Sequence[Figure], other: Sequence[Figure]) -> list[float]:
 
 
 def case_as_json(found: Found, ceilings: dict[int, float]) -> Json:
-    """One case. `ceilings`: bytes per second, by round."""
+    """One case. `ceilings`: bytes per second, by round. `ratio`: how many times as fast as the peer `base`."""
     case = found.case
-    base = found.figures.get(BASE, [])
+    base = found.figures.get(case.base, [])
     peers = []
     for peer in PEERS:
         figures = found.figures.get(peer.name)
@@ -48,7 +48,7 @@ def case_as_json(found: Found, ceilings: dict[int, float]) -> Json:
             "title": peer.title,
             "seconds": seconds,
             "bytes_per_second": case.bytes / seconds["median"],
-            "times_scp": spread(ratios) if ratios else None,
+            "ratio": spread(ratios) if ratios else None,
             "cpu": {
                 "sender": statistics.median(each.cpu_sender for each in figures),
                 "receiver": statistics.median(each.cpu_receiver for each in figures),
@@ -65,6 +65,7 @@ def case_as_json(found: Found, ceilings: dict[int, float]) -> Json:
         "name": case.name,
         "title": case.title,
         "unit": case.unit,
+        "base": next(peer.title for peer in PEERS if peer.name == case.base),
         "bytes": case.bytes,
         "files": case.count,
         "rtt": case.rtt,

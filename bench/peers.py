@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,13 +81,11 @@ class Peer:
     missing: Callable[[Kit], str] = field(default=lambda kit: "")
 
     def is_asked(self, case: Case) -> bool:
-        """Whether the case is one of its own."""
-        return not self.only or case.name in self.only
+        """Whether the case is about it."""
+        return case.name in self.only if self.only else not case.peers or self.name in case.peers
 
     def why_not(self, case: Case, kit: Kit) -> str:
         """Why it is left out of a case; empty when it takes part."""
-        if case.peers and self.name not in case.peers:
-            return "this case is about the memory of " + ", ".join(case.peers)
         if case.tree and not self.trees:
             return "sends single files"
         if not case.tree and not self.files:
@@ -117,11 +115,11 @@ def serve_ours(kit: Kit, target: Path, work: Path, more: Mapping[str, str]) -> t
     return _ready(job, lambda: job.wait_for_port())
 
 
-def our_command(sending: Sending, name: str = ".", log: str = "client.log") -> list[str]:
-    """Our client, as a user types it; with a log of its own."""
+def our_command(sending: Sending, name: str = ".", log: str = "client.log", more: Sequence[str] = ()) -> list[str]:
+    """Our client, as a user types it; with a log of its own, and `more` flags."""
     login = [f"--port={sending.port}", f"--user={USER}", f"--password-file={sending.kit.password}"]
     login += ["--host=127.0.0.1", f"--client-log={sending.work / log}"]
-    return [OURS, str(HOME / "client.py"), *login, str(sending.source), name]
+    return [OURS, str(HOME / "client.py"), *login, *more, str(sending.source), name]
 
 
 def _make_account(kit: Kit) -> None:
@@ -289,14 +287,29 @@ def _plain(sending: Sending) -> list[str]:
     return [sys.executable, "-m", "bench.plain", "send", str(sending.source), *where]
 
 
-BASE = "scp"
+def _arrived_ours(target: Path, name: str) -> Path:
+    return target / USER / name
+
+
 PEERS = (
-    Peer("ours", "this program", serve_ours, our_command, arrived=lambda target, name: target / USER / name),
-    Peer(BASE, "scp", serve_ssh, _scp(), crawls=True, missing=_needs("scp")),
+    Peer("ours", "this program", serve_ours, our_command, arrived=_arrived_ours),
+    Peer(
+        "ours-plain",
+        "--compress off",
+        serve_ours,
+        lambda sending: our_command(sending, more=["--compress=off"]),
+        arrived=_arrived_ours,
+        only=("logs", "text", "noise"),
+    ),
+    Peer("scp", "scp", serve_ssh, _scp(), crawls=True, missing=_needs("scp")),
+    Peer("scp-z", "scp -C", serve_ssh, _scp("-C"), only=("logs",), missing=_needs("scp")),
     Peer("scp-gcm", "scp, aes128-gcm", serve_ssh, _scp("-c", _GCM), crawls=True, missing=_needs("scp")),
     Peer("sftp", "sftp", serve_ssh, _sftp, crawls=True, missing=_needs("sftp")),
     Peer("rsync", "rsync over ssh", serve_ssh, _rsync(), missing=_needs("rsync")),
     Peer("rsync-fsync", "rsync --fsync", serve_ssh, _rsync("--fsync"), only=("many-disk",), missing=_needs("rsync")),
+    Peer("rsync-c", "rsync -ac", serve_ssh, _rsync("-c"), only=("again",), missing=_needs("rsync")),
+    Peer("rsync-z", "rsync -az", serve_ssh, _rsync("-z"), only=("logs",), missing=_needs("rsync")),
+    Peer("rsync-S", "rsync -aSz", serve_ssh, _rsync("-S", "-z"), only=("sparse",), missing=_needs("rsync")),
     Peer(
         "tar",
         "tar over ssh",

@@ -1,4 +1,4 @@
-"""The results as a picture: one panel for each case, one bar for each peer, as multiples of scp.
+"""The results as a picture: one panel for each case, one bar for each peer, as multiples of the case's base.
 
 Rules: bars start at zero and are linear; the one of plain TCP, a bound and no program to choose, is cut off where it
 would hide the others, and looks cut off. Every bar has its figure and its median beside it. Readable on light and dark
@@ -18,7 +18,7 @@ _ROW, _BAR = 22, 13
 _LABEL, _BARS = 112, 188
 _TOP = 66
 _LEGEND = (
-    "longer is faster; the thin line is scp; plain TCP is a bound, without login, cipher or digest, "
+    "longer is faster; the thin line is 1 × the tool in grey; plain TCP is a bound, without login, cipher or digest, "
     "cut off where it would hide the others"
 )
 _STYLE = """
@@ -38,7 +38,7 @@ _STYLE = """
 
 def draw(results: Json) -> str:
     """The picture as SVG."""
-    cases = [case for case in results["cases"] if any(peer["times_scp"] for peer in case["peers"])]
+    cases = [case for case in results["cases"] if any(peer["ratio"] for peer in case["peers"])]
     parts, bottom = [], _TOP
     beside = _beside(results)
     for at in range(0, len(cases), 2):
@@ -56,9 +56,9 @@ def draw(results: Json) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {bottom + 16}" width="{_WIDTH}" '
-        f'height="{bottom + 16}" role="img" aria-label="Speed as multiples of scp">\n<style>{_STYLE}</style>\n'
+        f'height="{bottom + 16}" role="img" aria-label="Speed as multiples of other tools">\n<style>{_STYLE}</style>\n'
         f'<rect class="page" width="{_WIDTH}" height="{bottom + 16}" rx="8"/>\n'
-        + _text(_PAD, 28, "Speed as a multiple of scp, in the same round", "title", 'style="font-size:17px"')
+        + _text(_PAD, 28, "Speed as a multiple of scp or rsync, in the same round", "title", 'style="font-size:17px"')
         + _text(
             _PAD,
             48,
@@ -125,7 +125,7 @@ def _beside(results: Json) -> list[tuple[str, str]]:
 def _panel(case: Json, left: int, top: int, height: int) -> str:
     out = _card(left, top, height, case["title"])
     peers = sorted(case["peers"], key=_order)
-    known = [peer["times_scp"]["median"] for peer in peers if peer["times_scp"] and peer["name"] != "plain"]
+    known = [peer["ratio"]["median"] for peer in peers if peer["ratio"] and peer["name"] != "plain"]
     scale = _BARS / (max(known, default=1.0) * 1.06)
     y, base = 40, 14 + _LABEL + scale
     bottom = y + _ROW * len(peers) - 4
@@ -141,14 +141,14 @@ def _panel(case: Json, left: int, top: int, height: int) -> str:
 
 def _order(peer: Json) -> tuple[bool, float]:
     """The fastest first, the bound last."""
-    return peer["name"] == "plain", -(peer["times_scp"] or {"median": 0.0})["median"]
+    return peer["name"] == "plain", -(peer["ratio"] or {"median": 0.0})["median"]
 
 
 def _bar(case: Json, peer: Json, y: int, scale: float) -> str:
-    ratio = peer["times_scp"]
+    ratio = peer["ratio"]
     name = peer["name"]
     ours = name == "ours"
-    kind = {"ours": "ours", "scp": "base", "plain": "bound"}.get(name, "other")
+    kind = {"ours": "ours", "plain": "bound"}.get(name, "base" if peer["title"] == case["base"] else "other")
     start, middle = 14 + _LABEL, y + _BAR - 2
     out = [_text(start - 8, middle, peer["title"], "strong" if ours else "text", 'text-anchor="end"')]
     length = 0.0

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.cases import Case, difference, make_source
-from bench.jobs import Failed
+from bench.jobs import Failed, Measured
 from bench.jobs import job as running
-from bench.peers import BASE, Kit, Peer, Sending
+from bench.peers import Kit, Peer, Sending
 
 _CRAWL = 60.0  # a peer that waits for each file, and takes longer than this, is measured once
 _LOGGED_IN = re.compile(r"^(\S+)Z INFO authenticated as ", re.MULTILINE)
@@ -75,6 +75,15 @@ def _login_time(log: Path) -> float | None:
     return datetime.datetime.fromisoformat(found[0]).replace(tzinfo=datetime.UTC).timestamp()
 
 
+def _run(command: Sequence[str], case: Case, work: Path) -> tuple[Measured, str]:
+    """What the command took, and what it has printed. Raises Failed."""
+    with running(work, command) as sender:
+        sent = sender.finish(case.limit)
+        if sent.runs[0].status:
+            raise Failed(f"exit status {sent.runs[0].status}: {sender.last_words()}")
+        return sent, sender.printed()
+
+
 def transfer(case: Case, peer: Peer, kit: Kit, source: Path, folder: Path, round: int) -> Figure:
     """One transfer of one peer. Raises Failed.
 
@@ -90,14 +99,14 @@ def transfer(case: Case, peer: Peer, kit: Kit, source: Path, folder: Path, round
     try:
         with distant(port, case.rtt, case.rate, work) as near:
             command = peer.command(Sending(kit, source, target, near, work))
-            with running(work / "sender", command) as sender:
-                sent = sender.finish(case.limit)
-                words, printed = sender.last_words(), sender.printed()
+            if case.again:
+                _run(command, case, work / "first")
+                (work / "client.log").unlink(missing_ok=True)
+                server.mark()
+            sent, printed = _run(command, case, work / "sender")
         received = server.stop()
     finally:
         server.close()
-    if sent.runs[0].status:
-        raise Failed(f"exit status {sent.runs[0].status}: {words}")
     small = case.bytes <= 64 << 20
     if wrong := difference(source, peer.arrived(target, source.name), content=small or round == 1):
         raise Failed(wrong)
@@ -148,5 +157,5 @@ def measure(
         shutil.rmtree(places.memory / "source", ignore_errors=True)
         for target in folder.glob("target-*"):
             shutil.rmtree(target, ignore_errors=True)
-    if BASE not in found.figures:
-        found.left_out.setdefault(BASE, "not named")
+    if case.base not in found.figures:
+        found.left_out.setdefault(case.base, "not named")

@@ -9,7 +9,7 @@ from typing import Any
 
 Json = dict[str, Any]
 _COLUMNS = f"{'CPU s':>12}{'peak MiB':>12}{'rounds':>8}"
-_HEAD = f"{'':<20}{'x scp':>8}  {'(min-max)':<15}{'median':>11}  {'(min-max)':<17}{_COLUMNS}"
+_HEAD = f"{'ratio':>8}  {'(min-max)':<15}{'median':>11}  {'(min-max)':<17}{_COLUMNS}"
 
 
 def amount(unit: str, size: int, seconds: float) -> str:
@@ -53,10 +53,10 @@ def lines(results: Json) -> Iterator[str]:
 
 
 def _case(case: Json) -> Iterator[str]:
-    yield f"{case['title']}\n{_HEAD}"
+    yield f"{case['title']}\n{'x ' + case['base']:<20}{_HEAD}"
     resident = 0
     for peer in case["peers"]:
-        seconds, ratio = peer["seconds"], peer["times_scp"]
+        seconds, ratio = peer["seconds"], peer["ratio"]
         each = [amount(case["unit"], case["bytes"], seconds[key]) for key in ("min", "max")]
         low, high = reversed(each) if case["unit"] == "MB/s" else each
         span = f"({_bare(low)}-{_bare(high)})" if seconds["rounds"] > 1 else ""
