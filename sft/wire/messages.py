@@ -9,91 +9,36 @@ kept than a log needs. This module knows no socket, no file, no clock and no key
 
 import struct
 from collections.abc import Iterator
-from enum import IntEnum
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
-from crypto_utils import DIGEST_SIZE
 from sft.common.errors import Code, ProtocolViolation
 from sft.common.names import why_not_allowed
-from sft.wire.protocol import CONTROL_LIMIT, DATA_SIZE, ENTRIES_LIMIT, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
+from sft.wire.bodies import ENCODER, MESSAGE_HEADER, Digest, Id, Mode, Path, Rates, Size, Time, TransferId
+from sft.wire.bodies import FILE as FILE  # also for those who import from here
+from sft.wire.bodies import FOLDER as FOLDER
+from sft.wire.bodies import Control as Control
+from sft.wire.bodies import Kind as Kind
+from sft.wire.bodies import encode_message as encode_message
+from sft.wire.protocol import CONTROL_LIMIT, DATA_SIZE, ENTRIES_LIMIT, MAX_ID, MAX_INTEGER
 from sft.wire.spelling import is_spelled
 
-
-class Kind(IntEnum):
-    """The first byte of a message."""
-
-    PUT = 1
-    DATA = 2
-    END = 3
-    CANCEL = 4
-    ACCEPT = 5
-    REFUSE = 6
-    CHECK = 7
-    RECEIPT = 8
-    GET = 9
-    LIST = 10
-    ENTRY = 11
-    PING = 12
-    ERROR = 13
-    BYE = 14
-    OMITTED = 15
-    RATE = 16
-
-
 _DATA = int(Kind.DATA)
-_MESSAGE_HEADER = struct.Struct(">BI")
 _DATA_FIELDS = struct.Struct(">IQ")
 _DATA_HEADER = struct.Struct(">BIIQ")
-MESSAGE_HEADER_SIZE = _MESSAGE_HEADER.size
+MESSAGE_HEADER_SIZE = MESSAGE_HEADER.size
 DATA_HEADER_SIZE = _DATA_HEADER.size
 END_SIZE_LIMIT = 96  # no END is longer
 _ALL = ("all",)  # in the place of an empty path, which stands for the whole folder
 _SHOWN = 200  # characters of a path that is not allowed
 
-FILE: Literal["file"] = "file"
-FOLDER: Literal["folder"] = "folder"
-Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
-Size = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
-Time = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-Mode = Annotated[int, Meta(ge=0, le=MAX_MODE)]
-Rates = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
-TransferId = Annotated[bytes, Meta(min_length=TRANSFER_ID_SIZE, max_length=TRANSFER_ID_SIZE)]
-Digest = Annotated[bytes, Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
-Path = tuple[str, ...]
 EntryKind = Literal["file", "folder"]
 PolicyWord = Literal["fail", "rename", "replace", "skip"]
 ReceiptOutcome = Literal["stored", "already", "skipped", "folder"]
 POLICIES: tuple[PolicyWord, ...] = get_args(PolicyWord)
 OUTCOMES: tuple[ReceiptOutcome, ...] = get_args(ReceiptOutcome)
-
-_ENCODER = msgspec.msgpack.Encoder()
-
-
-class Control(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """Base of the messages with a body: an array with exactly the fields of the class, in their order."""
-
-    KIND: ClassVar[Kind]
-
-    def check(self) -> None:
-        """Whether the fields fit each other, which no field shows by itself. Raises ProtocolViolation."""
-
-    def why_not(self) -> str:
-        """Why a name in it is not allowed; empty when all are."""
-        return ""
-
-    def body(self) -> bytes:
-        """The body alone. Raises ProtocolViolation for a name that has no UTF-8."""
-        try:
-            return _ENCODER.encode(self)
-        except UnicodeEncodeError:
-            raise ProtocolViolation("a lone surrogate") from None
-
-    def encode(self) -> bytes:
-        """The whole message. Raises ProtocolViolation over the ceiling of control messages."""
-        return encode_message(self.KIND, self.body())
 
 
 class Put(Control, frozen=True):
@@ -315,13 +260,6 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[Control]] = {
 _EMPTY: dict[int, Ping | Bye] = {Kind.PING: Ping(), Kind.BYE: Bye()}
 
 
-def encode_message(kind: Kind, body: bytes) -> bytes:
-    """type ‖ length ‖ body. Raises ProtocolViolation when the body is over the ceiling of control messages."""
-    if len(body) > CONTROL_LIMIT:
-        raise ProtocolViolation("a control message over its ceiling")
-    return _MESSAGE_HEADER.pack(kind, len(body)) + body
-
-
 PING_MESSAGE = encode_message(Kind.PING, b"")
 BYE_MESSAGE = encode_message(Kind.BYE, b"")
 
@@ -342,7 +280,7 @@ def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
     while at < end:
         if end - at < MESSAGE_HEADER_SIZE:
             raise ProtocolViolation("a record that ends inside a message")
-        kind, size = _MESSAGE_HEADER.unpack_from(text, at)
+        kind, size = MESSAGE_HEADER.unpack_from(text, at)
         at += MESSAGE_HEADER_SIZE
         if size > end - at:
             raise ProtocolViolation("a message longer than its record")
@@ -381,7 +319,7 @@ def _read(decoder: "msgspec.msgpack.Decoder[Control]", body: memoryview) -> Cont
         message = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ProtocolViolation("a body that its type does not have") from None
-    if _ENCODER.encode(message) != body:  # longer forms of the same; and fields that have a default, left out
+    if ENCODER.encode(message) != body:  # longer forms of the same; and fields that have a default, left out
         raise ProtocolViolation("a body that is not in its shortest form")
     message.check()
     return message
