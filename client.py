@@ -6,27 +6,25 @@ for it; the work itself is `sft/client/jobs.py`.
 """
 
 from sft.common import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
+from sft.common import signals
+
+if __name__ == "__main__":  # before what takes time to import
+    signals.end_at_once(signals.SIGINT, signals.SIGTERM, signals.SIGHUP)
 
 import _thread
 import argparse
 import gc
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from sft.console.command_line import Parser, check_command, read_intermixed
 from config import ClientSettings, add_file_flags, add_flags, load
-from sft.common.errors import Terminated
-from sft.console.output import fill_closed_streams
-from sft.console.screen import ended, leave, say
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
-
-if TYPE_CHECKING:
-    from types import FrameType
+from sft.console.command_line import Parser, check_command, read_intermixed
+from sft.console.output import fill_closed_streams
+from sft.console.screen import ended, leave, say
 
 _MOMENT = 0.01  # seconds: Python has left the cleaning up by then
 
@@ -103,25 +101,10 @@ def _version() -> str:
     return version_line("client.py", VERSION, engine_name())
 
 
-def _terminate(number: int, frame: "FrameType | None") -> None:
-    raise Terminated(number)
-
-
-def _catch_signals() -> list[int]:
-    """Let signals that end a program end it as Ctrl-C does, which reports what is kept. Returns those caught."""
-    caught = [signal.SIGINT.value]
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # else ignored, as by nohup
-            signal.signal(number, _terminate)
-            caught.append(number)
-    return caught
-
-
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
     """A signal while Python cleans up an object is lost there, with a traceback: let it come again, a moment later."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        number = lost.exc_value.number if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        number = lost.exc_value.number if isinstance(lost.exc_value, signals.Terminated) else signals.SIGINT
         threading.Timer(_MOMENT, _thread.interrupt_main, [number]).start()
     else:
         sys.__unraisablehook__(lost)
@@ -130,10 +113,6 @@ def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
 if __name__ == "__main__":
     take_names_as_utf8()
     sys.unraisablehook = _interrupt_again
-    signals = _catch_signals()
     # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
     gc.set_threshold(20_000, 20, 50)
-    status = main()
-    for each in signals:
-        signal.signal(each, signal.SIG_IGN)  # everything is done: it could only cause a traceback now
-    leave(status)
+    leave(main())

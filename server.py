@@ -5,6 +5,10 @@ What --help and a rejected command do not need is loaded after them.
 """
 
 from sft.common import python_version  # noqa: F401, I001  # first of all: an older Python can't import the others
+from sft.common import signals
+
+if __name__ == "__main__":  # before what takes time to import
+    signals.end_at_once(signals.SIGINT)  # the others end it without a word, until it listens
 
 import argparse
 import contextlib
@@ -20,7 +24,7 @@ from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_account_command
 from sft.console.output import fill_closed_streams
-from sft.console.screen import ended, say
+from sft.console.screen import ended, leave, say
 from sft.server.options import add_account_commands
 
 _COMMAND = "python server.py"  # in advice; the flags in use are put behind it
@@ -102,4 +106,4 @@ def _has_terminal() -> bool:
 
 if __name__ == "__main__":
     take_names_as_utf8()
-    sys.exit(main())
+    leave(main())

@@ -29,7 +29,8 @@ SOCKETS = {"sft.wire", "sft.client.login", "sft.server.listener"}
 WAITERS = {"sft.console"}  # wait for a key, a signal or a full pipe, and know no socket
 FILES = {"sft.disk", "sft.accounts", "sft.console", "sft.client.receipts_file", "config"}
 FILES |= {"sft.common.private_files", "sft.common.flushing"}
-PRINTERS = {"sft.console", "sft.common.python_version", "sft.common.utf8_names", *PROGRAMS}
+PRINTERS = {"sft.console", *PROGRAMS}
+PRINTERS |= {f"sft.common.{each}" for each in ("python_version", "signals", "utf8_names")}  # before that is loaded
 PYCRYPTODOME = {"crypto_utils", "sft.wire.pake"}
 PURE = {
     *("crypto_utils", "sft.common.names", "sft.common.sizes", "sft.client.retries", "sft.client.refusals"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from crypto_utils import engine_name
 from sft.client.receipts_file import ReceiptsFile
 from sft.client.refusals import refused_here
+from sft.common import signals
 from sft.common.background import Aside
 from sft.common.errors import (
     ConnectionTrouble,
@@ -30,7 +31,7 @@ from sft.common.sizes import counted
 from sft.common.version import version_line
 from sft.console.log import no_log, open_log
 from sft.console.reporter import Reporter
-from sft.console.screen import end_by, note, output_descriptor, warn
+from sft.console.screen import note, output_descriptor, warn
 from sft.wire.protocol import VERSION
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Run:
             raise
         except KeyboardInterrupt as stop:
             self._reporter.end()
-            word, status = end_by(stop)
+            word, status = signals.ended_by(stop)
             self._log.error("%s", word)
             if self._credentials is None or not self._credentials.is_proven:
                 raise

@@ -23,14 +23,6 @@ from collections.abc import Iterator
 from enum import Enum, StrEnum
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: it ends a client as Ctrl-C does, with a word and an exit status of its own."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 class TransferError(Exception):
     """Base of every error that a person may meet: `cause`, then `remedy`, one line."""
 

@@ -8,16 +8,15 @@ given to this module.
 import contextlib
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
-from sft.common.errors import NoMemory, OutputError, Terminated, TransferError, UsageError
+from sft.common import signals
+from sft.common.errors import NoMemory, OutputError, TransferError, UsageError
 from sft.common.text import cut, escape
 from sft.console.output import write_all
 
-_SIGNALLED = 128  # the exit status of a program that a signal has ended, less the signal's number
 _LINE_BYTES = 5_000
 
 
@@ -108,7 +107,11 @@ def ended(program: Callable[[], int]) -> int:
 
 def _status_of(program: Callable[[], int]) -> int:
     try:
-        return program()
+        try:
+            signals.end_by_exception()
+            return program()
+        finally:
+            signals.end_at_once()
     except SystemExit as stop:  # of argparse, which has printed an error or the help
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except TransferError as problem:
@@ -118,20 +121,14 @@ def _status_of(program: Callable[[], int]) -> int:
         fail(NoMemory())
         return NoMemory.exit_status
     except KeyboardInterrupt as stop:
-        word, status = end_by(stop)
+        word, status = signals.ended_by(stop)
         note(word)
         return status
 
 
-def end_by(stop: KeyboardInterrupt) -> tuple[str, int]:
-    """What a person reads when a signal has ended the run, and the exit status."""
-    if isinstance(stop, Terminated):
-        return "terminated", _SIGNALLED + stop.number
-    return "interrupted", _SIGNALLED + signal.SIGINT
-
-
 def leave(status: int) -> NoReturn:
     """End the process at once: to take the interpreter apart would take longer than to send a small file."""
+    signals.ignore()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # its reader has left, or it was never there
             stream.flush()
