@@ -53,7 +53,7 @@ def ended(script: str, program: str, number: int, *words: str | Path, ignored: b
 @pytest.mark.parametrize("number", ENDS)
 @pytest.mark.parametrize("module", ["argparse", "config", "sft.console.screen", "sft.client.jobs"])
 def test_signal_while_the_client_is_loaded_is_one_line(module: str, number: int, tmp_path: Path) -> None:
-    words = ["--client-log=off", "--dry-run", tmp_path, "x"]
+    words = ["--client-log=off", "--dry-run", str(tmp_path), "x"]
     assert ended(AT_IMPORT, "client.py", number, module, *words) == ENDS[signal.Signals(number)]
 
 
