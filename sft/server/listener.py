@@ -183,14 +183,16 @@ class Listener:
         accounts: Accounts,
         log: logging.Logger,
         signals: StopSignals,
+        engine: Engine,
     ) -> None:
+        """`engine` stays the caller's."""
         self._log, self._signals, self._grace = log, signals, settings.grace
         wanted = Most(
             settings.max_connections, settings.max_connections_per_user, settings.max_logins, _TURNED_AWAY_AT_ONCE
         )
         most = most_for(limit_of_files(), wanted)
         self._log_if_fewer(most, wanted)
-        self._shared = Shared(accounts, storage, log, Engine(settings.memory), most.per_user)
+        self._shared = Shared(accounts, storage, log, engine, most.per_user)
         self._admission = Admission(most.connections, most.logins, settings.max_logins_per_source)
         self._turning_away = threading.BoundedSemaphore(most.closing)
         self._troubles = Sparing(log)  # of accepting
@@ -331,7 +333,6 @@ class Listener:
         for connection in self._running():
             connection.cut_off()
         self._wait_for_ends(time.monotonic() + _LAST_SECONDS, heed_signals=False)
-        self._shared.engine.close()
         if self._housekeeping.stop(_HOUSEKEEPING_SECONDS) and not self._running():
             self._shared.storage.ledgers.close()
         self._troubles.tell()

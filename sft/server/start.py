@@ -4,6 +4,7 @@ Rules: whatever can fail comes before anything is made: the first account is the
 simply be repeated. What an administrator must know is printed, the rest is in the log.
 """
 
+import contextlib
 import gc
 import os
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
 from sft.server.admin import first_account, open_accounts
 from sft.server.listener import Listener, StopSignals, listen
+from sft.wire.workers import Engine
 
 _DAY_SECONDS = 24 * 3600
 
@@ -49,21 +51,22 @@ def serve(settings: ServerSettings, version: str, has_terminal: bool, advice: Ca
     storage = _open_storage(settings)
     raise_limit_of_files()
     signals = StopSignals()
-    listening = listen(settings.listen, settings.port)
-    addresses = ", ".join(_shown(each.getsockname()) for each in listening)
-    announce(f"listening on {addresses}")
-    announce(
-        f"storing under {settings.storage}",
-        f"accounts in {settings.accounts}, {'no log' if place is None else f'log in {place}'}",
-    )
-    if accounts is None:
-        name = _own_username()
-        _show_first_account(name, first_account(settings.accounts, name), listening[0].getsockname()[1])
-        accounts = accounts_of_file()
-    elif not accounts.names():
-        note(advice("warning: there are no accounts; run: python server.py adduser NAME"))
-    log.info("listening on %s, storing under %s", addresses, settings.storage)
-    Listener(settings, storage, accounts, log, signals).run(listening)
+    with contextlib.closing(Engine(settings.memory)) as engine:  # needs threads: without them there is no server
+        listening = listen(settings.listen, settings.port)
+        addresses = ", ".join(_shown(each.getsockname()) for each in listening)
+        announce(f"listening on {addresses}")
+        announce(
+            f"storing under {settings.storage}",
+            f"accounts in {settings.accounts}, {'no log' if place is None else f'log in {place}'}",
+        )
+        if accounts is None:
+            name = _own_username()
+            _show_first_account(name, first_account(settings.accounts, name), listening[0].getsockname()[1])
+            accounts = accounts_of_file()
+        elif not accounts.names():
+            note(advice("warning: there are no accounts; run: python server.py adduser NAME"))
+        log.info("listening on %s, storing under %s", addresses, settings.storage)
+        Listener(settings, storage, accounts, log, signals, engine).run(listening)
 
 
 def _open_storage(settings: ServerSettings) -> Storage:
