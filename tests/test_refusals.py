@@ -1,36 +1,60 @@
-"""An error says which end it is about, which path there, and why."""
+"""An error says which end it is about, which path there, and why, in the words of the job that it ends."""
 
+import re
 from pathlib import Path
 
 import pytest
+from conftest import MakeServer
 from processes import Client, Server, make
 
-from sft.client.refusals import _ASKED, _FETCHED, _SENT, not_given, refused_here, refused_there
-from sft.common.errors import Code, Refused
+from sft.client.refusals import not_given, omitted, refused_here, refused_there
+from sft.common.errors import Code, PeerStopped, Refused
 
 
-@pytest.mark.parametrize("code", _SENT)
+@pytest.mark.parametrize("code", Code)
 def test_refusal_of_what_is_sent_names_the_path_at_the_receiver(code: Code) -> None:
     told = refused_there(Refused(code), "box/{name}.txt")
-    assert "box/{name}.txt" in told.cause and "receiver" in told.cause and " here" not in str(told)
+    assert "box/{name}.txt" in told.cause and "receiver" in told.cause and told.remedy
+    assert not re.search(r"\b(here|fetch|list)", str(told))
 
 
-@pytest.mark.parametrize("code", [code for code in _FETCHED if code is not Code.SIZE])
+@pytest.mark.parametrize("code", [code for code in Code if code is not Code.SIZE])
 def test_refusal_of_what_is_fetched_names_the_path_here_and_why(code: Code) -> None:
     told = refused_here(Refused(code, why="Permission denied"), "copy/a.txt")
     assert "copy/a.txt" in told.cause and " here" in told.cause and told.cause.endswith(" (Permission denied)")
-    assert "receiver" not in told.cause and "server.log" not in told.remedy
+    assert "receiver" not in told.cause and not re.search(r"server\.log|\b(send|store)\b", str(told))
 
 
-@pytest.mark.parametrize("code", _ASKED)
-def test_refusal_to_give_or_list_names_the_path_at_the_receiver(code: Code) -> None:
-    told = not_given(Refused(code), "photos/a")
-    assert "photos/a" in told.cause and "on the receiver" in told.cause
+@pytest.mark.parametrize("tell", [not_given, lambda problem, path: omitted(problem.code, path)])
+@pytest.mark.parametrize("code", Code)
+def test_refusal_to_give_or_list_names_the_path_at_the_receiver(code: Code, tell: type[Refused]) -> None:
+    told = tell(Refused(code), "photos/a")  # type: ignore[arg-type]
+    assert "photos/a" in told.cause and "on the receiver" in told.cause and told.remedy
+    assert not re.search(r"\b(store|send|write)\b", str(told)), told
 
 
-def test_code_that_is_about_no_path_keeps_its_words() -> None:
-    for tell in (refused_there, refused_here, not_given):
-        assert str(tell(Refused(Code.STOPPING), "a")) == str(Refused(Code.STOPPING))
+@pytest.mark.parametrize("code", Code)
+def test_end_of_a_connection_is_told_in_words_that_fit_every_job(code: Code) -> None:
+    told = str(PeerStopped(code))
+    assert re.match("the (receiver|other end) |your account ", told)
+    assert not re.search(r"\b(store|send|fetch|list|write)\b", told)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_cause_in_a_log_names_no_end_and_no_job(code: Code) -> None:
+    assert not re.search(r"receiver|\b(here|your|store|stored|send|fetch|list)\b", code.cause)
+
+
+def test_folder_of_a_user_that_is_a_file_is_no_matter_of_storing(
+    make_server: MakeServer, client: Client, folder: Path
+) -> None:
+    server = make_server()
+    make(server.storage / "alice")
+    said = "error: the receiver can't use your folder there. The reason is in its server.log\n"
+    for job in (["--list"], ["--get", "a", f"{folder}/"], [make(folder / "a"), "a"]):
+        result = client.at(server.port)(*job)
+        assert (result.status, result.err) == (4, said)
+    assert "can't open the user's folder: a part of that path is a file, not a folder" in server.told()
 
 
 def test_what_is_wrong_with_the_other_name_is_said_of_that(

@@ -1,8 +1,9 @@
 """What a user reads about a refusal: at which end, which path there, why, and what to do.
 
-Rules: one table for each place where something can be refused. The wire carries a code alone, so why it was refused is
-known only where that happened: here, or in the receiver's log. What names no path here has its words in
-`sft/common/errors.py`.
+Rules: one table for each place where something can be refused: what is sent, at the receiver; what is fetched, here;
+what is asked for (to fetch or to list it), at the receiver. A code that has no words in a table, which an honest
+receiver does not send there, gets those of the code itself. The wire carries a code alone, so why it was refused is
+known only where that happened: here, or in the receiver's log.
 """
 
 from sft.common.errors import Code, Refused
@@ -10,6 +11,8 @@ from sft.common.errors import Code, Refused
 TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
 
 _Words = dict[Code, tuple[str, str]]  # cause and remedy; `{path}` is the path at that end
+
+_IN_ITS_LOG = "The reason is in its server.log"
 
 _SENT: _Words = {
     Code.EXISTS: (
@@ -41,8 +44,12 @@ _SENT: _Words = {
         "Ask the receiver's owner for the right",
     ),
     Code.BUSY: ("another transfer to {path} is under way on the receiver", "Wait for it to end, then send it again"),
-    Code.STORAGE: ("the receiver could not store {path}", "The reason is in its server.log"),
+    Code.STORAGE: ("the receiver could not store {path}", _IN_ITS_LOG),
     Code.NOT_FOUND: ("a folder above {path} vanished on the receiver", "Send it again"),
+    Code.SIZE: (
+        "it changed its size while it was sent to {path} on the receiver",
+        "Send it again when no program writes to it",
+    ),
     Code.INTEGRITY: (
         "what the receiver got for {path} is not what was sent, and it kept nothing",
         "Send it again; if this repeats, the line or a disk is faulty",
@@ -79,8 +86,8 @@ _ASKED: _Words = {
     Code.LINK: ("a part of {path} is a symbolic link on the receiver", "Links are never followed"),
     Code.NAME: ("the name {path} is not allowed on the receiver", "Check the name"),
     Code.DENIED: ("your account may not read {path} on the receiver", "Ask the receiver's owner for the right"),
-    Code.STORAGE: ("{path} can't be read on the receiver", "The reason is in its server.log"),
-    Code.UNREADABLE: ("{path} can't be read on the receiver", "The reason is in its server.log"),
+    Code.STORAGE: ("{path} can't be read on the receiver", _IN_ITS_LOG),
+    Code.UNREADABLE: ("{path} can't be read on the receiver", _IN_ITS_LOG),
     Code.CHANGED: ("{path} changed on the receiver while it was read", "Fetch it again when no program writes to it"),
 }
 
@@ -96,23 +103,28 @@ _OMITTED: _Words = {
 
 def refused_there(problem: Refused, path: str) -> Refused:
     """The receiver does not take what should become `path` there."""
-    return _told(_SENT, problem, path)
+    return _told(_SENT, _THERE, problem, path)
 
 
 def refused_here(problem: Refused, path: str) -> Refused:
     """This machine does not take what should become `path` here."""
-    return _told(_FETCHED, problem, path)
+    return _told(_FETCHED, _HERE, problem, path)
 
 
 def not_given(problem: Refused, path: str) -> Refused:
     """The receiver does not give or list `path` there."""
-    return _told(_ASKED, problem, path)
+    return _told(_ASKED, _THERE, problem, path)
 
 
 def omitted(code: Code, path: str) -> Refused:
     """The receiver has `path`, below what was asked for, and can't give it."""
-    return _told(_OMITTED, Refused(code), path)
+    return _told(_OMITTED, _THERE, Refused(code), path)
 
 
-def _told(words: _Words, problem: Refused, path: str) -> Refused:
-    return Refused(problem.code, path, problem.why, words.get(problem.code))
+_THERE = ("{path} is refused on the receiver: {cause}", _IN_ITS_LOG)
+_HERE = ("{path} can't be written here: {cause}", "Check that folder, its rights and its disk")
+
+
+def _told(words: _Words, other: tuple[str, str], problem: Refused, path: str) -> Refused:
+    cause, remedy = words.get(problem.code, other)
+    return Refused(problem.code, path, problem.why, (cause.replace("{cause}", problem.code.cause), remedy))

@@ -14,8 +14,9 @@
     └── IntegrityError               5   what arrived is not what was sent
         └── ProtocolViolation        5   the other end violates the protocol
 
-Rules: an error carries no secret and no bytes of a peer. What a user reads about a refusal is chosen here, by its
-code; no text travels on the wire. Any other exception that leaves a module is a bug.
+Rules: an error carries no secret and no bytes of a peer. No text travels on the wire, so each code has words here
+that speak of neither end; what a user reads about a refusal is chosen by `sft/client/refusals.py`. Any other exception
+that leaves a module is a bug.
 """
 
 import contextlib
@@ -148,9 +149,7 @@ class IntegrityError(TransferError):
 
     exit_status = 5
 
-    def __init__(
-        self, cause: str, remedy: str = "Send it again; if this repeats, the line is being tampered with"
-    ) -> None:
+    def __init__(self, cause: str, remedy: str = "Try again; if this repeats, the line is being tampered with") -> None:
         super().__init__(cause, remedy)
 
 
@@ -165,32 +164,42 @@ class ProtocolViolation(IntegrityError):
 
 
 class Code(StrEnum):
-    """Why one file is refused (`REFUSE`) or a whole connection ended (`ERROR`). The values are the wire's."""
+    """Why one file is refused (`REFUSE`) or a whole connection ended (`ERROR`): the wire's word, and `cause` for a log.
 
-    EXISTS = "exists"
-    IS_FOLDER = "is-folder"
-    NOT_FOLDER = "not-folder"
-    LINK = "link"
-    NAME = "name"
-    NAME_NOT_PORTABLE = "name-not-portable"
-    NO_SPACE = "no-space"
-    QUOTA = "quota"
-    TOO_LARGE = "too-large"
-    DENIED = "denied"
-    UNSUPPORTED = "unsupported"
-    BUSY = "busy"
-    STORAGE = "storage"
-    NOT_FOUND = "not-found"
-    UNREADABLE = "unreadable"
-    CHANGED = "changed"
-    SIZE = "size"
-    INTEGRITY = "integrity"
-    PROTOCOL = "protocol"
-    ACCOUNT = "account"
-    STOPPING = "stopping"
-    FULL = "full"
-    UNAVAILABLE = "unavailable"
-    INTERNAL = "internal"
+    A log is of either end, and about any job, so a cause names no end and no job.
+    """
+
+    cause: str
+
+    def __new__(cls, word: str, cause: str) -> "Code":
+        code = str.__new__(cls, word)
+        code._value_, code.cause = word, cause
+        return code
+
+    EXISTS = "exists", "a file of that name exists already"
+    IS_FOLDER = "is-folder", "a folder has that name"
+    NOT_FOLDER = "not-folder", "a part of that path is a file, not a folder"
+    LINK = "link", "a part of that path is a symbolic link"
+    NAME = "name", "that name is not allowed"
+    NAME_NOT_PORTABLE = "name-not-portable", "Windows can't hold that name"
+    NO_SPACE = "no-space", "the disk is full"
+    QUOTA = "quota", "the account's quota is used up"
+    TOO_LARGE = "too-large", "the file is larger than is allowed"
+    DENIED = "denied", "the account may not do that"
+    UNSUPPORTED = "unsupported", "that is not supported"
+    BUSY = "busy", "another transfer to that name is under way"
+    STORAGE = "storage", "the disk reports an error"
+    NOT_FOUND = "not-found", "nothing of that name is there"
+    UNREADABLE = "unreadable", "it can't be read"
+    CHANGED = "changed", "the file changed while it was read"
+    SIZE = "size", "the file changed its size meanwhile"
+    INTEGRITY = "integrity", "what arrived is not what was sent"
+    PROTOCOL = "protocol", "the protocol was violated"
+    ACCOUNT = "account", "the account was changed or removed"
+    STOPPING = "stopping", "the server is shutting down"
+    FULL = "full", "all connections are in use"
+    UNAVAILABLE = "unavailable", "the accounts or the storage can't be used at the moment"
+    INTERNAL = "internal", "the program failed"
 
 
 # What a server says when it can't serve now, and soon may: worth another connection.
@@ -198,45 +207,24 @@ PASSING = frozenset({Code.STOPPING, Code.FULL, Code.UNAVAILABLE})
 # A changed account may be one with other limits: the next login shows whether it still lets us in.
 _FAILURES = {Code.ACCOUNT: Failure.LOST} | dict.fromkeys(PASSING, Failure.BUSY)
 
-# For each code: cause, then remedy, where nothing more is known; `sft/client/refusals.py` names the path and
-# the end.
-_WORDS: dict[Code, tuple[str, str]] = {
-    Code.EXISTS: (
-        "a file of that name exists already",
-        "Choose another name, or --if-exists rename, replace or skip",
-    ),
-    Code.IS_FOLDER: ("a folder has that name", "Choose another name"),
-    Code.NOT_FOLDER: ("a part of that path is a file, not a folder", "Choose another folder"),
-    Code.LINK: ("a part of that path is a symbolic link", "Choose another folder; links are never followed"),
-    Code.NAME: ("the receiver does not allow that name", "Choose another name"),
-    Code.NAME_NOT_PORTABLE: (
-        "the receiver allows only names that Windows can hold too",
-        'Choose a name without \\ : * ? " < > | and without a dot or space at its end',
-    ),
-    Code.NO_SPACE: ("the receiver's disk is full", "Free some space there, then send it again"),
-    Code.QUOTA: ("your account's quota on the receiver is used up", "Delete files there, or ask its owner for more"),
-    Code.TOO_LARGE: ("the file is larger than the receiver takes", "Ask its owner to raise the limit"),
-    Code.DENIED: ("your account may not do that", "Ask the receiver's owner for the right"),
-    Code.UNSUPPORTED: ("the receiver can't do that", "Update the program there"),
-    Code.BUSY: ("another transfer to that name is under way", "Wait for it to end, then send it again"),
-    Code.STORAGE: ("the receiver could not store the file", "The reason is in its server.log"),
-    Code.UNREADABLE: ("something there can't be read", "The reason is in the receiver's server.log"),
-    Code.CHANGED: ("the file changed while it was read", "Send it again when no program writes to it"),
-    Code.NOT_FOUND: ("nothing of that name is there", "Check the name"),
-    Code.SIZE: ("the file changed its size while it was sent", "Send it again when no program writes to it"),
+_IN_ITS_LOG = "The reason is in its server.log"
+
+# What a user reads when the other end has ended the connection with that code: cause, then remedy, for every job.
+_STOPPED: dict[Code, tuple[str, str]] = {
+    Code.STORAGE: ("the receiver can't use your folder there", _IN_ITS_LOG),
     Code.INTEGRITY: (
-        "what the receiver got is not what was sent, and it kept nothing",
-        "Send it again; if this repeats, the line or a disk is faulty",
+        "the other end reports that what it got is not what was sent",
+        "Try again; if this repeats, the line is being tampered with",
     ),
-    Code.PROTOCOL: ("the receiver reports that this end violated the protocol", "Use the same version at both ends"),
+    Code.PROTOCOL: ("the other end reports that this end violated the protocol", "Use the same version at both ends"),
     Code.ACCOUNT: ("your account was changed or removed on the receiver", "Ask the receiver's owner"),
-    Code.STOPPING: ("the receiver is shutting down", "Send it again when it is back"),
+    Code.STOPPING: ("the receiver is shutting down", "Try again when it is back"),
     Code.FULL: ("the receiver takes no more connections", "Try again in a moment"),
     Code.UNAVAILABLE: (
         "the receiver can't use its accounts or its storage at the moment",
         "Try again later; the reason is in its server.log",
     ),
-    Code.INTERNAL: ("the receiver failed", "The reason is in its server.log"),
+    Code.INTERNAL: ("the receiver failed", _IN_ITS_LOG),
 }
 
 
@@ -247,7 +235,7 @@ class Refused(TransferError):
     """
 
     def __init__(self, code: Code, path: str = "", why: str = "", words: tuple[str, str] | None = None) -> None:
-        cause, remedy = (text.replace("{path}", path) for text in words or _WORDS[code])
+        cause, remedy = (text.replace("{path}", path) for text in words or (code.cause, ""))
         super().__init__(f"{cause} ({why})" if why else cause, remedy)
         self.code, self.path, self.why = code, path if words else "", why
         self.exit_status = IntegrityError.exit_status if code is Code.INTEGRITY else TransferError.exit_status
@@ -259,7 +247,7 @@ class Ended(TransferError):
     exit_status = 4
 
     def __init__(self, code: Code) -> None:
-        super().__init__(*_WORDS[code])
+        super().__init__(code.cause)
         self.code = code
 
 
@@ -267,7 +255,8 @@ class PeerStopped(ConnectionTrouble):
     """The other end ended the connection and gave the reason, by `code`."""
 
     def __init__(self, code: Code) -> None:
-        super().__init__(*_WORDS[code], _FAILURES.get(code, Failure.FINAL))
+        cause, remedy = _STOPPED.get(code, (f"the other end ended the connection: {code.cause}", ""))
+        super().__init__(cause, remedy, _FAILURES.get(code, Failure.FINAL))
         self.code = code
         if code in (Code.PROTOCOL, Code.INTEGRITY):
             self.exit_status = IntegrityError.exit_status

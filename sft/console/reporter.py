@@ -147,7 +147,7 @@ class Reporter:
     def _count_unnamed(self) -> None:
         for code, count in self._refused_by_full_disk.items():
             if count > _MOST_NAMED and not self._json:
-                note(f"error: {counted(count - _MOST_NAMED, 'more file')} not delivered: {Refused(code)}")
+                note(f"error: {counted(count - _MOST_NAMED, 'more file')} not delivered: {code.cause}")
         self._refused_by_full_disk.clear()
 
     def _is_one_of_many(self, problem: TransferError) -> bool:

@@ -160,7 +160,7 @@ def test_login_under_way_at_the_stop_ends_and_is_told_that_the_server_stops(
     wait_until(lambda: "stopping; 1 connection" in server.told())
     line.release()
     result = running.finish()
-    assert (result.status, result.err) == (4, "error: the receiver is shutting down. Send it again when it is back\n")
+    assert (result.status, result.err) == (4, "error: the receiver is shutting down. Try again when it is back\n")
     assert server.ended() == 0
 
 
