@@ -21,11 +21,10 @@ from sft.disk.durable import disk_errors, set_time
 from sft.disk.parents import Parent
 from sft.disk.reservations import NOT_RESERVED, Reservation
 from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, link_anonymous, lock
-from sft.disk.temporary import Incoming, Inherited
+from sft.disk.temporary import Incoming
 
 _MOST_IN_MEMORY = 2 << 20  # bytes of one connection
 _MOST_TRIES = 10
-_NOTHING_INHERITED = Inherited()
 _NOTHING_TO_GUARD: AbstractContextManager[None] = contextlib.nullcontext()
 
 
@@ -49,7 +48,7 @@ class AnonymousFile:
         self.size = 0
         self.sha256: bytes | None = None
         self.offers: list[int] = []
-        self.inherited = _NOTHING_INHERITED
+        self.is_shared = False
         self.reservation: Reservation = NOT_RESERVED
         self.refusal: Refused | None = None
         self.is_different = False

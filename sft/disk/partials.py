@@ -29,7 +29,7 @@ from sft.disk.parents import Parent
 from sft.disk.partial_names import names_for
 from sft.disk.reservations import NOT_RESERVED, Reservation
 from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, link_anonymous, lock
-from sft.disk.temporary import Incoming, Inherited
+from sft.disk.temporary import Incoming
 
 try:
     import fcntl
@@ -42,10 +42,13 @@ _OPEN_FLAGS = os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O
 _LOCK_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 
 
-def begin_partial(area: StagingArea, incoming: Incoming) -> "PartialFile":
-    """The partial file of `incoming`, owned, with what was kept of it. Raises Refused (BUSY while it has an owner)."""
+def begin_partial(area: StagingArea, incoming: Incoming, reservation: Reservation = NOT_RESERVED) -> "PartialFile":
+    """The partial file of `incoming`, owned, with what was kept of it. Raises Refused (BUSY while it has an owner).
+
+    `reservation` gets what was reserved or counted for it before.
+    """
     for name in names_for(area, incoming):
-        partial = PartialFile(area, incoming, name)
+        partial = PartialFile(area, incoming, name, reservation)
         try:
             with disk_errors():
                 partial.take_up()
@@ -59,13 +62,13 @@ def begin_partial(area: StagingArea, incoming: Incoming) -> "PartialFile":
 class PartialFile:
     """One large file, for one connection; does what `sft.disk.temporary.TemporaryFile` lists."""
 
-    def __init__(self, area: StagingArea, incoming: Incoming, name: str) -> None:
+    def __init__(self, area: StagingArea, incoming: Incoming, name: str, reservation: Reservation) -> None:
         self.incoming, self.name = incoming, name
         self.size = 0
         self.sha256: bytes | None = None
         self.offers: list[int] = []
-        self.inherited = Inherited()
-        self.reservation: Reservation = NOT_RESERVED
+        self.is_shared = False
+        self.reservation = reservation
         self.refusal: Refused | None = None
         self.is_different = False
         self.has_time = True
@@ -191,16 +194,17 @@ class PartialFile:
             os.close(descriptor)
 
     def _become_owner(self, is_kept: bool) -> int:
-        """The bytes that are there. The owner in this process, if there is one, loses them."""
+        """The bytes that are there. The owner in this process, if there is one, loses them, and what it reserved."""
         before = self._area.set_owner(self)
         if before is not None:
             before.lose()
+            self._locked = self._locked or lock(self._descriptor)
         size = os.fstat(self._descriptor).st_size
-        self.inherited = Inherited(
-            kept=size if is_kept and before is None and self._locked else None,
-            reservation=None if before is None else before.reservation,
-            is_shared=before is None and not self._locked,
-        )
+        if before is not None:
+            self.reservation.inherit(before.reservation)
+        elif is_kept and self._locked:
+            self.reservation.inherit_counted(size)
+        self.is_shared = not self._locked
         return size
 
     def _write_journal(self, durable: int, generation: int) -> None:
@@ -230,9 +234,16 @@ class PartialFile:
             yield
 
     def lose(self) -> None:
-        """A newer connection of the same transfer owns the file: nothing more is written through this one."""
+        """A newer connection of the same transfer owns the file: nothing more is written through this one.
+
+        The lock is released, too, as this one may stay open for long.
+        """
         with self._writing:
             self._lost = True
+            if self._locked:
+                self._locked = False
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _check_owner(self) -> None:
         """Raises Refused (BUSY) once a newer connection, in this process or another, has taken over."""
@@ -316,10 +327,19 @@ class PartialFile:
             self._remove()
 
     def _remove(self) -> None:
-        for name in (self.name, self.name + JOURNAL) if self._has_name else (self.name + JOURNAL,):
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=self._area.folder)
-        self._has_name = False
+        if self._has_name:
+            self._has_name = not self._unlink(self.name)
+        self._unlink(self.name + JOURNAL)
+
+    def _unlink(self, name: str) -> bool:
+        """Whether it is gone. What can't be removed counts as kept, and is swept later."""
+        try:
+            os.unlink(name, dir_fd=self._area.folder)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        return True
 
     def keep(self) -> bool:
         if self._journal_descriptor < 0 or not (self.size or self.offers):
@@ -332,31 +352,33 @@ class PartialFile:
 
     def close(self) -> None:
         """Close the files, and give back the lock and what was reserved; the bytes stay. May be called again."""
-        reservation, self.reservation = self.reservation, NOT_RESERVED
-        with contextlib.suppress(OSError), reservation.ending():
-            stays = None
-            try:
-                stays = self._leave()
-            finally:
-                reservation.end(stays)
-
-    def _leave(self) -> int | None:
-        """Close it; how many bytes stay, None if another connection owns them now. No other takes over meanwhile."""
-        stays = None
-        with contextlib.ExitStack() as locked:
+        with contextlib.suppress(OSError), self.reservation.ending(), contextlib.ExitStack() as locked:
             with contextlib.suppress(OSError):
                 locked.enter_context(self._journal_lock())
-            with contextlib.suppress(OSError, Refused):
-                self._check_owner()
-                if self._has_name and self._descriptor >= 0:
-                    stays = os.fstat(self._descriptor).st_size
-            self._close()
-        return stays
+            reservation, self.reservation = self.reservation, NOT_RESERVED  # no other connection takes it meanwhile
+            stays = None
+            try:
+                stays = self._stays()
+            finally:
+                self._close()
+                reservation.end(stays)
+
+    def _stays(self) -> int | None:
+        """How many bytes stay as kept ones, None if there are none, or another connection owns them. Raises OSError."""
+        if self._area.owner_of(self.name) is not self or not self._has_name:
+            return None
+        ours, last = self._journal, Journal.read(self._journal_descriptor)
+        if ours is not None and last is not None and last.generation > ours.generation:  # of another process
+            return None
+        state = os.fstat(self._descriptor)
+        return state.st_size if state.st_nlink == 1 else None
 
     def _close(self) -> None:
         self._area.release(self)
-        descriptors = (self._descriptor, self._journal_descriptor)
-        self._descriptor = self._journal_descriptor = -1
+        with self._writing:
+            self._locked = False
+            descriptors = (self._descriptor, self._journal_descriptor)
+            self._descriptor = self._journal_descriptor = -1
         for descriptor in descriptors:
             if descriptor >= 0:
                 with contextlib.suppress(OSError):  # it is closed all the same; what must last was flushed before

@@ -152,24 +152,25 @@ class Allowance:
 
     # --- files ---
 
+    def reservation(self) -> Reservation:
+        """A new one, of nothing yet."""
+        return Reservation(self._ledger, self._quota, self._space if self._space.least else None)
+
     def reserve(self, file: TemporaryFile) -> None:
         """Reserve what a file that has begun announced, and what its path lacks; a pipe reserves as it grows.
 
         Raises Refused (NO_SPACE; QUOTA; BUSY while another process has reserved something for the same file), OSError.
         """
-        size, inherited = file.incoming.size, file.inherited
+        size = file.incoming.size
         self._space.check((size or 0) - max(file.offers, default=0))
-        reservation = Reservation(self._ledger, self._quota, self._space if self._space.least else None)
-        reservation.inherit(inherited.reservation, inherited.kept)
-        file.reservation = reservation
         try:
-            reservation.reserve(max(size or 0, inherited.kept or 0))
+            file.reservation.reserve(size or 0)
         except Refused as problem:
-            if inherited.is_shared and problem.code is Code.QUOTA:
+            if file.is_shared and problem.code is Code.QUOTA:
                 raise Refused(Code.BUSY) from None
             raise
         if size is None:
-            reservation.reserve_as_it_grows()
+            file.reservation.reserve_as_it_grows()
         self.reserve_folders(file.incoming.path[:-1])
 
     @contextlib.contextmanager

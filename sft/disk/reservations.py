@@ -1,8 +1,8 @@
 """What one file on its way has reserved, and how far it may grow before it has to ask again.
 
 Rules: a file owns its reservation from its beginning until it is published, kept or removed, and gives back what is
-left. A connection that takes a file over takes its reservation, too. A refusal by the quota is believed only after
-the ledger was repaired. It opens nothing.
+left. A connection that takes a file over takes its reservation, too, in the same step. A refusal by the quota is
+believed only after the ledger was repaired. It opens nothing.
 """
 
 import contextlib
@@ -60,14 +60,16 @@ class Reservation:
         self._grows = False
         self.covered = _ENDLESS if space is None else _CHECK_EVERY  # bytes that the file may have without asking again
 
-    def inherit(self, before: "Reservation | None", kept: int | None) -> None:
-        """Take what the connection `before` has reserved for the file, or what it was counted for as a `kept` one."""
-        if self._ledger is None:
-            return
-        with self._ledger.lock:
-            if before is not None:
-                self._amount, before._amount = before._amount, NOTHING
-            if kept is not None:
+    def inherit(self, before: "Reservation") -> None:
+        """Take what an older connection has reserved for the file."""
+        if self._ledger is not None:
+            with self._ledger.lock:
+                self._amount, before._amount = self._amount + before._amount, NOTHING
+
+    def inherit_counted(self, kept: int) -> None:
+        """Take what the file was counted for, as one of which so many bytes were kept."""
+        if self._ledger is not None:
+            with self._ledger.lock:
                 self._amount += self._ledger.reserve_counted(kept)
 
     def reserve(self, size: int) -> None:

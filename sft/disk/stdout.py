@@ -16,7 +16,7 @@ from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts
 from sft.disk.parents import Parent
 from sft.disk.reservations import NOT_RESERVED
-from sft.disk.temporary import Incoming, Inherited, Outcome, Settled, TemporaryFile
+from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
 
 
 class _OutputFile:
@@ -29,7 +29,7 @@ class _OutputFile:
         self.size = 0
         self.sha256: bytes | None = None
         self.offers: list[int] = []
-        self.inherited = Inherited()
+        self.is_shared = False
         self.reservation = NOT_RESERVED
         self.refusal: Refused | None = None
         self.is_different = False

@@ -9,7 +9,6 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from sft.common.errors import Refused
@@ -45,19 +44,6 @@ class Settled:
 Outcome = Settled | Refused
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
-    """What a temporary file has from an earlier connection.
-
-    `kept`: bytes that an attempt left which has ended; `reservation`: that of the connection it was taken from, in this
-    process; `is_shared`: another process still has it open.
-    """
-
-    kept: int | None = None
-    reservation: Reservation | None = None
-    is_shared: bool = False
-
-
 @runtime_checkable
 class TemporaryFile(Protocol):
     """The bytes of one file on their way, for one connection. Methods raise Refused unless they name OSError."""
@@ -66,7 +52,7 @@ class TemporaryFile(Protocol):
     size: int  # of what was written
     sha256: bytes | None  # of the whole file, set by the receiver once it is verified
     offers: list[int]  # offsets to resume from, best first; compare digests, then call `resume_from`
-    inherited: Inherited
+    is_shared: bool  # another process had it open when this connection took it over
     reservation: Reservation
     refusal: Refused | None  # why it has no reservation: it is only taken if it turns out to be there already
     is_different: bool  # its content was compared with the file of its name

@@ -159,14 +159,19 @@ class UserFolder:
 
     def _begin_partial(self, incoming: Incoming) -> TemporaryFile:
         with disk_errors(), self.allowance.moving():
-            file = begin_partial(self.area, incoming)
+            file = begin_partial(self.area, incoming, self.allowance.reservation())
             self._reserve(file)
         return file
 
     def _reserve_anonymous(self, file: TemporaryFile) -> None:
         """Without quota a small file is taken all the same if it may turn out to be there already."""
+
+        def reserve() -> None:
+            file.reservation = self.allowance.reservation()
+            self._reserve(file)
+
         try:
-            self.allowance.try_twice(lambda: self._reserve(file))
+            self.allowance.try_twice(reserve)
         except Refused as problem:
             incoming, rules = file.incoming, self._rules
             if problem.code is not Code.QUOTA or incoming.size is None or rules.private:
