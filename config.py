@@ -191,7 +191,7 @@ class ClientSettings:
     user: str = _setting("", _text, "your username there (without it, you are asked)", "NAME")
     password_file: Path | None = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
     if_exists: Literal["fail", "rename", "replace", "skip"] = _setting("fail", _POLICY, "if the name exists there: fail, rename, replace or skip", "WHAT")
-    retries: int = _setting(24, _whole(0, 1_000_000), "new connections in a row without progress after one broke (24 last about ten minutes; 0: none)", "COUNT")
+    retries: int = _setting(24, _whole(0, 1_000_000), "tries in a row without progress after a connection failed (24: ten minutes, before the login one; 0: none)", "COUNT")
     limit: int | None = _setting(None, parse_size, "at most so many bytes per second, such as 5M (none: no limit)", "RATE", _NONE)
     connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
     client_log: Path | None = _setting(_client_log, _path, "the client's log (off: none)", "FILE", _OFF)

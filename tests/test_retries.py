@@ -78,8 +78,12 @@ def test_failure_is_tried_again_or_ends(
 
 @pytest.mark.parametrize("failure", Failure)
 @pytest.mark.parametrize("reached", Reached)
-def test_no_retries_means_none_at_all(failure: Failure, reached: Reached) -> None:
-    assert after(trouble(failure), reached, 0, 1, 0) == End(4)
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_number_of_retries_holds_before_and_after_the_login(failure: Failure, reached: Reached, retries: int) -> None:
+    ends = failure is FINAL or (failure is HOST and reached is not LOGGED_IN)
+    for tries in range(1, retries + 1):
+        assert isinstance(after(trouble(failure), reached, 0, tries, retries), End if ends else Again)
+    assert after(trouble(failure), reached, 0, retries + 1, retries) == End(4)
 
 
 @pytest.mark.parametrize("reached", Reached)

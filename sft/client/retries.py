@@ -1,27 +1,23 @@
 """Whether a connection that failed is tried again, and after what pause.
 
     what failed                      before any answer   before the first login   afterwards
-    unknown host                     end                 end                      by --retries
-    no address takes a connection    for 5 s             for a minute             by --retries
-    busy, cut or silent              for a minute        for a minute             by --retries
+    unknown host                     end                 end                      again
+    no address takes a connection    for 5 s             for a minute             again
+    busy, cut or silent              for a minute        for a minute             again
     refused by proof, and the rest   end                 end                      end
 
 Rules: pure decisions, without a clock and without a socket. Somebody who has typed a password is not asked to wait
 for a host that is not there; but a receiver that has answered, or whose login has succeeded, is likely to come back.
-Pauses grow, and vary a little, so that many clients of one receiver do not come back all at once. With --retries 0
-nothing is tried again.
+Pauses grow, and vary a little, so that many clients of one receiver do not come back all at once. --retries bounds
+every row of the table, so with 0 nothing is tried again.
 """
 
+import math
 from enum import Enum
 from typing import NamedTuple
 
 from sft.common.errors import ConnectionTrouble, Failure, TransferError
 
-_LONGEST_PAUSE = 30.0
-_LONGEST_PAUSE_BEFORE_LOGIN = 15.0
-_LONGEST_PAUSE_FOR_NOBODY = 2.0
-_SECONDS_FOR_NOBODY = 5.0  # a receiver that is started again needs one or two
-_SECONDS_FOR_LOGIN = 60.0
 _SPREAD = 0.5  # of a pause, from a quarter below to a quarter above it
 
 
@@ -31,6 +27,14 @@ class Reached(Enum):
     NOBODY = 0
     SERVER = 1
     LOGGED_IN = 2
+
+
+# For how many seconds of the run a connection is tried again, and the longest pause before one.
+_LIMITS = {
+    Reached.NOBODY: (5.0, 2.0),  # a receiver that is started again needs a second or two
+    Reached.SERVER: (60.0, 15.0),
+    Reached.LOGGED_IN: (math.inf, 30.0),
+}
 
 
 class Again(NamedTuple):
@@ -55,22 +59,11 @@ def after(
     0 to 1.
     """
     end = End(problem.exit_status)
-    if not isinstance(problem, ConnectionTrouble) or problem.failure is Failure.FINAL or not retries:
+    if not isinstance(problem, ConnectionTrouble) or problem.failure is Failure.FINAL or tries > retries:
         return end
-    longest = _LONGEST_PAUSE
-    if reached is Reached.LOGGED_IN:
-        if tries > retries:
-            return end
-    elif problem.failure is Failure.UNKNOWN_HOST:
+    lasting, longest = _LIMITS[reached]
+    if seconds >= lasting or (problem.failure is Failure.UNKNOWN_HOST and reached is not Reached.LOGGED_IN):
         return end
-    elif reached is Reached.NOBODY:
-        longest = _LONGEST_PAUSE_FOR_NOBODY
-        if seconds >= _SECONDS_FOR_NOBODY:
-            return end
-    else:
-        longest = _LONGEST_PAUSE_BEFORE_LOGIN
-        if seconds >= _SECONDS_FOR_LOGIN:
-            return end
     pause = min(2.0 ** min(tries - 1, 10), longest)
     return Again(pause * (1 + _SPREAD * (chance - 0.5)))
 

@@ -100,12 +100,14 @@ def test_receiver_that_is_just_starting_is_waited_for(make_server: MakeServer, c
     assert server.path("a").read_bytes() == source.read_bytes()
 
 
-def test_nobody_at_that_port_ends_after_some_seconds_and_without_retries_at_once(
+def test_nobody_at_that_port_ends_after_some_seconds_and_by_retries_before(
     server: Server, client: Client, folder: Path
 ) -> None:
     source = make(folder / "a")
     with_none = client.at(1)(ONCE, source, "a")
     assert (with_none.status, with_none.err.count("\n")) == (4, 1)
+    with_one = client.at(1)("--retries=1", source, "a")
+    assert (with_one.status, with_one.err.count("trying again"), with_one.err.count("\n")) == (4, 1, 2)
     result = client.at(1)(source, "a")
     *notes, last = result.err.splitlines()
     assert result.status == 4 and last.startswith("error: connection to 127.0.0.1:1 refused.")
