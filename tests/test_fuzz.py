@@ -30,7 +30,7 @@ from sft.wire.protocol import LOGIN_FRAME_LIMIT
 
 SEEDS = {name: sorted((CORPUS / name).iterdir()) for name in HARNESSES}
 STEPS = ("requests", "replies")
-MOST_FILES, MOST_BYTES = 100, 200_000
+MOST_FILES, MOST_BYTES = 120, 200_000
 
 
 def harness(name: str) -> Callable[[bytes], None]:

@@ -21,8 +21,9 @@ from sft.disk.listing_rate import ListingRate
 from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import Rules, UserFolder
-from sft.server.requests import Requests
-from sft.wire.messages import Entries, ListFolder
+from sft.server.listings import Listings
+from sft.wire.messages import Entries, ListFolder, Message, decode_message
+from sft.wire.tree_messages import Branch, Tree
 
 
 class Clock:
@@ -114,6 +115,16 @@ def test_connections_of_one_user_share_the_time(tmp_path: Path) -> None:
     storage.close()
 
 
+def listings_of(folder: UserFolder) -> Listings:
+    """Answers about it, without a connection."""
+    channel: Any = SimpleNamespace(check=nothing)
+    return Listings(channel, folder, lambda right: None, lambda *words: None, RateLimiter(None))
+
+
+def message_of(whole: bytes) -> Message:
+    return decode_message(whole[0], memoryview(whole)[5:])
+
+
 def test_large_folder_is_read_once_for_all_its_pages(
     alice: UserFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,9 +132,7 @@ def test_large_folder_is_read_once_for_all_its_pages(
     (tmp_path / "received/alice/many").mkdir()
     for name in names:
         os.close(os.open(tmp_path / "received/alice/many" / name, os.O_CREAT, 0o600))
-    requests = Requests.__new__(Requests)
-    requests._folder, requests._channel = alice, SimpleNamespace(check=nothing)  # type: ignore[assignment]
-    requests._giving = RateLimiter(None)
+    listings = listings_of(alice)
     listed, calls = os.listdir, list[int]()
 
     def listdir(folder: int) -> list[str]:
@@ -131,13 +140,39 @@ def test_large_folder_is_read_once_for_all_its_pages(
         return listed(folder)
 
     monkeypatch.setattr(os, "listdir", listdir)
-    known: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
     found: list[str] = []
     while len(found) < len(names):
-        (page,) = requests._page(ListFolder(1, ("many",), found[-1] if found else None), known)
+        page = message_of(*listings.answer(ListFolder(1, ("many",), found[-1] if found else None)))
         assert isinstance(page, Entries)
         found += [entry.name for entry in page.entries]
-    assert found == names and not page.more and len(calls) == 1
+        assert page.more is (len(found) < len(names))
+    assert found == names and len(calls) == 1
+
+
+def test_each_folder_of_a_tree_is_read_once_for_all_its_pages(
+    alice: UserFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sft.server.listings.BRANCH_ENTRIES_LIMIT", 7)
+    for number in range(40):
+        place = tmp_path / "received/alice/many" / f"{number % 4}" / f"{number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}").touch()
+    listings, listed, calls = listings_of(alice), os.listdir, list[int]()
+
+    def listdir(folder: int) -> list[str]:
+        calls.append(folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    after: tuple[str, ...] = ()
+    names, pages, more = 0, 0, True
+    while more:
+        page = message_of(*listings.answer(Tree(1, ("many",), after or None)))
+        assert isinstance(page, Branch)
+        for node in page.entries:
+            after = (*after[: node.depth - 1], node.name)
+        names, pages, more = names + len(page.entries), pages + 1, page.more
+    assert (names, pages, len(calls)) == (4 + 12 + 40, 8 + 1, 1 + 4 + 12)
 
 
 # --- deep folders -----------------------------------------------------------------------------------------------------

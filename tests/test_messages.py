@@ -49,7 +49,8 @@ from sft.wire.messages import (
     split_record,
     write_data_header,
 )
-from sft.wire.protocol import CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE
+from sft.wire.protocol import BRANCH_LIMIT, CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE
+from sft.wire.tree_messages import Branch, Node, Tree
 
 TRANSFER = bytes(range(16))
 SHA256 = bytes(range(32))
@@ -61,6 +62,8 @@ FOLDER = Put(2, TRANSFER, ("d",), "folder", None, -1, 0, "skip")
 RECEIPT = Receipt(7, ("db.1.dump",), MAX_INTEGER, SHA256, 12, "stored")
 EMPTY_RECEIPT = Receipt(7, ("x",), 0, None, -MAX_INTEGER, "folder")
 TWO_ENTRIES = Entries(6, (Entry("a", "file", 3, 4), Entry('"', "folder", 0, -5)), True)
+LINK = Node(2, "l", "link", 0, 1, 0o777, "../\\x5c")
+BRANCH = Branch(3, (Node(1, "d", "folder", 0, 2, 0o755, None), LINK, Node(1, "é", "file", 300, -1, 0, None)), True)
 
 NIL, NO, YES = b"\xc0", b"\xc2", b"\xc3"
 MOST = b"\xcf\x7f" + b"\xff" * 7  # 2^63 - 1
@@ -140,6 +143,21 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
             NO,
         ],
     ),
+    (Tree(1, (), None), 19, b"\x93", [b"\1", b"\x90", NIL]),
+    (Tree(2, ("a",), ("b", "c")), 19, b"\x93", [b"\2", b"\x91\xa1a", b"\x92\xa1b\xa1c"]),
+    (Branch(1, (), False), 20, b"\x93", [b"\1", b"\x90", NO]),
+    (
+        BRANCH,
+        20,
+        b"\x93",
+        [
+            b"\3",
+            b"\x93\x97\1\xa1d\xa6folder\0\2\xcd\1\xed\xc0"
+            + b"\x97\2\xa1l\xa4link\0\1\xcd\1\xff\xa7../\\x5c"
+            + b"\x97\1\xa2\xc3\xa9\xa4file\xcd\1\x2c\xff\0\xc0",
+            YES,
+        ],
+    ),
     (Omitted(6, "a/\\xff", Code.NAME, 3), 15, b"\x94", [b"\6", b"\xa6a/\\xff", b"\xa4name", b"\3"]),
     (Error(Code.STOPPING), 13, b"\x91", [b"\xa8stopping"]),
     (Rate(1), 16, b"\x91", [b"\1"]),
@@ -179,7 +197,7 @@ def refused(kind: int, body: bytes) -> None:
 
 def test_headers_and_types_are_the_specifications() -> None:
     assert (MESSAGE_HEADER_SIZE, DATA_HEADER_SIZE) == (5, 17)
-    assert [kind.value for kind in Kind] == list(range(1, 17))
+    assert [kind.value for kind in Kind] == [*range(1, 17), 19, 20]
 
 
 def test_table_has_every_type() -> None:
@@ -265,7 +283,7 @@ def test_reject_body_where_none_belongs(kind: Kind, body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\x90", b"\x91\1"])
 def test_reject_unknown_type(body: bytes) -> None:
-    for kind in (0, *range(17, 256)):
+    for kind in set(range(256)) - set(Kind):
         refused(kind, body)
 
 
@@ -294,7 +312,7 @@ def test_reject_message_longer_than_its_record(kind: int, announced: int) -> Non
         decode(struct.pack(">BI", kind, announced))
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind in range(1, 16) if kind != Kind.DATA), 0, 255])
+@pytest.mark.parametrize("kind", [*(kind for kind in Kind if kind not in (Kind.DATA, Kind.BRANCH)), 0, 255])
 def test_reject_control_over_its_ceiling(kind: int) -> None:
     with pytest.raises(ProtocolViolation):
         list(split_record(memoryview(struct.pack(">BI", kind, CONTROL_LIMIT + 1) + bytes(CONTROL_LIMIT + 1))))
@@ -417,6 +435,9 @@ TIME = [*NOT_AN_INTEGER, *outside(-MAX_INTEGER, MAX_INTEGER)]
 HASH = not_bytes(32)
 CODE = not_a_word(*Code)
 
+NODE = [b"\x91\x97", b"\1", b"\xa1a", b"\xa4file", b"\1", b"\1", b"\0", NIL]  # the entries of a BRANCH: one file
+NODE_KINDS = ("file", "folder", "link")
+
 # What each field of a message does not take.
 WRONG: dict[int, list[list[bytes]]] = {
     Kind.PUT: [
@@ -442,6 +463,24 @@ WRONG: dict[int, list[list[bytes]]] = {
             *(b"\x91\x94\xa1a\xa4file\1" + mtime for mtime in [*TIME, *longer(1), NIL]),
             *(b"\x91" + form + b"\xa1a\xa4file\1\1" for form in (b"\xdc\0\4", b"\xdd\0\0\0\4")),
             *(form + b"\x94\xa1a\xa4file\1\1" for form in (b"\xdc\0\1", b"\xdd\0\0\0\1")),
+        ],
+        NOT_A_FLAG,
+    ],
+    Kind.TREE: [ID, NOT_A_PATH, [*(bad for bad in NOT_A_PATH if bad != NIL), packed([])]],
+    Kind.BRANCH: [
+        ID,
+        [
+            *(*NEVER, NIL, YES, b"\1", packed("a"), packed([1]), packed([None]), packed([[]]), packed(["a"])),
+            *(packed([[1, "a", "file", 1, 1, 0, None, 1]]), packed([[1, "a", "file", 1, 1, 0]]), packed([{"a": 1}])),
+            *(NODE[0] + depth + b"".join(NODE[2:]) for depth in [*NOT_AN_INTEGER, NIL, *outside(1, 255), *longer(1)]),
+            *(b"".join(NODE[:2]) + name + b"".join(NODE[3:]) for name in [*NOT_A_TEXT, NIL]),
+            *(b"".join(NODE[:3]) + kind + b"".join(NODE[4:]) for kind in [*not_a_word(*NODE_KINDS), NIL]),
+            *(b"".join(NODE[:4]) + size + b"".join(NODE[5:]) for size in [*SIZE, *longer(1), NIL]),
+            *(b"".join(NODE[:5]) + mtime + b"".join(NODE[6:]) for mtime in [*TIME, *longer(1), NIL]),
+            *(b"".join(NODE[:6]) + mode + NODE[7] for mode in [*NOT_AN_INTEGER, NIL, *outside(0, MAX_MODE)]),
+            *(b"".join(NODE[:7]) + target for target in [*NOT_A_TEXT, packed("a"), packed("")]),
+            *(form + b"".join(NODE[1:]) for form in (b"\x91\xdc\0\7", b"\x91\xdd\0\0\0\7")),
+            *(form + NODE[0][1:] + b"".join(NODE[1:]) for form in (b"\xdc\0\1", b"\xdd\0\0\0\1")),
         ],
         NOT_A_FLAG,
     ],
@@ -541,6 +580,10 @@ BORDERS: list[tuple[int, Callable[[int], Control], int, int]] = [
     (Kind.RECEIPT, lambda n: replace(RECEIPT, time=n), -MAX_INTEGER, MAX_INTEGER),
     (Kind.ENTRY, lambda n: Entries(1, (Entry("a", "file", n, 0),), False), 0, MAX_INTEGER),
     (Kind.ENTRY, lambda n: Entries(1, (Entry("a", "file", 0, n),), False), -MAX_INTEGER, MAX_INTEGER),
+    (Kind.BRANCH, lambda n: Branch(1, (Node(n, "a", "file", 0, 0, 0, None),), False), 1, 255),
+    (Kind.BRANCH, lambda n: Branch(1, (Node(1, "a", "file", n, 0, 0, None),), False), 0, MAX_INTEGER),
+    (Kind.BRANCH, lambda n: Branch(1, (Node(1, "a", "link", 0, n, 0, "b"),), False), -MAX_INTEGER, MAX_INTEGER),
+    (Kind.BRANCH, lambda n: Branch(1, (Node(1, "a", "folder", 0, 0, n, None),), False), 0, MAX_MODE),
     (Kind.OMITTED, lambda n: Omitted(1, "a", Code.NAME, n), 0, MAX_INTEGER),
     (Kind.RATE, lambda n: Rate(n), 1, MAX_INTEGER),
 ]
@@ -562,6 +605,41 @@ def test_field_is_taken_up_to_its_borders_and_no_further(
 
 def test_reject_folder_with_a_size() -> None:
     refused(1, replace(FOLDER, size=0).body())
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        *(
+            Node(1, "a", "file", 0, 0, 0, "b"),
+            Node(1, "a", "folder", 0, 0, 0, "b"),
+            Node(1, "a", "link", 0, 0, 0, None),
+        ),
+        *(Node(1, "a", "folder", 1, 0, 0, None), Node(1, "a", "link", 1, 0, 0, "b")),
+        *(Node(1, "a", "link", 0, 0, 0, target) for target in ("", "a\x1b[2J", "\x85", "a" * 4097)),
+    ],
+)
+def test_reject_branch_whose_fields_do_not_fit_each_other(node: Node) -> None:
+    refused(Kind.BRANCH, Branch(1, (node,), False).body())
+
+
+def test_branch_has_its_own_ceilings() -> None:
+    nodes = tuple(Node(1, f"{number:04}", "file", 0, 0, 0, None) for number in range(8193))
+    refused(Kind.BRANCH, Branch(1, nodes, False).body())
+    assert isinstance(body_of(Kind.BRANCH, Branch(1, nodes[:-1], False).body()), Branch)
+    long = tuple(Node(1, f"{number:0200}", "file", 0, 0, 0, None) for number in range(1240))
+    while len(Branch(1, long, False).body()) > BRANCH_LIMIT:
+        with pytest.raises(ProtocolViolation):
+            Branch(1, long, False).encode()
+        long = long[:-1]
+    assert BRANCH_LIMIT - 300 < len(Branch(1, long, False).encode()) - MESSAGE_HEADER_SIZE <= BRANCH_LIMIT
+    assert decode(Branch(1, long, False).encode()) == [Branch(1, long, False)]
+    at_ceiling, over = (
+        struct.pack(">BI", Kind.BRANCH, BRANCH_LIMIT + more) + bytes(BRANCH_LIMIT + 1) for more in (0, 1)
+    )
+    assert next(split_record(memoryview(at_ceiling)))[0] == Kind.BRANCH
+    with pytest.raises(ProtocolViolation):
+        list(split_record(memoryview(over)))
 
 
 @pytest.mark.parametrize(
@@ -621,11 +699,12 @@ BAD_PATHS = [
         (Get(3, (), True), (Kind.GET, 3, False, True)),
         (Get(4, (), False), (Kind.GET, 4, False, False)),
         (ListFolder(5, (), None), (Kind.LIST, 5, False, False)),
+        (Tree(6, (), None), (Kind.TREE, 6, False, False)),
     ],
-    ids=["file", "folder", "get", "last get", "list"],
+    ids=["file", "folder", "get", "last get", "list", "tree"],
 )
 def test_of_a_path_that_is_not_allowed_only_its_id_is_kept(
-    message: Put | Get | ListFolder, answer: tuple[Kind, int, bool, bool], path: tuple[str, ...]
+    message: Put | Get | ListFolder | Tree, answer: tuple[Kind, int, bool, bool], path: tuple[str, ...]
 ) -> None:
     found = body_of(message.KIND, replace(message, path=path).body())
     assert isinstance(found, Misnamed)
@@ -649,6 +728,17 @@ def test_path_that_is_missing_is_not_allowed_for_a_put_and_means_everything_else
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_reject_listing_with_a_name_that_is_not_allowed(name: str) -> None:
     refused(Kind.ENTRY, Entries(1, (Entry("a", "file", 1, 1), Entry(name, "file", 1, 1)), False).body())
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_reject_branch_with_a_name_that_is_not_allowed(name: str) -> None:
+    first = Node(1, "a", "file", 1, 1, 0, None)
+    refused(Kind.BRANCH, Branch(1, (first, replace(first, name=name)), False).body())
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_tree_behind_a_path_that_is_not_allowed_is_not_given(name: str) -> None:
+    assert isinstance(body_of(Kind.TREE, Tree(1, (), ("a", name)).body()), Misnamed)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -678,6 +768,12 @@ names = names.filter(lambda name: name not in (".", ".."))
 paths = st.lists(names, min_size=1, max_size=5).map(tuple)
 kinds = st.sampled_from(["file", "folder"])
 codes = st.sampled_from(Code)
+modes = st.integers(0, MAX_MODE)
+nodes = st.one_of(
+    st.builds(Node, st.integers(1, 255), names, st.just("file"), sizes, times, modes, st.none()),
+    st.builds(Node, st.integers(1, 255), names, st.just("folder"), st.just(0), times, modes, st.none()),
+    st.builds(Node, st.integers(1, 255), names, st.just("link"), st.just(0), times, modes, names),
+)
 
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
@@ -703,6 +799,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Entries, ids, st.lists(st.builds(Entry, names, kinds, sizes, times), max_size=4).map(tuple), st.booleans()
     ),
+    st.builds(Tree, ids, paths | st.just(()), st.none() | paths),
+    st.builds(Branch, ids, st.lists(nodes, max_size=4).map(tuple), st.booleans()),
     st.builds(Omitted, ids, names, codes, sizes),
     st.builds(Rate, st.integers(1, MAX_INTEGER)),
     st.builds(Error, codes),

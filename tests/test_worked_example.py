@@ -293,6 +293,16 @@ def test_sections_11_to_20_lead_to_the_records() -> None:
         assert _eax(key, 1, TOLD["bye_message"]) == TOLD[f"{end_name}_record_1"]
 
 
+def test_section_19_leads_to_tree_and_branch() -> None:
+    time = b"\xcf" + (1700000000000000000).to_bytes(8, "big")
+    tree = b"\x93\x01" + b"\x91\xa5inbox" + b"\xc0"
+    folder = b"\x97\x01" + b"\xa4docs" + b"\xa6folder" + b"\x00" + time + b"\xcd\x01\xed" + b"\xc0"
+    file = b"\x97\x02" + b"\xa5a.txt" + b"\xa4file" + b"\x0e" + time + b"\xcd\x01\xa4" + b"\xc0"
+    link = b"\x97\x01" + b"\xa6latest" + b"\xa4link" + b"\x00" + time + b"\xcd\x01\xff" + b"\xaadocs/a.txt"
+    assert TOLD["tree_message"] == b"\x13" + _frame(tree)
+    assert TOLD["branch_message"] == b"\x14" + _frame(b"\x93\x01" + b"\x93" + folder + file + link + b"\xc2")
+
+
 def test_section_11_leads_to_the_record_of_the_next_epoch() -> None:
     number = 1 << 20
     key = _expand(TOLD["secret_c2s"], b"epoch" + (number // 2**20).to_bytes(8, "big"))
@@ -442,9 +452,9 @@ _MTIME = 1700000000000000000
 _TRANSFER = bytes(range(16))
 
 
-def _exchange(number: int) -> list[list[Line]]:
+def _exchange(number: int, which: int = 0) -> list[list[Line]]:
     """(way, type, what) of the messages of a section's exchange; those that go one way after each other together."""
-    block = _section(number).split("```\n")[1].replace("\n    ", " ")
+    block = _section(number).split("```\n")[1 + 2 * which].replace("\n    ", " ")
     lines = [re.fullmatch(r"(c2s|s2c)  ([A-Z]+) *(.*)", line) for line in block.splitlines()]
     runs: list[list[Line]] = []
     for line in lines:
@@ -513,11 +523,11 @@ def _keys() -> SessionKeys:
     return SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
 
 
-def _play(number: int, root: Path, contents: dict[int, bytes], engine: Engine) -> None:
+def _play(number: int, root: Path, contents: dict[int, bytes], engine: Engine, which: int = 0) -> None:
     client = _Client(contents)
     with _pair() as (mine, its), _serving(root, its, _keys(), engine):
         raw = Raw(mine, C2S, S2C)
-        for run in _exchange(number):
+        for run in _exchange(number, which):
             if run[0][0] == "c2s":
                 raw.say(*map(client.message, run))
                 continue
@@ -571,3 +581,8 @@ def test_the_exchange_of_section_18_is_what_the_real_server_says(tmp_path: Path,
 def test_the_exchange_of_section_19_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:
     _inbox(tmp_path)
     _play(19, tmp_path, {}, engine)
+
+
+def test_the_exchange_of_trees_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:
+    _inbox(tmp_path)
+    _play(19, tmp_path, {}, engine, which=1)

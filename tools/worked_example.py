@@ -54,6 +54,7 @@ from sft.wire.messages import (
     PolicyWord,
 )
 from sft.wire.protocol import HEADER_SIZE, frame_header
+from sft.wire.tree_messages import Branch, Node, Tree
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "PROTOCOL.md"
 _BEGIN, _END = "<!-- values: begin -->", "<!-- values: end -->"
@@ -195,6 +196,7 @@ def blocks() -> list[Block]:
         *_exchange(login),
         *_session(login),
         *_records(login),
+        *_tree(),
     ]
 
 
@@ -334,6 +336,19 @@ def _records(login: Login) -> Iterator[Block]:
     yield Block("client_record_1", "**Client, record 1**: BYE.", seal(login.keys.c2s, 1, BYE_MESSAGE))
     yield Block("server_record_1", "**Server, record 1**: BYE.", seal(login.keys.s2c, 1, BYE_MESSAGE))
     yield from _next_epoch(login)
+
+
+def _tree() -> Iterator[Block]:
+    """What section 19 says: a folder with a file, and a link beside it."""
+    tree = Tree(1, ("inbox",), None)
+    nodes = (
+        Node(1, "docs", "folder", 0, MTIME, 0o755, None),
+        Node(2, "a.txt", "file", len(CONTENT), MTIME, MODE, None),
+        Node(1, "latest", "link", 0, MTIME, 0o777, "docs/a.txt"),
+    )
+    branch = Branch(1, nodes, False)
+    yield Block("tree_message", f"**Another connection.** TREE `{shown(tree.body())}`.", tree.encode())
+    yield Block("branch_message", f"Its answer: BRANCH `{shown(branch.body())}`.", branch.encode())
 
 
 def _next_epoch(login: Login) -> Iterator[Block]:

@@ -1,15 +1,14 @@
 """The server's side of a connection's one job: PUT, GET or LIST, as its first message has it.
 
-    PUT ...               this end receives
-    (RATE) GET GET ...    this end sends what was asked for, once all GETs are here
-    (RATE) LIST LIST ...  each is answered with one page
+    (TREE ...) PUT ...           this end receives; more TREEs may come between the PUTs
+    (RATE) GET GET ...           this end sends what was asked for, once all GETs are here
+    (RATE) LIST TREE LIST ...    each is answered with one page; a connection of TREEs alone is one of these
 
-Rules: before each PUT, GET and LIST the account's right to it is checked, by the function given. A GET makes the server
+Rules: before each PUT and GET the account's right to it is checked, by the function given. A GET makes the server
 the sender, by the same messages and rules; what it can't give is answered by REFUSE with the GET's id, or OMITTED.
 RATE only limits what this end sends, so it is not allowed before PUT. This module knows no socket and no account.
 """
 
-import bisect
 from collections.abc import Callable, Iterator
 from typing import TypeGuard
 
@@ -23,6 +22,7 @@ from sft.disk.sources import FileSource, Source
 from sft.disk.temporary import Incoming
 from sft.disk.user_folder import UserFolder
 from sft.disk.visible_files import why_unreadable
+from sft.server.listings import Listings, omissions
 from sft.transfer.events import Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
 from sft.transfer.items import ALL_BITS, Item
 from sft.transfer.places import Share
@@ -32,32 +32,23 @@ from sft.wire.channel import Channel
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import (
     BYE_MESSAGE,
-    FILE,
-    FOLDER,
     MESSAGE_HEADER_SIZE,
-    Entries,
-    Entry,
     Get,
     Kind,
     ListFolder,
     Message,
     Misnamed,
-    Omitted,
     PolicyWord,
     Put,
     Rate,
     Refuse,
 )
-from sft.wire.protocol import ASKED_LIMIT, ENTRIES_LIMIT, WINDOW, nearest_time
-from sft.wire.spelling import spell
+from sft.wire.protocol import ASKED_LIMIT, WINDOW
+from sft.wire.tree_messages import Tree
 
-_MOST_NAMED = 100  # of what can't be given, in one folder; the rest is counted
-_PAGE_BYTES = 48 * 1024
-_PAGE_SECONDS = 1 / 8  # of a limit's bytes make one page
 _POLICY: PolicyWord = "skip"  # for the PUTs of this end: the client decides itself what to do with a name that is taken
 
 _Wanted = tuple[int, bytes]  # the id of a GET, and its path
-_Known = dict[PathParts, tuple[list[str], list[str]]]  # the names of a folder, and those that the wire does not allow
 
 
 class Requests:
@@ -82,27 +73,30 @@ class Requests:
         self._limiter, self._log_sparingly, self._share = limiter, log_sparingly or log, share
         self._giving = limiter  # of what this end sends, which the client may want slower
         self._messages: Iterator[Arrived] = channel.messages()
+        self._listings = Listings(channel, folder, admit, self._log_sparingly, limiter)
+        self._last_tree = 0  # the highest id of a TREE
 
     def run(self, on_receive_event: Callable[[ReceiveEvent], None]) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
         first = self._next()
         has_rate = first is not None and isinstance(first[0], Rate)
         if first is not None and isinstance(first[0], Rate):
-            self._giving = self._limiter.within(first[0].rate)
+            self._giving = self._listings.limiter = self._limiter.within(first[0].rate)
             first = self._next()
+        first = self._answer_trees(first)
         if first is None:
-            if has_rate:
+            if has_rate and not self._last_tree:
                 raise ProtocolViolation("a rate for nothing that is asked for")
             self._channel.post(BYE_MESSAGE)
             return
         message, kind = first[0], _kind_of(first[0])
-        if has_rate and kind not in (Kind.GET, Kind.LIST):
+        if has_rate and kind is Kind.PUT:
             raise ProtocolViolation("a rate for nothing that is asked for")
         if kind is Kind.PUT:
             self._receive(first, on_receive_event)
-        elif _is_get(message):
+        elif _is_get(message) and not self._last_tree:
             self._give(message)
-        elif _is_list(message):
+        elif _is_listing(message):
             self._list(message)
         else:
             raise ProtocolViolation("a first message that asks for nothing")
@@ -114,6 +108,52 @@ class Requests:
             self._limiter.spend(MESSAGE_HEADER_SIZE + len(arrived[1]), self._channel.hurry)
         return arrived
 
+    # --- LIST and TREE ---
+
+    def _list(self, request: ListFolder | Tree | Misnamed) -> None:
+        while True:
+            self._answer(request)
+            arrived = self._next()
+            if arrived is None:
+                break
+            if not _is_listing(arrived[0]):
+                raise ProtocolViolation("something else than LIST or TREE on a connection that lists")
+            request = arrived[0]
+        self._channel.post(BYE_MESSAGE)
+
+    def _answer(self, request: ListFolder | Tree | Misnamed) -> None:
+        for message in self._listings.answer(request):
+            self._channel.post(message)
+            self._giving.spend(len(message), self._channel.hurry)
+
+    def _answer_trees(self, first: Arrived | None) -> Arrived | None:
+        """Answer the TREEs before all else; the message behind them, None at the client's BYE."""
+        while first is not None and _is_tree(first[0]):
+            self._last_tree = max(self._last_tree, first[0].id)
+            self._answer(first[0])
+            first = self._next()
+        return first
+
+    def _without_trees(self, last: int) -> Iterator[Arrived | None]:
+        """The messages behind a PUT, whose id was `last`, less the TREEs among them, which are answered.
+
+        PUT and TREE have one sequence of ids, so that each REFUSE is clearly about one of them.
+        """
+        for arrived in self._messages:
+            message = None if arrived is None else arrived[0]
+            if isinstance(message, Put | Tree | Misnamed):
+                if message.id <= last:
+                    raise ProtocolViolation("an id that is not higher than the last")
+                last = message.id
+            if message is None or not _is_tree(message):
+                yield arrived
+                continue
+            for answer in self._listings.answer(message):
+                self._channel.post(answer)
+            yield None  # a pause: what was answered is paid for, and what waits to be published need not wait longer
+
+    # --- PUT ---
+
     def _receive(self, first: Arrived, on_event: Callable[[ReceiveEvent], None]) -> None:
         def place(put: Put | Misnamed) -> Incoming:
             self._admit("put")
@@ -121,10 +161,11 @@ class Requests:
                 raise Refused(Code.NAME, why=put.why)
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
 
-        secret = self._keys.file_c2s
-        Receiver(self._channel, self._messages, secret, self._folder, place, on_event, self._limiter, self._share).run(
-            first
-        )
+        put, secret = first[0] if first is not None else None, self._keys.file_c2s
+        if not isinstance(put, Put | Misnamed) or put.id <= self._last_tree:
+            raise ProtocolViolation("an id that is not higher than the last")
+        messages = self._without_trees(put.id)
+        Receiver(self._channel, messages, secret, self._folder, place, on_event, self._limiter, self._share).run(first)
 
     # --- GET ---
 
@@ -179,16 +220,9 @@ class Requests:
 
     def _omit(self, get: int, above: int, folder: PathParts, names: list[str], code: Code) -> None:
         """Send OMITTED about names in a folder that can't be given; paths begin with the GET's last component."""
-        for omitted in self._omitted(get, folder, folder[above:], names, code):
+        for omitted in omissions(get, folder, folder[above:], names, code, self._log_sparingly):
             self._channel.send(message := omitted.encode())
             self._giving.spend(len(message), self._channel.flush)
-
-    def _omitted(self, id: int, folder: PathParts, shown: PathParts, names: list[str], code: Code) -> Iterator[Omitted]:
-        """For such names in one folder, which the client calls `shown`: the first are named, the others counted."""
-        few = names[:_MOST_NAMED]
-        for number, name in enumerate(few, 1):
-            self._log_sparingly("not given: %s: %s", show_briefly((*folder, name)), Refused(code).cause)
-            yield Omitted(id, spell((*shown, name)), code, len(names) - len(few) if number == len(few) else 0)
 
     def _item(self, get: int, seen: Seen, target: tuple[str, ...]) -> Item | None:
         """None for a name that the wire does not allow: files may have been put here by other means."""
@@ -227,73 +261,12 @@ class Requests:
             case TimeClamped(item):
                 self._log_sparingly("the time of %s is given as the nearest that can be expressed", briefly(item.name))
 
-    # --- LIST ---
-
-    def _list(self, request: ListFolder | Misnamed) -> None:
-        known: _Known = {}
-        while True:
-            try:
-                self._admit("list")
-                if isinstance(request, Misnamed):
-                    raise Refused(Code.NAME, why=request.why)
-                for message in self._page(request, known):
-                    self._answer(message.encode())
-            except Refused as problem:
-                self._answer(Refuse(request.id, problem.code).encode())
-            arrived = self._next()
-            if arrived is None:
-                break
-            if not _is_list(arrived[0]):
-                raise ProtocolViolation("something else than LIST on a connection that lists")
-            request = arrived[0]
-        self._channel.post(BYE_MESSAGE)
-
-    def _answer(self, message: bytes) -> None:
-        self._channel.post(message)
-        self._giving.spend(len(message), self._channel.hurry)
-
-    def _page(self, request: ListFolder, known: _Known) -> Iterator[Omitted | Entries]:
-        """What one page of a listing is sent as: first the names that are left out, then the entries."""
-        path, visible = request.path, self._folder.visible
-        if path and (itself := visible.look(path)) is not None and not itself.is_folder:
-            yield Entries(request.id, (_entry(path[-1], itself),), False)
-            return
-        if request.after is None or path not in known:
-            known.clear()  # one folder at a time: a listing that goes on reads the names only once
-            known[path] = self._folder.listing_rate.read(lambda: visible.names(path), self._channel.check)
-        names, inexpressible = known[path]
-        start = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
-        entries, unreadable, end = self._entries(request, names, start)
-        yield from self._omitted(request.id, path, (), unreadable, Code.UNREADABLE)
-        if end == len(names):
-            yield from self._omitted(request.id, path, (), inexpressible, Code.NAME)
-        yield Entries(request.id, tuple(entries), end < len(names))
-
-    def _entries(self, request: ListFolder, names: list[str], start: int) -> tuple[list[Entry], list[str], int]:
-        """One page of the names: their entries, those that can't be read, and where the next page starts."""
-        entries: list[Entry] = []
-        unreadable: list[str] = []
-        size, most = 0, min(_PAGE_BYTES, self._giving.bytes_in(_PAGE_SECONDS))
-        end = start
-        while end < len(names) and len(entries) < ENTRIES_LIMIT and (size < most or not entries):
-            name = names[end]
-            end += 1
-            try:
-                seen = self._folder.visible.see((*request.path, name))
-            except Refused:
-                unreadable.append(name)
-                continue
-            if seen is not None:
-                entries.append(_entry(name, seen))
-                size += len(Entries(request.id, (entries[-1],), False).body())
-        return entries, unreadable, end
-
 
 def _kind_of(message: Message) -> Kind | None:
-    """PUT, GET or LIST for such a request, also for one with a name that is not allowed; else None."""
+    """PUT, GET, LIST or TREE for such a request, also for one with a name that is not allowed; else None."""
     if isinstance(message, Misnamed):
         return message.kind
-    kinds = {Put: Kind.PUT, Get: Kind.GET, ListFolder: Kind.LIST}
+    kinds = {Put: Kind.PUT, Get: Kind.GET, ListFolder: Kind.LIST, Tree: Kind.TREE}
     return kinds.get(type(message))
 
 
@@ -301,13 +274,13 @@ def _is_get(message: Message) -> TypeGuard[Get | Misnamed]:
     return _kind_of(message) is Kind.GET
 
 
-def _is_list(message: Message) -> TypeGuard[ListFolder | Misnamed]:
-    return _kind_of(message) is Kind.LIST
+def _is_tree(message: Message) -> TypeGuard[Tree | Misnamed]:
+    return _kind_of(message) is Kind.TREE
+
+
+def _is_listing(message: Message) -> TypeGuard[ListFolder | Tree | Misnamed]:
+    return _kind_of(message) in (Kind.LIST, Kind.TREE)
 
 
 def _unpacked(path: bytes) -> PathParts:
     return tuple(path.decode().split("/")) if path else ()
-
-
-def _entry(name: str, seen: Seen) -> Entry:
-    return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, nearest_time(seen.mtime))

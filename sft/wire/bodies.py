@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from crypto_utils import DIGEST_SIZE
 from sft.common.errors import ProtocolViolation
-from sft.wire.protocol import CONTROL_LIMIT, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
+from sft.wire.protocol import BRANCH_LIMIT, CONTROL_LIMIT, MAX_ID, MAX_INTEGER, MAX_MODE, TRANSFER_ID_SIZE
 
 
 class Kind(IntEnum):
@@ -35,8 +35,11 @@ class Kind(IntEnum):
     BYE = 14
     OMITTED = 15
     RATE = 16
+    TREE = 19
+    BRANCH = 20
 
 
+_CEILINGS: dict[int, int] = {Kind.BRANCH: BRANCH_LIMIT}  # of those that have their own
 MESSAGE_HEADER = struct.Struct(">BI")
 
 FILE: Literal["file"] = "file"
@@ -73,12 +76,17 @@ class Control(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
             raise ProtocolViolation("a lone surrogate") from None
 
     def encode(self) -> bytes:
-        """The whole message. Raises ProtocolViolation over the ceiling of control messages."""
+        """The whole message. Raises ProtocolViolation over the ceiling of its type."""
         return encode_message(self.KIND, self.body())
 
 
+def ceiling_of(kind: int) -> int:
+    """How many bytes the body of a message other than DATA has at most."""
+    return _CEILINGS.get(kind, CONTROL_LIMIT)
+
+
 def encode_message(kind: Kind, body: bytes) -> bytes:
-    """type ‖ length ‖ body. Raises ProtocolViolation when the body is over the ceiling of control messages."""
-    if len(body) > CONTROL_LIMIT:
+    """type ‖ length ‖ body. Raises ProtocolViolation when the body is over the ceiling of its type."""
+    if len(body) > ceiling_of(kind):
         raise ProtocolViolation("a control message over its ceiling")
     return MESSAGE_HEADER.pack(kind, len(body)) + body

@@ -16,14 +16,15 @@ from msgspec import Meta
 
 from sft.common.errors import Code, ProtocolViolation
 from sft.common.names import why_not_allowed
-from sft.wire.bodies import ENCODER, MESSAGE_HEADER, Digest, Id, Mode, Path, Rates, Size, Time, TransferId
+from sft.wire.bodies import ENCODER, MESSAGE_HEADER, Digest, Id, Mode, Path, Rates, Size, Time, TransferId, ceiling_of
 from sft.wire.bodies import FILE as FILE  # also for those who import from here
 from sft.wire.bodies import FOLDER as FOLDER
 from sft.wire.bodies import Control as Control
 from sft.wire.bodies import Kind as Kind
 from sft.wire.bodies import encode_message as encode_message
-from sft.wire.protocol import CONTROL_LIMIT, DATA_SIZE, ENTRIES_LIMIT, MAX_ID, MAX_INTEGER
+from sft.wire.protocol import DATA_SIZE, ENTRIES_LIMIT, MAX_ID, MAX_INTEGER
 from sft.wire.spelling import is_spelled
+from sft.wire.tree_messages import Branch, Tree
 
 _DATA = int(Kind.DATA)
 _DATA_FIELDS = struct.Struct(">IQ")
@@ -166,7 +167,7 @@ class Entries(Control, frozen=True):
 
 
 class Omitted(Control, frozen=True):
-    """Something that a GET or LIST asked for is there and can't be given: its name, spelled for people, and why.
+    """Something that a GET, LIST or TREE asked for is there and can't be given: its name, spelled for people, and why.
 
     `more`: so many others in the same folder have the same fate, and are not named.
     """
@@ -213,7 +214,7 @@ class Data(msgspec.Struct, frozen=True, gc=False):
 
 
 class Misnamed(msgspec.Struct, frozen=True, gc=False):
-    """A PUT, GET or LIST with a path that is not allowed: what the answer to it needs, and nothing else of it.
+    """A PUT, GET, LIST or TREE with a path that is not allowed: what the answer to it needs, and nothing else of it.
 
     A path that is refused may be as long as its message, and thousands may come.
     """
@@ -226,7 +227,7 @@ class Misnamed(msgspec.Struct, frozen=True, gc=False):
     why: str
 
     @classmethod
-    def of(cls, asked: "Put | Get | ListFolder", why: str) -> "Misnamed":
+    def of(cls, asked: "Put | Get | ListFolder | Tree", why: str) -> "Misnamed":
         shown = "/".join(asked.path)
         shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
         is_open = isinstance(asked, Put) and asked.kind == FILE
@@ -245,6 +246,8 @@ Message = (
     | Get
     | ListFolder
     | Entries
+    | Tree
+    | Branch
     | Omitted
     | Rate
     | Error
@@ -255,7 +258,23 @@ Message = (
 
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Control]] = {
     shape.KIND: msgspec.msgpack.Decoder(shape)
-    for shape in (Put, End, Cancel, Accept, Refuse, Check, Receipt, Get, ListFolder, Entries, Omitted, Rate, Error)
+    for shape in (
+        Put,
+        End,
+        Cancel,
+        Accept,
+        Refuse,
+        Check,
+        Receipt,
+        Get,
+        ListFolder,
+        Entries,
+        Tree,
+        Branch,
+        Omitted,
+        Rate,
+        Error,
+    )
 }
 _EMPTY: dict[int, Ping | Bye] = {Kind.PING: Ping(), Kind.BYE: Bye()}
 
@@ -284,7 +303,7 @@ def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += MESSAGE_HEADER_SIZE
         if size > end - at:
             raise ProtocolViolation("a message longer than its record")
-        if kind != _DATA and size > CONTROL_LIMIT:
+        if kind != _DATA and size > ceiling_of(kind):
             raise ProtocolViolation("a control message over its ceiling")
         yield kind, text[at : at + size]
         at += size
@@ -293,7 +312,7 @@ def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
 def decode_message(kind: int, body: memoryview) -> Message:
     """One message. Raises ProtocolViolation for an unknown type and for every body that its type does not have.
 
-    A path that is not allowed gives a Misnamed; in a RECEIPT or ENTRY, which nobody can refuse, it is a violation.
+    A path that is not allowed gives a Misnamed; where nobody can refuse it (RECEIPT, ENTRY, BRANCH) it is a violation.
     """
     if kind == _DATA:
         size = len(body) - _DATA_FIELDS.size
@@ -327,7 +346,7 @@ def _read(decoder: "msgspec.msgpack.Decoder[Control]", body: memoryview) -> Cont
 
 def _judged(message: Control) -> Message:
     if why := message.why_not():
-        if isinstance(message, Put | Get | ListFolder):
+        if isinstance(message, Put | Get | ListFolder | Tree):
             return Misnamed.of(message, why)
         raise ProtocolViolation(f"a name that is not allowed: {why}")
     return message  # type: ignore[return-value]

@@ -17,7 +17,7 @@ from sft.wire.messages import (
     split_record,
     write_data_header,
 )
-from sft.wire.protocol import CONTROL_LIMIT
+from sft.wire.protocol import BRANCH_LIMIT, CONTROL_LIMIT
 
 WORDS = (
     *(b"\xa4file", b"\xa6folder", b"\xa6stored", b"\xa6rename", b"\xa8protocol", b"\xa4name"),
@@ -53,7 +53,7 @@ def one_input(data: bytes) -> None:
                 _check_misnamed(message, body)
                 continue
             assert _written(message) == whole
-            assert len(body) <= CONTROL_LIMIT or isinstance(message, Data)
+            assert isinstance(message, Data) or len(body) <= (BRANCH_LIMIT if kind == Kind.BRANCH else CONTROL_LIMIT)
     except ProtocolViolation:
         return
     assert covered == len(data)
@@ -65,6 +65,8 @@ def _check_misnamed(message: Misnamed, body: memoryview) -> None:
     names = list(asked[2 if message.kind is Kind.PUT else 1])
     if message.kind is Kind.LIST and asked[2] is not None:
         names.append(asked[2])
+    if message.kind is Kind.TREE:
+        names += asked[2] or []
     assert message.why
     assert message.id == asked[0]
     assert msgspec.msgpack.encode(asked) == body

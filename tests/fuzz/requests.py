@@ -55,6 +55,7 @@ from sft.wire.messages import (
     Refuse,
 )
 from sft.wire.protocol import DATA_SIZE, RECORD_TEXT_LIMIT, UNASKED_LIMIT
+from sft.wire.tree_messages import Branch, Tree
 from sft.wire.workers import Engine
 
 WORDS: tuple[bytes, ...] = ()
@@ -394,6 +395,8 @@ class _Client:
             lambda: bytes([two, 0, 0, 0, 0]),
             lambda: bytes([1, 0, 0, 0, two]),
             lambda: Rate(1 << 40 + two % 23).encode(),
+            lambda: Tree(id, path, PATHS[two // len(PATHS) % len(PATHS)] or None).encode(),
+            lambda: Branch(id, (), False).encode(),
         )
         return makers[one % len(makers)]()
 

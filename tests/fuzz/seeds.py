@@ -27,6 +27,7 @@ from sft.wire.channel import Channel
 from sft.wire.handshake import busy_frame
 from sft.wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Rate, Receipt, split_record
 from sft.wire.protocol import HEADER_SIZE, UNASKED_LIMIT, ClientHello, ServerHello, Status, frame, unframe
+from sft.wire.tree_messages import Tree
 from sft.wire.workers import Engine
 
 _LONGEST = 4096
@@ -163,8 +164,8 @@ def _send(storage: Storage, engine: Engine, items: list[Item], kept: list[bytes]
 
 
 def _ask(storage: Storage, engine: Engine, kept: list[bytes]) -> None:
-    """What a client says that lists, and one that fetches one file and refuses another."""
-    for ask in (_list, _fetch, _withdraw):
+    """What a client says that lists or asks for a tree, and one that fetches one file and refuses another."""
+    for ask in (_list, _fetch, _withdraw, _tree):
         receiving = Receiving(storage, engine)
         between = _Between(receiving.near, kept)
         raw = Raw(between.near, C2S, S2C)
@@ -175,6 +176,12 @@ def _ask(storage: Storage, engine: Engine, kept: list[bytes]) -> None:
         raw.close()
         receiving.finish()
         between.close()
+
+
+def _tree(raw: Raw) -> None:
+    for path, after in (((), None), ((), ("photos", "2026")), (("nothing",), None)):
+        raw.say(Tree(1, path, after).encode())
+        raw.hear()
 
 
 def _list(raw: Raw) -> None:
@@ -251,6 +258,15 @@ REQUESTS: dict[str, list[tuple[int, int, int, int]]] = {
         *[(Step.PUT, 0, _A, _MORE_THAN_LARGE), (Step.CHECK, 0, _LARGE, 2), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
     ],
     "listed": [(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.SAY, 0, 2, PATHS.index(()))],
+    "tree": [
+        *[(Step.WHOLE, 0, _A, _SMALL), (Step.WHOLE, 0, _INSIDE, _SMALL), (Step.NEXT, 0, 0, 0)],
+        *[(Step.SAY, 9, 13, PATHS.index(())), (Step.SAY, 9, 2, PATHS.index(()))],
+        (Step.SAY, 9, 13, PATHS.index(("d",))),
+    ],
+    "tree-and-files": [
+        *[(Step.SAY, 0, 13, PATHS.index(())), (Step.PUT, 0, _A, _SMALL), (Step.PUT, 0, _INSIDE, _SMALL)],
+        *[(Step.DATA, 1, 0, 0), (Step.SAY, 8, 13, PATHS.index(("link",))), (Step.END, 1, 0, 0)],
+    ],
     "fetched": [
         *[(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.SAY, 0, 1, _A)],
         *[(Step.SEND, 0, 0, 0), (Step.SAY, 0, 6, _A)],

@@ -395,7 +395,9 @@ def let_in(line: Line, password: str, changes: Mapping[str, Change] | None = Non
 
 NAMES = ["PUT", "DATA", "END", "CANCEL", "ACCEPT", "REFUSE", "CHECK", "RECEIPT", "GET", "LIST", "ENTRY"]
 NAMES += ["PING", "ERROR", "BYE", "OMITTED", "RATE"]
-NUMBERS = {name: number for number, name in enumerate(NAMES, 1)}
+NUMBERS = {name: number for number, name in enumerate(NAMES, 1)} | {"TREE": 19, "BRANCH": 20}
+KINDS = {number: name for name, number in NUMBERS.items()}
+CEILINGS = {"BRANCH": 2**18}  # of bodies; of all others 2^16
 BLOCK, SMALL = 2**20, 65536
 
 
@@ -419,6 +421,8 @@ FIELDS = {
     "ERROR": ("code",),
     "OMITTED": ("id", "name", "code", "more"),
     "RATE": ("rate",),
+    "TREE": ("id", "path", "after"),
+    "BRANCH": ("id", "entries", "more"),
 }
 
 
@@ -538,8 +542,8 @@ def read_messages(text: bytes) -> list[Heard]:
         check(len(text) - at >= 5, "message that ends within its header")
         number, size = text[at], int.from_bytes(text[at + 1 : at + 5], "big")
         body = text[at + 5 : at + 5 + size]
-        check(1 <= number <= len(NAMES) and len(body) == size, "message")
-        kind, at = NAMES[number - 1], at + 5 + size
+        check(number in KINDS and len(body) == size, "message")
+        kind, at = KINDS[number], at + 5 + size
         if kind == "DATA":
             check(size > 12, "size of DATA")
             place = {"id": int.from_bytes(body[:4], "big"), "offset": int.from_bytes(body[4:12], "big")}
@@ -548,7 +552,7 @@ def read_messages(text: bytes) -> list[Heard]:
             check(size == 0, "body of a message that has none")
             heard.append(Heard(kind, {}))
         else:
-            check(size <= 65536, "size of a control message")
+            check(size <= CEILINGS.get(kind, 65536), "size of a control message")
             heard.append(Heard(kind, fields_of(kind, body), body))
     return heard
 
@@ -711,3 +715,22 @@ class Session:
         """The names of the first ENTRY."""
         self.say(control("LIST", id=1, path=path, after=None))
         return [name for name, *_ in self.expect("ENTRY", id=1)["entries"]]
+
+    def tree(self, *path: str) -> dict[tuple[str, ...], tuple[str, int]]:
+        """Kind and size of all that lies below, page by page; each entry is compared with the rules."""
+        found = dict[tuple[str, ...], tuple[str, int]]()
+        last, id, more = tuple[str, ...](), 0, True
+        while more:
+            id += 1
+            self.say(control("TREE", id=id, path=path, after=last or None))
+            page = self.expect("BRANCH", id=id)
+            check(len(page["entries"]) <= 8192 and (page["entries"] or not page["more"]), "entries of a page")
+            for depth, name, kind, size, _, _, target in page["entries"]:
+                here = (*last[: depth - 1], name)
+                check(len(here) == depth <= len(last) + 1, f"depth {depth} of {name!r}")
+                check([part.encode() for part in here] > [part.encode() for part in last], f"order of {here}")
+                check(depth == 1 or found[here[:-1]][0] == "folder", f"{here} in what is not a folder")
+                check((target is not None) == (kind == "link") and (kind == "file" or not size), f"fields of {here}")
+                found[here], last = (kind, size), here
+            more = page["more"]
+        return found

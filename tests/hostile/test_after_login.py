@@ -186,6 +186,19 @@ MESSAGES: dict[str, bytes] = {
     "CANCEL without a code": put() + control("CANCEL", id=1),
     "CANCEL with an unknown code": put() + control("CANCEL", id=1, code="tired"),
     "LIST, PUT": control("LIST", id=1, path=[NO_SUCH], after=None) + put(),
+    "BRANCH": control("BRANCH", id=1, entries=[], more=False),
+    "GET, TREE": control("GET", id=1, path=[NO_SUCH], more=True) + control("TREE", id=2, path=[], after=None),
+    "TREE, GET": control("TREE", id=1, path=[NO_SUCH], after=None) + control("GET", id=2, path=[], more=False),
+    "TREE, LIST, PUT": control("TREE", id=1, path=[NO_SUCH], after=None)
+    + control("LIST", id=2, path=[NO_SUCH], after=None)
+    + put(3),
+    "PUT, TREE, LIST": put() + control("TREE", id=2, path=[], after=None) + control("LIST", id=3, path=[], after=None),
+    "RATE, TREE, PUT": control("RATE", rate=1000) + control("TREE", id=1, path=[NO_SUCH], after=None) + put(2),
+    "TREE, RATE": control("TREE", id=1, path=[NO_SUCH], after=None) + control("RATE", rate=1000),
+    "TREE, PUT with the same id": control("TREE", id=1, path=[NO_SUCH], after=None) + put(1),
+    "PUT, TREE with the same id": put(1) + control("TREE", id=1, path=[NO_SUCH], after=None),
+    "TREE behind an empty path": control("TREE", id=1, path=[], after=[]),
+    "TREE behind a name": control("TREE", id=1, path=[], after="a"),
     "LIST, GET": control("LIST", id=1, path=[NO_SUCH], after=None) + control("GET", id=1, path=[], more=False),
 }
 LEAVES = {"DATA of a folder": {"honestly": "d"}}

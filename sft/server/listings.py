@@ -1,0 +1,155 @@
+"""What is below a folder, for one connection: a page for each LIST or TREE.
+
+Rules: before each the account's right is checked, by the function given. The names of a folder are read once, however
+many pages they fill, and reading them anew has to wait its turn (`sft/disk/listing_rate.py`). What can't be listed is
+named with OMITTED. This module knows no socket and no account.
+"""
+
+import bisect
+from collections.abc import Callable, Iterator
+
+from sft.common.errors import Code, Refused
+from sft.common.rate_limit import RateLimiter
+from sft.common.text import show_briefly
+from sft.disk import tree_walk
+from sft.disk.folders import PathParts, Seen
+from sft.disk.tree_walk import LeftOut, TreeWalk
+from sft.disk.user_folder import UserFolder
+from sft.wire.channel import Channel
+from sft.wire.messages import FILE, FOLDER, Entries, Entry, ListFolder, Misnamed, Omitted, Refuse
+from sft.wire.protocol import BRANCH_ENTRIES_LIMIT, BRANCH_LIMIT, ENTRIES_LIMIT, OMITTED_LIMIT, nearest_time
+from sft.wire.spelling import spell
+from sft.wire.tree_messages import Branch, Node, Tree
+
+_MOST_NAMED = 100  # of what can't be given, in one folder; the rest is counted
+_PAGE_BYTES = 48 * 1024
+_NODE_BYTES = 36  # in a BRANCH, beside the name and the target, at most
+_BRANCH_BYTES = BRANCH_LIMIT - 8192  # less than the longest name and target need
+_MOST_OMITTED = OMITTED_LIMIT - _MOST_NAMED  # before another folder is looked at
+_PAGE_SECONDS = 1 / 8  # of a limit's bytes make one page
+
+_Known = dict[PathParts, tuple[list[str], list[str]]]  # the names of a folder, and those that the wire does not allow
+
+
+def omissions(
+    id: int, folder: PathParts, shown: PathParts, names: list[str], code: Code, log: Callable[..., None]
+) -> Iterator[Omitted]:
+    """For such names in one folder, which the client calls `shown`: the first are named, the others counted."""
+    few = names[:_MOST_NAMED]
+    for number, name in enumerate(few, 1):
+        log("not given: %s: %s", show_briefly((*folder, name)), Refused(code).cause)
+        yield Omitted(id, spell((*shown, name)), code, len(names) - len(few) if number == len(few) else 0)
+
+
+class Listings:
+    """Answers the LISTs and TREEs of one connection."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        folder: UserFolder,
+        admit: Callable[[str], None],
+        log: Callable[..., None],
+        limiter: RateLimiter,
+    ) -> None:
+        """`admit(right)` raises Refused for one request, or Ended for the connection. `limiter`: of what is sent."""
+        self._channel, self._folder, self._admit, self._log, self.limiter = channel, folder, admit, log, limiter
+        self._known: _Known = {}  # of one folder at a time
+        self._walk: tuple[PathParts, PathParts, TreeWalk] | None = None  # of what, how far, and the walk itself
+
+    def answer(self, request: ListFolder | Tree | Misnamed) -> Iterator[bytes]:
+        """The messages of one page, or a REFUSE; to be sent one after the other. Raises Ended."""
+        try:
+            self._admit("list")
+            if isinstance(request, Misnamed):
+                raise Refused(Code.NAME, why=request.why)
+            for message in self._branch(request) if isinstance(request, Tree) else self._page(request):
+                yield message.encode()
+        except Refused as problem:
+            yield Refuse(request.id, problem.code).encode()
+
+    def _page(self, request: ListFolder) -> Iterator[Omitted | Entries]:
+        """What one page of a listing is sent as: first the names that are left out, then the entries."""
+        path, visible = request.path, self._folder.visible
+        if path and (itself := visible.look(path)) is not None and not itself.is_folder:
+            yield Entries(request.id, (_entry(path[-1], itself),), False)
+            return
+        if request.after is None or path not in self._known:
+            self._known.clear()  # one folder at a time: a listing that goes on reads the names only once
+            self._known[path] = self._folder.listing_rate.read(lambda: visible.names(path), self._channel.check)
+        names, inexpressible = self._known[path]
+        start = 0 if request.after is None else bisect.bisect_right(names, request.after.encode(), key=str.encode)
+        entries, unreadable, end = self._entries(request, names, start)
+        yield from self._omitted(request.id, path, (), unreadable, Code.UNREADABLE)
+        if end == len(names):
+            yield from self._omitted(request.id, path, (), inexpressible, Code.NAME)
+        yield Entries(request.id, tuple(entries), end < len(names))
+
+    def _entries(self, request: ListFolder, names: list[str], start: int) -> tuple[list[Entry], list[str], int]:
+        """One page of the names: their entries, those that can't be read, and where the next page starts."""
+        entries: list[Entry] = []
+        unreadable: list[str] = []
+        size, most = 0, min(_PAGE_BYTES, self.limiter.bytes_in(_PAGE_SECONDS))
+        end = start
+        while end < len(names) and len(entries) < ENTRIES_LIMIT and (size < most or not entries):
+            name = names[end]
+            end += 1
+            try:
+                seen = self._folder.visible.see((*request.path, name))
+            except Refused:
+                unreadable.append(name)
+                continue
+            if seen is not None:
+                entries.append(_entry(name, seen))
+                size += len(Entries(request.id, (entries[-1],), False).body())
+        return entries, unreadable, end
+
+    def _omitted(self, id: int, folder: PathParts, shown: PathParts, names: list[str], code: Code) -> Iterator[Omitted]:
+        return omissions(id, folder, shown, names, code, self._log)
+
+    # --- TREE ---
+
+    def _branch(self, request: Tree) -> Iterator[Omitted | Branch]:
+        """What one page of a tree is sent as: first what is left out, then the entries."""
+        walk, path = self._walk_of(request), request.after or ()
+        self._walk = None  # until this page is whole
+        omitted: list[Omitted] = []
+        nodes: list[Node] = []
+        size, most = 0, min(_BRANCH_BYTES, self.limiter.bytes_in(_PAGE_SECONDS))
+        more = True
+        try:
+            while not nodes or (size < most and len(nodes) < BRANCH_ENTRIES_LIMIT and len(omitted) <= _MOST_OMITTED):
+                found = walk.next()
+                if found is None:
+                    more = False
+                    break
+                if isinstance(found, LeftOut):
+                    above = (*request.path, *found.folder)
+                    omitted += self._omitted(request.id, above, found.folder, found.names, found.code)
+                    continue
+                nodes.append(_node(found))
+                size += _NODE_BYTES + len(found.name.encode()) + len((nodes[-1].target or "").encode())
+                path = (*path[: found.depth - 1], found.name)
+        finally:
+            walk.pause()
+        self._walk = (request.path, path, walk) if more else None
+        yield from omitted[:OMITTED_LIMIT]
+        yield Branch(request.id, tuple(nodes), more)
+
+    def _walk_of(self, request: Tree) -> TreeWalk:
+        """The walk that has come to where the request goes on, or a new one. Raises Refused."""
+        after = request.after or ()
+        if self._walk is not None and self._walk[:2] == (request.path, after) and after:
+            return self._walk[2]
+        self._walk = None  # its memory, before that of another
+        rate, check = self._folder.listing_rate, self._channel.check
+        return TreeWalk(self._folder.visible, request.path, after, lambda work: rate.read(work, check))
+
+
+def _entry(name: str, seen: Seen) -> Entry:
+    return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, nearest_time(seen.mtime))
+
+
+def _node(found: tree_walk.Node) -> Node:
+    depth, name, kind, size, mtime, mode, target = found
+    return Node(depth, name, kind, size, nearest_time(mtime), mode, None if target is None else spell((target,)))

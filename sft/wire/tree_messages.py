@@ -1,0 +1,76 @@
+"""TREE and BRANCH: everything below a folder, page by page.
+
+Rules: a name in a BRANCH comes with its depth, not with its whole path, which is the one before it up to that depth.
+Whether the entries of all pages make a tree is judged by who reads them (`sft/client/branches.py`).
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sft.common.errors import ProtocolViolation
+from sft.common.names import MAX_DEPTH, are_plain, why_not_allowed
+from sft.wire.bodies import FILE, Control, Id, Kind, Mode, Path, Size, Time
+from sft.wire.protocol import BRANCH_ENTRIES_LIMIT
+from sft.wire.spelling import is_spelled
+
+_ALL = ("all",)  # in the place of an empty path, which stands for the whole folder
+
+LINK: Literal["link"] = "link"
+NodeKind = Literal["file", "folder", "link"]
+Depth = Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
+
+
+class Tree(Control, frozen=True):
+    """All that lies below `path` and comes behind `after`, a path below it: folders before their content."""
+
+    KIND = Kind.TREE
+    id: Id
+    path: Path
+    after: Path | None
+
+    def check(self) -> None:
+        if self.after == ():
+            raise ProtocolViolation("nothing comes before everything")
+
+    def why_not(self) -> str:
+        return why_not_allowed((*self.path, *(self.after or ())) or _ALL)
+
+
+class Node(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """One name in a BRANCH. `depth`: how many names its path has below the folder that was asked for.
+
+    `target`: where a link leads, spelled for people; None for anything else.
+    """
+
+    depth: Depth
+    name: str
+    kind: NodeKind
+    size: Size
+    mtime: Time
+    mode: Mode
+    target: str | None
+
+
+class Branch(Control, frozen=True):
+    """One page of a tree; `more` says that another TREE, behind the last of these, would bring more."""
+
+    KIND = Kind.BRANCH
+    id: Id
+    entries: Annotated[tuple[Node, ...], Meta(max_length=BRANCH_ENTRIES_LIMIT)]
+    more: bool
+
+    def check(self) -> None:
+        for node in self.entries:
+            if (node.target is None) == (node.kind == LINK):
+                raise ProtocolViolation("a target that is not a link's, or a link without one")
+            if node.size and node.kind != FILE:
+                raise ProtocolViolation("a size of what has none")
+            if node.target is not None and not is_spelled(node.target):
+                raise ProtocolViolation("a target that can't be shown")
+
+    def why_not(self) -> str:
+        if are_plain([node.name for node in self.entries]):
+            return ""
+        return next(filter(None, (why_not_allowed((node.name,)) for node in self.entries)), "")
