@@ -624,6 +624,11 @@ def deal(root):
     begin(folder, "dropped", 80_000).discard()
     storage.ledgers.recount("alice")
     folder.close()
+    folder = storage.user("alice", quota=ENDLESS)  # which reserves nothing, and removes
+    folder.changes.move(("x", "0"), ("y", "z", "0"))
+    for path in (("large",), ("x",), ("y", "z")):
+        folder.changes.remove(path, True, folder.changes.removal(lambda: None))
+    folder.close()
     storage.close()
 
 def dying(number):
@@ -636,7 +641,7 @@ def dying(number):
                 os.kill(os.getpid(), signal.SIGKILL)
             return call(*words, **more)
         return calling
-    for module, names in ((os, "open pwrite link replace unlink mkdir ftruncate close"), (fcntl, "flock")):
+    for module, names in ((os, "open pwrite link replace unlink mkdir rmdir ftruncate close"), (fcntl, "flock")):
         for name in names.split():
             setattr(module, name, counted(getattr(module, name)))
 
@@ -818,11 +823,13 @@ class Model(RuleBasedStateMachine):
         else:
             if partial.incoming.size is not None and length < partial.incoming.size:
                 fill(partial, partial.incoming.size)
+            parents = {str(each) for each in Path(name).parents} - {".", *self.folders}  # which were removed meanwhile
             (outcome,) = self.folder.publish([partial])
             if isinstance(outcome, Settled):
                 self.visible[name] = partial.size
+                self.folders |= parents
             else:
-                assert outcome.code is Code.EXISTS
+                assert outcome.code is Code.EXISTS or (outcome.code is Code.QUOTA and parents)
 
     @precondition(lambda self: self.visible)
     @rule(data=st.data())
@@ -831,6 +838,39 @@ class Model(RuleBasedStateMachine):
         (self.root / "alice" / name).unlink()
         del self.visible[name]
         self.recount()
+
+    @precondition(lambda self: self.visible)
+    @rule(data=st.data(), to=NAMES)
+    def move(self, data: st.DataObject, to: str) -> None:
+        name = data.draw(st.sampled_from(sorted(self.visible)))
+        parents = {str(each) for each in Path(to).parents} - {".", *self.folders}
+        fits = self.fits(Amount(0, len(parents)))
+        try:
+            self.folder.changes.move(tuple(name.split("/")), tuple(to.split("/")))
+        except Refused as problem:
+            if problem.code is Code.QUOTA:
+                assert not fits
+                return
+            assert problem.code is Code.EXISTS and to in self.visible
+        else:
+            assert to not in self.visible
+            self.visible[to] = self.visible.pop(name)
+        self.folders |= parents
+
+    @precondition(lambda self: self.visible or self.folders)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        home = self.root / "alice"
+        name = data.draw(st.sampled_from(sorted([*self.visible, *self.folders])))
+        there = {str(each.relative_to(home)) for each in home.rglob("*") if each.is_dir()}
+        try:
+            self.folder.changes.remove(tuple(name.split("/")), True, self.folder.changes.removal(lambda: None))
+        except Refused as problem:
+            assert problem.code is Code.NOT_FOUND and name not in there | set(self.visible)
+            return
+        gone = {each for each in (*self.visible, *there) if each == name or each.startswith(f"{name}/")}
+        self.folders -= gone & there
+        self.visible = {each: size for each, size in self.visible.items() if each not in gone}
 
     @rule()
     def recount(self) -> None:

@@ -179,6 +179,8 @@ class Code(StrEnum):
     EXISTS = "exists", "a file of that name exists already"
     IS_FOLDER = "is-folder", "a folder has that name"
     NOT_FOLDER = "not-folder", "a part of that path is a file, not a folder"
+    NOT_EMPTY = "not-empty", "the folder is not empty"
+    INSIDE = "inside", "a folder can't be moved into itself"
     LINK = "link", "a part of that path is a symbolic link"
     NAME = "name", "that name is not allowed"
     NAME_NOT_PORTABLE = "name-not-portable", "Windows can't hold that name"

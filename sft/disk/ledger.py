@@ -103,6 +103,7 @@ class Ledger:
         self._share = NOTHING  # ours, as the file has it
         self._spare = NOTHING  # of it: reserved, and not given to any file
         self._moved = NOTHING  # from reserved to counted, since the file was last written
+        self._is_marked = False  # the file has our name with a share of nothing
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[_State | None]:
@@ -126,7 +127,7 @@ class Ledger:
             state.write(self._file)
             if is_new:  # after a power cut it must show that a process was at work
                 os.fsync(self._file)
-        self._share = share
+        self._share, self._is_marked = share, False
 
     # --- for files on their way ---
 
@@ -147,6 +148,21 @@ class Ledger:
         """Around replacing a file or making folders: only one connection is credited, or charged, for each."""
         with self._locked():
             yield
+
+    @contextlib.contextmanager
+    def removing(self) -> Iterator[None]:
+        """Around removing: one connection is credited for each, and if this process dies in it, it is counted again."""
+        with self._locked() as state:
+            if state is not None and self._share == NOTHING and not self._is_marked:
+                with contextlib.suppress(OSError):  # a full disk keeps nobody from removing
+                    self._mark(state)
+            yield
+
+    def _mark(self, state: _State) -> None:
+        state.shares[self._processes.our_name()] = NOTHING
+        state.write(self._file)
+        os.fsync(self._file)
+        self._is_marked = True
 
     def reserve(self, wanted: Amount, quota: Quota) -> None:
         """Raises Refused (QUOTA; STORAGE when the ledger can't be used)."""
@@ -192,7 +208,7 @@ class Ledger:
         """Write what moved, and give back what is reserved beyond `spare`."""
         with self.lock:
             excess = self._spare.beyond(spare)
-            if (self._moved, excess) == (NOTHING, NOTHING):
+            if (self._moved, excess) == (NOTHING, NOTHING) and not (self._is_marked and spare == NOTHING):
                 return
             with self._locked() as state:
                 if state is None:  # damaged: it is counted anew before anybody gets more
@@ -233,6 +249,16 @@ class Ledger:
         """What is counted and reserved; None when the file is damaged or missing."""
         with self._locked() as state:
             return None if state is None else state.used
+
+    def in_use(self) -> Amount:
+        """What lies on the disk or is on its way, without what this process has reserved in advance.
+
+        Counted anew when the file is damaged or missing. Never inside `moving`.
+        """
+        with self._locked() as state:
+            if state is not None:
+                return state.used - self._spare
+        return self.recount()
 
     def close(self) -> None:
         """Give back what is spare, and the descriptors. Nothing may be on its way."""

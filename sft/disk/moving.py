@@ -1,14 +1,16 @@
-"""Giving a file its visible name on a disk without hard links: it is moved, never in place of another file.
+"""Moving a file or folder to another name, never in place of what has that name already.
 
-Rules: the system does it in one step where it can. Elsewhere an empty file takes the name first, and the other replaces
-it: no file is lost, but a crash in between leaves the empty one. Only where the client fetches to; a server's storage
-has hard links. Names were judged before.
+Rules: the system does it in one step where it can. Elsewhere a file gets the new name as a second one by `link`, and
+loses the old one then: a crash in between leaves both. Where there are no hard links either (a client fetches to FAT),
+and for a folder, an empty one takes the name first, and is replaced: nothing is lost, but a crash in between leaves the
+empty one. Names were judged before.
 """
 
 import contextlib
 import ctypes
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable
 
@@ -39,6 +41,33 @@ def move_new(name: str, folder: int, new_name: str, new_folder: int) -> None:
     """Move a file to a name that is free. Raises FileExistsError, other OSError."""
     if not _move_at_once(name, folder, new_name, new_folder):
         _take_name_and_replace(name, folder, new_name, new_folder)
+
+
+def rename_new(name: str, folder: int, new_name: str, new_folder: int) -> None:
+    """Give a visible file, link or folder another name that is free, on a disk with hard links.
+
+    Raises FileExistsError, other OSError.
+    """
+    if _move_at_once(name, folder, new_name, new_folder):
+        return
+    if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        _take_name_and_replace_folder(name, folder, new_name, new_folder)
+    else:
+        os.link(name, new_name, src_dir_fd=folder, dst_dir_fd=new_folder, follow_symlinks=False)
+        os.unlink(name, dir_fd=folder)
+
+
+def _take_name_and_replace_folder(name: str, folder: int, new_name: str, new_folder: int) -> None:
+    """An empty folder is all that a folder replaces, so what is put into it meanwhile is never lost."""
+    os.mkdir(new_name, 0o700, dir_fd=new_folder)
+    try:
+        os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=new_folder)
+    except OSError as problem:
+        with contextlib.suppress(OSError):
+            os.rmdir(new_name, dir_fd=new_folder)
+        if problem.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name) from None
+        raise
 
 
 def _move_at_once(name: str, folder: int, new_name: str, new_folder: int) -> bool:

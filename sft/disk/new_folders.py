@@ -85,8 +85,13 @@ class NewFolders:
 
     def open(self, path: PathParts) -> int:
         """A new descriptor of a folder, made when missing. Inside `Allowance.moving`. Raises Refused, OSError."""
-        with self._allowance.making_folders(path):
-            return self._visible.open_folder(path, self.announced.bits_of)
+        if not self._allowance.has_promised(path):
+            try:
+                return self._visible.open_folder(path)
+            except Refused as problem:
+                if problem.code is not Code.NOT_FOUND:
+                    raise
+        return self._allowance.make_folders(path, lambda: self._visible.open_folder(path, self.announced.bits_of))
 
     def finish(self) -> list[PathParts]:
         """Set the times of what was announced. Returns the folders whose time the disk can't hold."""

@@ -69,6 +69,22 @@ def give_as_made_in(folder: int, descriptor: int, bits: int, umask: int) -> None
             os.fchown(descriptor, -1, parent.st_gid)
     acl = _attribute(folder, DEFAULT_ACL)
     access, bits = (None, bits & ~umask) if acl is None else masked(acl, bits)
+    _give_bits(descriptor, access, bits)
+
+
+def give_again(folder: int, descriptor: int, bits: int, umask: int) -> None:
+    """Give an open file or folder in `folder` the bits of one that is made there with `bits`. Raises OSError.
+
+    Its group stays, its own default ACL, and the set-group bit of a folder.
+    """
+    state = os.fstat(descriptor)
+    stays = state.st_mode & stat.S_ISGID if stat.S_ISDIR(state.st_mode) else 0
+    acl = _attribute(folder, DEFAULT_ACL)
+    access, bits = (None, bits & ~umask) if acl is None else masked(acl, bits)
+    _give_bits(descriptor, access, bits | stays)
+
+
+def _give_bits(descriptor: int, access: bytes | None, bits: int) -> None:
     if access is not None:
         os.setxattr(descriptor, ACCESS_ACL, access)
     elif _attribute(descriptor, ACCESS_ACL) is not None:

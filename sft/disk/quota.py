@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sft.common.errors import Code, Refused
-from sft.disk.amounts import Amount, Quota, file_of, folders_of
+from sft.disk.amounts import NOTHING, Amount, Quota, file_of, folders_of
 from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts, measure, open_folder, state_of
 from sft.disk.ledger import GATE, LEDGER, Ledger
@@ -28,6 +28,7 @@ from sft.disk.visible_files import VisibleFiles
 NOT_TEMPORARY = frozenset({RECEIPTS, LEDGER, GATE})  # of the names in a user's staging area
 _MOST_SEEN, _EACH_SEEN = 1 << 20, 100  # bytes of memory for the paths of folders that exist, and of one beside its path
 _MOST_PROMISED = 10_000  # folders that one connection has announced and not made
+_MOST_TRIES = 10  # at making folders that another connection removes
 
 _Made = TypeVar("_Made")
 
@@ -185,14 +186,43 @@ class Allowance:
             if old is not None and stat.S_ISREG(old.st_mode):
                 self._ledger.credit(file_of(old.st_size))
 
+    @contextlib.contextmanager
+    def removing(self) -> Iterator[Callable[[os.stat_result], None]]:
+        """Around removing a few names; call what this gives with the state of each that is gone: it is free again."""
+        if self._ledger is None:
+            yield lambda state: None
+            return
+        with self._ledger.moving(), self._ledger.removing():
+            gone: list[os.stat_result] = []
+            try:
+                yield gone.append
+            finally:
+                self._ledger.credit(sum(map(_amount_of, gone), NOTHING))
+                if any(stat.S_ISDIR(state.st_mode) for state in gone):
+                    self.forget_folders()
+
+    def used(self) -> Amount | None:
+        """What the account uses; None when that is not counted. Never inside `moving`."""
+        return None if self._ledger is None else self._ledger.in_use()
+
+    @property
+    def free(self) -> int:
+        """Bytes of the disk that may still be used, whatever the quota. Raises OSError."""
+        return self._space.left()
+
     # --- folders ---
 
-    def reserve_folders(self, path: PathParts) -> None:
-        """Reserve the folders that are missing on a path. Raises Refused (QUOTA)."""
-        if self._ledger is None or path in self._promised:
+    def reserve_folders(self, path: PathParts, anew: bool = False) -> None:
+        """Reserve the folders that are missing on a path. Raises Refused (QUOTA).
+
+        `anew`: also those that were there before; they may have been removed since.
+        """
+        if self._ledger is None:
             return
         key = "/".join(path).encode()
-        if key in self._seen:
+        if anew:
+            self._seen.discard(key)
+        elif path in self._promised or key in self._seen:
             return
         folders = _folders_on(path)
         there = self._visible.depth_of(path)
@@ -208,29 +238,55 @@ class Allowance:
             self._seen.add(key)
             self._seen_size += len(key) + _EACH_SEEN
 
-    @contextlib.contextmanager
-    def making_folders(self, path: PathParts) -> Iterator[None]:
-        """Around making the folders on a path: one connection is charged for each. Never outside of `moving`."""
+    def forget_folders(self) -> None:
+        """Folders that were there may have another name by now, or be gone."""
+        self._seen, self._seen_size = set(), 0
+
+    def has_promised(self, path: PathParts) -> bool:
+        """Whether any folder on a path was reserved and is not made yet."""
+        return bool(self._promised) and not self._promised.isdisjoint(_folders_on(path))
+
+    def make_folders(self, path: PathParts, make: Callable[[], _Made]) -> _Made:
+        """Do `make`, which makes the folders on a path: one connection is charged for each. Inside `moving`.
+
+        Raises Refused.
+        """
         ledger, folders = self._ledger, _folders_on(path)
-        promised = self._promised.intersection(folders) if self._promised else set[PathParts]()
-        if ledger is None or not promised:
-            yield
-            return
-        with ledger.alone():
-            missing = promised.intersection(folders[self._visible.depth_of(path) :])
-            try:
-                yield
-            finally:
-                there = promised.intersection(folders[: self._visible.depth_of(path)])
-                self._promised -= there
-                ledger.count(folders_of(len(there & missing)))
-                ledger.give_back(folders_of(len(there - missing)))  # another connection made them
+        if ledger is None:
+            return make()
+        for _ in range(_MOST_TRIES):
+            self.reserve_folders(path, anew=True)
+            with ledger.alone():
+                missing = set(folders[self._visible.depth_of(path) :])
+                if missing <= self._promised:
+                    return self._make_promised(ledger, path, missing, make)
+        raise Refused(Code.BUSY, why="folders on its path are removed all the time")
+
+    def _make_promised(
+        self, ledger: Ledger, path: PathParts, missing: set[PathParts], make: Callable[[], _Made]
+    ) -> _Made:
+        folders = _folders_on(path)
+        promised = self._promised.intersection(folders)
+        try:
+            return make()
+        finally:
+            there = promised.intersection(folders[: self._visible.depth_of(path)])
+            self._promised -= there
+            ledger.count(folders_of(len(there & missing)))
+            ledger.give_back(folders_of(len(there - missing)))  # another connection made them
 
     def close(self) -> None:
         """The connection has ended: give back what was reserved for folders that were never made."""
         if self._ledger is not None:
             self._ledger.give_back(folders_of(len(self._promised)))
             self._promised.clear()
+
+
+def _amount_of(state: os.stat_result) -> Amount:
+    """What a thing is counted for, as `measure` counts it."""
+    if stat.S_ISDIR(state.st_mode):
+        return folders_of(1)
+    return file_of(state.st_size) if stat.S_ISREG(state.st_mode) else NOTHING
 
 
 def _folders_on(path: PathParts) -> list[PathParts]:

@@ -31,9 +31,16 @@ class FreeSpace:
 
     def check(self, wanted: int) -> None:
         """Raises Refused (NO_SPACE) unless `wanted` bytes more leave enough, OSError."""
-        state = os.fstatvfs(self.folder)
-        if wanted > state.f_bavail * state.f_frsize - self.least:
+        if wanted > self._beyond_least():
             raise Refused(Code.NO_SPACE)
+
+    def left(self) -> int:
+        """Bytes that may still be used. Raises OSError."""
+        return max(self._beyond_least(), 0)
+
+    def _beyond_least(self) -> int:
+        state = os.fstatvfs(self.folder)
+        return state.f_bavail * state.f_frsize - self.least
 
 
 def with_repair(ledger: Ledger | None, work: Callable[[], _Made]) -> _Made:

@@ -13,6 +13,7 @@ from sft.common.errors import Code, Refused
 from sft.common.names import judge_path
 from sft.disk.amounts import NO_QUOTA, Quota
 from sft.disk.anonymous import AnonymousFiles
+from sft.disk.changes import Changes
 from sft.disk.decisions import Action, Existing, Policy, decide, may_need_no_space
 from sft.disk.durable import FileSystem, disk_errors
 from sft.disk.folders import ExistingFile, FolderFlush, PathParts
@@ -78,6 +79,16 @@ class UserFolder:
             self.allowance,
             receipts,
             rules.private,
+            rules.file_mode,
+            umask,
+        )
+        self.changes = Changes(
+            visible,
+            area,
+            self.new_folders,
+            self.flush,
+            self.allowance,
+            rules.portable_names,
             rules.file_mode,
             umask,
         )

@@ -1,0 +1,96 @@
+"""Counting what lies below a folder, in steps that each read one folder: for a client that asks, at any size and depth.
+
+Rules: from one open folder to the next, never through a link. Memory and descriptors are bounded: of the folders in a
+folder only the next names are kept, in the order of their bytes, and it is read again for those behind them. What
+can't be opened is left out, and so is what vanishes meanwhile. `sft/disk/folders.py` has `measure` for the ledger,
+which counts while nothing is published.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sft.common.errors import Refused
+from sft.disk.amounts import NOTHING, Amount
+from sft.disk.folders import as_seen
+from sft.disk.walking import Place
+
+_MOST_NAMES, _LEAST_NAMES = 8192, 16  # of folders that wait, at all depths together, and at each
+_CHECK_EVERY = 1000  # names
+
+
+@dataclass(slots=True)
+class _Level:
+    """A folder that is being counted: names of folders in it that come next, the last one first, and what is behind."""
+
+    folders: list[str] = field(default_factory=list)
+    last: bytes | None = None  # of the names that were read before
+    has_more: bool = True
+
+
+class Measuring:
+    """`amount` is what was counted so far; call `step` as long as there is more. To be closed, or used in a `with`."""
+
+    def __init__(self, folder: int, least: int, check: Callable[[], None]) -> None:
+        """`folder` is open, and stays the caller's; each thing counts as `least` bytes at least. Raises OSError."""
+        self._place, self._least, self._check = Place(folder), least, check
+        self._levels = [_Level()]
+        self.amount = NOTHING
+
+    def __enter__(self) -> "Measuring":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._place.close()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is another step."""
+        return bool(self._levels)
+
+    def step(self) -> None:
+        """Read one folder, and go to the next. Raises Refused (BUSY) when folders are moved meanwhile, OSError."""
+        level = self._levels[-1]
+        if level.has_more and not level.folders:
+            self._read(level)
+        while self._levels and not level.folders and not level.has_more:
+            self._levels.pop()
+            if self._levels:
+                self._place.leave()
+                level = self._levels[-1]
+        if level.folders:
+            with contextlib.suppress(Refused, PermissionError):
+                self._place.enter(level.folders.pop())
+                self._levels.append(_Level())
+
+    def _read(self, level: _Level) -> None:
+        """Count what is in the folder, the first time; the next names of folders."""
+        names: list[bytes] = []
+        most = _share(self._levels)
+        size = count = 0
+        with os.scandir(self._place.descriptor) as entries:
+            for number, entry in enumerate(entries):
+                if number % _CHECK_EVERY == 0:
+                    self._check()
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
+                    if seen is None:
+                        continue
+                    if level.last is None:
+                        size, count = size + max(seen.size, self._least), count + 1
+                    if seen.is_folder and (level.last is None or os.fsencode(entry.name) > level.last):
+                        names.append(os.fsencode(entry.name))
+                        if len(names) > 2 * most:
+                            names = sorted(names)[: most + 1]
+        self.amount += Amount(size, count)
+        names.sort()
+        level.has_more = len(names) > most
+        level.folders = [os.fsdecode(name) for name in reversed(names[:most])]
+        level.last = names[:most][-1] if names else b""
+
+
+def _share(levels: list[_Level]) -> int:
+    """How many names the deepest level may keep."""
+    left = _MOST_NAMES - sum(len(level.folders) for level in levels)
+    return max(left // 2, _LEAST_NAMES)

@@ -1,0 +1,572 @@
+"""Removing, moving and changing what is visible: what is gone, what stays, and what nothing ever reaches."""
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_ledger
+from test_ledger import ENDLESS, on_disk, opened, put, written
+
+from sft.common.errors import Code, ConnectionTrouble, Refused
+from sft.disk import folders, measuring, moving, removal, walking
+from sft.disk.amounts import Amount, Quota
+from sft.disk.folders import measure
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules, UserFolder
+
+SECRET = b"nobody may read or change this"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "received"
+
+
+@pytest.fixture
+def storage(root: Path) -> Iterator[Storage]:
+    before = len(os.listdir("/dev/fd"))
+    made = Storage(root, Rules())
+    yield made
+    made.close()
+    assert len(os.listdir("/dev/fd")) == before, "descriptors leak"
+
+
+@pytest.fixture
+def folder(storage: Storage) -> Iterator[UserFolder]:
+    """A connection of alice, whose account has no quota."""
+    with contextlib.closing(storage.user("alice")) as made:
+        yield made
+
+
+@pytest.fixture
+def home(root: Path, folder: UserFolder) -> Path:
+    return root / "alice"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """A folder beside the storage, which must be as it was in the end."""
+    made = tmp_path / "outside"
+    fill(made, {"secret": SECRET, "d/secret": SECRET})
+    yield made
+    assert {str(each.relative_to(made)) for each in made.rglob("*")} == {"secret", "d", "d/secret"}
+    assert (made / "secret").read_bytes() == (made / "d/secret").read_bytes() == SECRET
+
+
+def fill(place: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+
+
+def names_in(home: Path) -> set[str]:
+    return {os.path.relpath(os.path.join(at, name), home) for at, *both in os.walk(home) for name in chain(*both)}
+
+
+def remove(folder: UserFolder, name: str, recursive: bool = False, check: Callable[[], None] = lambda: None) -> int:
+    """How many things are gone."""
+    one = folder.changes.removal(check)
+    folder.changes.remove(tuple(name.split("/")), recursive, one)
+    return one.count
+
+
+def move(folder: UserFolder, name: str, to: str) -> None:
+    folder.changes.move(tuple(name.split("/")), tuple(to.split("/")))
+
+
+def code_of(work: Callable[[], object]) -> Code:
+    with pytest.raises(Refused) as caught:
+        work()
+    return caught.value.code
+
+
+# --- removing ---------------------------------------------------------------------------------------------------------
+
+
+def test_file_link_and_empty_folder_are_removed_and_nothing_beside_them(
+    folder: UserFolder, home: Path, outside: Path
+) -> None:
+    fill(home, {"a": b"1", "d/b": b"2"})
+    (home / "empty").mkdir()
+    (home / "link").symlink_to(outside)
+    (home / "broken").symlink_to("nothing")
+    os.mkfifo(home / "fifo")
+    for name in ("a", "empty", "link", "broken", "fifo"):
+        assert remove(folder, name) == 1
+    assert names_in(home) == {"d", "d/b"}
+
+
+def test_folder_with_content_is_removed_on_request_only(folder: UserFolder, home: Path, outside: Path) -> None:
+    fill(home, {"d/a": b"1", "d/e/f/b": b"2", "d/e/c": b"3", "other": b"4"})
+    (home / "d/e/link").symlink_to(outside)
+    (home / "d/e/f/up").symlink_to("../../..")
+    os.mkfifo(home / "d/fifo")
+    (home / "d/empty").mkdir()
+    os.mkdir(os.fsencode(home / "d") + b"/\xff\n")
+    before = names_in(home)
+    assert code_of(lambda: remove(folder, "d")) is Code.NOT_EMPTY
+    assert names_in(home) == before
+    assert remove(folder, "d", recursive=True) == len(before) - 1
+    assert names_in(home) == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("missing", Code.NOT_FOUND),
+        ("missing/a", Code.NOT_FOUND),
+        ("a/b", Code.NOT_FOLDER),
+        ("link/secret", Code.LINK),
+        ("link/d", Code.LINK),
+        ("..", Code.NAME),
+        ("d/..", Code.NAME),
+        ("../bob", Code.NAME),
+        ("../.partial", Code.NAME),
+        ("", Code.NAME),
+    ],
+)
+def test_refuse_to_remove_what_is_not_below_the_users_folder(
+    folder: UserFolder, home: Path, outside: Path, storage: Storage, name: str, code: Code
+) -> None:
+    fill(home, {"a": b"1", "d/b": b"2"})
+    (home / "link").symlink_to(outside)
+    storage.user("bob").close()
+    before = names_in(home.parent)
+    assert code_of(lambda: remove(folder, name, recursive=True)) is code
+    assert names_in(home.parent) == before
+
+
+def test_users_folder_itself_has_no_path_to_remove_or_move(folder: UserFolder, home: Path) -> None:
+    fill(home, {"a": b"1"})
+    one = folder.changes.removal(lambda: None)
+    for work in (
+        lambda: folder.changes.remove((), True, one),
+        lambda: folder.changes.move((), ("b",)),
+        lambda: folder.changes.move(("a",), ()),
+        lambda: folder.changes.set((), 0, None),
+    ):
+        assert code_of(work) is Code.NAME
+    assert names_in(home) == {"a"}
+
+
+def test_folder_that_becomes_a_link_before_it_is_entered_is_not_followed(
+    folder: UserFolder, home: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(home, {"d/e/a": b"1", "d/b": b"2"})
+    real = folders.open_folder
+
+    def replaced(parent: int, name: str, create: int | None = None) -> int:
+        if name == "e":
+            shutil.rmtree(home / "d/e", ignore_errors=True)
+            with contextlib.suppress(FileExistsError):
+                (home / "d/e").symlink_to(outside)
+        return real(parent, name, create)
+
+    monkeypatch.setattr(walking, "open_folder", replaced)
+    remove(folder, "d", recursive=True)
+    assert names_in(home) == set()
+
+
+def test_file_that_becomes_a_link_before_it_is_removed_is_not_followed(
+    folder: UserFolder, home: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(home, {"a": b"1"})
+    real = os.unlink
+
+    def replaced(name: Any, *, dir_fd: int | None = None) -> None:
+        if name == "a" and not (home / "a").is_symlink():
+            real(home / "a")
+            (home / "a").symlink_to(outside / "secret")
+        real(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", replaced)
+    remove(folder, "a")
+    assert names_in(home) == set()
+
+
+def test_folder_that_is_moved_away_while_it_is_emptied_ends_the_removal(
+    folder: UserFolder, home: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `..` leads to another place by then, where nothing is touched."""
+    fill(home, {"d/e/f/a": b"1"})
+    real = walking.Place.leave
+
+    def moved(place: walking.Place) -> None:
+        if (home / "d/e/f").exists():
+            os.rename(home / "d/e", outside / "moved")
+        real(place)
+
+    monkeypatch.setattr(walking.Place, "leave", moved)
+    assert code_of(lambda: remove(folder, "d", recursive=True)) is Code.BUSY
+    assert names_in(home) == {"d"}
+    (outside / "moved").rmdir()
+
+
+@pytest.mark.parametrize("filled", [1, 100], ids=["once", "all the time"])
+def test_folder_that_is_filled_while_it_is_emptied_is_emptied_again_a_few_times(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, filled: int
+) -> None:
+    fill(home, {"d/a": b"1"})
+    real, times = walking.Place.leave, 0
+
+    def refill(place: walking.Place) -> None:
+        nonlocal times
+        times += 1
+        if times <= filled:
+            fill(home, {"d/new": b"2"})
+        real(place)
+
+    monkeypatch.setattr(walking.Place, "leave", refill)
+    if filled == 1:
+        assert remove(folder, "d", recursive=True) == 3
+        assert names_in(home) == set()
+    else:
+        assert code_of(lambda: remove(folder, "d", recursive=True)) is Code.NOT_EMPTY
+        assert names_in(home) == {"d", "d/new"}
+
+
+def test_deep_folder_is_removed_with_few_descriptors(folder: UserFolder, home: Path) -> None:
+    at = os.open(home, os.O_RDONLY)
+    for _ in range(1500):  # deeper than a path may be long
+        os.mkdir("deep-folder", dir_fd=at)
+        below = os.open("deep-folder", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    before, most = len(os.listdir("/dev/fd")), 0
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, len(os.listdir("/dev/fd")))
+
+    assert remove(folder, "deep-folder", True, look) == 1500
+    assert names_in(home) == set()
+    assert most <= before + 4
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_more_folders_than_are_kept_in_memory_are_removed_and_counted_all_the_same(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    for module in (removal, measuring):
+        monkeypatch.setattr(module, "_MOST_NAMES", most)
+        monkeypatch.setattr(module, "_LEAST_NAMES", 1)
+    fill(home, {f"d/{one}/{two}/x": b"1" * 600 for one in range(7) for two in range(11)})
+    assert folder.changes.used(lambda step: step(), lambda: None) == Amount(*measure_of(home))
+    assert remove(folder, "d", recursive=True) == 1 + 7 + 2 * 77
+    assert names_in(home) == set()
+
+
+def test_removal_that_is_ended_leaves_what_is_not_gone_and_the_same_again_ends_it(
+    folder: UserFolder, home: Path
+) -> None:
+    fill(home, {f"d/{name}/{number}": b"1" for name in "ab" for number in range(1000)})
+    left = 6
+
+    def ended() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise ConnectionTrouble("the connection has ended")
+
+    with pytest.raises(ConnectionTrouble):
+        remove(folder, "d", True, ended)
+    assert 0 < len(names_in(home)) < 2003
+    remove(folder, "d", True)
+    assert names_in(home) == set()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may remove everything")
+def test_what_the_system_does_not_let_go_is_refused(folder: UserFolder, home: Path) -> None:
+    fill(home, {"d/a": b"1"})
+    (home / "d").chmod(0o500)
+    assert code_of(lambda: remove(folder, "d", recursive=True)) is Code.STORAGE
+    assert names_in(home) == {"d", "d/a"}
+    (home / "d").chmod(0o700)
+
+
+def measure_of(home: Path) -> tuple[int, int]:
+    at = os.open(home, os.O_RDONLY)
+    try:
+        return measure(at, 512)
+    finally:
+        os.close(at)
+
+
+# --- the quota --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_removed_is_free_again_at_once(storage: Storage, root: Path) -> None:
+    quota = Quota(11_000, 6)
+    with opened(storage, quota) as folder, opened(storage, quota) as other:
+        for name in ("d/a", "d/e/b", "c"):
+            put(folder, name, 3000)
+        (root / "alice/link").symlink_to("c")
+        assert isinstance(put(other, "new", 3000), Refused)
+        assert folder.changes.used(lambda step: step(), lambda: None) == Amount(10_024, 5)
+        assert remove(folder, "d", recursive=True) == 4
+        assert folder.changes.used(lambda step: step(), lambda: None) == Amount(3000, 1)
+        assert not isinstance(put(other, "new", 3000), Refused)
+        assert (remove(other, "c"), remove(other, "link")) == (1, 1)
+    assert written(root) == on_disk(root) == Amount(3000, 1)
+
+
+def test_replacing_what_another_connection_removes_credits_one_of_them(storage: Storage, root: Path) -> None:
+    with opened(storage, ENDLESS) as folder, opened(storage, ENDLESS) as other:
+        put(folder, "a", 5000)
+        assert remove(other, "a") == 1
+        put(folder, "a", 100, "replace")
+        assert remove(other, "a") == 1
+        assert code_of(lambda: remove(folder, "a")) is Code.NOT_FOUND
+    assert written(root) == on_disk(root) == Amount()
+
+
+def test_folder_that_another_connection_has_removed_is_charged_when_it_is_made_again(
+    storage: Storage, root: Path
+) -> None:
+    """Else an account could make as many as it likes, and be credited for each when it removes it."""
+    with opened(storage, ENDLESS) as folder, opened(storage, ENDLESS) as other:
+        put(folder, "d/e/a", 0)
+        put(folder, "d/e/b", 0)  # from now on it is known to be there
+        for _ in range(3):
+            remove(other, "d", recursive=True)
+            put(folder, "d/e/a", 0)
+            folder.make_folder(("d", "e"), None, None)
+    assert written(root) == on_disk(root)
+
+
+def test_folder_above_one_that_was_announced_is_charged_when_it_was_removed_meanwhile(
+    storage: Storage, root: Path
+) -> None:
+    with opened(storage, ENDLESS) as folder, opened(storage, ENDLESS) as other:
+        other.make_folder(("d",), None, None)
+        partial = test_ledger.begin(folder, "d/e/a", 100)
+        remove(other, "d")
+        folder.publish([test_ledger.fill(partial, 100)])
+    assert written(root) == on_disk(root)
+
+
+def test_moving_makes_missing_folders_within_the_quota_and_changes_no_count_else(storage: Storage, root: Path) -> None:
+    with opened(storage, Quota(None, 3)) as folder:
+        put(folder, "a", 100)
+        move(folder, "a", "b")
+        move(folder, "b", "d/e/c")
+        assert code_of(lambda: move(folder, "d/e/c", "f/g")) is Code.QUOTA
+    assert written(root) == on_disk(root) and on_disk(root).files == 3
+
+
+def test_use_is_the_same_with_and_without_a_quota(storage: Storage, root: Path) -> None:
+    with contextlib.closing(storage.user("alice")) as folder:
+        for name, size in (("a", 0), ("d/b", 1000), ("d/e/c", 70_000)):
+            put(folder, name, size)
+        (root / "alice/link").symlink_to("a")
+        without = folder.changes.used(lambda step: step(), lambda: None)
+        assert folder.changes.free() == os.statvfs(root).f_bavail * os.statvfs(root).f_frsize
+    with opened(storage, ENDLESS) as folder:
+        assert folder.changes.used(lambda step: step(), lambda: None) == without == Amount(72_536, 5)
+
+
+# --- moving -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[True, False], ids=["renameat2", "no renameat2"])
+def mover(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.param:
+        monkeypatch.setattr(moving, "_move", None)
+    elif moving._move is None:
+        pytest.skip("this system has no such call")
+
+
+@pytest.mark.usefixtures("mover")
+def test_file_link_and_folder_are_moved_with_what_is_in_them(folder: UserFolder, home: Path, outside: Path) -> None:
+    fill(home, {"a": b"1", "d/b": b"2"})
+    (home / "link").symlink_to(outside)
+    for name, to in (("a", "c"), ("link", "d/link"), ("d", "new/folder/e")):
+        move(folder, name, to)
+    assert (home / "c").read_bytes() == b"1"
+    assert (home / "new/folder/e/b").read_bytes() == b"2"
+    assert os.readlink(home / "new/folder/e/link") == str(outside)
+    assert names_in(home) == {"c", "new", "new/folder", "new/folder/e", "new/folder/e/b", "new/folder/e/link"}
+
+
+@pytest.mark.usefixtures("mover")
+@pytest.mark.parametrize(
+    ("name", "to", "code"),
+    [
+        ("a", "b", Code.EXISTS),
+        ("a", "a", Code.EXISTS),
+        ("a", "link", Code.EXISTS),
+        ("d", "b", Code.EXISTS),
+        ("d", "d", Code.EXISTS),
+        ("a", "d", Code.IS_FOLDER),
+        ("d", "empty", Code.IS_FOLDER),
+        ("d", "d/e", Code.INSIDE),
+        ("d", "d/x/y/z", Code.INSIDE),
+        ("missing", "new/c", Code.NOT_FOUND),
+        ("missing/a", "c", Code.NOT_FOUND),
+        ("a", "b/c", Code.NOT_FOLDER),
+        ("a/x", "c", Code.NOT_FOLDER),
+        ("link/secret", "c", Code.LINK),
+        ("a", "link/c", Code.LINK),
+        ("../bob/x", "c", Code.NAME),
+        ("a", "../bob/c", Code.NAME),
+        ("a", "../.partial/alice/c", Code.NAME),
+    ],
+)
+def test_refuse_move_and_change_nothing(
+    folder: UserFolder, home: Path, outside: Path, name: str, to: str, code: Code
+) -> None:
+    fill(home, {"a": b"1", "b": b"2", "d/c": b"3"})
+    (home / "empty").mkdir()
+    (home / "link").symlink_to(outside)
+    before = names_in(home.parent)
+    assert code_of(lambda: move(folder, name, to)) is code
+    assert names_in(home.parent) == before
+    assert ((home / "a").read_bytes(), (home / "b").read_bytes()) == (b"1", b"2")
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_name_that_is_taken_in_the_last_moment_is_never_replaced(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Also where the system can't move without replacing."""
+    fill(home, {"a": b"1", "d/c": b"3"})
+    monkeypatch.setattr(moving, "_move", None)
+    call = "link" if what == "file" else "rename"
+    real = getattr(os, call)
+
+    def overtaken(*words: Any, **more: Any) -> None:
+        fill(home, {"to": b"theirs"} if what == "file" else {"to/theirs": b"theirs"})
+        real(*words, **more)
+
+    monkeypatch.setattr(os, call, overtaken)
+    assert code_of(lambda: move(folder, "a" if what == "file" else "d", "to")) in (Code.EXISTS, Code.IS_FOLDER)
+    assert names_in(home) == {"a", "d", "d/c", "to"} | ({"to/theirs"} if what == "folder" else set())
+
+
+def test_portable_names_hold_for_what_is_moved(tmp_path: Path) -> None:
+    with (
+        contextlib.closing(Storage(tmp_path / "received", Rules(portable_names=True))) as storage,
+        contextlib.closing(storage.user("alice")) as folder,
+    ):
+        fill(tmp_path / "received/alice", {"nul": b"1"})
+        assert code_of(lambda: move(folder, "nul", "con")) is Code.NAME_NOT_PORTABLE
+        move(folder, "nul", "a")
+    assert names_in(tmp_path / "received/alice") == {"a"}
+
+
+# --- time and bits ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "file_mode", "asked", "found"),
+    [
+        ("a", None, 0o777, 0o755),
+        ("a", None, 0o4666, 0o644),
+        ("a", None, 0, 0o400),
+        ("a", 0o640, 0o666, 0o640),
+        ("a", 0o640, 0o600, 0o600),
+        ("d", None, 0o777, 0o755),
+        ("d", None, 0, 0o700),
+        ("d", 0o640, 0o7770, 0o750),
+    ],
+)
+def test_bits_are_given_as_to_one_that_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, file_mode: int | None, asked: int, found: int
+) -> None:
+    umask = os.umask(0o022)
+    try:
+        storage = Storage(tmp_path / "received", Rules(file_mode=file_mode))
+    finally:
+        os.umask(umask)
+    with contextlib.closing(storage), contextlib.closing(storage.user("alice")) as folder:
+        home = tmp_path / "received/alice"
+        fill(home, {"a": b"1", "d/b": b"2"})
+        before = (home / name).stat().st_mtime_ns
+        assert folder.changes.set((name,), None, asked)
+        state = (home / name).stat()
+        assert (stat.S_IMODE(state.st_mode), state.st_mtime_ns) == (found, before)
+
+
+def test_set_group_bit_of_a_folder_stays(folder: UserFolder, home: Path) -> None:
+    (home / "d").mkdir()
+    (home / "d").chmod(0o2755)
+    folder.changes.set(("d",), None, 0o700)
+    assert stat.S_IMODE((home / "d").stat().st_mode) == 0o2700
+
+
+def test_time_is_given_and_the_bits_stay(folder: UserFolder, home: Path) -> None:
+    fill(home, {"a": b"1", "d/b": b"2"})
+    for name in ("a", "d"):
+        before = (home / name).stat().st_mode
+        assert folder.changes.set((name,), 1_234_567_890_123_456_789, None)
+        assert (home / name).stat().st_mtime_ns == 1_234_567_890_123_456_789
+        assert (home / name).stat().st_mode == before
+    assert (home / "d/b").stat().st_mtime_ns != 1_234_567_890_123_456_789
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("missing", Code.NOT_FOUND),
+        ("fifo", Code.NOT_FOUND),
+        ("link", Code.LINK),
+        ("link/secret", Code.LINK),
+        ("../bob", Code.NAME),
+    ],
+)
+def test_refuse_to_set_what_is_neither_file_nor_folder(
+    folder: UserFolder, home: Path, outside: Path, name: str, code: Code
+) -> None:
+    (home / "link").symlink_to(outside)
+    os.mkfifo(home / "fifo")
+    before = outside.stat(), (outside / "secret").stat()
+    assert code_of(lambda: folder.changes.set(tuple(name.split("/")), 0, 0o777)) is code
+    assert (outside.stat().st_mode, outside.stat().st_mtime) == (before[0].st_mode, before[0].st_mtime)
+    assert (outside / "secret").stat().st_mode == before[1].st_mode
+
+
+def test_file_that_becomes_a_link_before_it_is_opened_is_not_changed(
+    folder: UserFolder, home: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(home, {"a": b"1"})
+    real = os.open
+
+    def replaced(name: Any, *words: Any, **more: Any) -> int:
+        if name == "a":
+            (home / "a").unlink(missing_ok=True)
+            (home / "a").symlink_to(outside / "secret")
+        return real(name, *words, **more)
+
+    mode = (outside / "secret").stat().st_mode
+    monkeypatch.setattr(os, "open", replaced)
+    assert code_of(lambda: folder.changes.set(("a",), 0, 0o777)) is Code.NOT_FOUND
+    assert (outside / "secret").stat().st_mode == mode
+
+
+# --- what fails -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["remove", "move", "set"])
+def test_what_can_not_be_flushed_is_no_success(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    fill(home, {"a": b"1"})
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    works: dict[str, Callable[[], object]] = {
+        "remove": lambda: remove(folder, "a"),
+        "move": lambda: move(folder, "a", "b"),
+        "set": lambda: folder.changes.set(("a",), 0, None),
+    }
+    assert code_of(works[what]) in (Code.STORAGE, Code.UNAVAILABLE)
