@@ -606,6 +606,7 @@ def test_same_transfer_takes_over_from_another_process(folder: UserFolder, home:
     partial.resume_from(200_000)
     assert holder.does("partial.write(memoryview(b'late'))") == "busy"
     assert holder.does("partial.finish(0o644)") == "busy"
+    assert holder.does("partial.close()") == "None"
     assert isinstance(commit(folder, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
@@ -629,9 +630,70 @@ def test_older_process_takes_nothing_from_the_newer(
     before = (bytes_of(place).read_bytes(), journal_of(place).read_bytes())
     assert holder.does(end) == answer
     assert (bytes_of(place).read_bytes(), journal_of(place).read_bytes()) == before
+    assert holder.does("partial.close()") == "None"
     assert isinstance(commit(folder, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
     assert left(place) == []
+
+
+def check_kept_and_sent_anew(folder: UserFolder, home: Path, partial: PartialFile, why: str) -> None:
+    """It is not published, and the next attempt finds out what its bytes are worth."""
+    outcome = commit(folder, partial)
+    assert isinstance(outcome, Refused) and outcome.code is Code.UNAVAILABLE and outcome.why == why
+    assert list(home.iterdir()) == []
+
+
+def test_file_that_another_process_has_open_is_not_published_before_that_is_closed(
+    folder: UserFolder, home: Path, holder: Holder
+) -> None:
+    """A write of the older owner may be under way for as long as that."""
+    check_kept_and_sent_anew(folder, home, fill(begin(folder)), "another process has the file open")
+    assert holder.does("partial.close()") == "None"
+    again = begin(folder)
+    assert again.offers == [len(CONTENT)] and not again.is_shared
+    again.resume_from(len(CONTENT))
+    assert isinstance(commit(folder, fill(again)), Settled)
+    assert (home / "big").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("offset", [0, 200_000], ids=["started again", "resumed"])
+@pytest.mark.parametrize("late", [100, 250_000, len(CONTENT) - 2], ids=["below", "above", "over the end"])
+def test_late_write_of_an_older_process_is_found_before_the_file_is_published(
+    folder: UserFolder, home: Path, holder: Holder, offset: int, late: int
+) -> None:
+    """It stalls between its look at who owns the file and its write."""
+    partial = begin(folder)
+    partial.resume_from(offset)
+    fill(partial)
+    assert holder.does(f"os.pwrite(partial.descriptor, b'late', {late})") == "4"
+    assert holder.does("partial.close()") == "None"
+    check_kept_and_sent_anew(folder, home, partial, "another process has written to the file")
+    again = begin(folder)
+    assert again.digest_of_kept(again.offers[0]).digest() != hashlib.sha256(CONTENT).digest()
+    again.resume_from(0)
+    assert isinstance(commit(folder, fill(again)), Settled)
+    assert (home / "big").read_bytes() == CONTENT
+
+
+def test_mode_is_not_changed_by_an_older_process_behind_a_take_over(
+    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes a file over between the look at who owns it and the change of its mode and time."""
+    older, locked = fill(begin(folder)), []
+    fit = older._area.fit
+
+    def look(*arguments: object) -> bool:
+        with journal_of(place).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(True)
+        return fit(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(older._area, "fit", look)
+    older.finish(0o644)
+    assert locked == [True]
+    older.discard()
 
 
 def test_take_over_by_another_process_is_noticed(tmp_path: Path, folder: UserFolder, place: Path) -> None:

@@ -1,14 +1,16 @@
 """Large files on their way, which a later attempt can resume: the bytes, the journal beside them, and their one owner.
 
-    <key>             the bytes, mode 0600; `key` is the hash of the path, with `rename` of the path and a number
+    <key>             the bytes, mode 0600 until they are verified; `key` is the hash of the path, with `rename` of the
+                      path and a number
     <key>.journal     transfer id, size and time of the source, durable offset, generation
 
 Rules: the owner keeps a `flock` on the bytes. The same transfer takes a file over at once, by raising the generation,
 which an older owner reads before each write; another transfer is refused until the owner is gone
 (`sft/disk/decisions.py`). Taking over, publishing and removing exclude each other by a short `flock` on the journal.
-Bytes are written at their offset, so that a late write of an older owner repeats bytes and moves none. A file with a
-second name is published already, and is never written to. What was kept is only an offer: both ends compare its digest
-before they go on from it. No path is walked here.
+An older owner in another process may have read the generation just before, and write late: what was taken over from one
+is read again before it is published, once that process has closed it. A file with a second name is published already,
+and is never written to. What was kept is only an offer: both ends compare its digest before they go on from it. No path
+is walked here.
 """
 
 import contextlib
@@ -198,7 +200,7 @@ class PartialFile:
         before = self._area.set_owner(self)
         if before is not None:
             before.lose()
-            self._locked = self._locked or lock(self._descriptor)
+            self._locked = lock(self._descriptor)
         size = os.fstat(self._descriptor).st_size
         if before is not None:
             self.reservation.inherit(before.reservation)
@@ -302,10 +304,21 @@ class PartialFile:
                 self._journal.write(self._journal_descriptor)
 
     def finish(self, bits: int, parent: Parent | None = None) -> int:
-        with disk_errors(), self._writing:
-            self._check_owner()
-            self.has_time = self._area.fit(self._descriptor, bits, parent, self.incoming.mtime)
+        with disk_errors():
+            if self.is_shared:
+                self._verify_alone()
+            with self.publishing(), self._writing:
+                self.has_time = self._area.fit(self._descriptor, bits, parent, self.incoming.mtime)
         return self._descriptor
+
+    def _verify_alone(self) -> None:
+        """Verify what is on the disk, once no other process can write to it. Raises Refused (UNAVAILABLE), OSError."""
+        with self.publishing():
+            if not self._locked:
+                raise Refused(Code.UNAVAILABLE, why="another process has the file open")
+            size = os.fstat(self._descriptor).st_size
+        if size != self.size or self.digest_of_kept(size).digest() != self.sha256:
+            raise Refused(Code.UNAVAILABLE, why="another process has written to the file")
 
     # --- publishing ---
 
