@@ -9,7 +9,7 @@ class Noted(Reporter):
     """A reporter that keeps what it is given."""
 
     def __init__(self) -> None:
-        super().__init__(no_log("test.plans"), quiet=True, as_json=False, receipts=None)
+        super().__init__(no_log("test.plans"), quiet=True, as_json=False)
         self.problems: list[tuple[str, TransferError]] = []
         self.left_out: list[str] = []
         self.done: list[tuple[str, str, str]] = []

@@ -434,10 +434,16 @@ class Terminal:
     """A program with a terminal of its own, and somebody who reads and types there."""
 
     def __init__(
-        self, program: str, *arguments: Argument, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        program: str,
+        *arguments: Argument,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        size: tuple[int, int] = (40, 200),
     ) -> None:
+        """`size`: lines and columns."""
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
         command = [sys.executable, str(HOME / program), *map(str, arguments)]
         try:
             self.process = subprocess.Popen(

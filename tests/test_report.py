@@ -318,7 +318,10 @@ def test_reader_that_has_left_does_not_stop_the_work(monkeypatch: pytest.MonkeyP
 def reporting(
     quiet: bool = False, as_json: bool = False, receipts: ReceiptsFile | None = None, log: logging.Logger | None = None
 ) -> Reporter:
-    return Reporter(log or no_log("test.reporter"), quiet, as_json, receipts)
+    reporter = Reporter(log or no_log("test.reporter"), quiet, as_json)
+    if receipts is not None:
+        reporter.keep_receipts(receipts)
+    return reporter
 
 
 def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -431,7 +434,7 @@ def everything(reporter: Reporter) -> None:
     reporter.listed(EVIL, "folder", 0, AT)
     reporter.note(EVIL)
     reporter.end()
-    reporter.summary("delivered", 2.0)
+    reporter.summary("delivered", 2.0, 1)
 
 
 def test_only_a_receipt_or_a_place_further_on_counts_as_progress() -> None:
@@ -495,6 +498,7 @@ def test_run_is_told_in_json_for_a_script(capsys: pytest.CaptureFixture[str]) ->
         "bytes": 15,
         "moved": 6,
         "seconds": 2.0,
+        "status": 1,
     }
     assert err == escape(EVIL) + "\n"
 
@@ -503,8 +507,19 @@ def test_quiet_run_tells_only_errors(capsys: pytest.CaptureFixture[str]) -> None
     reporter = reporting(quiet=True)
     reporter.delivered("a", "a", 5, SHA256, AT, "stored")
     reporter.failed("b", Refused(Code.DENIED))
-    reporter.summary("delivered", 1.0)
+    reporter.summary("delivered", 1.0, 1)
     assert capsys.readouterr() == ("", f"error: b: {Refused(Code.DENIED)}\n")
+
+
+def test_run_that_delivered_nothing_tells_no_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting()
+    reporter.moved(5)
+    reporter.failed("b", Refused(Code.DENIED))
+    reporter.summary("delivered to a@b", 1.0, 1)
+    assert capsys.readouterr().out == "0 files delivered to a@b, 1 failed\n"
+    reporter.delivered("a", "a", 0, SHA256, AT, "stored")
+    reporter.summary("delivered to a@b", 1.0, 1)
+    assert capsys.readouterr().out.splitlines()[1:] == ["1 file delivered to a@b, 1 failed: 0 B in 1.00 s, 0 B/s"]
 
 
 def test_results_leave_standard_output_to_the_content(capsys: pytest.CaptureFixture[str]) -> None:
@@ -512,7 +527,7 @@ def test_results_leave_standard_output_to_the_content(capsys: pytest.CaptureFixt
         reporter = reporting(as_json=as_json)
         reporter.to_standard_error()
         reporter.delivered("a", "a", 5, SHA256, AT, "stored")
-        reporter.summary("fetched", 1.0)
+        reporter.summary("fetched", 1.0, 0)
         out, err = capsys.readouterr()
         assert out == ""
         assert len(err.splitlines()) == 2
@@ -530,7 +545,7 @@ def test_worst_status_of_a_run_is_its_status() -> None:
 
 
 def test_receipts_are_kept_one_json_line_each(tmp_path: Path) -> None:
-    file = ReceiptsFile(tmp_path / "receipts")
+    file = ReceiptsFile(str(tmp_path / "receipts"))
     reporter = reporting(quiet=True, receipts=file)
     reporter.delivered(EVIL, "inbox/b", 5, SHA256, AT, "stored")
     lines = (tmp_path / "receipts").read_text("ascii").splitlines()
@@ -550,7 +565,7 @@ def test_receipts_are_on_the_disk_at_the_end_of_a_run(tmp_path: Path, monkeypatc
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)), raising=True
     )
-    file = ReceiptsFile(tmp_path / "receipts")
+    file = ReceiptsFile(str(tmp_path / "receipts"))
     reporter = reporting(quiet=True, receipts=file)
     reporter.delivered("a", "b", 3, SHA256, AT, "stored")
     reporter.end()
@@ -565,23 +580,26 @@ def test_receipts_that_can_not_be_flushed_are_a_failure(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    file = ReceiptsFile(tmp_path / "receipts")
+    file = ReceiptsFile(str(tmp_path / "receipts"))
     reporter = reporting(quiet=True, receipts=file)
     reporter.end()
     file.close()
     assert reporter.status == 1
-    assert "the receipts: can't be written (Input/output error)" in capsys.readouterr().err
+    said = f"error: can't write the receipts to {tmp_path / 'receipts'} (Input/output error). Name another file\n"
+    assert capsys.readouterr().err == said and reporter.failed_count == 0
 
 
 def test_receipts_that_can_not_be_written_are_a_failure_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("needs a device that is always full")
-    full = ReceiptsFile(Path("/dev/full"))
+    full = ReceiptsFile("/dev/full")
     reporter = reporting(receipts=full)
     reporter.delivered("a", "a", 5, SHA256, AT, "stored")
     assert reporter.status == 1, "no usage error: the command was right, a disk is full"
     shown = capsys.readouterr()
-    assert "delivered: a" in shown.out and "can't be written" in shown.err
+    assert "delivered: a" in shown.out
+    said = "error: can't write the receipts to /dev/full (No space left on device). Name another file\n"
+    assert shown.err == said and reporter.failed_count == 0, "no file has failed"
     reporter.delivered("b", "b", 5, SHA256, AT, "stored")
     shown = capsys.readouterr()
     assert "delivered: b" in shown.out and shown.err == "", "said once"

@@ -380,7 +380,7 @@ class Noted(Reporter):
     """A reporter that keeps all events."""
 
     def __init__(self) -> None:
-        super().__init__(no_log("test.transfer"), quiet=True, as_json=False, receipts=None)
+        super().__init__(no_log("test.transfer"), quiet=True, as_json=False)
         self.outcomes: dict[str, str] = {}
         self.problems: list[tuple[str, Code | type[TransferError]]] = []
         self.offsets: dict[str, int] = {}

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crypto_utils import engine_name
@@ -29,6 +28,7 @@ from sft.common.errors import (
 from sft.common.packages import check_installed
 from sft.common.sizes import counted
 from sft.common.version import version_line
+from sft.console.command_line import PIPE
 from sft.console.log import no_log, open_log
 from sft.console.reporter import Reporter
 from sft.console.screen import note, output_descriptor, warn
@@ -58,17 +58,13 @@ class Run:
     """One run of the client: its one job, over as many connections as it takes."""
 
     def __init__(self, settings: "ClientSettings", origins: Mapping[str, str], options: "argparse.Namespace") -> None:
-        """`origins`: where each setting comes from. `options`: those of the command line that are not settings.
-
-        Raises UsageError.
-        """
-        check_installed("msgspec")  # it is loaded only once the login has begun
+        """`origins`: where each setting comes from. `options`: those of the command line that are not settings."""
         self._settings, self._origins, self._options = settings, origins, options
         self._log = self._open_log()
         self._log.info("%s", version_line("client.py", VERSION, engine_name()))
-        wants_receipts = options.receipts is not None and not options.dry_run
-        receipts = ReceiptsFile(Path(options.receipts)) if wants_receipts else None
-        self._reporter = Reporter(self._log, options.quiet, options.json, receipts)
+        self._reporter = Reporter(self._log, options.quiet, options.json)
+        self._started = time.monotonic()
+        self._where = ""  # to or from, once the job is done
         self._credentials: Credentials | None = None
         self._kept = "the same command goes on where it was"  # shown when the run is interrupted
         self._not_delivered: list[str] = []  # lines for an interruption
@@ -89,17 +85,16 @@ class Run:
             warn(line)
 
     def run(self, names: list[str]) -> int:
-        """Do what was asked for; the exit status."""
+        """Do what was asked for; the exit status. Raises TransferError, KeyboardInterrupt."""
+        status = TransferError.exit_status
         try:
-            if self._options.list:
-                self._list(names[0] if names else "")
-            elif self._options.get:
-                self._get(names[:-1], names[-1])
-            else:
-                self._put(names[:-1], names[-1])
+            self._do(names)
+            self._reporter.end()
+            status = self._reporter.status
         except TransferError as problem:
             self._reporter.end()
             self._log.error("%s", problem)
+            status = problem.exit_status
             raise
         except KeyboardInterrupt as stop:
             self._reporter.end()
@@ -108,8 +103,22 @@ class Run:
             if self._credentials is None or not self._credentials.is_proven:
                 raise
             note(f"{word}; {self._kept}", *self._not_delivered)
-            return status
-        return self._reporter.status
+        finally:
+            self._reporter.summary(self._where, time.monotonic() - self._started, status)
+        return status
+
+    def _do(self, names: list[str]) -> None:
+        if self._options.get and names[-1] == PIPE:
+            self._reporter.to_standard_error()
+        check_installed("msgspec")  # it is loaded only once the login has begun
+        if self._options.receipts is not None and not self._options.dry_run:
+            self._reporter.keep_receipts(ReceiptsFile(self._options.receipts))
+        if self._options.list:
+            self._list(names[0] if names else "")
+        elif self._options.get:
+            self._get(names[:-1], names[-1])
+        else:
+            self._put(names[:-1], names[-1])
 
     # --- the three jobs ---
 
@@ -127,7 +136,7 @@ class Run:
             return
         if not upload.left and not upload.is_deep:
             return
-        credentials, started = self._ask(), time.monotonic()
+        credentials = self._ask()
         looking = Aside("looking", upload.look_below)  # a folder may hold a million names
 
         def send() -> None:
@@ -147,7 +156,7 @@ class Run:
             self._reporter.end()
             problem.consequences += self._left_out(upload.names_left())
             raise
-        self._done(f"delivered to {credentials.user}@{credentials.host}", started)
+        self._where = f"delivered to {credentials.user}@{credentials.host}"
 
     def _send(self, upload: "Upload", credentials: "Credentials", looking: Aside) -> None:
         def load() -> None:
@@ -200,9 +209,8 @@ class Run:
     def _get_to_stdout(self, download: "Download") -> None:
         from sft.disk.stdout import StandardOutput
 
-        self._reporter.to_standard_error()
         stream = StandardOutput(output_descriptor())
-        credentials, started = self._ask(), time.monotonic()
+        credentials = self._ask()
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
             download.fetch(stream, channel, keys, self._settings.limit)
@@ -216,12 +224,10 @@ class Run:
             if stream.has_begun:
                 raise IntegrityError(f"{_NOT_WHOLE} ({problem.cause})", "Throw it away, try again") from None
             raise
-        if download.reader_has_left:
-            self._reporter.end()
-        elif stream.has_begun and not stream.is_whole and not self._reporter.status:
+        if stream.has_begun and not stream.is_whole and not self._reporter.status:
             raise IntegrityError(_NOT_WHOLE, "Throw it away, try again")
-        else:
-            self._done("fetched", started)
+        if not download.reader_has_left:
+            self._where = "fetched"
 
     def _get_to_folder(self, download: "Download") -> None:
         from sft.common.open_files import raise_limit_of_files
@@ -238,7 +244,7 @@ class Run:
             download.fetch(download.remembering(folder), channel, keys, self._settings.limit)
 
         try:
-            credentials, started = self._ask(), time.monotonic()
+            credentials = self._ask()
             self._again_and_again(credentials, self._load_receiver, job)
         except TransferError as problem:
             self._reporter.end()
@@ -246,7 +252,7 @@ class Run:
             raise
         finally:
             folder.close()
-        self._done(f"fetched from {credentials.user}@{credentials.host}", started)
+        self._where = f"fetched from {credentials.user}@{credentials.host}"
 
     def _list(self, name: str) -> None:
         from sft.client.listing import Listing
@@ -256,10 +262,6 @@ class Run:
         self._again_and_again(self._ask(), lambda: None, lambda channel, keys, limiter: listing.read(channel))
 
     # --- before and after ---
-
-    def _done(self, where: str, started: float) -> None:
-        self._reporter.end()
-        self._reporter.summary(where, time.monotonic() - started)
 
     def _left_out(self, names: list[str]) -> list[str]:
         """Lines about what has no receipt, when a connection has ended for good: a few names, and how many more."""
@@ -298,6 +300,7 @@ class Run:
                 f"Password of {user} on {self._settings.host}: "
             )
         self._credentials = Credentials(self._settings.host, self._settings.port, user, password)
+        self._started = time.monotonic()
         return self._credentials
 
     # --- connections ---

@@ -14,12 +14,13 @@ from sft.common.errors import UsageError
 class ReceiptsFile:
     """A file that lines are appended to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, name: str) -> None:
         """Raises UsageError when it can't be opened."""
+        self.name, path = name, Path(name)
         try:
             self._file = path.open("a", encoding="utf-8")
         except OSError as problem:
-            raise UsageError(f"can't write the receipts to {path} ({problem.strerror})", "Name another file") from None
+            raise UsageError(f"can't write the receipts to {name} ({problem.strerror})", "Name another file") from None
         if _is_torn(path):  # by a kill, or a full disk
             self._file.write("\n")
 

@@ -5,6 +5,7 @@ of its own looks whether bytes still move, because a bar is otherwise drawn only
 bar is taken away. It writes no line itself.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,19 @@ from typing import Any
 
 _STALLED_SECONDS = 3.0  # without a byte, after which a rate would be an old one
 _LOOK_SECONDS = 1.0
+_USUAL_COLUMNS, _MOST_COLUMNS = 80, 300
+_ROWS = 20  # with fewer, tqdm shows "(more hidden)" instead of the bar
 _STALLED = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, stalled]"
 _STALLED_WITHOUT_TOTAL = "{desc}: {n_fmt} [{elapsed}, stalled]"
+
+
+def _columns() -> int:
+    """How wide a bar may be: one column less than the terminal; as usual where it does not know its size."""
+    try:
+        found = os.get_terminal_size(2).columns
+    except OSError:
+        found = 0
+    return max(1, min(found or _USUAL_COLUMNS, _MOST_COLUMNS) - 1)
 
 
 def _bar(total: int | None, note: Callable[[str], None]) -> Any:
@@ -26,7 +38,8 @@ def _bar(total: int | None, note: Callable[[str], None]) -> Any:
             unit="B",
             unit_scale=True,
             unit_divisor=1000,
-            dynamic_ncols=True,
+            ncols=_columns(),
+            nrows=_ROWS,
             leave=False,
             mininterval=0.1,
         )
@@ -70,7 +83,7 @@ class Progress:
         """Say "stalled" instead of a rate when nothing has moved for some seconds."""
         with self._lock:
             if self._bar is not None and self._clock() - self._moved_at >= _STALLED_SECONDS:
-                self._is_stalled = True
+                self._is_stalled, self._bar.ncols = True, _columns()
                 self._bar.bar_format = _STALLED if self._bar.total else _STALLED_WITHOUT_TOTAL
                 self._bar.refresh()
 
@@ -90,7 +103,7 @@ class Progress:
         """`count` more bytes are done."""
         with self._lock:
             if self._bar is not None:
-                self._moved_at = self._clock()
+                self._moved_at, self._bar.ncols = self._clock(), _columns()  # the window may be another one now
                 if self._is_stalled:
                     self._is_stalled, self._bar.bar_format = False, None
                 self._bar.update(count)

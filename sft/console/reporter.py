@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Protocol
 
-from sft.common.errors import Code, Refused, SourceError, TransferError
+from sft.common.errors import Code, OutputError, Refused, TransferError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
 from sft.common.text import briefly, escape, show_path
@@ -31,6 +31,8 @@ _DEBUG = 10  # the level of `logging`, which --help need not load
 
 class Receipts(Protocol):
     """A file of receipts; its methods raise OSError."""
+
+    name: str
 
     def append(self, line: str) -> None: ...
     def flush(self) -> None: ...  # to the disk itself
@@ -60,9 +62,10 @@ def open_progress(total: int | None, shown: bool) -> Progress:
 class Reporter:
     """Shows and logs what becomes of a run. Each method may be called from any thread."""
 
-    def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool, receipts: Receipts | None) -> None:
-        self._own_log, self._quiet, self._json, self._receipts = log, quiet, as_json, receipts
-        self._at_once = as_json or receipts is not None  # a program may wait for each
+    def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool) -> None:
+        self._own_log, self._quiet, self._json = log, quiet, as_json
+        self._receipts: Receipts | None = None
+        self._at_once = as_json  # a program may wait for each line
         self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
         self._pausing = threading.Lock()
         self._is_verbose = log.isEnabledFor(_DEBUG)
@@ -94,6 +97,10 @@ class Reporter:
                     self._own_log.info([logged for logged, _ in lines])
                     if not self._at_once:
                         self._say(*[shown for _, shown in lines])
+
+    def keep_receipts(self, receipts: Receipts) -> None:
+        """Append a line to `receipts` for each file that is delivered from now on."""
+        self._receipts, self._at_once = receipts, True
 
     def to_standard_error(self) -> None:
         """Standard output is taken by content: results go elsewhere."""
@@ -142,7 +149,7 @@ class Reporter:
             try:
                 self._receipts.flush()
             except OSError as problem:
-                self._lose_receipts(problem)
+                self._lose_receipts(self._receipts, problem)
 
     def _count_unnamed(self) -> None:
         for code, count in self._refused_by_full_disk.items():
@@ -157,9 +164,13 @@ class Reporter:
         self._refused_by_full_disk[problem.code] += 1
         return self._refused_by_full_disk[problem.code] > _MOST_NAMED
 
-    def _lose_receipts(self, problem: OSError) -> None:
-        self._receipts = None  # reported once
-        self.failed("the receipts", SourceError(f"can't be written ({problem.strerror})", "Free some space"))
+    def _lose_receipts(self, receipts: Receipts, problem: OSError) -> None:
+        self._receipts = None  # reported once; the files arrive all the same
+        lost = OutputError(f"can't write the receipts to {receipts.name} ({problem.strerror})", "Name another file")
+        self.status = max(self.status, lost.exit_status)
+        self._log.error("%s", lost)
+        with self._lock:
+            self._progress.above(lambda: fail(lost))
 
     def _event(self, event: str, **fields: object) -> bool:
         """One JSON line; whether JSON is what is wanted."""
@@ -244,7 +255,7 @@ class Reporter:
             try:
                 self._receipts.append(as_json(receipt))
             except OSError as problem:
-                self._lose_receipts(problem)
+                self._lose_receipts(self._receipts, problem)
         if not self._event("delivered", outcome=outcome, **receipt):
             self._say(shown)
 
@@ -276,15 +287,17 @@ class Reporter:
                 )
                 self._progress.above(lambda: fail(problem, "" if names_it else name))
 
-    def summary(self, where: str, seconds: float) -> None:
-        """The last line."""
-        rate = self.bytes_done / max(seconds, 1e-6)
+    def summary(self, where: str, seconds: float, status: int) -> None:
+        """The last line. `where` is empty for a job that has not come to its end, or has no such line for a person."""
         counts = {"delivered": self.delivered_count, "skipped": self.skipped_count, "failed": self.failed_count}
-        totals = ", ".join(f"{count} {word}" for word, count in counts.items())
-        self._log.info("done: %s, %s in %.2f s", totals, counted(self.bytes_done, "byte", ""), seconds)
-        if self._event("summary", **counts, bytes=self.bytes_done, moved=self.bytes_moved, seconds=round(seconds, 3)):
+        if where:
+            totals = ", ".join(f"{count} {word}" for word, count in counts.items())
+            self._log.info("done: %s, %s in %.2f s", totals, counted(self.bytes_done, "byte", ""), seconds)
+        done = {**counts, "bytes": self.bytes_done, "moved": self.bytes_moved, "seconds": round(seconds, 3)}
+        if self._event("summary", **done, status=status) or not where:
             return
         others = "".join(f", {counts[word]} {word}" for word in ("skipped", "failed") if counts[word])
         files = counted(self.delivered_count, "file")
-        done = f"{amount(self.bytes_done)} in {seconds:.2f} s, {amount(rate)}/s"
-        self._say(f"{files} {where}{others}: {done}")
+        rate = f"{amount(self.bytes_done / max(seconds, 1e-6))}/s"
+        done_in = f": {amount(self.bytes_done)} in {seconds:.2f} s, {rate}" if self.delivered_count else ""
+        self._say(f"{files} {where}{others}{done_in}")

@@ -16,6 +16,7 @@ from conftest import MakeProxy
 from processes import (
     HOME,
     MIB,
+    ONCE,
     USER,
     Client,
     Fault,
@@ -41,7 +42,8 @@ EVENTS = {
     "delivered": {"name", "path", "size", "sha256", "time", "outcome"},
     "skipped": {"name", "why"},
     "failed": {"name", "cause", "remedy", "status"},
-    "summary": {"delivered", "skipped", "failed", "bytes", "moved", "seconds"},
+    "summary": {"delivered", "skipped", "failed", "bytes", "moved", "seconds", "status"},
+    "planned": {"name", "path", "kind"},
     "entry": {"name", "kind", "size", "time"},
 }
 
@@ -284,6 +286,59 @@ def test_events_are_one_json_line_each_and_nothing_else(
     assert {event["name"] for event in named(events_of(result.out), "entry")} == {"large", small.name}
 
 
+# A command in a folder with one file, and its exit code.
+ENDED: list[tuple[list[str], int]] = [
+    (["a", "BOX/"], 0),
+    (["--dry-run", "a", "BOX/"], 0),
+    (["--list"], 0),
+    (["--list", "BOX/none"], 1),
+    (["none", "BOX/"], 1),
+    (["--get", "BOX/none", "./"], 1),
+    (["--get", "BOX/none", "-"], 1),
+    (["--get", "BOX/none", "none/none"], 2),
+    (["--receipts=none/r", "a", "BOX/"], 2),
+    (["--password-file=none", "a", "BOX/"], 2),
+    (["a", "/absolute"], 2),
+    (["--user=nobody", "a", "BOX/"], 3),
+    (["--port=1", ONCE, "a", "BOX/"], 4),
+    (["--port=1", ONCE, "--get", "a", "-"], 4),
+]
+
+
+@pytest.mark.parametrize(("words", "status"), ENDED, ids=str)
+def test_every_run_ends_with_one_summary_that_has_its_exit_code(
+    server: Server, client: Client, folder: Path, box: str, words: list[str], status: int
+) -> None:
+    make(folder / "a")
+    result = client("--json", *[word.replace("BOX", box) for word in words], cwd=folder)
+    to_stdout = "-" in words
+    assert result.status == status and (not to_stdout or result.out == ""), result
+    lines = [line for line in (result.err if to_stdout else result.out).splitlines() if line.startswith("{")]
+    (summary,) = named(events := events_of("\n".join(lines)), "summary")
+    assert events[-1] == summary and summary["status"] == status
+
+
+def test_run_that_a_signal_ends_has_its_summary(
+    server: Server, client: Client, proxy: MakeProxy, folder: Path, box: str
+) -> None:
+    line = proxy(server.port, up=Fault("hold", 3 * MIB))
+    running = client.at(line.port).start("--json", make(folder / "a", LARGE), f"{box}/")
+    line.wait_reached()
+    running.kill(signal.SIGINT)
+    result = running.finish()
+    assert result.status == 130 and [event["status"] for event in named(events_of(result.out), "summary")] == [130]
+
+
+def test_receipts_that_can_not_be_written_fail_the_run_and_no_file(
+    server: Server, client: Client, folder: Path, box: str
+) -> None:
+    result = client("--receipts=/dev/full", make(folder / "a", 10), f"{box}/")
+    said = "error: can't write the receipts to /dev/full (No space left on device). Name another file\n"
+    assert (result.status, result.err) == (1, said)
+    assert "1 file delivered to" in result.out and "failed" not in result.out
+    assert server.path(box, "a").exists()
+
+
 def test_events_of_a_changed_source_and_of_a_fetch_to_standard_output(
     server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str, tmp_path: Path
 ) -> None:
@@ -291,7 +346,7 @@ def test_events_of_a_changed_source_and_of_a_fetch_to_standard_output(
     line = proxy(server.port, up=Fault("cut", 5 * MIB))
     result = client.at(line.port)("--json", "--retries=0", source, f"{box}/")
     assert result.status == 4 and len(result.err.splitlines()) == 1
-    assert {event["event"] for event in events_of(result.out)} <= {"started", "progress"}
+    assert {event["event"] for event in events_of(result.out)} <= {"started", "progress", "summary"}
     make(source, 8_000_000)
     wait_until(lambda: server.has_missed(box, "a"))
     result = client("--json", source, f"{box}/")
