@@ -17,6 +17,7 @@ from transfers import (
     anything,
     files_in,
     item,
+    kept,
     kept_of,
     on_disk,
     path_of,
@@ -31,7 +32,9 @@ import sft.transfer.sender
 from crypto_utils import digest
 from sft.common.errors import (
     Code,
+    ConnectionTrouble,
     ProtocolViolation,
+    Refused,
     SourceError,
 )
 from sft.common.rate_limit import RateLimiter
@@ -41,6 +44,7 @@ from sft.transfer.items import Item
 from sft.wire.channel import Channel
 from sft.wire.messages import (
     Cancel,
+    Check,
 )
 from sft.wire.protocol import DATA_SIZE, UNASKED_LIMIT
 from sft.wire.workers import Engine
@@ -306,25 +310,53 @@ def test_content_of_a_large_file_does_not_hold_up_a_group_that_is_flushed(
     assert len(files_in(home)) == small_groups
 
 
-def test_comparing_that_gets_no_thread_leaves_no_descriptor_open(
-    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = threading.Thread.start
+@pytest.fixture
+def unstarted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No thread is started to compare files; the names of those that were wanted."""
+    start, wanted = threading.Thread.start, []
 
     def refuse(thread: threading.Thread) -> None:
         if thread.name.startswith("checking"):
+            wanted.append(thread.name)
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    written(home / "a", bytes(LARGE))
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    before = len(os.listdir("/dev/fd"))
-    near, far = tcp_pair()
-    raw, channel, folder = Raw(near, C2S, S2C), Channel(far, S2C, C2S, engine), storage.user("alice")
-    raw.say(put(1, "a", size=LARGE).encode())
-    with pytest.raises(RuntimeError, match="start new thread"):
-        Requests(channel, KEYS, folder, anything, lambda *_: None, RateLimiter(None)).run(Taken())
-    folder.close()
-    raw.close()
-    channel.close()
+    return wanted
+
+
+def test_files_are_compared_and_resumed_without_a_thread_for_it(
+    storage: Storage, engine: Engine, here: Path, home: Path, unstarted: list[str]
+) -> None:
+    contents = {name: os.urandom(LARGE) for name in ("same", "other", "new", "kept")}
+    written(home / "same", contents["same"])
+    written(home / "other", bytes(LARGE))
+    kept(storage, engine, put(1, "kept", size=LARGE), contents["kept"][:1000])
+    told, before = Told(), len(os.listdir("/dev/fd"))
+    items = {name: item(written(here / name, content), name) for name, content in contents.items()}
+    send(Receiving(storage, engine), list(items.values()), told)
+    assert unstarted
+    assert {name: told.receipts[each].outcome for name, each in items.items() if each in told.receipts} == {
+        "same": "already",
+        "new": "stored",
+        "kept": "stored",
+    }
+    assert isinstance(refused := told.problems[items["other"]], Refused) and refused.code is Code.EXISTS
+    assert told.offsets == {items["kept"]: 1000}
+    assert on_disk(home) == contents | {"other": bytes(LARGE)}
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_file_that_waits_to_be_compared_is_closed_with_its_connection(
+    storage: Storage, engine: Engine, home: Path, unstarted: list[str]
+) -> None:
+    written(home / "a", bytes(LARGE))
+    written(home / "b", bytes(LARGE))
+    before = len(os.listdir("/dev/fd"))
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(put(1, "a", size=LARGE).encode(), put(2, "b", size=LARGE).encode(), Cancel(2).encode())
+    assert raw.hear() == Check(1, LARGE, None)
+    raw.close()
+    assert isinstance(receiving.finish(), ConnectionTrouble)
+    assert unstarted and len(os.listdir("/dev/fd")) == before
