@@ -186,9 +186,9 @@ def test_client_that_waits_for_its_rate_is_cut_off_and_stores_no_more(
         make(tmp_path / "many" / f"{number:02}", 500_000)
     running = client.start("--retries=0", tmp_path / "many", "slowly")
     wait_until(lambda: receiver.path("slowly", "01").exists())
-    before = receiver.told().count(": ended: your account was changed or removed")
+    before = receiver.told().count(": ended: the account was changed or removed")
     alice("deluser", "alice")
-    wait_until(lambda: receiver.told().count(": ended: your account was changed or removed") > before, SECONDS)
+    wait_until(lambda: receiver.told().count(": ended: the account was changed or removed") > before, SECONDS)
     stored = len(list(receiver.path("slowly").iterdir()))
     assert stored < 80
     result = running.finish()
