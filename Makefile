@@ -36,10 +36,13 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: what 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
 
+# In a new checkout pytest prepares the tests once, beside mypy; or each of its workers would.
 test: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy & types=$$!; \
+		[ -d tests/__pycache__ ] || $(RUN) -m pytest --collect-only >/dev/null; \
+		wait $$types
 	$(RUN) -m pytest -n 4 --dist worksteal -m "not long" || [ $$? -eq 5 ]  # 5: there is no test
 
 test-long: $(VENV)/.dev
