@@ -83,6 +83,15 @@ def _whole(least: int, most: int) -> Callable[[object], int]:
     return parse
 
 
+def _size_from(least: int, what: str) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if (number := parse_size(value)) < least:
+            raise ValueError(f"is less than {exact_size(least)}, {what}")
+        return number
+
+    return parse
+
+
 def _yes_no(value: object) -> bool:
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if isinstance(value, bool):
@@ -178,6 +187,7 @@ def settings_of(shape: "type[ClientSettings | ServerSettings]") -> dict[str, Set
 
 
 _LOG_LEVELS = _one_of("debug", "info", "warning", "error")
+_MEMORY = _size_from(4 << 20, "the buffers of one connection")  # two for each direction, whatever the limit is
 _POLICY = _one_of("fail", "rename", "replace", "skip")
 
 
@@ -217,7 +227,7 @@ class ServerSettings:
     max_file_size: int = _setting((1 << 63) - 1, parse_size, "the largest file that is accepted, such as 20G", "SIZE")
     free_space: int | None = _setting(None, parse_size, "bytes to keep free on the disk of the storage, such as 5G (none: all of it may be used)", "SIZE", _NONE)
     stale_days: int = _setting(7, _whole(1, 3650), "days to keep the partial files of interrupted transfers", "DAYS")
-    memory: int = _setting("256 MiB", parse_size, "memory for the buffers of all connections together", "SIZE")
+    memory: int = _setting("256 MiB", _MEMORY, "memory for the buffers of all connections together, from 4 MiB on", "SIZE")
     grace: int = _setting(10, _whole(0, 86_400), "seconds that transfers may go on after the signal to stop", "SECONDS")
     file_mode: int | None = _setting(None, _mode, "permission bits of new files (none: 0666 less the umask)", "MODE", _NONE)
     portable_names: bool = _setting(False, _yes_no, "reject names that Windows does not allow", "YES/NO")
@@ -248,7 +258,7 @@ def _show(value: Any, setting: Setting) -> str:
     """The value as the settings file would have it."""
     if value is None:
         return f'"{setting.nothing or ""}"'
-    if setting.parse is parse_size:
+    if setting.parse in (parse_size, _MEMORY):
         return f'"{exact_size(value)}"'
     return _as_toml(value)
 

@@ -242,6 +242,15 @@ def test_clients_whole_numbers_have_a_range(name: str, least: int, most: int) ->
         assert f"between {least} and {most}" in caught.value.cause
 
 
+def test_memory_that_one_connection_does_not_fit_in_is_refused() -> None:
+    assert server({"memory": "4MiB"}).values.memory == 4 << 20
+    for value in ("1", "4M", "4194303"):
+        with pytest.raises(UsageError) as caught:
+            server({"memory": value})
+        assert f'--memory: "{value}" is less than 4 MiB, the buffers of one connection' == caught.value.cause
+        assert caught.value.remedy.endswith("; the default is 256 MiB")
+
+
 def test_limit_of_the_rate_is_a_size_or_nothing() -> None:
     assert client().limit is None
     assert client({"limit": "none"}).limit is None

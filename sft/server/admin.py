@@ -124,8 +124,10 @@ def _passwd(path: Path, storage: Path, options: argparse.Namespace) -> None:
 
 
 def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
-    open_accounts(path).remove(options.name)
-    say(f"removed {options.name}; {_CUT_OFF}, and what it sent stays in {storage / options.name}")
+    name = options.name
+    open_accounts(path).remove(name)
+    stays = f", and what it sent stays in {storage / name}" if os.path.lexists(storage / name) else ""
+    say(f"removed {name}; {_CUT_OFF}{stays}")
 
 
 def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
@@ -158,6 +160,8 @@ def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
         say(f"{account.name:<32}  {'  '.join(words)}")
     if any(map(has_quota, accounts.all())):
         note(_LEAST)
+    if not accounts.all():
+        note("there are no accounts")
     for damage in accounts.damaged:
         note(f"warning: {path}, {damage}")
 
@@ -166,17 +170,17 @@ def _recount(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts = _named(open_accounts(path))
     if options.name is not None and options.name not in accounts:
         raise unknown_account(options.name)
-    for account in accounts.values():
-        if options.name not in (None, account.name):
-            continue
+    wanted = [account for account in accounts.values() if options.name in (None, account.name)]
+    if not options.drop_parts and not any(map(has_quota, wanted)):
+        whose = "no account has" if options.name is None else f"{options.name} does not have"
+        say(f"{whose} a quota: nothing was counted")
+    for account in wanted:
         if options.drop_parts:
             dropped = _on_disk(account, _storage(storage).drop_kept)
             say(f"{account.name:<32}  removed {counted(dropped, 'partial file')}")
         if has_quota(account):
             words = [_used(account, _storage(storage).ledgers.recount), *_kept(account, _storage(storage))]
             say(f"{account.name:<32}  {'  '.join(words)}")
-        elif options.name is not None and not options.drop_parts:
-            say(f"{account.name} has no quota: what it uses is not counted")
 
 
 _LEAST = "of a quota, each file and folder uses 512 bytes at least"

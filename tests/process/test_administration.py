@@ -121,6 +121,18 @@ def test_every_command_without_accounts_names_the_settings_in_use(
     assert advised(by_flags)[:4] == ["--accounts", flags[0].split("=")[1], "--storage", flags[1].split("=")[1]]
 
 
+def test_removing_an_account_names_its_folder_only_if_there_is_one(server: Server, tmp_path: Path) -> None:
+    own = Server(tmp_path / "own", server.accounts)
+    own.add("bob")
+    make(own.storage / "alice" / "a")
+    cut_off = "connections that it has are cut off within a second"
+    assert own.command("deluser", "bob").out == f"removed bob; {cut_off}\n"
+    kept = f"what it sent stays in {own.storage / 'alice'}"
+    assert own.command("deluser", "alice").out == f"removed alice; {cut_off}, and {kept}\n"
+    assert own.command("users") == Result(0, "", "there are no accounts\n")
+    assert own.command("recount").out == "no account has a quota: nothing was counted\n"
+
+
 def test_command_that_is_told_no_settings_names_none(run_here: RunHere, tmp_path: Path) -> None:
     result = run_here("server.py", "users", cwd=tmp_path)
     assert "--config" not in result.err

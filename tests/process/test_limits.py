@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeProxy, MakeServer
-from processes import MIB, PASSWORD, Client, Fault, Running, Server, login_sent, make, run, wait_until
+from processes import MIB, PASSWORD, Client, Fault, Result, Running, Server, login_sent, make, run, wait_until
 from test_ledger import on_disk, written
 
 import server
@@ -140,7 +140,9 @@ def test_limits_are_changed_shown_and_lifted(make_server: MakeServer) -> None:
         "connections",
         "4",
     ]
-    assert "no quota: what it uses is not counted" in server.command("recount", "alice").out
+    for name in ([], ["alice"]):
+        whose = "alice does not have" if name else "no account has"
+        assert server.command("recount", *name) == Result(0, f"{whose} a quota: nothing was counted\n", "")
     assert server.command("limits", "nobody").status == server.command("recount", "nobody").status == 2
 
 
