@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 
 from crypto_utils import new_digest, random_bytes
 from sft.common.errors import Code, Refused
+from sft.common.zeros import zeros
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.parents import Parent
 from sft.disk.reservations import NOT_RESERVED, Reservation
@@ -70,16 +71,31 @@ class AnonymousFile:
             self._write_to_disk(content, size)
         self.size = size
 
+    def write_zeros(self, count: int) -> None:
+        size = self.size + count
+        if self._may_be_in_memory or size > self._most:
+            self.write(zeros(count))
+            return
+        with disk_errors():
+            self._go_to_disk(size)
+            os.ftruncate(self.descriptor, size)  # a hole: there is no other owner whose bytes it could cut off
+            os.lseek(self.descriptor, size, os.SEEK_SET)
+        self.size = size
+
     def _write_to_disk(self, content: memoryview, size: int) -> None:
+        with disk_errors():
+            self._go_to_disk(size)
+            _write_all(self.descriptor, content)
+
+    def _go_to_disk(self, size: int) -> None:
+        """Let it be on the disk, with room for `size` bytes. Raises Refused, OSError."""
         if self.refusal is not None:
             raise self.refusal
-        with disk_errors():
-            if self.descriptor < 0:
-                self._open()
-            if size > self.reservation.covered:
-                self.reservation.cover(size)
-            self._leave_memory()
-            _write_all(self.descriptor, content)
+        if self.descriptor < 0:
+            self._open()
+        if size > self.reservation.covered:
+            self.reservation.cover(size)
+        self._leave_memory()
 
     def _leave_memory(self) -> None:
         self._may_be_in_memory = False

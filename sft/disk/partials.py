@@ -8,9 +8,9 @@ Rules: the owner keeps a `flock` on the bytes. The same transfer takes a file ov
 which an older owner reads before each write; another transfer is refused until the owner is gone
 (`sft/disk/decisions.py`). Taking over, publishing and removing exclude each other by a short `flock` on the journal.
 An older owner in another process may have read the generation just before, and write late: what was taken over from one
-is read again before it is published, once that process has closed it. A file with a second name is published already,
-and is never written to. What was kept is only an offer: both ends compare its digest before they go on from it. No path
-is walked here.
+is read again before it is published, once that process has closed it. Zeros, and blocks of 64 KiB of them in content,
+become holes. A file with a second name is published already, and is never written to. What was kept is only an offer:
+both ends compare its digest before they go on from it. No path is walked here.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from sft.common.flushing import flush
 from sft.common.private_files import open_private
 from sft.disk.decisions import Bytes, JournalOf, Owner, Step, offers, take_up
 from sft.disk.durable import disk_errors
+from sft.disk.holes import write_without_holes
 from sft.disk.journal import JOURNAL, JOURNAL_WORDS, Journal
 from sft.disk.parents import Parent
 from sft.disk.partial_names import names_for
@@ -259,8 +260,7 @@ class PartialFile:
     # --- resuming ---
 
     def digest_of_kept(self, size: int, goes_on: Callable[[], bool] = lambda: True) -> "hashlib._Hash":
-        digest = new_digest()
-        at = 0
+        digest, at = new_digest(), 0
         with disk_errors():
             while at < size and goes_on():
                 piece = os.pread(self._descriptor, min(_READ_SIZE, size - at), at)
@@ -282,20 +282,31 @@ class PartialFile:
     # --- writing ---
 
     def write(self, content: memoryview) -> None:
+        self._append(len(content), lambda: write_without_holes(self._descriptor, content, self.size))
+
+    def write_zeros(self, count: int) -> None:
+        self._append(count, lambda: None)
+
+    def _append(self, count: int, write: Callable[[], None]) -> None:
+        """`count` more bytes; what `write` leaves out becomes a hole."""
         with disk_errors():
             with self._writing:
                 self._check_owner()
-                size = self.size + len(content)
-                if size > self.reservation.covered:
+                if (size := self.size + count) > self.reservation.covered:
                     self.reservation.cover(size)
-                while content:
-                    count = os.pwrite(self._descriptor, content, self.size)
-                    self.size += count
-                    content = content[count:]
+                write()
+                self.size = size
             if self.size - self._durable >= _DURABLE_EVERY:
                 self._make_durable()
 
+    def _extend(self) -> None:
+        """Give the file its size, where it ends in a hole; no newer owner writes to it meanwhile."""
+        with self.publishing():
+            if os.fstat(self._descriptor).st_size < self.size:
+                os.ftruncate(self._descriptor, self.size)
+
     def _make_durable(self) -> None:
+        self._extend()
         flush(self._descriptor)
         with self.publishing():
             self._durable = self.size
@@ -305,6 +316,7 @@ class PartialFile:
 
     def finish(self, bits: int, parent: Parent | None = None) -> int:
         with disk_errors():
+            self._extend()
             if self.is_shared:
                 self._verify_alone()
             with self.publishing(), self._writing:

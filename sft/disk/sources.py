@@ -3,7 +3,7 @@
 Rules: only regular files are sent, and standard input; a FIFO or device is an error before it can block. A file is sent
 as it was when it was opened: when its size or time differs afterwards, the transfer of that file fails instead of
 mixing two states. Some file systems report a wrong size (/proc, /sys, some of FUSE); that shows at the end of the
-content. Standard input is read as it comes, once.
+content. Holes are not read. Standard input is read as it comes, once.
 """
 
 import os
@@ -11,9 +11,11 @@ import stat
 from typing import Protocol
 
 from sft.common.errors import Code, SourceError
+from sft.disk.holes import may_have_holes, run_at
 from sft.disk.passing import PASSING
 
 PERMISSIONS = 0o777
+MAX_RUN = (1 << 63) - 1  # bytes of one kind: to the end, wherever that is
 OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
 
 
@@ -27,8 +29,17 @@ class Source(Protocol):
     def read_into(self, view: memoryview) -> int:
         """Fill as much of `view` as there still is; less than its size only at the end. Raises SourceError."""
 
+    def run(self) -> tuple[int, bool]:
+        """How many bytes of one kind come next, and whether they are a hole, whose zeros need not be read.
+
+        Raises SourceError.
+        """
+
     def go_to(self, offset: int) -> None:
         """Go on at `offset`. Raises SourceError."""
+
+    def skip(self, count: int) -> None:
+        """Leave out so many bytes of a hole. Raises SourceError."""
 
     def check_unchanged(self) -> None:
         """Raises SourceError when it is not as it was when it was opened."""
@@ -61,16 +72,42 @@ class FileSource:
         self.mode: int | None = stat.S_IMODE(state.st_mode) & PERMISSIONS
         self.identity = (state.st_dev, state.st_ino)
         self._at_opening = (state.st_size, state.st_mtime_ns)
+        self._may_have_holes = may_have_holes(state)
+        self._at = 0  # where reading goes on
+        self._run = (0, False)  # where what comes now ends, and whether it is a hole
 
     def read_into(self, view: memoryview) -> int:
         try:
-            return read_fully(self._descriptor, view)
+            count = read_fully(self._descriptor, view)
         except OSError as problem:
             raise unreadable(self._name, problem) from None
+        self._at += count
+        return count
+
+    def run(self) -> tuple[int, bool]:
+        if not self._may_have_holes or self.size is None:
+            return MAX_RUN, False
+        end, is_hole = self._run
+        if not self._at < end:
+            try:
+                count, is_hole = run_at(self._descriptor, self._at, self.size)
+                os.lseek(self._descriptor, self._at, os.SEEK_SET)
+            except OSError as problem:
+                raise unreadable(self._name, problem) from None
+            end = self._at + count
+            self._run = end, is_hole
+        return end - self._at, is_hole
 
     def go_to(self, offset: int) -> None:
         try:
-            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            self._at = os.lseek(self._descriptor, offset, os.SEEK_SET)
+        except OSError as problem:
+            raise unreadable(self._name, problem) from None
+        self._run = (0, False)
+
+    def skip(self, count: int) -> None:
+        try:
+            self._at = os.lseek(self._descriptor, count, os.SEEK_CUR)
         except OSError as problem:
             raise unreadable(self._name, problem) from None
 
@@ -115,6 +152,12 @@ class PipeSource:
             return read_fully(self._descriptor, view)
         except OSError as problem:
             raise unreadable("standard input", problem) from None
+
+    def run(self) -> tuple[int, bool]:
+        return MAX_RUN, False
+
+    def skip(self, count: int) -> None:
+        raise NotImplementedError
 
     def go_to(self, offset: int) -> None:
         if offset or self.begun:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 
 from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
+from sft.common.zeros import zeros
 from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts
 from sft.disk.parents import Parent
@@ -53,6 +54,9 @@ class _OutputFile:
                     raise
                 self.size += count
                 content = content[count:]
+
+    def write_zeros(self, count: int) -> None:
+        self.write(zeros(count))
 
     def discard(self) -> None:
         self._output.is_taken = False

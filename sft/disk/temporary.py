@@ -71,6 +71,9 @@ class TemporaryFile(Protocol):
     def write(self, content: memoryview) -> None:
         """Append `content`."""
 
+    def write_zeros(self, count: int) -> None:
+        """Append so many zero bytes, at most 1 MiB, as a hole where it can have one."""
+
     def finish(self, bits: int, parent: Parent | None = None) -> int:
         """Write all, set time and mode: what `parent` gives a file that is made with `bits`.
 
