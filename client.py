@@ -96,9 +96,10 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _version() -> str:
     from crypto_utils import engine_name
+    from sft.wire.compression import zstd_name
     from sft.wire.protocol import VERSION
 
-    return version_line("client.py", VERSION, engine_name())
+    return version_line("client.py", VERSION, f"{engine_name()}, {zstd_name()}")
 
 
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:

@@ -86,6 +86,9 @@ def _do(options: argparse.Namespace) -> None:
         admin.run(options.command, loaded.values.accounts, loaded.values.storage, options)
     else:
         check_installed("msgspec")
+        from sft.wire.compression import check_zstd
+
+        check_zstd()
         from sft.server.start import serve
 
         serve(loaded.values, _version(), _has_terminal(), lambda text: _advice(text, options))
@@ -93,9 +96,10 @@ def _do(options: argparse.Namespace) -> None:
 
 def _version() -> str:
     from crypto_utils import engine_name
+    from sft.wire.compression import zstd_name
     from sft.wire.protocol import VERSION
 
-    return version_line("server.py", VERSION, engine_name())
+    return version_line("server.py", VERSION, f"{engine_name()}, {zstd_name()}")
 
 
 def _has_terminal() -> bool:

@@ -17,10 +17,10 @@ import sft.wire.outbox
 from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
 from sft.common.errors import TransferError
 from sft.wire.channel import Channel
+from sft.wire.content import DATA_HEADER_SIZE, Data, write_data_header
 from sft.wire.messages import (
     BYE_MESSAGE,
     Cancel,
-    Data,
     End,
     Entries,
     Entry,
@@ -30,7 +30,6 @@ from sft.wire.messages import (
     file_mac_begin,
     file_mac_rest,
     split_record,
-    write_data_header,
 )
 from sft.wire.protocol import DATA_SIZE, HEADER_SIZE, RECORD_FRAME_LIMIT, frame_header, frame_size
 from sft.wire.workers import Engine
@@ -80,8 +79,13 @@ def seal(cipher: RecordCipher, number: int, text: bytes) -> bytes:
 
 def data(id: int, offset: int, content: bytes) -> bytes:
     """A DATA message."""
-    message = bytearray(17) + content
-    write_data_header(memoryview(message), id, offset, len(content))
+    return piece(id, offset, len(content), content)
+
+
+def piece(id: int, offset: int, size: int, content: bytes = b"") -> bytes:
+    """A DATA that stands for `size` bytes; with less content than that, for a frame or for zeros."""
+    message = bytearray(DATA_HEADER_SIZE) + content
+    write_data_header(memoryview(message), id, offset, size, len(content))
     return bytes(message)
 
 
@@ -198,7 +202,7 @@ class Against:
             for arrived in self.channel.messages():
                 if arrived is not None:
                     message = arrived[0]
-                    got.append(bytes(message.content) if isinstance(message, Data) else message)
+                    got.append(bytes(message.plain()) if isinstance(message, Data) else message)
         except TransferError as problem:
             return got, problem.with_traceback(None)
         return got, None
@@ -214,7 +218,7 @@ def delivered(channel: Channel) -> list[Message | bytes]:
     for arrived in channel.messages():
         if arrived is not None:
             message = arrived[0]
-            got.append(bytes(message.content) if isinstance(message, Data) else message)
+            got.append(bytes(message.plain()) if isinstance(message, Data) else message)
     return got
 
 

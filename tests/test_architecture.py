@@ -278,6 +278,11 @@ def test_only_the_messages_import_the_library_of_bodies() -> None:
         assert "msgspec" not in top_imports(module) or module in WITH_BODIES, module
 
 
+def test_only_one_module_imports_the_library_of_frames() -> None:
+    for module in MODULES:
+        assert not {"backports", "compression"} & top_imports(module) or module == "sft.wire.compression", module
+
+
 def test_only_two_modules_import_pycryptodome_and_one_cryptography() -> None:
     for module in MODULES:
         assert not {"Crypto", "Cryptodome"} & top_imports(module) or module in PYCRYPTODOME, module

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sft.common.errors import Code, ProtocolViolation
+from sft.wire.content import DATA_HEADER_SIZE, Data, write_data_header
 from sft.wire.messages import (
     BYE_MESSAGE,
-    DATA_HEADER_SIZE,
     END_SIZE_LIMIT,
     MESSAGE_HEADER_SIZE,
     OUTCOMES,
@@ -26,7 +26,6 @@ from sft.wire.messages import (
     Cancel,
     Check,
     Control,
-    Data,
     End,
     Entries,
     Entry,
@@ -47,7 +46,6 @@ from sft.wire.messages import (
     file_mac_begin,
     file_mac_rest,
     split_record,
-    write_data_header,
 )
 from sft.wire.protocol import BRANCH_LIMIT, CONTROL_LIMIT, DATA_SIZE, MAX_ID, MAX_INTEGER, MAX_MODE
 from sft.wire.tree_messages import Branch, Node, Tree
@@ -102,13 +100,13 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
     (Check(5, 2**32, SHA256), 7, b"\x93", [b"\5", b"\xcf\0\0\0\1\0\0\0\0", BIN_SHA256]),
     (RECEIPT, 8, b"\x96", [b"\7", b"\x91\xa9db.1.dump", MOST, BIN_SHA256, b"\x0c", b"\xa6stored"]),
     (EMPTY_RECEIPT, 8, b"\x96", [b"\7", b"\x91\xa1x", b"\0", NIL, LEAST, b"\xa6folder"]),
-    (Get(1, ("a", "b"), True), 9, b"\x93", [b"\1", b"\x92\xa1a\xa1b", YES]),
-    (Get(MAX_ID, (), False), 9, b"\x93", [b"\xce\xff\xff\xff\xff", b"\x90", NO]),
-    (Get(1, ("a",) * 15, False), 9, b"\x93", [b"\1", b"\x9f" + b"\xa1a" * 15, NO]),
-    (Get(1, ("a",) * 16, False), 9, b"\x93", [b"\1", b"\xdc\0\x10" + b"\xa1a" * 16, NO]),
-    (Get(1, ("n" * 31,), False), 9, b"\x93", [b"\1", b"\x91\xbf" + b"n" * 31, NO]),
-    (Get(1, ("n" * 32,), False), 9, b"\x93", [b"\1", b"\x91\xd9\x20" + b"n" * 32, NO]),
-    (Get(1, ("n" * 255,), False), 9, b"\x93", [b"\1", b"\x91\xd9\xff" + b"n" * 255, NO]),
+    (Get(1, ("a", "b"), True, True), 9, b"\x94", [b"\1", b"\x92\xa1a\xa1b", YES, YES]),
+    (Get(MAX_ID, (), False, False), 9, b"\x94", [b"\xce\xff\xff\xff\xff", b"\x90", NO, NO]),
+    (Get(1, ("a",) * 15, False, True), 9, b"\x94", [b"\1", b"\x9f" + b"\xa1a" * 15, NO, YES]),
+    (Get(1, ("a",) * 16, False, True), 9, b"\x94", [b"\1", b"\xdc\0\x10" + b"\xa1a" * 16, NO, YES]),
+    (Get(1, ("n" * 31,), False, True), 9, b"\x94", [b"\1", b"\x91\xbf" + b"n" * 31, NO, YES]),
+    (Get(1, ("n" * 32,), False, True), 9, b"\x94", [b"\1", b"\x91\xd9\x20" + b"n" * 32, NO, YES]),
+    (Get(1, ("n" * 255,), False, True), 9, b"\x94", [b"\1", b"\x91\xd9\xff" + b"n" * 255, NO, YES]),
     (ListFolder(1, (), None), 10, b"\x93", [b"\1", b"\x90", NIL]),
     (ListFolder(2, ("a",), "b"), 10, b"\x93", [b"\2", b"\x91\xa1a", b"\xa1b"]),
     (TWO_ENTRIES, 11, b"\x93", [b"\6", b'\x92\x94\xa1a\xa4file\3\4\x94\xa1"\xa6folder\0\xfb', YES]),
@@ -173,7 +171,7 @@ def encode(message: Message | Control) -> bytes:
     """The whole message, as a sender writes it."""
     if isinstance(message, Data):
         whole = bytearray(DATA_HEADER_SIZE) + message.content
-        write_data_header(memoryview(whole), message.id, message.offset, len(message.content))
+        write_data_header(memoryview(whole), message.id, message.offset, message.size, len(message.content))
         return bytes(whole)
     return message.encode() if isinstance(message, Control) else _EMPTY[type(message)]
 
@@ -196,7 +194,7 @@ def refused(kind: int, body: bytes) -> None:
 
 
 def test_headers_and_types_are_the_specifications() -> None:
-    assert (MESSAGE_HEADER_SIZE, DATA_HEADER_SIZE) == (5, 17)
+    assert (MESSAGE_HEADER_SIZE, DATA_HEADER_SIZE) == (5, 21)
     assert [kind.value for kind in Kind] == [*range(1, 17), 19, 20]
 
 
@@ -218,14 +216,14 @@ def test_message_both_ways(message: Control | Ping | Bye, kind: int, body: bytes
     ("id", "offset", "content"), [(1, 0, b"x"), (MAX_ID, MAX_INTEGER - 3, b"abc"), (7, 2**40, bytes(DATA_SIZE))]
 )
 def test_data_both_ways(id: int, offset: int, content: bytes) -> None:
-    whole = b"\2" + struct.pack(">IIQ", 12 + len(content), id, offset) + content
-    message = Data(id, offset, memoryview(content))
+    whole = b"\2" + struct.pack(">IIQI", 16 + len(content), id, offset, len(content)) + content
+    message = Data(id, offset, len(content), memoryview(content))
     assert encode(message) == whole
     assert decode(whole) == [message]
 
 
 def test_data_is_a_view_and_no_copy() -> None:
-    record = bytearray(encode(Data(1, 0, memoryview(b"before"))))
+    record = bytearray(encode(Data(1, 0, 6, memoryview(b"before"))))
     (message,) = decode(record)
     assert isinstance(message, Data)
     record[-6:] = b"behind"
@@ -236,13 +234,19 @@ def test_data_is_a_view_and_no_copy() -> None:
     "body",
     [
         pytest.param(b"", id="empty"),
-        pytest.param(struct.pack(">IQ", 1, 0)[:-1], id="header cut"),
-        pytest.param(struct.pack(">IQ", 1, 0), id="no content"),
-        pytest.param(struct.pack(">IQ", 1, 0) + bytes(DATA_SIZE + 1), id="a byte too much"),
-        pytest.param(struct.pack(">IQ", 0, 0) + b"x", id="id 0"),
-        pytest.param(struct.pack(">IQ", 1, MAX_INTEGER) + b"x", id="end over the range"),
-        pytest.param(struct.pack(">IQ", 1, MAX_INTEGER + 1) + b"x", id="offset over the range"),
-        pytest.param(struct.pack(">IQ", 1, 2**64 - 1) + b"x", id="offset of 2^64-1"),
+        pytest.param(struct.pack(">IQI", 1, 0, 1)[:-1], id="header cut"),
+        pytest.param(struct.pack(">IQI", 1, 0, 0), id="of nothing"),
+        pytest.param(struct.pack(">IQI", 1, 0, DATA_SIZE + 1), id="more zeros than one may stand for"),
+        pytest.param(struct.pack(">IQI", 1, 0, 2**32 - 1), id="far more zeros"),
+        pytest.param(struct.pack(">IQI", 1, 0, 1) + b"xx", id="more content than it stands for"),
+        pytest.param(struct.pack(">IQI", 1, 0, 0) + b"x", id="content, and a size of nothing"),
+        pytest.param(struct.pack(">IQI", 1, 0, DATA_SIZE + 1) + bytes(DATA_SIZE + 1), id="a byte too much"),
+        pytest.param(struct.pack(">IQI", 0, 0, 1) + b"x", id="id 0"),
+        pytest.param(struct.pack(">IQI", 1, MAX_INTEGER, 1) + b"x", id="end over the range"),
+        pytest.param(struct.pack(">IQI", 1, MAX_INTEGER - 1, 2), id="end of zeros over the range"),
+        pytest.param(struct.pack(">IQI", 1, MAX_INTEGER + 1, 1) + b"x", id="offset over the range"),
+        pytest.param(struct.pack(">IQI", 1, 2**64 - 1, 1) + b"x", id="offset of 2^64-1"),
+        pytest.param(struct.pack(">IQI", 1, 0, 20) + b"this is no frame", id="content cut, which is no frame"),
     ],
 )
 def test_reject_data(body: bytes) -> None:
@@ -288,7 +292,7 @@ def test_reject_unknown_type(body: bytes) -> None:
 
 
 def test_record_of_every_message_is_read_in_order() -> None:
-    data = Data(1, 5, memoryview(b"content"))
+    data = Data(1, 5, 7, memoryview(b"content"))
     record = b"".join(encode(message) for message, _, _ in TABLE) + encode(data) + BYE_MESSAGE
     assert decode(record) == [*(message for message, _, _ in TABLE), data, Bye()]
 
@@ -321,10 +325,12 @@ def test_reject_control_over_its_ceiling(kind: int) -> None:
 
 
 def test_writer_keeps_to_the_ceiling_of_control_messages() -> None:
-    room = CONTROL_LIMIT - len(Get(1, ("n" * 256,), False).body()) + 256  # all of these have a header of three bytes
-    assert len(Get(1, ("n" * room,), False).encode()) == MESSAGE_HEADER_SIZE + CONTROL_LIMIT
+    room = (
+        CONTROL_LIMIT - len(Get(1, ("n" * 256,), False, True).body()) + 256
+    )  # all of these have a header of three bytes
+    assert len(Get(1, ("n" * room,), False, True).encode()) == MESSAGE_HEADER_SIZE + CONTROL_LIMIT
     with pytest.raises(ProtocolViolation):
-        Get(1, ("n" * (room + 1),), False).encode()
+        Get(1, ("n" * (room + 1),), False, True).encode()
     with pytest.raises(ProtocolViolation):
         encode_message(Kind.ERROR, bytes(CONTROL_LIMIT + 1))
 
@@ -450,7 +456,7 @@ WRONG: dict[int, list[list[bytes]]] = {
     Kind.REFUSE: [ID, [*CODE, NIL]],
     Kind.CHECK: [ID, [*SIZE, NIL], HASH],
     Kind.RECEIPT: [ID, NOT_A_PATH, [*SIZE, NIL], HASH, [*TIME, NIL], [*not_a_word(*OUTCOMES), NIL]],
-    Kind.GET: [ID, NOT_A_PATH, NOT_A_FLAG],
+    Kind.GET: [ID, NOT_A_PATH, NOT_A_FLAG, NOT_A_FLAG],
     Kind.LIST: [ID, NOT_A_PATH, NOT_A_TEXT],
     Kind.ENTRY: [
         ID,
@@ -671,7 +677,7 @@ def test_largest_bodies_cost_little_memory_while_they_are_read() -> None:
     entries = b"\xdc\x17\x00" + b"\x94\xa1a\xa4file\0\0" * 0x1700
     tracemalloc.start()
     try:
-        assert isinstance(body_of(Kind.GET, b"\x93\1" + names + NO), Misnamed)
+        assert isinstance(body_of(Kind.GET, b"\x94\1" + names + NO + NO), Misnamed)
         refused(Kind.RECEIPT, b"\x96\1" + names + b"\0\xc0\0\xa6folder")
         refused(Kind.ENTRY, b"\x93\1" + entries + NO)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
@@ -696,8 +702,8 @@ BAD_PATHS = [
     [
         (PUT, (Kind.PUT, 1, True, False)),
         (FOLDER, (Kind.PUT, 2, False, False)),
-        (Get(3, (), True), (Kind.GET, 3, False, True)),
-        (Get(4, (), False), (Kind.GET, 4, False, False)),
+        (Get(3, (), True, True), (Kind.GET, 3, False, True)),
+        (Get(4, (), False, True), (Kind.GET, 4, False, False)),
         (ListFolder(5, (), None), (Kind.LIST, 5, False, False)),
         (Tree(6, (), None), (Kind.TREE, 6, False, False)),
     ],
@@ -722,7 +728,7 @@ def test_reject_receipt_with_a_path_that_is_not_allowed(path: tuple[str, ...]) -
 
 def test_path_that_is_missing_is_not_allowed_for_a_put_and_means_everything_elsewhere() -> None:
     assert isinstance(body_of(Kind.PUT, replace(PUT, path=()).body()), Misnamed)
-    assert body_of(Kind.GET, Get(1, (), False).body()) == Get(1, (), False)
+    assert body_of(Kind.GET, Get(1, (), False, True).body()) == Get(1, (), False, True)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -775,6 +781,11 @@ nodes = st.one_of(
     st.builds(Node, st.integers(1, 255), names, st.just("link"), st.just(0), times, modes, names),
 )
 
+
+def data_of(id: int, offset: int, content: bytes) -> Data:
+    return Data(id, offset, len(content), memoryview(content))
+
+
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Put,
@@ -787,14 +798,15 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.none() | st.integers(0, MAX_MODE),
         st.sampled_from(POLICIES),
     ).filter(lambda put: put.kind == "file" or put.size is None),
-    st.builds(Data, ids, st.integers(0, MAX_INTEGER - 64), st.binary(min_size=1, max_size=64).map(memoryview)),
+    st.builds(data_of, ids, st.integers(0, MAX_INTEGER - DATA_SIZE), st.binary(min_size=1, max_size=64)),
+    st.builds(Data, ids, st.integers(0, MAX_INTEGER - DATA_SIZE), st.integers(1, DATA_SIZE), st.just(memoryview(b""))),
     st.builds(End, ids, sizes, hashes, hashes),
     st.builds(Cancel, ids, st.none() | codes),
     st.builds(Accept, ids, sizes),
     st.builds(Refuse, ids, codes),
     st.builds(Check, ids, sizes, st.none() | hashes),
     st.builds(Receipt, ids, paths, sizes, st.none() | hashes, times, st.sampled_from(OUTCOMES)),
-    st.builds(Get, ids, paths | st.just(()), st.booleans()),
+    st.builds(Get, ids, paths | st.just(()), st.booleans(), st.booleans()),
     st.builds(ListFolder, ids, paths | st.just(()), st.none() | names),
     st.builds(
         Entries, ids, st.lists(st.builds(Entry, names, kinds, sizes, times), max_size=4).map(tuple), st.booleans()

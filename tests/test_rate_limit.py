@@ -126,9 +126,9 @@ def test_connections_of_one_user_share_a_limit_and_others_do_not() -> None:
 
 def test_user_who_reconnects_still_owes_what_came_before() -> None:
     limiters = RateLimiters()
-    owed = limiters.of("alice", 5)._buckets[0].pay(1_000)
+    owed = limiters.of("alice", 5)._buckets[0].pay(1_000, 0)
     gc.collect()
-    assert limiters.of("alice", 5)._buckets[0].pay(1) > owed
+    assert limiters.of("alice", 5)._buckets[0].pay(1, 0) > owed
 
 
 class Hurried:

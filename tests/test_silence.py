@@ -14,7 +14,8 @@ import sft.wire.silence
 import sft.wire.workers
 from crypto_utils import RecordCipher
 from sft.common.errors import ConnectionTrouble
-from sft.wire.messages import BYE_MESSAGE, PING_MESSAGE, Cancel, Data, Message
+from sft.wire.content import Data
+from sft.wire.messages import BYE_MESSAGE, PING_MESSAGE, Cancel, Message
 from sft.wire.protocol import DATA_SIZE, RECORD_FRAME_LIMIT, frame_header
 from sft.wire.silence import WatchedSocket
 from sft.wire.workers import Engine
@@ -52,7 +53,7 @@ class Busy:
                 if arrived is not None:
                     message = arrived[0]
                     if isinstance(message, Data):
-                        self.sizes.append(len(message.content))
+                        self.sizes.append(message.size)
                     else:
                         self.got.append(message)
                     del message, arrived

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from test_architecture import TOP
 
 from tools.audit import verdict
@@ -42,6 +43,10 @@ def locked_in(file: str) -> dict[str, Requirement]:
     return {one.name: one for one in (Requirement(match[1]) for match in LOCKED.finditer(text))}
 
 
+def is_for(wanted: Requirement, python: dict[str, str]) -> bool:
+    return wanted.marker is None or wanted.marker.evaluate(python)
+
+
 def version_of(locked: Requirement) -> str:
     (only,) = locked.specifier
     assert only.operator == "=="
@@ -52,8 +57,11 @@ def version_of(locked: Requirement) -> str:
 def test_every_requirement_is_locked_with_hashes_at_a_version_that_fits(file: str) -> None:
     locked = locked_in(LOCKS[file])
     for wanted in asked_for(file):
-        assert version_of(locked[wanted.name]) in wanted.specifier, wanted
-        assert locked[wanted.name].marker is None, "it is needed everywhere"
+        found = locked[canonicalize_name(wanted.name)]
+        assert version_of(found) in wanted.specifier, wanted
+        for version in ("3.11", "3.13", "3.14"):
+            python = {"python_version": version, "python_full_version": f"{version}.0"}
+            assert is_for(found, python) == is_for(wanted, python), "it is needed everywhere"
 
 
 def test_every_package_that_the_program_runs_with_has_its_reason_above_it() -> None:

@@ -24,6 +24,7 @@ import msgspec
 import pytest
 from Crypto.Cipher import AES
 from Crypto.Hash import CMAC
+from frames import zstd
 from peers import C2S, FILE_SECRET, S2C, Raw, data, end
 from source_files import open_source
 
@@ -37,12 +38,12 @@ from sft.transfer.events import Delivered, Failed, Missed, NotGiven, ReceiveEven
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
+from sft.wire.content import Data
 from sft.wire.handshake import ClientHandshake, SessionKeys
 from sft.wire.messages import (
     _DECODERS,
     Cancel,
     Control,
-    Data,
     Kind,
     Message,
     Put,
@@ -283,7 +284,9 @@ def test_sections_11_to_20_lead_to_the_records() -> None:
     proof = _hmac(TOLD["file_key_c2s"], mac_input)
     assert (sha256, mac_input, proof) == (TOLD["content_sha256"], TOLD["end_mac_input"], TOLD["end_mac"])
     assert TOLD["put_message"] == b"\x01" + _frame(body)
-    assert TOLD["data_message"] == b"\x02" + _frame((1).to_bytes(4, "big") + bytes(8) + content)
+    assert TOLD["data_message"] == b"\x02" + _frame(
+        (1).to_bytes(4, "big") + bytes(8) + (14).to_bytes(4, "big") + content
+    )
     assert TOLD["end_message"] == b"\x03" + _frame(b"\x94\x01\x0e\xc4\x20" + sha256 + b"\xc4\x20" + proof)
     assert TOLD["client_record_0_text"] == TOLD["put_message"] + TOLD["data_message"] + TOLD["end_message"]
     assert TOLD["bye_message"] == b"\x0e" + bytes(4)
@@ -301,6 +304,18 @@ def test_section_19_leads_to_tree_and_branch() -> None:
     link = b"\x97\x01" + b"\xa6latest" + b"\xa4link" + b"\x00" + time + b"\xcd\x01\xff" + b"\xaadocs/a.txt"
     assert TOLD["tree_message"] == b"\x13" + _frame(tree)
     assert TOLD["branch_message"] == b"\x14" + _frame(b"\x93\x01" + b"\x93" + folder + file + link + b"\xc2")
+
+
+def test_section_12_leads_to_data_of_zeros_and_with_a_frame() -> None:
+    zeros, size = (65_536).to_bytes(4, "big"), (4_400).to_bytes(4, "big")
+    assert TOLD["data_of_zeros"] == b"\x02" + _frame((2).to_bytes(4, "big") + bytes(8) + zeros)
+    message = TOLD["data_with_a_frame"]
+    assert message[5:21] == (2).to_bytes(4, "big") + bytes(4) + zeros + size
+    assert message[:5] == b"\x02" + (len(message) - 5).to_bytes(4, "big")
+    assert zstd.decompress(message[21:]) == b"All work and no play makes Jack a dull boy.\n" * 100
+    read = decode_message(message[0], memoryview(message)[5:])
+    assert isinstance(read, Data) and read.is_frame
+    assert read.plain() == zstd.decompress(message[21:])
 
 
 def test_section_11_leads_to_the_record_of_the_next_epoch() -> None:
@@ -481,7 +496,7 @@ def _is_said(line: Line, message: Message | None) -> bool:
     """Whether the document's line is this message, whatever stands where it has only `…`."""
     _, name, what = line
     if isinstance(message, Data):
-        return (name, what) == ("DATA", f"id {message.id}, offset {message.offset}, {len(message.content)} bytes")
+        return (name, what) == ("DATA", f"id {message.id}, offset {message.offset}, {message.size} bytes")
     if not isinstance(message, Control):
         return type(message).__name__.upper() == name
     told, said = _values(what), msgspec.msgpack.decode(message.body())

@@ -196,7 +196,9 @@ class Receiving:
         buffers: int = 0,
         private: bool = False,
         around: Callable[[UserFolder], Any] = lambda folder: folder,
+        limiter: RateLimiter | None = None,
     ) -> None:
+        self._limiter = limiter or RateLimiter(None)
         self.near, far = tcp_pair(buffers)
         self.engine, self.folder, self.taken = engine, storage.user("alice", private), Taken()
         self.channel = Channel(far, S2C, C2S, engine)
@@ -211,7 +213,7 @@ class Receiving:
     def _run(self, admit: Admit, folder: UserFolder) -> None:
         code: Code | None = None
         try:
-            Requests(self.channel, KEYS, folder, admit, self._log, RateLimiter(None)).run(self.taken)
+            Requests(self.channel, KEYS, folder, admit, self._log, self._limiter).run(self.taken)
         except Ended as problem:
             code, self.problem = problem.code, problem.with_traceback(None)
         except ProtocolViolation as problem:
@@ -402,8 +404,16 @@ class Fetch:
     """The client's side of a GET, as the program does it, on one end of a connection."""
 
     def __init__(
-        self, engine: Engine, near: Any, names: list[str], target: str, policy: str = "fail", preserve: bool = False
+        self,
+        engine: Engine,
+        near: Any,
+        names: list[str],
+        target: str,
+        policy: str = "fail",
+        preserve: bool = False,
+        zstd: bool = True,
     ) -> None:
+        self._zstd = zstd
         self.reporter = Noted()
         self.fetching = Download(self.reporter, policy, preserve, names, target)
         self.engine, self.channel = engine, Channel(near, C2S, S2C, engine)
@@ -414,7 +424,7 @@ class Fetch:
         code: Code | None = None
         try:
             for id, path in enumerate(self.fetching.wanted, 1):
-                self.channel.post(Get(id, path, id < len(self.fetching.wanted)).encode())
+                self.channel.post(Get(id, path, id < len(self.fetching.wanted), self._zstd).encode())
             Receiver(
                 self.channel,
                 self.channel.messages(),
@@ -423,6 +433,7 @@ class Fetch:
                 self.fetching.place,
                 self.fetching.on_event,
                 RateLimiter(None),
+                zstd=self._zstd,
             ).run()
         except TransferError as problem:
             self.problem = problem.with_traceback(None)

@@ -39,9 +39,9 @@ from crypto_utils import (
 from sft.wire import handshake
 from sft.wire import pake
 from sft.wire.handshake import VERIFIER_IDENTITY, ClientHandshake, Candidate, ServerHandshake, SessionKeys
+from sft.wire.content import DATA_HEADER_SIZE, write_data_header, zeros_message
 from sft.wire.messages import (
     BYE_MESSAGE,
-    DATA_HEADER_SIZE,
     FILE,
     End,
     Kind,
@@ -50,7 +50,6 @@ from sft.wire.messages import (
     encode_message,
     file_mac_begin,
     file_mac_rest,
-    write_data_header,
     PolicyWord,
 )
 from sft.wire.protocol import HEADER_SIZE, frame_header
@@ -74,6 +73,14 @@ MTIME = 1_700_000_000_000_000_000
 MODE = 0o644
 POLICY: PolicyWord = "fail"
 RECEIPT_TIME = 1_700_000_001_000_000_000
+
+# Content in the two other forms of DATA. The frame is written out, because each version of zstd makes another one.
+ZEROS = 65_536
+LINE, LINES = b"All work and no play makes Jack a dull boy.\n", 100
+FRAME = bytes.fromhex(
+    "28b52ffd603010ad0100c402416c6c20776f726b20616e64206e6f20706c6179206d616b6573204a61636b20612064756c6c20626f792e0a"
+    "01000c88d7ab32"
+)
 
 # What ML-KEM-768 decapsulates from KEM_CHECK_CIPHERTEXT with the key of KEM_CHECK_SEED. The library shows only what
 # HPKE makes of it; that this value leads there is checked by the test.
@@ -309,7 +316,7 @@ def _records(login: Login) -> Iterator[Block]:
     mac_input = (*file_mac_begin(put.body()), *file_mac_rest(len(CONTENT), sha256))
     end = End(1, len(CONTENT), sha256, mac(login.keys.file_c2s, *mac_input))
     data = bytearray(DATA_HEADER_SIZE)
-    write_data_header(memoryview(data), 1, 0, len(CONTENT))
+    write_data_header(memoryview(data), 1, 0, len(CONTENT), len(CONTENT))
     data += CONTENT
     receipt = Receipt(1, PATH, len(CONTENT), sha256, RECEIPT_TIME, "stored")
 
@@ -317,6 +324,7 @@ def _records(login: Login) -> Iterator[Block]:
     yield Block("put_body", f"**The file.** The body of its PUT: `{shown(put.body())}`", put.body())
     yield Block("put_message", "The PUT.", encode_message(Kind.PUT, put.body()))
     yield Block("data_message", "The DATA.", bytes(data))
+    yield from _other_forms()
     yield Block("content_sha256", "SHA-256 of the content.", sha256)
     yield Block("end_mac_input", "What the HMAC of END is computed over.", b"".join(mac_input))
     yield Block("end_mac", "The HMAC of END.", end.mac)
@@ -349,6 +357,16 @@ def _tree() -> Iterator[Block]:
     branch = Branch(1, nodes, False)
     yield Block("tree_message", f"**Another connection.** TREE `{shown(tree.body())}`.", tree.encode())
     yield Block("branch_message", f"Its answer: BRANCH `{shown(branch.body())}`.", branch.encode())
+
+
+def _other_forms() -> Iterator[Block]:
+    """The same DATA message in its two other forms, of another file."""
+    text = "**Two other DATA**, of a file with id 2: first 65,536 bytes of zeros."
+    yield Block("data_of_zeros", text, zeros_message(2, 0, ZEROS))
+    message = bytearray(DATA_HEADER_SIZE) + FRAME
+    write_data_header(memoryview(message), 2, ZEROS, len(LINE) * LINES, len(FRAME))
+    text = f"Then {LINES} times `{LINE.decode().strip()}` and a line feed, as one zstd frame. Others hold it, too."
+    yield Block("data_with_a_frame", text, bytes(message))
 
 
 def _next_epoch(login: Login) -> Iterator[Block]:

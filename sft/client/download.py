@@ -79,15 +79,17 @@ class Download:
         """
         from sft.common.rate_limit import RateLimiter
         from sft.transfer.receiver import Receiver
+        from sft.wire.compression import is_installed
         from sft.wire.messages import Get, Rate
 
         self.missing.begin()
+        zstd = is_installed()
         if limit is not None:
             channel.post(Rate(limit).encode())
         for id, path in enumerate(self.wanted, 1):
-            channel.post(Get(id, path, id < len(self.wanted)).encode())
+            channel.post(Get(id, path, id < len(self.wanted), zstd).encode())
         messages, secret = channel.messages(), keys.file_s2c
-        Receiver(channel, messages, secret, folder, self.place, self.on_event, RateLimiter(None)).run()
+        Receiver(channel, messages, secret, folder, self.place, self.on_event, RateLimiter(None), zstd=zstd).run()
         self.check_answered()
 
     # --- what becomes of the files ---

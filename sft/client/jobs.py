@@ -32,6 +32,7 @@ from sft.console.command_line import PIPE
 from sft.console.log import no_log, open_log
 from sft.console.reporter import Reporter
 from sft.console.screen import note, output_descriptor, warn
+from sft.wire.compression import zstd_name
 from sft.wire.protocol import VERSION
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Run:
         """`origins`: where each setting comes from. `options`: those of the command line that are not settings."""
         self._settings, self._origins, self._options = settings, origins, options
         self._log = self._open_log()
-        self._log.info("%s", version_line("client.py", VERSION, engine_name()))
+        self._log.info("%s", version_line("client.py", VERSION, f"{engine_name()}, {zstd_name()}"))
         self._reporter = Reporter(self._log, options.quiet, options.json)
         self._started = time.monotonic()
         self._where = ""  # to or from, once the job is done

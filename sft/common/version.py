@@ -10,6 +10,6 @@ VERSION = "1.0.0rc1"
 VERSION_HELP = "print the versions of program, wire and libraries, and exit"
 
 
-def version_line(program: str, wire: int, cryptography: str) -> str:
-    """`client.py 1.0.0 (wire 1, Python 3.11.7, pycryptodome 3.23.0)`: what --version prints, and logs begin with."""
-    return f"{program} {VERSION} (wire {wire}, Python {platform.python_version()}, {cryptography})"
+def version_line(program: str, wire: int, libraries: str) -> str:
+    """`client.py 1.0.0 (wire 1, Python 3.11.7, pycryptodome 3.23.0, zstd)`: for --version, and logs."""
+    return f"{program} {VERSION} (wire {wire}, Python {platform.python_version()}, {libraries})"

@@ -266,8 +266,7 @@ def _kind_of(message: Message) -> Kind | None:
     """PUT, GET, LIST or TREE for such a request, also for one with a name that is not allowed; else None."""
     if isinstance(message, Misnamed):
         return message.kind
-    kinds = {Put: Kind.PUT, Get: Kind.GET, ListFolder: Kind.LIST, Tree: Kind.TREE}
-    return kinds.get(type(message))
+    return message.KIND if isinstance(message, Put | Get | ListFolder | Tree) else None
 
 
 def _is_get(message: Message) -> TypeGuard[Get | Misnamed]:

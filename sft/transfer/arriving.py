@@ -12,7 +12,8 @@ from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.disk.temporary import Incoming, TemporaryFile
 from sft.transfer.items import memory_of
 from sft.transfer.states import RECEIVER_GETS, RECEIVER_SENDS, Receiving, after_getting, after_sending
-from sft.wire.messages import Data, End, Kind, Put, file_mac_rest
+from sft.wire.content import Data
+from sft.wire.messages import End, Kind, Put, file_mac_rest
 from sft.wire.protocol import DATA_LEAST, UNASKED_LIMIT
 
 if TYPE_CHECKING:
@@ -84,8 +85,17 @@ class Arriving:
             raise ProtocolViolation("DATA behind one that was so short that it must be the last")
         if data.offset != self.size:
             raise ProtocolViolation("DATA from another offset than was next")
-        self.has_last = len(data.content) < DATA_LEAST
-        self.size += len(data.content)
+        self.has_last = data.size < DATA_LEAST
+        self.size += data.size
+
+    def write(self, data: Data, partial: TemporaryFile) -> None:
+        """Write what it stands for into `partial`, and hash it. Raises Refused, ProtocolViolation."""
+        content = data.plain()
+        if data.is_zeros:
+            partial.write_zeros(data.size)
+        else:
+            partial.write(content)
+        self.digest.update(content)
 
     def verify(self, end: End, mac: Mac) -> bytes:
         """The SHA-256 of its content, once that is what the sender read. Raises Refused (SIZE, INTEGRITY)."""

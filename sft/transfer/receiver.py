@@ -39,13 +39,13 @@ from sft.transfer.hashing import Hashing
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Receiving
 from sft.wire.channel import Channel
+from sft.wire.content import Data, content_of
 from sft.wire.messages import (
     BYE_MESSAGE,
     FOLDER,
     Accept,
     Cancel,
     Check,
-    Data,
     End,
     Kind,
     Message,
@@ -78,11 +78,16 @@ class Receiver:
         on_event: Callable[[ReceiveEvent], None],
         limiter: RateLimiter,
         share: Share | None = None,
+        zstd: bool = True,
     ) -> None:
-        """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all."""
+        """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all.
+
+        `zstd`: whether content may come compressed.
+        """
         self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
-        self._messages = limited(channel, messages, limiter)
+        self._messages = limited(channel, messages, limiter, content_of)
         self._place, self._on_event, self._limiter = place, on_event, limiter
+        self._zstd = zstd
         self._share = share or Places().of("")
         self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
         self._open: dict[int, Arriving] = {}
@@ -301,20 +306,21 @@ class Receiver:
 
     def _data(self, data: Data) -> None:
         arriving = self._opened(data.id)
+        if data.is_frame and not self._zstd:
+            raise ProtocolViolation("compressed content that was not asked for")
         arriving.count(data)
         if arriving.partial is None:
             return
         try:
             if arriving.put.size is not None and arriving.size > arriving.put.size:
                 raise Refused(Code.SIZE, why="more than was announced")
-            arriving.partial.write(data.content)
+            arriving.write(data, arriving.partial)
         except Refused as problem:
             self._refuse(arriving, problem)
             return
-        arriving.digest.update(data.content)
         if not arriving.is_small and self._complete.has_flushed:
             self._answer_all(self._complete.publish_flushing())  # it may be long until another group is full
-        self._on_event(Progress(arriving.put, len(data.content)))
+        self._on_event(Progress(arriving.put, data.size))
 
     def _end(self, end: End) -> None:
         arriving = self._opened(end.id)

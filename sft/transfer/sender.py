@@ -39,11 +39,12 @@ from sft.transfer.events import (
 from sft.transfer.hashing import OtherSize, hash_source
 from sft.transfer.items import Item
 from sft.transfer.outgoing import Outgoing
+from sft.transfer.pieces import Pieces
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Sending
 from sft.wire.channel import Channel
+from sft.wire.content import DATA_HEADER_SIZE, write_data_header
 from sft.wire.messages import (
-    DATA_HEADER_SIZE,
     END_SIZE_LIMIT,
     Accept,
     Cancel,
@@ -52,14 +53,12 @@ from sft.wire.messages import (
     Message,
     Receipt,
     Refuse,
-    write_data_header,
 )
-from sft.wire.protocol import DATA_LEAST, DATA_SIZE, MAX_INTEGER, WINDOW
+from sft.wire.protocol import WINDOW
 
 _WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by paths near their limits
-_PIECE_SECONDS = 1 / 8  # of a limit's bytes leave in one record, so that they leave evenly
 
 Arrived = tuple[Message, memoryview] | None
 
@@ -79,12 +78,11 @@ class Sender:
         """`messages`: the channel's, from the point on where the caller has left them."""
         self._channel, self._messages, self._on_event, self._limiter = channel, messages, on_event, limiter
         self._mac = Mac(file_secret)
-        self._piece = max(DATA_LEAST, int(min(DATA_SIZE, limiter.bytes_in(_PIECE_SECONDS))))  # of content, in one DATA
+        self._pieces = Pieces(channel, limiter, on_event)
         # Of the thread that reads and packs:
         self._share = share or Places().of("")  # a place for each of `_waiting`, and one for the next file
         self._waiting = 0  # large files that are announced and not begun
         self._again: deque[Item] = deque()  # to be sent as streams
-        self._beyond = memoryview(bytearray(1))
         # Of both threads, changed under the lock, like the state of each Outgoing:
         self._changed = threading.Condition()
         self._last_id = 0
@@ -163,7 +161,7 @@ class Sender:
             self._memory += outgoing.memory
         self._on_event(Started(item, outgoing.size))
         is_small = outgoing.state is Sending.SENDING
-        if source is not None and is_small and (outgoing.size or 0) <= self._piece:
+        if source is not None and is_small and (outgoing.size or 0) <= self._pieces.most:
             self._send_in_one(outgoing, source, message, outgoing.size or 0)
             return
         self._waiting += not outgoing.is_begun
@@ -240,7 +238,7 @@ class Sender:
             return
         end = start
         if size:
-            write_data_header(space[start:], outgoing.id, 0, size)
+            write_data_header(space[start:], outgoing.id, 0, size, size)
             end = content_at + size
         last = self._end(outgoing, size, digest(content))
         space[end : end + len(last)] = last
@@ -303,7 +301,7 @@ class Sender:
                     outgoing.compared = None
                 outgoing.digest = new_digest()
                 source.go_to(0)
-            size = self._send_data(outgoing, source, outgoing.offset)
+            size = self._pieces.send(outgoing, source, outgoing.offset)
             if size is None:
                 self._withdraw(outgoing, source, None)
                 return
@@ -317,30 +315,6 @@ class Sender:
         self._on_event(Sealed(outgoing.item, size, sha256))
         self._channel.send(last)
         self._spend(len(last))
-
-    def _send_data(self, outgoing: Outgoing, source: Source, offset: int) -> int | None:
-        """The final size once the whole content is sent; None when the receiver has answered meanwhile."""
-        announced = outgoing.size
-        while announced is None or offset < announced:
-            if outgoing.state is not Sending.SENDING:
-                return None
-            space = self._channel.content_space(min(self._piece, (announced or MAX_INTEGER) - offset))
-            count = source.read_into(space)
-            if count < len(space) and announced is not None:
-                source.check_unchanged()
-                raise OtherSize
-            if count:
-                outgoing.digest.update(space[:count])
-                self._channel.content_done(outgoing.id, offset, count)
-                offset += count
-                self._on_event(Progress(outgoing.item, count))
-                self._spend(DATA_HEADER_SIZE + count)
-            if count < len(space):
-                break
-        if announced is not None and source.read_into(self._beyond):
-            source.check_unchanged()
-            raise OtherSize
-        return offset
 
     def _end(self, outgoing: Outgoing, size: int, sha256: bytes) -> bytes:
         """END, for what was read to its end; it goes out next. A RECEIPT may name the digest from now on."""

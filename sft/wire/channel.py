@@ -16,18 +16,17 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 
 from sft.common.errors import Code, PeerStopped, ProtocolViolation, TransferError
+from sft.wire.content import DATA_HEADER_SIZE, write_data_header, zeros_message
 from sft.wire.inbox import Inbox
 from sft.wire.life import Ending, Lifecycle
 from sft.wire.messages import (
     BYE_MESSAGE,
-    DATA_HEADER_SIZE,
     Bye,
     Error,
     Kind,
     Message,
     decode_message,
     split_record,
-    write_data_header,
 )
 from sft.wire.outbox import Outbox
 from sft.wire.silence import WatchedSocket
@@ -133,8 +132,13 @@ class Channel:
 
     def content_done(self, id: int, offset: int, size: int) -> None:
         """The first `size` bytes of the space are content of `id` at `offset`."""
-        write_data_header(self._outbox.space(DATA_HEADER_SIZE), id, offset, size)
+        write_data_header(self._outbox.space(DATA_HEADER_SIZE), id, offset, size, size)
         self._outbox.done(DATA_HEADER_SIZE + size)
+
+    def send_zeros(self, id: int, offset: int, size: int) -> int:
+        """Send `size` zero bytes of `id`, without content; how many bytes that takes. Raises like `space`."""
+        self.send(message := zeros_message(id, offset, size))
+        return len(message)
 
     def send(self, message: bytes) -> None:
         """Send a message in order with the content. Raises like `space`."""

@@ -7,7 +7,6 @@ Every announced length meets its ceiling before anything of that size is made. E
 kept than a log needs. This module knows no socket, no file, no clock and no key.
 """
 
-import struct
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
@@ -22,15 +21,12 @@ from sft.wire.bodies import FOLDER as FOLDER
 from sft.wire.bodies import Control as Control
 from sft.wire.bodies import Kind as Kind
 from sft.wire.bodies import encode_message as encode_message
-from sft.wire.protocol import DATA_SIZE, ENTRIES_LIMIT, MAX_ID, MAX_INTEGER
+from sft.wire.content import DATA_TYPE, Data, read_data
+from sft.wire.protocol import ENTRIES_LIMIT
 from sft.wire.spelling import is_spelled
 from sft.wire.tree_messages import Branch, Tree
 
-_DATA = int(Kind.DATA)
-_DATA_FIELDS = struct.Struct(">IQ")
-_DATA_HEADER = struct.Struct(">BIIQ")
 MESSAGE_HEADER_SIZE = MESSAGE_HEADER.size
-DATA_HEADER_SIZE = _DATA_HEADER.size
 END_SIZE_LIMIT = 96  # no END is longer
 _ALL = ("all",)  # in the place of an empty path, which stands for the whole folder
 _SHOWN = 200  # characters of a path that is not allowed
@@ -122,12 +118,16 @@ class Receipt(Control, frozen=True):
 
 
 class Get(Control, frozen=True):
-    """The server is asked to become the sender of `path`, an empty one for all; `more`: another GET follows."""
+    """The server is asked to become the sender of `path`, an empty one for all; `more`: another GET follows.
+
+    `zstd`: the content may come compressed.
+    """
 
     KIND = Kind.GET
     id: Id
     path: Path
     more: bool
+    zstd: bool
 
     def why_not(self) -> str:
         return why_not_allowed(self.path or _ALL)
@@ -205,14 +205,6 @@ class Bye(msgspec.Struct, frozen=True, gc=False):
     """This direction ends here, with an empty body. A direction that stops without it was cut."""
 
 
-class Data(msgspec.Struct, frozen=True, gc=False):
-    """Content of `id` at `offset`: a view into the record, to be used before the record's buffer is given back."""
-
-    id: int
-    offset: int
-    content: memoryview
-
-
 class Misnamed(msgspec.Struct, frozen=True, gc=False):
     """A PUT, GET, LIST or TREE with a path that is not allowed: what the answer to it needs, and nothing else of it.
 
@@ -283,11 +275,6 @@ PING_MESSAGE = encode_message(Kind.PING, b"")
 BYE_MESSAGE = encode_message(Kind.BYE, b"")
 
 
-def write_data_header(into: memoryview, id: int, offset: int, size: int) -> None:
-    """Write the 17 bytes that stand before `size` bytes of content into the front of `into`."""
-    _DATA_HEADER.pack_into(into, 0, _DATA, _DATA_FIELDS.size + size, id, offset)
-
-
 def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
     """(type, body) of each message in a record's plaintext, back to back to its exact end.
 
@@ -303,7 +290,7 @@ def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += MESSAGE_HEADER_SIZE
         if size > end - at:
             raise ProtocolViolation("a message longer than its record")
-        if kind != _DATA and size > ceiling_of(kind):
+        if kind != DATA_TYPE and size > ceiling_of(kind):
             raise ProtocolViolation("a control message over its ceiling")
         yield kind, text[at : at + size]
         at += size
@@ -314,14 +301,8 @@ def decode_message(kind: int, body: memoryview) -> Message:
 
     A path that is not allowed gives a Misnamed; where nobody can refuse it (RECEIPT, ENTRY, BRANCH) it is a violation.
     """
-    if kind == _DATA:
-        size = len(body) - _DATA_FIELDS.size
-        if not 0 < size <= DATA_SIZE:
-            raise ProtocolViolation("content of a wrong size")
-        id, offset = _DATA_FIELDS.unpack_from(body)
-        if not 1 <= id <= MAX_ID or offset > MAX_INTEGER - size:
-            raise ProtocolViolation("content for an impossible place")
-        return Data(id, offset, body[_DATA_FIELDS.size :])
+    if kind == DATA_TYPE:
+        return read_data(body)
     decoder = _DECODERS.get(kind)
     if decoder is not None:
         return _judged(_read(decoder, body))

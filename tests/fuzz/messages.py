@@ -1,21 +1,21 @@
 """Harness: the plaintext of a record, split into messages, each read and written back."""
 
+import contextlib
+
 import msgspec
 
 from sft.common.errors import ProtocolViolation
+from sft.wire.content import DATA_HEADER_SIZE, Data, write_data_header
 from sft.wire.messages import (
     BYE_MESSAGE,
-    DATA_HEADER_SIZE,
     PING_MESSAGE,
     Bye,
-    Data,
     Kind,
     Message,
     Misnamed,
     Ping,
     decode_message,
     split_record,
-    write_data_header,
 )
 from sft.wire.protocol import BRANCH_LIMIT, CONTROL_LIMIT
 
@@ -53,6 +53,9 @@ def one_input(data: bytes) -> None:
                 _check_misnamed(message, body)
                 continue
             assert _written(message) == whole
+            if isinstance(message, Data):
+                with contextlib.suppress(ProtocolViolation):
+                    assert len(message.plain()) == message.size
             assert isinstance(message, Data) or len(body) <= (BRANCH_LIMIT if kind == Kind.BRANCH else CONTROL_LIMIT)
     except ProtocolViolation:
         return
@@ -81,7 +84,7 @@ def _is_plain(name: str) -> bool:
 def _written(message: Message) -> bytes:
     if isinstance(message, Data):
         header = bytearray(DATA_HEADER_SIZE)
-        write_data_header(memoryview(header), message.id, message.offset, len(message.content))
+        write_data_header(memoryview(header), message.id, message.offset, message.size, len(message.content))
         return bytes(header) + bytes(message.content)
     if isinstance(message, Ping | Bye):
         return PING_MESSAGE if isinstance(message, Ping) else BYE_MESSAGE

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from peers import C2S, FILE_SECRET, MEMORY, S2C, SECONDS, Raw, data, end, tcp_pair
+from frames import frame
+from peers import C2S, FILE_SECRET, MEMORY, S2C, SECONDS, Raw, data, end, piece, tcp_pair
 
 from crypto_utils import TAG_SIZE
 from fuzz import memory
@@ -333,16 +334,22 @@ class _Client:
         self._files[put.id] = _File(put, content)
 
     def _data(self, id: int, one: int, two: int = 0) -> None:
-        """`one`: all that is left of it, or a size; `two`: as it is, elsewhere, or other bytes."""
+        """`one`: all that is left of it, or a size; `two`: as it is, elsewhere, other bytes, compressed, or zeros."""
         file = self._files.get(id) or _File(Put(id, bytes(16), ("a",), FILE, 5, None, None, "fail"), b"other")
         left = file.content[file.next :]
         if one & 8:
             left = left[: SIZES[one % 8]]
         while left:
-            piece, left = left[:DATA_SIZE], left[DATA_SIZE:]
+            part, left = left[:DATA_SIZE], left[DATA_SIZE:]
             offset = file.next + (0, 0, 1, 1 << 62)[two % 4]
-            self._say(data(id, offset, bytes(len(piece)) if two & 4 else piece))
-            file.next += len(piece)
+            content = bytes(len(part)) if two & 4 else part
+            if two & 8:
+                self._say(piece(id, offset, len(content), frame(content) if any(content) else b""))
+            elif two & 16:
+                self._say(piece(id, offset, len(content) + 1, frame(content)[: two & 32 or None]))
+            else:
+                self._say(data(id, offset, content))
+            file.next += len(part)
 
     def _end(self, id: int, one: int) -> None:
         """`one`: right, or wrong in its HMAC, digest or size, or proved with another body."""
@@ -383,7 +390,7 @@ class _Client:
         receipt = Receipt(id, path, size, hashlib.sha256(content).digest(), 0, "stored")
         makers: tuple[Callable[[], bytes], ...] = (
             lambda: PING_MESSAGE,
-            lambda: Get(id, path, bool(two & 128)).encode(),
+            lambda: Get(id, path, bool(two & 128), True).encode(),
             lambda: ListFolder(id, path, "a" if two & 128 else None).encode(),
             lambda: Accept(id, size).encode(),
             lambda: Check(id, size, None).encode(),

@@ -11,7 +11,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, close_all, tcp_pair
+from frames import zstd
+from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, close_all, piece, tcp_pair
 from transfers import Receiving, Told, folder_item, item, written
 
 from crypto_utils import TAG_SIZE, RecordCipher
@@ -53,6 +54,9 @@ def main() -> int:
     seeds: dict[str, dict[str, bytes]] = {name: {} for name in HARNESSES}
     seeds["frames"], seeds["server_login"], seeds["client_login"] = logins()
     seeds["messages"] = {f"record-{number:02}": text for number, text in enumerate(records)}
+    text = b"All work and no play makes Jack a dull boy. " * 30
+    forms = piece(2, 0, UNASKED_LIMIT) + piece(2, UNASKED_LIMIT, len(text), zstd.compress(text))
+    seeds["messages"] |= {"forms": forms, "frame-cut": piece(2, 0, len(text), zstd.compress(text)[:-1])}
     seeds["messages"] |= {"cut": records[0][:-1], "more": records[0] + b"\0", "bye": BYE_MESSAGE}
     seeds["names"] = {f"name-{number:02}": name for number, name in enumerate([*names, *_EVIL])}
     seeds["requests"] = {name: bytes(sum(steps, ())) for name, steps in REQUESTS.items()}
@@ -191,7 +195,9 @@ def _list(raw: Raw) -> None:
 
 
 def _fetch(raw: Raw) -> None:
-    raw.say(Rate(1 << 40).encode(), Get(1, ("notes.txt",), True).encode(), Get(2, ("photos",), False).encode())
+    raw.say(
+        Rate(1 << 40).encode(), Get(1, ("notes.txt",), True, True).encode(), Get(2, ("photos",), False, True).encode()
+    )
     while isinstance(put := raw.hear(), Put):
         if put.kind == FILE:
             while not hasattr(end := raw.hear(), "mac"):
@@ -224,6 +230,9 @@ REQUESTS: dict[str, list[tuple[int, int, int, int]]] = {
     ],
     "large": [(Step.PUT, 0, _A, _LARGE), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
     "two-pieces": [(Step.PUT, 0, _A, _TWO_PIECES), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
+    "compressed": [(Step.PUT, 0, _A, _TWO_PIECES), (Step.DATA, 0, 0, 8), (Step.END, 0, 0, 0)],
+    "zeros": [(Step.PUT, 0, _A, _TWO_PIECES), (Step.DATA, 0, 0, 12), (Step.END, 0, 2, 0)],
+    "no-frame": [(Step.PUT, 0, _A, _LARGE), (Step.DATA, 0, 0, 16 + 32), (Step.END, 0, 0, 0)],
     "pipe": [(Step.PUT, 0, _A, _LARGE | _PIPE), (Step.DATA, 0, 0, 0), (Step.END, 0, 0, 0)],
     "folder-and-file": [(Step.PUT, 0, _FOLDER, _IS_FOLDER), (Step.WHOLE, 0, _INSIDE, _SMALL)],
     "wrong-hmac": [(Step.PUT, 0, _A, _SMALL), (Step.DATA, 0, 0, 0), (Step.END, 0, 1, 0)],

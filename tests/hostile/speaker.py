@@ -15,6 +15,7 @@ import hmac
 import os
 import socket
 import struct
+import sys
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -23,6 +24,11 @@ from typing import Any, NamedTuple
 from Crypto.Cipher import AES
 from Crypto.Protocol import HPKE
 from Crypto.PublicKey import ECC, MLKEM
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 SECONDS = 20.0
 
@@ -415,7 +421,7 @@ FIELDS = {
     "REFUSE": ("id", "code"),
     "CHECK": ("id", "size", "sha256"),
     "RECEIPT": ("id", "path", "size", "sha256", "time", "outcome"),
-    "GET": ("id", "path", "more"),
+    "GET": ("id", "path", "more", "zstd"),
     "LIST": ("id", "path", "after"),
     "ENTRY": ("id", "entries", "more"),
     "ERROR": ("code",),
@@ -508,12 +514,28 @@ def body_of(fields: Fields) -> bytes:
 
 def control(kind: str, /, **fields: Any) -> bytes:
     """A message whose body is the array of its type's fields, in its order, then of those it does not have."""
+    if kind == "GET":
+        fields = {"zstd": False, **fields}
     known = {name: fields[name] for name in FIELDS[kind] if name in fields}
     return message(kind, body_of({**known, **fields}))
 
 
-def data(id: int, offset: int, content: bytes) -> bytes:
-    return message("DATA", u32(id) + u64(offset) + content)
+def data(id: int, offset: int, content: bytes, size: int | None = None) -> bytes:
+    """`size`: what it stands for, if that is not the content itself."""
+    return message("DATA", u32(id) + u64(offset) + u32(len(content) if size is None else size) + content)
+
+
+def plain(content: bytes, size: int) -> bytes:
+    """What a DATA stands for: zeros, a zstd frame, or its content."""
+    check(0 < size <= BLOCK and len(content) <= size, f"size of DATA: {size}")
+    if not content or len(content) == size:
+        return content or bytes(size)
+    check(zstd.get_frame_info(content).decompressed_size == size, "size in a frame")
+    check(not zstd.get_frame_info(content).dictionary_id, "dictionary of a frame")
+    decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 20})
+    found = decoder.decompress(content)
+    check(decoder.eof and not decoder.unused_data and len(found) == size, "end of a frame")
+    return found
 
 
 def put_fields(id: int, path: list[str], size: int | None, **more: Any) -> Fields:
@@ -532,7 +554,7 @@ class Heard(NamedTuple):
 
     kind: str
     fields: Fields
-    body: bytes = b""  # as it was sent; of DATA the content alone
+    body: bytes = b""  # as it was sent; of DATA what it stands for
 
 
 def read_messages(text: bytes) -> list[Heard]:
@@ -545,9 +567,10 @@ def read_messages(text: bytes) -> list[Heard]:
         check(number in KINDS and len(body) == size, "message")
         kind, at = KINDS[number], at + 5 + size
         if kind == "DATA":
-            check(size > 12, "size of DATA")
-            place = {"id": int.from_bytes(body[:4], "big"), "offset": int.from_bytes(body[4:12], "big")}
-            heard.append(Heard(kind, place, body[12:]))
+            check(size >= 16, "size of DATA")
+            id, offset, stands_for = struct.unpack(">IQI", body[:16])
+            place = {"id": id, "offset": offset, "size": stands_for, "on_wire": size - 16}
+            heard.append(Heard(kind, place, plain(body[16:], stands_for)))
         elif kind in ("PING", "BYE"):
             check(size == 0, "body of a message that has none")
             heard.append(Heard(kind, {}))

@@ -135,7 +135,9 @@ def test_refusal_of_a_get_has_its_id(storage: Storage, engine: Engine, there: Pa
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     raw.say(
-        Get(41, ("missing",), True).encode(), Get(7, ("..",), True).encode(), Get(9, ("d", "empty"), False).encode()
+        Get(41, ("missing",), True, True).encode(),
+        Get(7, ("..",), True, True).encode(),
+        Get(9, ("d", "empty"), False, True).encode(),
     )
     heard = [raw.hear() for _ in range(3)]
     assert Refuse(41, Code.NOT_FOUND) in heard
@@ -219,7 +221,7 @@ def test_get_goes_on_where_an_earlier_one_was_cut(
     cut = Fetch(engine, near, ["a"], f"{into}/")
     thread = threading.Thread(target=cut.run, daemon=True)
     thread.start()
-    assert raw.hear() == Get(1, ("a",), False)
+    assert raw.hear() == Get(1, ("a",), False, True)
     raw.say(put(1, "a", size=SIZE, mtime=mtime).encode())
     assert raw.hear() == Accept(1, 0)
     for at in range(0, offset, DATA_SIZE):
@@ -260,12 +262,12 @@ def test_get_over_a_second_connection_of_the_same_run_tells_each_file_once(
 @pytest.mark.parametrize(
     "messages",
     [
-        [Get(1, ("a",), True).encode(), Put(1, b"t" * 16, ("a",), "file", 0, None, None, "fail").encode()],
-        [Get(1, ("a",), True).encode(), ListFolder(1, (), None).encode()],
-        [Get(1, ("a",), True).encode(), BYE_MESSAGE],
-        [Get(1, ("d", "empty"), False).encode(), Get(2, ("a",), False).encode()],
-        [Get(1, ("d", "empty"), False).encode(), data(1, 0, b"x")],
-        [Get(1, ("d", "empty"), False).encode(), BYE_MESSAGE],
+        [Get(1, ("a",), True, True).encode(), Put(1, b"t" * 16, ("a",), "file", 0, None, None, "fail").encode()],
+        [Get(1, ("a",), True, True).encode(), ListFolder(1, (), None).encode()],
+        [Get(1, ("a",), True, True).encode(), BYE_MESSAGE],
+        [Get(1, ("d", "empty"), False, True).encode(), Get(2, ("a",), False, True).encode()],
+        [Get(1, ("d", "empty"), False, True).encode(), data(1, 0, b"x")],
+        [Get(1, ("d", "empty"), False, True).encode(), BYE_MESSAGE],
         [Accept(1, 0).encode()],
         [receipt()],
         [Entries(1, (), False).encode()],
@@ -292,7 +294,7 @@ def test_more_gets_than_the_window_are_a_violation(
     monkeypatch.setattr(sft.server.requests, "WINDOW", 5)
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
-    raw.say(*(Get(number, ("a",), True).encode() for number in range(1, 7)))
+    raw.say(*(Get(number, ("a",), True, True).encode() for number in range(1, 7)))
     assert raw.hear_all() == [Error(Code.PROTOCOL)]
     raw.close()
     assert isinstance(receiving.finish(), ProtocolViolation)
@@ -304,8 +306,8 @@ def test_gets_with_more_path_than_is_allowed_are_a_violation(
     monkeypatch.setattr(sft.server.requests, "ASKED_LIMIT", 4 * size_of(("a", "b")))
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
-    raw.say(*(Get(number, ("a", "b"), True).encode() for number in range(1, 5)))
-    raw.say(Get(5, (), True).encode(), Get(6, ("a",), True).encode())
+    raw.say(*(Get(number, ("a", "b"), True, True).encode() for number in range(1, 5)))
+    raw.say(Get(5, (), True, True).encode(), Get(6, ("a",), True, True).encode())
     assert raw.hear_all() == [Error(Code.PROTOCOL)]
     raw.close()
     assert isinstance(receiving.finish(), ProtocolViolation)
@@ -326,9 +328,9 @@ def test_get_that_is_refused_anyway_is_not_kept_until_the_last_one_came(
     receiving = Receiving(storage, engine, admit)
     raw = Raw(receiving.near, C2S, S2C)
     for number in range(1, 4):
-        raw.say(Get(number, path, True).encode())
+        raw.say(Get(number, path, True, True).encode())
         assert raw.hear() == Refuse(number, code)
-    raw.say(Get(4, ("missing",), False).encode())
+    raw.say(Get(4, ("missing",), False, True).encode())
     assert [raw.hear(), raw.hear()] == [Refuse(4, Code.NOT_FOUND if right else code), Bye()]
     raw.say(BYE_MESSAGE)
     raw.stop()

@@ -127,7 +127,9 @@ def test_list_goes_on_behind_any_name(storage: Storage, engine: Engine, after: s
     assert not page.more
 
 
-@pytest.mark.parametrize("message", [Get(1, (), False).encode(), put(1, "a").encode(), Cancel(1).encode(), receipt()])
+@pytest.mark.parametrize(
+    "message", [Get(1, (), False, True).encode(), put(1, "a").encode(), Cancel(1).encode(), receipt()]
+)
 def test_other_message_on_a_connection_that_lists_is_a_violation(
     storage: Storage, engine: Engine, message: bytes
 ) -> None:

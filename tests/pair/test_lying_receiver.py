@@ -23,13 +23,13 @@ from sft.disk.sources import PipeSource
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
+from sft.wire.content import Data
 from sft.wire.messages import (
     BYE_MESSAGE,
     Accept,
     Bye,
     Cancel,
     Check,
-    Data,
     End,
     Entries,
     Error,
@@ -133,7 +133,7 @@ BROKEN: dict[str, list[bytes]] = {
     "data": [data(1, 0, b"x")],
     "end": [End(1, 0, bytes(32), bytes(32)).encode()],
     "cancel": [Cancel(1).encode()],
-    "get": [Get(1, ("a",), False).encode()],
+    "get": [Get(1, ("a",), False, True).encode()],
     "list": [ListFolder(1, (), None).encode()],
     "entries": [Entries(1, (), False).encode()],
     "bye before the receipt": [BYE_MESSAGE],

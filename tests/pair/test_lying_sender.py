@@ -107,7 +107,7 @@ VIOLATIONS: dict[str, list[bytes]] = {
     "refuse": [NEXT.encode(), Refuse(2, Code.EXISTS).encode()],
     "receipt": [NEXT.encode(), receipt(2)],
     "entries": [Entries(1, (), False).encode()],
-    "get": [NEXT.encode(), data(2, 0, b"ab"), Get(1, ("good",), False).encode()],
+    "get": [NEXT.encode(), data(2, 0, b"ab"), Get(1, ("good",), False, True).encode()],
     "list": [NEXT.encode(), data(2, 0, b"ab"), ListFolder(1, (), None).encode()],
     "check of a finished file": [Check(1, 5, bytes(32)).encode()],
     "check that asks": [NEXT.encode(), Check(2, 5, None).encode()],

@@ -51,7 +51,7 @@ class Asked:
         self.thread = threading.Thread(target=self.fetch.run, daemon=True)
         self.thread.start()
         for number, path in enumerate(self.fetch.fetching.wanted, 1):
-            assert self.raw.hear() == Get(number, path, number < len(names))
+            assert self.raw.hear() == Get(number, path, number < len(names), True)
 
     def give(self, announced: Put, content: bytes = b"evil!") -> None:
         """A whole small file, unasked, as the rules have it."""
@@ -178,7 +178,7 @@ class Spending(RateLimiter):
         super().__init__(1)
         self.spent = 0
 
-    def spend(self, count: int, before_waiting: Callable[[], None] = lambda: None) -> None:
+    def spend(self, count: int, before_waiting: Callable[[], None] = lambda: None, content: int = 0) -> None:
         self.spent += count
 
 
@@ -262,7 +262,7 @@ def test_server_replaces_no_folder_and_no_link(engine: Engine, into: Path, polic
 
 
 SERVER_BREAKS: dict[str, list[bytes]] = {
-    "get": [Get(1, ("a",), False).encode()],
+    "get": [Get(1, ("a",), False, True).encode()],
     "list": [ListFolder(1, (), None).encode()],
     "entries": [Entries(1, (), False).encode()],
     "accept": [Accept(1, 0).encode()],

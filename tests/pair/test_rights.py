@@ -136,7 +136,7 @@ def test_account_without_the_right_to_list_sees_nothing(storage: Storage, engine
 
 
 @pytest.mark.parametrize(
-    "ask", [Get(1, ("a",), False).encode(), ListFolder(1, (), None).encode(), put(1, "new").encode()]
+    "ask", [Get(1, ("a",), False, True).encode(), ListFolder(1, (), None).encode(), put(1, "new").encode()]
 )
 @pytest.mark.usefixtures("there")
 def test_changed_account_ends_each_kind_of_connection(storage: Storage, engine: Engine, ask: bytes) -> None:

@@ -13,17 +13,8 @@ from sft.common.errors import (
     ProtocolViolation,
 )
 from sft.disk.storage import Storage
-from sft.wire.messages import (
-    BYE_MESSAGE,
-    Accept,
-    Bye,
-    Cancel,
-    Data,
-    End,
-    Put,
-    Receipt,
-    Refuse,
-)
+from sft.wire.content import Data
+from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Cancel, End, Put, Receipt, Refuse
 from sft.wire.protocol import UNASKED_LIMIT
 from sft.wire.workers import Engine
 

@@ -21,21 +21,9 @@ from sft.transfer.events import Delivered, Failed, SendEvent
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.wire.channel import Channel
+from sft.wire.content import Data
 from sft.wire.handshake import SessionKeys
-from sft.wire.messages import (
-    BYE_MESSAGE,
-    Accept,
-    Bye,
-    Data,
-    End,
-    Entries,
-    Get,
-    ListFolder,
-    Message,
-    Put,
-    Rate,
-    Receipt,
-)
+from sft.wire.messages import BYE_MESSAGE, Accept, Bye, End, Entries, Get, ListFolder, Message, Put, Rate, Receipt
 from sft.wire.protocol import DATA_LEAST, DATA_SIZE, UNASKED_LIMIT
 from sft.wire.workers import Buffers, Engine
 
@@ -93,7 +81,7 @@ class Honest:
             elif message.size is None or message.size > UNASKED_LIMIT:
                 yield Accept(message.id, 0).encode()
         elif isinstance(message, Data):
-            self.pieces[message.id].append(len(message.content))
+            self.pieces[message.id].append(message.size)
         elif isinstance(message, End):
             path = self._puts[message.id].path
             yield Receipt(message.id, path, message.size, message.sha256, 0, "stored").encode()
@@ -169,7 +157,7 @@ def test_no_half_second_of_what_is_fetched_carries_more_than_was_asked_for(
     home = tmp_path / "received/alice/box"
     home.mkdir()
     if case == "one file":
-        (home / "a").write_bytes(bytes(3 * rate))
+        (home / "a").write_bytes(os.urandom(3 * rate))
     for number in range(0 if case == "one file" else 120):
         name = os.fsencode(home) + f"/{number:03}{'n' * 90}".encode() + (b"\xff" if case.startswith("names") else b"")
         os.mkdir(name) if case == "folders" else os.close(os.open(name, os.O_CREAT))
@@ -197,7 +185,7 @@ def test_no_half_second_of_what_is_fetched_carries_more_than_was_asked_for(
                 after, more = page.entries[-1].name, page.more
             raw.say(BYE_MESSAGE)
         else:
-            raw.say(Get(1, ("box",), False).encode())
+            raw.say(Get(1, ("box",), False, True).encode())
             Honest(raw).wait()
         serving.join(20)
     close_all(channel)

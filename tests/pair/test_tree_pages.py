@@ -281,8 +281,8 @@ def test_tree_before_between_and_behind_files_is_answered_and_all_arrives(
 @pytest.mark.parametrize(
     "messages",
     [
-        pytest.param([TREE.encode(), Get(2, ("a",), False).encode()], id="get behind tree"),
-        pytest.param([Get(1, ("a",), True).encode(), Tree(2, (), None).encode()], id="tree between gets"),
+        pytest.param([TREE.encode(), Get(2, ("a",), False, True).encode()], id="get behind tree"),
+        pytest.param([Get(1, ("a",), True, True).encode(), Tree(2, (), None).encode()], id="tree between gets"),
         pytest.param([LIST.encode(), NEW.encode()], id="put behind list"),
         pytest.param([TREE.encode(), LIST.encode(), *whole(NEW, b"abcde")], id="put behind tree and list"),
         pytest.param([*whole(NEW, b"abcde"), Tree(6, (), None).encode(), LIST.encode()], id="list behind put and tree"),

@@ -41,6 +41,7 @@ from config import ServerSettings, load
 from sft.common.errors import UsageError
 from sft.common.sizes import counted
 from sft.server.listener import listen
+from sft.wire.compression import PACKAGE
 
 LOGIN_REFUSED = (
     "error: login refused: wrong username or password, too many attempts, or not your server. "
@@ -752,8 +753,13 @@ sys.meta_path.insert(0, Missing)
 """
 
 
-@pytest.mark.parametrize(("module", "package"), [("Crypto", "pycryptodome"), ("msgspec", "msgspec")])
-@pytest.mark.parametrize("program", ["client.py", "server.py"])
+@pytest.mark.parametrize(
+    ("program", "module", "package"),
+    [
+        *(("client.py", *one) for one in (("Crypto", "pycryptodome"), ("msgspec", "msgspec"))),
+        *(("server.py", *one) for one in (("Crypto", "pycryptodome"), ("msgspec", "msgspec"), (PACKAGE, PACKAGE))),
+    ],
+)
 def test_missing_library_is_exit_2_and_names_pip(
     program: str, module: str, package: str, tmp_path: Path, folder: Path
 ) -> None:

@@ -10,14 +10,16 @@ from processes import Client, Server, make
 
 from crypto_utils import engine_name
 from sft.common.version import VERSION, version_line
+from sft.wire.compression import zstd_name
 from sft.wire.protocol import VERSION as WIRE
 
-LINE = f"{VERSION} (wire {WIRE}, Python {platform.python_version()}, {engine_name()})"
+LIBRARIES = f"{engine_name()}, {zstd_name()}"
+LINE = f"{VERSION} (wire {WIRE}, Python {platform.python_version()}, {LIBRARIES})"
 
 
 def test_version_has_the_form_of_pep_440() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", VERSION)
-    assert version_line("client.py", WIRE, engine_name()) == f"client.py {LINE}"
+    assert version_line("client.py", WIRE, LIBRARIES) == f"client.py {LINE}"
 
 
 @pytest.mark.parametrize("program", ["client.py", "server.py"])
