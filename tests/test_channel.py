@@ -19,6 +19,7 @@ from peers import (
     send_content,
     tcp_pair,
 )
+from processes import wait_until
 
 import crypto_utils
 import sft.wire.channel
@@ -253,6 +254,33 @@ def test_close_gives_up_on_a_peer_that_reads_nothing(engine: Engine, monkeypatch
     assert time.monotonic() - started < 2
     check_nothing_is_left(engine, against.channel)
     against.raw.close()
+
+
+def test_close_goes_on_for_a_peer_that_reads_slowly(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the close waits for the writer, the peer takes one record more; this is all that it reads."""
+    monkeypatch.setattr(sft.wire.channel, "_DRAIN_SECONDS", 0)
+    against, heard = Against(engine, buffers=4096), list[Message]()
+    writer = against.channel._writer
+
+    class Waited:
+        """The writer's thread, for who waits for it."""
+
+        is_alive = staticmethod(writer.is_alive)
+
+        def join(self, seconds: float) -> None:
+            sent = against.channel.bytes_sent
+            heard.extend(against.raw.record())
+            wait_until(lambda: against.channel.bytes_sent > sent or not writer.is_alive())
+
+    against.channel._writer = Waited()  # type: ignore[assignment]
+    for _ in range(100):
+        against.channel.post(LISTING.encode())
+    against.channel.close(Code.STOPPING)
+    against.channel._writer = writer
+    heard += against.raw.hear_all()
+    assert heard == [*[LISTING] * 100, Error(Code.STOPPING)]
+    against.raw.close()
+    check_nothing_is_left(engine, against.channel)
 
 
 def test_close_gives_back_what_was_not_consumed(against: Against) -> None:

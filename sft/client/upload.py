@@ -194,8 +194,8 @@ class Upload:
             if not self.to_send():
                 return  # with a receipt for everything, an end without BYE is as good as one with
             if self.pipe_is_spent:
-                is_complete = any(item.sha256 is not None for item in self.left)
-                visible = "the whole file may be there" if is_complete else "nothing became visible"
+                (item,) = self.left  # it is sent alone
+                visible = "nothing became visible" if item.sha256 is None else "the whole file may be there"
                 remedy = f"Start the whole command again; {visible}"
                 raise ConnectionTrouble(problem.cause, remedy, Failure.FINAL) from None
             raise

@@ -218,9 +218,12 @@ class Requests:
         except Refused as problem:
             self._not_given(get, show_briefly(path), problem)
 
-    def _omit(self, get: int, above: int, folder: PathParts, names: list[str], code: Code) -> None:
+    def _omit(
+        self, get: int, above: int, folder: PathParts, names: list[str], code: Code, is_logged: bool = False
+    ) -> None:
         """Send OMITTED about names in a folder that can't be given; paths begin with the GET's last component."""
-        for omitted in omissions(get, folder, folder[above:], names, code, self._log_sparingly):
+        log = _log_nothing if is_logged else self._log_sparingly
+        for omitted in omissions(get, folder, folder[above:], names, code, log):
             self._channel.send(message := omitted.encode())
             self._giving.spend(len(message), self._channel.flush)
 
@@ -233,7 +236,9 @@ class Requests:
                 return FileSource(name, self._folder.visible.open_file(seen.path))
             except (Refused, SourceError) as problem:
                 code = why_unreadable(problem)
-                self._omit(get, above, seen.path[:-1], [seen.path[-1]], code)
+                self._omit(
+                    get, above, seen.path[:-1], [seen.path[-1]], code, is_logged=True
+                )  # as Failed, with its cause
                 raise SourceError(problem.cause) from None
 
         if seen.is_folder:
@@ -260,6 +265,10 @@ class Requests:
                 self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
             case TimeClamped(item):
                 self._log_sparingly("the time of %s is given as the nearest that can be expressed", briefly(item.name))
+
+
+def _log_nothing(*line: object) -> None:
+    pass
 
 
 def _kind_of(message: Message) -> Kind | None:

@@ -118,3 +118,9 @@ class Arriving:
         for job in (self.existing, self.kept):
             if job is not None:
                 job.cancel()  # what has begun stops when it asks
+
+    def withdraw(self) -> None:
+        """Forget it, and return when nothing is read any more of what was kept, so that it can be closed."""
+        self.forget()
+        if self.kept is not None and not self.kept.cancel():
+            self.kept.exception()  # waits

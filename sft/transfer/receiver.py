@@ -342,13 +342,13 @@ class Receiver:
 
     def _cancel(self, cancel: Cancel) -> None:
         arriving = self._opened(cancel.id)
-        before = arriving.got(Kind.CANCEL)
+        put = None if arriving.got(Kind.CANCEL) is Receiving.DEAF else arriving.put
         del self._open[cancel.id]
+        arriving.withdraw()
         if arriving.partial is not None:
             self._end_partial(arriving.partial, cancel.code)
-        if before is not Receiving.DEAF:
-            self._on_event(Withdrawn(arriving.put, cancel.code))
-        arriving.forget()
+        if put is not None:
+            self._on_event(Withdrawn(put, cancel.code))
 
     # --- answers ---
 

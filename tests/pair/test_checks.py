@@ -75,6 +75,41 @@ def test_receiver_stops_hashing_a_file_that_is_cancelled(storage: Storage, engin
     assert receiving.finish() is None
 
 
+def test_cancelled_file_is_closed_when_nothing_reads_from_it_any_more(
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the thread that hashes would go on reading from whatever gets the descriptor's number next."""
+    cut_off(storage, engine)
+    reading, begun, closed = [], threading.Event(), []
+    of_kept, close = PartialFile.digest_of_kept, PartialFile.close
+
+    def endless(partial: PartialFile, size: int, *goes_on: Callable[[], bool]) -> "hashlib._Hash":
+        os.truncate(partial.descriptor, ENDLESS)
+        reading.append(partial)
+        begun.set()
+        try:
+            return of_kept(partial, ENDLESS, *goes_on)
+        finally:
+            reading.remove(partial)
+
+    def note(partial: PartialFile) -> None:
+        closed.append(partial not in reading)
+        close(partial)
+
+    monkeypatch.setattr(PartialFile, "digest_of_kept", endless)
+    monkeypatch.setattr(PartialFile, "close", note)
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(put(1, "long", size=LONG).encode())
+    assert raw.hear() == Check(1, len(CONTENT), None)
+    assert begun.wait(10)
+    raw.say(Cancel(1).encode(), BYE_MESSAGE)
+    assert raw.hear() == Bye()
+    raw.close()
+    assert receiving.finish() is None
+    assert closed == [True]
+
+
 def test_receiver_stops_hashing_when_the_connection_ends(storage: Storage, engine: Engine, tmp_path: Path) -> None:
     """Nobody waits for the digest any more."""
     sparse(tmp_path / "received/alice/endless")

@@ -88,6 +88,7 @@ def test_fetching_from_a_broken_disk_is_said_of_the_receiver_and_the_rest_arrive
     server, machine = broken
     expected, client = there(server, size), Client(server.port, tmp_path / "client")
     machine.fail(call, error, skip)
+    before = server.told().count("not given: ")
     result = client("--get", ONCE, "box", folder / "got")
     bad = f"box/{BAD}" if call == "names" else f"box/{BAD}/a"
     error_line = f"error: {CAUSE}. Try again later; the reason is in its server.log"
@@ -96,6 +97,7 @@ def test_fetching_from_a_broken_disk_is_said_of_the_receiver_and_the_rest_arrive
     arrived = {name: content for name, content in files_in(folder / "got").items() if not name.startswith(".")}
     assert arrived == expected
     assert os.strerror(error) in server.told()
+    assert server.told().count("not given: ") == before + 1, "it is logged once"
     machine.heal()
 
 
