@@ -1139,6 +1139,21 @@ def test_local_partial_area_that_is_a_trap_is_refused(tmp_path: Path, outside: P
     assert tree(outside) == {"target"}
 
 
+def test_connection_goes_on_in_a_storage_that_is_renamed_and_the_next_one_does_not(tmp_path: Path) -> None:
+    root, renamed = tmp_path / "received", tmp_path / "renamed"
+    storage = Storage(root, Rules())
+    with contextlib.closing(storage.user("alice")) as old:
+        root.rename(renamed)
+        with pytest.raises(Refused) as caught:
+            storage.user("alice")
+        assert caught.value.code is Code.UNAVAILABLE
+        root.mkdir()
+        with contextlib.closing(storage.user("alice")) as new:
+            assert (put(old, "a"), put(new, "b")) == (Settled(("a",)), Settled(("b",)))
+    assert (tree(renamed / "alice"), tree(root / "alice")) == ({"a"}, {"b"})
+    storage.close()
+
+
 # --- discard and sweep ------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,13 @@
 """The root folder of a storage and its staging areas, as two open descriptors; opened anew when they are dead.
 
 Rules: the two numbers stay the same for the life of the process, whatever they lead to, so users of them go on. They
-are dead when nothing can be reached from them any more: a network disk was mounted anew, or the folder was put back
-from a backup. What has the root's path then is used only if it can be the same storage: an empty folder on another
-disk may be the one that the storage should be mounted on.
+are dead when nothing can be reached from them any more, or when the root's path does not lead to them: a disk was
+unmounted or mounted anew, the folder was renamed, or put back from a backup. What has the root's path then is used only
+if it can be the same storage: an empty folder on another disk may be the one that the storage should be mounted on.
 """
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -87,7 +88,16 @@ class Root:
         os.dup2(staging, self.staging, inheritable=False)
         self._device = device
 
+    def has_moved(self) -> bool:
+        """Whether the root's path leads nowhere or to another folder; False where that can't be found out."""
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self.descriptor))
+        except OSError as problem:
+            return problem.errno in (errno.ENOENT, errno.ENOTDIR)
+
     def _is_dead(self) -> bool:
+        if self.has_moved():
+            return True
         try:
             there = os.stat(PARTIAL_AREA, dir_fd=self.descriptor, follow_symlinks=False)
             return not os.path.samestat(there, os.fstat(self.staging))

@@ -101,6 +101,8 @@ class Storage:
         `largest`: bytes that a file of this user may have, if fewer than for everybody.
         """
         ledgers = self.ledgers
+        if self._root.has_moved():  # 14 us; nobody would find what arrives where it is now
+            self._is_reopened(ledgers)
         try:
             return self._user(name, private, quota, largest)
         except Refused:

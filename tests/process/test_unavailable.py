@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,14 +70,38 @@ def test_storage_that_is_gone_is_tried_again_and_used_once_it_is_back(
     assert server.stop() == 0
 
 
-def test_folder_of_another_disk_is_not_taken_for_the_storage_without_its_area(tmp_path: Path) -> None:
+@pytest.mark.parametrize("then", ["it comes back", "another one is made"])
+def test_storage_that_was_renamed_receives_nothing_more(
+    make_server: MakeServer, client: Client, folder: Path, tmp_path: Path, then: str
+) -> None:
+    server, source, renamed = make_server(), make(folder / "a", 100_000), tmp_path / "renamed"
+    client = client.at(server.port)
+    assert client(source, "a").status == 0
+    server.storage.rename(renamed)
+    for arguments in ([source, "b"], ["--get", "a", folder / "back"], ["--list"]):
+        result = client(ONCE, *arguments)
+        assert result.status == 4 and CAUSE in result.err, result
+    assert f"{server.storage}: No such file or directory" in server.told()
+    if then == "it comes back":
+        renamed.rename(server.storage)
+    else:
+        server.storage.mkdir()
+    assert client(source, "b").status == 0
+    assert server.path("b").read_bytes() == source.read_bytes()
+    assert server.path("a").exists() == (then == "it comes back") and not (renamed / "alice" / "b").exists()
+
+
+@pytest.mark.parametrize("gone", [shutil.rmtree, lambda place: place.rename(f"{place} before")], ids=["gone", "moved"])
+def test_folder_of_another_disk_is_not_taken_for_the_storage_without_its_area(
+    tmp_path: Path, gone: Callable[[Path], object]
+) -> None:
     if os.stat(tmp_path).st_dev == os.stat("/tmp").st_dev:
         pytest.skip("there is one file system only")
     place = tmp_path / "received"
     root = Root(place)
     with tempfile.TemporaryDirectory(dir="/tmp") as elsewhere:
         assert not root.reopen_if_dead()
-        shutil.rmtree(place)
+        gone(place)
         place.symlink_to(elsewhere)
         with pytest.raises(Refused, match="another disk") as caught:
             root.reopen_if_dead()
