@@ -58,6 +58,7 @@ def _parser() -> Parser:
     what = parser.add_argument_group("what to do")
     what.add_argument("--get", action="store_true", help="fetch the NAMEs to TARGET here")
     what.add_argument("--list", action="store_true", help="list a folder there: size, time and name")
+    what.add_argument("-R", "--recursive", action="store_true", help="with --list: everything below it, too")
     how = parser.add_argument_group("how")
     how.add_argument("--follow", action="store_true", help="send what symbolic links lead to, instead of skipping them")
     how.add_argument("--preserve-mode", action="store_true", help="keep execute bits, too")

@@ -34,6 +34,7 @@ GOES_WITH = {
     "--limit": "send pipe dry get stdout show",
     "--get": "get stdout send show",  # another job is the same command with another meaning
     "--list": "show list",
+    "--recursive": "show list",
     "--show-config": EVERYWHERE,
     "--version": EVERYWHERE,
     "--password-fd": EVERYWHERE,

@@ -256,9 +256,9 @@ class Run:
         self._where = f"fetched from {credentials.user}@{credentials.host}"
 
     def _list(self, name: str) -> None:
-        from sft.client.listing import Listing
+        from sft.client.listing import Listing, TreeListing
 
-        listing = Listing(self._reporter, name)
+        listing = (TreeListing if self._options.recursive else Listing)(self._reporter, name)
         self._kept = "the list is not whole"
         self._again_and_again(self._ask(), lambda: None, lambda channel, keys, limiter: listing.read(channel))
 

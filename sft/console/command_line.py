@@ -14,12 +14,13 @@ from sft.console.screen import say
 PIPE = "-"
 PASSWORD_VARIABLE = "SFT_PASSWORD"  # noqa: S105 -- the name of a variable
 
-_STDIN, _STDOUT = "standard input as the SOURCE", "standard output as the TARGET"
+_STDIN, _STDOUT, _SENDING = "standard input as the SOURCE", "standard output as the TARGET", "sending"
 
-# Each option, and with what it can't be given: other options, or one of the two pipes. What stands in the settings file
-# or in a variable is meant for many commands, and is ignored where it does not apply.
+# Each option, and with what it can't be given: other options, one of the two pipes, or the job without an option. What
+# stands in the settings file or in a variable is meant for many commands, and is ignored where it does not apply.
 _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--list": ("--get",),
+    "--recursive": ("--get", _SENDING),
     "--follow": ("--get", "--list", _STDIN),
     "--preserve-mode": ("--list", _STDIN, _STDOUT),
     "--dry-run": ("--get", "--list"),
@@ -32,6 +33,7 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
 }
 _REMEDIES = {
     "--dry-run": "Only sending can be tried so; --list shows what is there",
+    "--recursive": "It is for --list; folders are sent and fetched with all that is in them",
     "--quiet": "It would leave nothing to print",
     "--password-fd": "Name one of them",
 }
@@ -95,6 +97,7 @@ def check_account_command(command: str, settings: Iterable[str]) -> None:
 def _given(options: argparse.Namespace) -> list[str]:
     """The options on the command line as they are written, and the pipes among its names."""
     given = [flag_of(name) for name, value in vars(options).items() if value not in (None, False, [])]
+    given += [_SENDING] if not options.get and not options.list and not options.show_config else []
     given += [_STDIN] if not options.get and PIPE in options.names[:-1] else []
     given += [_STDOUT] if options.get and PIPE in options.names[-1:] else []
     return given

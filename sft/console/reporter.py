@@ -110,10 +110,12 @@ class Reporter:
         """`count` more bytes are to come."""
         self._progress.more(count)
 
-    def listed(self, name: str, kind: str, size: int, mtime_ns: int) -> None:
-        """One name in a listing."""
-        if not self._event("entry", name=name, kind=kind, size=size, time=utc(mtime_ns)):
-            say(f"{size:>15,}  {utc(mtime_ns)[:19]}Z  {name}{'/' if kind == 'folder' else ''}")
+    def listed(self, name: str, kind: str, size: int, mtime_ns: int, target: str | None = None) -> None:
+        """One name in a listing; `target`: where a link leads."""
+        more = {} if target is None else {"target": target}
+        if not self._event("entry", name=name, kind=kind, size=size, time=utc(mtime_ns), **more):
+            mark = "/" if kind == "folder" else "" if target is None else f" -> {target}"
+            say(f"{size:>15,}  {utc(mtime_ns)[:19]}Z  {name}{mark}")
 
     def planned(self, name: str, path: str, kind: str) -> None:
         """One thing that would be sent."""

@@ -439,6 +439,64 @@ def test_listing_tells_all_in_order(server: Server, client: Client, box: str) ->
     assert (result.status, result.out) == (0, "      1,234,567  2009-02-13T23:31:30Z  size\n")
 
 
+def test_recursive_listing_tells_all_that_is_below_in_order(server: Server, client: Client, box: str) -> None:
+    area = server.path(box)
+    for name in ("a/b/c", "a.txt", "a/z", "z", "é/\U0001f4e6"):
+        make(area / name)
+    (area / "empty").mkdir()
+    (area / "out").symlink_to("/etc/\x1b[2J")
+    os.mkfifo(area / "fifo")
+    (area / "a" / os.fsdecode(b"latin \xe9")).touch()
+    os.utime(area / "z", ns=(0, 1_234_567_890_123_456_789))
+    expected = ["a/", "a/b/", "a/b/c", "a/z", "a.txt", "empty/", r"out -> /etc/\x1b[2J", "z", "é/", "é/\U0001f4e6"]
+    result = client("--list", "-R", box)
+    assert [line.split("Z  ")[1] for line in result.out.splitlines()] == expected
+    assert result.status == 1
+    assert (
+        result.err.startswith(f"error: {box}/a/latin \\xe9 on the receiver has a name ") and result.err.count("\n") == 1
+    )
+    assert f"{(area / 'z').stat().st_size:>15,}  2009-02-13T23:31:30Z  z" in result.out.splitlines()
+    events = [json.loads(line) for line in client("--list", "-R", "--json", f"{box}/").out.splitlines()]
+    entries = [event for event in events if event["event"] == "entry"]
+    assert [(each["name"], each["kind"]) for each in entries[:3]] == [
+        ("a", "folder"),
+        ("a/b", "folder"),
+        ("a/b/c", "file"),
+    ]
+    (link,) = [each for each in entries if each["kind"] == "link"]
+    assert link == {
+        "event": "entry",
+        "name": "out",
+        "kind": "link",
+        "size": 0,
+        "time": link["time"],
+        "target": r"/etc/\x1b[2J",
+    }
+    assert all("target" not in each for each in entries if each is not link)
+
+
+def test_recursive_listing_of_a_file_of_nothing_and_of_what_is_missing(make_server: MakeServer, client: Client) -> None:
+    server = make_server()
+    client = client.at(server.port)
+    result = client("--list", "-R")
+    assert (result.status, result.out, result.err) == (0, "", "")
+    make(server.path("a"))
+    make(server.path("b/c"))
+    assert [line.split()[-1] for line in client("--list", "--recursive").out.splitlines()] == ["a", "b/", "b/c"]
+    assert client("--list", "-R", "a").out == client("--list", "a").out != ""
+    result = client("--list", "-R", "missing")
+    assert (result.status, result.out) == (1, "")
+    assert result.err == "error: missing does not exist on the receiver. Check the name\n"
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("job", [["-R", "a", "b"], ["-R", "--get", "a", "b"]])
+def test_recursive_is_for_listing(client: Client, job: list[str]) -> None:
+    result = client(*job)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("error: --recursive does not go with ") and result.err.count("\n") == 1
+
+
 def test_listing_of_everything_of_nothing_and_of_what_is_missing(make_server: MakeServer, client: Client) -> None:
     server = make_server()
     client = client.at(server.port)
