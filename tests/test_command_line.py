@@ -115,7 +115,9 @@ def test_dry_run_with_json_is_events_and_writes_no_receipts(tmp_path: Path, fold
     flags = [f"--client-log={tmp_path / 'log'}", f"--receipts={tmp_path / 'receipts'}", "--dry-run", "--json"]
     result = run("client.py", *flags, "photos", "box/", cwd=folder, environment=clean_environment())
     assert (result.status, result.err) == (0, "")
-    assert [json.loads(line) for line in result.out.splitlines()] == [
+    *planned, summary = [json.loads(line) for line in result.out.splitlines()]
+    assert (summary["event"], summary["delivered"], summary["status"]) == ("summary", 0, 0)
+    assert planned == [
         {"event": "planned", "name": "photos", "path": "box/photos", "kind": "folder"},
         {"event": "planned", "name": "photos/a.jpg", "path": "box/photos/a.jpg", "kind": "file"},
     ]

@@ -113,7 +113,7 @@ def test_library_folders_arrive_and_come_back(
     result = client(folder / "json", folder / "email", f"{box}/")
     assert (result.status, result.err) == (0, "")
     listed = client("--list", "--json", f"{box}/email")
-    entries = [json.loads(line) for line in listed.out.splitlines()]
+    *entries, _summary = [json.loads(line) for line in listed.out.splitlines()]
     assert [entry["name"] for entry in entries] == sorted(os.listdir(folder / "email"), key=str.encode)
     back = tmp_path / "back"
     result = client("--get", box, back)
@@ -422,7 +422,8 @@ def test_listing_tells_all_in_order(server: Server, client: Client, box: str) ->
     expected = sorted({*names, "folder", "size"}, key=str.encode)
     result = client("--list", "--json", f"{box}/many")
     assert (result.status, result.err) == (1, "")
-    events = [json.loads(line) for line in result.out.splitlines()]
+    *events, summary = [json.loads(line) for line in result.out.splitlines()]
+    assert (summary["event"], summary["failed"]) == ("summary", 1)
     entries = [event for event in events if event["event"] != "failed"]
     assert [event["name"] for event in events if event not in entries] == [f"{box}/many/latin \\xe9"]
     assert [entry["name"] for entry in entries] == expected and len(entries) > 3000 - 100
