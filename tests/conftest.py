@@ -1,5 +1,6 @@
 """What the tests of the whole share: one server for the session, a client of it, and lines that fail."""
 
+import fcntl
 import logging
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from peers import C2S, MEMORY, S2C, Against, check_nothing_is_left, close_all, no_hang, tcp_pair
-from processes import USER, Argument, Client, Fault, Proxy, Result, Running, Server, clean_environment
+from processes import USER, Argument, Client, Fault, Proxy, Result, Running, Server, clean_environment, make
 from transfers import TREE, written
 
 import sft.disk.staging
@@ -54,24 +55,39 @@ def serving(server: Server, *flags: str) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def accounts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Accounts files, by who is in them: made once for all workers, for each password's hash takes 0.3 s."""
+    place = tmp_path_factory.getbasetemp()
+    place = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "accounts"
+    with open(f"{place}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            for names in ((USER,), (USER, "bob")):
+                made = Server(Path(f"{place}.new", "+".join(names)))
+                for name in names:
+                    made.add(name)
+            os.rename(f"{place}.new", place)
+    return {each.name: each / "accounts.txt" for each in place.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, accounts: dict[str, Path]) -> Iterator[Server]:
     """A server with the account `USER`, for all tests that need nothing special of it."""
-    made = Server(tmp_path_factory.mktemp("server"))
-    made.add(USER)
+    made = Server(tmp_path_factory.mktemp("server"), accounts[USER])
     with serving(made):
         yield made
 
 
 @pytest.fixture(scope="session")
-def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def besieged(tmp_path_factory: pytest.TempPathFactory, accounts: dict[str, Path]) -> Iterator[Server]:
     """The server of the hostile tests, with two accounts, and files beside its storage that nobody may reach."""
-    made = Server(tmp_path_factory.mktemp("besieged"))
-    made.add(USER)
-    made.add("bob")
+    made = Server(tmp_path_factory.mktemp("besieged"), accounts[f"{USER}+bob"])
     (made.folder / "outside").mkdir()
     (made.folder / "outside" / "secret").write_text("nobody may read or change this")
     with serving(made, "--log-level=debug"):
         yield made
+        honest = Client(made.port, made.folder / "honest")(make(made.folder / "last"), "last")
+        assert (honest.status, honest.err) == (0, "")
 
 
 @pytest.fixture(autouse=True)

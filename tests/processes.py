@@ -41,7 +41,10 @@ PASSWORD = "correct horse, battery"
 LIMIT = 30.0
 MIB = 1 << 20
 ONCE = "--retries=0"  # a lost connection ends the client
-_stretched = tempfile.TemporaryDirectory(prefix="stretched-")
+_STRETCHED = "TESTS_STRETCHED"  # the folder of what scrypt has given: one for all workers
+if _STRETCHED not in os.environ:
+    _stretched = tempfile.TemporaryDirectory(prefix="stretched-")
+    os.environ[_STRETCHED] = _stretched.name
 BYE_RECORD = 25  # header, the type and length of a message without a body, tag
 
 Argument = str | Path
@@ -96,7 +99,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     """
     foreign = ("SFT_", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    remembering = {"PYTHONPATH": str(HOME / "tests/stretched"), "STRETCHED": _stretched.name}
+    remembering = {"PYTHONPATH": str(HOME / "tests/stretched"), "STRETCHED": os.environ[_STRETCHED]}
     return {**kept, "SFT_CONFIG": os.devnull, "LC_ALL": "C.UTF-8", **remembering, **more}
 
 

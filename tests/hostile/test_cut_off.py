@@ -22,9 +22,8 @@ Activity = Callable[[Session], None]
 
 
 @pytest.fixture(scope="module")
-def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("receiver"))
-    made.add("alice")
+def receiver(tmp_path_factory: pytest.TempPathFactory, accounts: dict[str, Path]) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("receiver"), accounts["alice"])
     made.start()
     (made.storage / "alice").mkdir()
     (made.storage / "alice/large").write_bytes(os.urandom(MIB) * 64)

@@ -394,16 +394,17 @@ def test_cut_before_the_end_publishes_nothing(stage: Stage, size: str) -> None:
 
 # --- many at once -----------------------------------------------------------------------------------------------------
 
-WRITERS = 32
 
-
+@pytest.mark.parametrize("writers", [8, pytest.param(32, marks=pytest.mark.long)])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("policy", ["fail", "replace", "rename"])
-def test_of_many_writers_of_one_name_the_published_are_whole(stage: Stage, policy: str, size: str) -> None:
+def test_of_many_writers_of_one_name_the_published_are_whole(
+    stage: Stage, policy: str, size: str, writers: int
+) -> None:
     """With `fail` one is published, with `replace` each may be in its turn; never two of them mixed."""
-    contents = [bytes([65 + number]) * (SIZES[size] + number) for number in range(WRITERS)]
-    outcomes: list[Heard | None] = [None] * WRITERS
-    together = Barrier(WRITERS)
+    contents = [bytes([65 + number]) * (SIZES[size] + number) for number in range(writers)]
+    outcomes: list[Heard | None] = [None] * writers
+    together = Barrier(writers)
 
     def write(session: Session, number: int) -> None:
         together.wait(20)
@@ -411,14 +412,14 @@ def test_of_many_writers_of_one_name_the_published_are_whole(stage: Stage, polic
         session.farewell()
 
     with ExitStack() as opened:
-        sessions = [opened.enter_context(stage.session()) for _ in range(WRITERS)]
+        sessions = [opened.enter_context(stage.session()) for _ in range(writers)]
         threads = [Thread(target=write, args=(session, number)) for number, session in enumerate(sessions)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
     heard = [outcome for outcome in outcomes if outcome is not None]
-    assert len(heard) == WRITERS
+    assert len(heard) == writers
     stored = {
         tuple(found.fields["path"]): contents[number]
         for number, found in enumerate(heard)
