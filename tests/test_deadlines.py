@@ -14,7 +14,7 @@ import sft.client.login
 import sft.server.listener
 from sft.accounts.store import Accounts
 from sft.client.login import Credentials
-from sft.common.background import Aside
+from sft.common.background import BackgroundTask
 from sft.common.log_limits import SourceLimits
 from sft.server.admission import Admission
 from sft.server.listener import login_link
@@ -69,7 +69,7 @@ def test_each_end_waits_for_each_frame_as_long_as_the_document_says(
     near, far = socket.socketpair()
     with near, far:
         link = login_link(far)
-        serving = Aside("server", lambda: keys.append(login_at(server, link).run()))
+        serving = BackgroundTask("server", lambda: keys.append(login_at(server, link).run()))
         handshake = ClientHandshake(USER, account.scalars)
         keys.append(sft.client.login._log_in(near, handshake, account, lambda: None, LOG))
         assert serving.wait(10) and len(keys) == 2 and None not in keys

@@ -10,7 +10,7 @@ from sft.disk.decisions import (
     Bytes,
     Existing,
     JournalOf,
-    Owner,
+    OwnedBy,
     Policy,
     Step,
     decide,
@@ -66,10 +66,10 @@ def test_only_what_may_not_be_stored_may_need_no_space() -> None:
     assert not any(may_need_no_space(code) for code in Code)
 
 
-def expected_step(journal: JournalOf, owner: Owner, bytes: Bytes) -> Step:
+def expected_step(journal: JournalOf, owner: OwnedBy, bytes: Bytes) -> Step:
     """The rules in the words of `sft/disk/partials.py`, in another order than the code."""
     is_same = journal is JournalOf.THIS_TRANSFER
-    if journal is JournalOf.REMOVED or (owner is not Owner.NONE and not is_same):
+    if journal is JournalOf.REMOVED or (owner is not OwnedBy.NONE and not is_same):
         return Step.WAIT
     match bytes:
         case Bytes.UNSEEN:
@@ -85,35 +85,37 @@ def expected_step(journal: JournalOf, owner: Owner, bytes: Bytes) -> Step:
         case Bytes.KEPT if journal is JournalOf.NONE:
             return Step.START
         case _:
-            return Step.RESUME if owner is Owner.NONE else Step.TAKE_OVER
+            return Step.RESUME if owner is OwnedBy.NONE else Step.TAKE_OVER
 
 
-@pytest.mark.parametrize(("journal", "owner", "bytes"), list(itertools.product(JournalOf, Owner, Bytes)))
-def test_partial_file(journal: JournalOf, owner: Owner, bytes: Bytes) -> None:
+@pytest.mark.parametrize(("journal", "owner", "bytes"), list(itertools.product(JournalOf, OwnedBy, Bytes)))
+def test_partial_file(journal: JournalOf, owner: OwnedBy, bytes: Bytes) -> None:
     assert take_up(journal, owner, bytes) is expected_step(journal, owner, bytes)
 
 
 @pytest.mark.parametrize(
     ("journal", "owner", "bytes", "step"),
     [
-        (JournalOf.ANOTHER_TRANSFER, Owner.IN_THIS_PROCESS, Bytes.UNSEEN, Step.WAIT),
-        (JournalOf.ANOTHER_TRANSFER, Owner.IN_ANOTHER_PROCESS, Bytes.KEPT, Step.WAIT),
-        (JournalOf.ANOTHER_TRANSFER, Owner.NONE, Bytes.KEPT, Step.RESUME),
-        (JournalOf.THIS_TRANSFER, Owner.NONE, Bytes.KEPT, Step.RESUME),
-        (JournalOf.THIS_TRANSFER, Owner.IN_THIS_PROCESS, Bytes.KEPT, Step.TAKE_OVER),
-        (JournalOf.THIS_TRANSFER, Owner.IN_ANOTHER_PROCESS, Bytes.KEPT, Step.TAKE_OVER),
-        (JournalOf.NONE, Owner.NONE, Bytes.KEPT, Step.START),
-        (JournalOf.THIS_TRANSFER, Owner.NONE, Bytes.PUBLISHED, Step.FORGET_NAME),
-        (JournalOf.REMOVED, Owner.NONE, Bytes.UNSEEN, Step.WAIT),
+        (JournalOf.ANOTHER_TRANSFER, OwnedBy.IN_THIS_PROCESS, Bytes.UNSEEN, Step.WAIT),
+        (JournalOf.ANOTHER_TRANSFER, OwnedBy.IN_ANOTHER_PROCESS, Bytes.KEPT, Step.WAIT),
+        (JournalOf.ANOTHER_TRANSFER, OwnedBy.NONE, Bytes.KEPT, Step.RESUME),
+        (JournalOf.THIS_TRANSFER, OwnedBy.NONE, Bytes.KEPT, Step.RESUME),
+        (JournalOf.THIS_TRANSFER, OwnedBy.IN_THIS_PROCESS, Bytes.KEPT, Step.TAKE_OVER),
+        (JournalOf.THIS_TRANSFER, OwnedBy.IN_ANOTHER_PROCESS, Bytes.KEPT, Step.TAKE_OVER),
+        (JournalOf.NONE, OwnedBy.NONE, Bytes.KEPT, Step.START),
+        (JournalOf.THIS_TRANSFER, OwnedBy.NONE, Bytes.PUBLISHED, Step.FORGET_NAME),
+        (JournalOf.REMOVED, OwnedBy.NONE, Bytes.UNSEEN, Step.WAIT),
     ],
 )
-def test_partial_file_in_the_cases_that_users_meet(journal: JournalOf, owner: Owner, bytes: Bytes, step: Step) -> None:
+def test_partial_file_in_the_cases_that_users_meet(
+    journal: JournalOf, owner: OwnedBy, bytes: Bytes, step: Step
+) -> None:
     assert take_up(journal, owner, bytes) is step
 
 
 def test_bytes_of_an_owner_in_this_process_are_opened_only_for_its_own_transfer() -> None:
     """Opening and closing them would drop its lock on some file systems."""
-    opened = {journal for journal in JournalOf if take_up(journal, Owner.IN_THIS_PROCESS, Bytes.UNSEEN) is Step.OPEN}
+    opened = {journal for journal in JournalOf if take_up(journal, OwnedBy.IN_THIS_PROCESS, Bytes.UNSEEN) is Step.OPEN}
     assert opened == {JournalOf.THIS_TRANSFER}
 
 

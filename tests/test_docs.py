@@ -215,7 +215,7 @@ def test_picture_shows_every_layer_and_leaves_out_arrows_that_follow_from_others
 # --- threads and locks ------------------------------------------------------------------------------------------------
 
 LOCKS = {"threading.Lock", "threading.RLock", "threading.Condition", "threading.BoundedSemaphore", "threading.Barrier"}
-STARTERS = {"threading.Thread", "threading.Timer", "ThreadPoolExecutor", "Aside"}
+STARTERS = {"threading.Thread", "threading.Timer", "ThreadPoolExecutor", "BackgroundTask"}
 GENERIC = {"sft.common.background"}  # starts threads for others, which name them
 
 

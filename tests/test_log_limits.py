@@ -2,9 +2,18 @@
 
 import re
 
-from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, Kind, LineLimit, LineLimits, Rate, SourceLimits, Sparing
+from sft.common.log_limits import (
+    NO_LOGIN,
+    REFUSED_LOGINS,
+    LineKind,
+    LineLimit,
+    LineLimits,
+    LineRate,
+    SourceLimits,
+    Sparing,
+)
 
-KIND = Kind("odd things", Rate(3, 60.0), Rate(10, 5.0))
+KIND = LineKind("odd things", LineRate(3, 60.0), LineRate(10, 5.0))
 FAIL2BAN_TRIES = 20  # deploy/fail2ban
 
 

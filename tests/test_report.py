@@ -21,7 +21,7 @@ from sft.common.private_files import open_private
 from sft.common.text import cut, escape, show_briefly, show_path
 from sft.console import log as logs
 from sft.console.log import no_log, open_log
-from sft.console.progress import Progress
+from sft.console.progress import ProgressBar
 from sft.console.reporter import Reporter, open_progress
 from sft.console.screen import ended, fail, note, say, warn
 
@@ -371,7 +371,7 @@ def test_bar_says_stalled_while_nothing_moves_and_a_rate_again_afterwards(
 ) -> None:
     screen, now = Terminal(), [100.0]
     monkeypatch.setattr(sys, "stderr", screen)
-    progress = Progress(total, True, note, escape, lambda: now[0])
+    progress = ProgressBar(total, True, note, escape, lambda: now[0])
 
     def shown() -> str:
         screen.truncate(0)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sft.client.retries import Again, End, Reached, after, reached_by
+from sft.client.retries import Again, GiveUp, Reached, after, reached_by
 from sft.common.errors import (
     Code,
     ConnectionTrouble,
@@ -73,7 +73,7 @@ def test_failure_is_tried_again_or_ends(
     problem: TransferError, reached: Reached, seconds: float, tries: int, expected: float | int
 ) -> None:
     decided = after(problem, reached, seconds, tries, 24)
-    assert decided == (Again(expected) if isinstance(expected, float) else End(expected))
+    assert decided == (Again(expected) if isinstance(expected, float) else GiveUp(expected))
 
 
 @pytest.mark.parametrize("failure", Failure)
@@ -82,8 +82,8 @@ def test_failure_is_tried_again_or_ends(
 def test_number_of_retries_holds_before_and_after_the_login(failure: Failure, reached: Reached, retries: int) -> None:
     ends = failure is FINAL or (failure is HOST and reached is not LOGGED_IN)
     for tries in range(1, retries + 1):
-        assert isinstance(after(trouble(failure), reached, 0, tries, retries), End if ends else Again)
-    assert after(trouble(failure), reached, 0, retries + 1, retries) == End(4)
+        assert isinstance(after(trouble(failure), reached, 0, tries, retries), GiveUp if ends else Again)
+    assert after(trouble(failure), reached, 0, retries + 1, retries) == GiveUp(4)
 
 
 @pytest.mark.parametrize("reached", Reached)

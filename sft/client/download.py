@@ -11,7 +11,15 @@ from crypto_utils import digest
 from sft.client.missing import Missing, report_omitted
 from sft.client.refusals import TIME_BEYOND, not_given, refused_here
 from sft.client.targets import Parts, checked_parts, destination, local_path
-from sft.common.errors import PASSING, Code, IntegrityError, ProtocolViolation, Refused, SourceError, TransferError
+from sft.common.errors import (
+    PASSING_CODES,
+    Code,
+    IntegrityError,
+    ProtocolViolation,
+    Refused,
+    SourceError,
+    TransferError,
+)
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 from sft.transfer.events import (
@@ -184,7 +192,7 @@ class Download:
             raise ProtocolViolation("a refusal of what was not asked for")
         self._answered.add(self.wanted[id - 1][-1:])
         name = show_path(self.wanted[id - 1]) or "your folder"
-        if problem.code in PASSING:  # it is there again soon, perhaps
+        if problem.code in PASSING_CODES:  # it is there again soon, perhaps
             self.missing.wait_for(name, problem.code)
         else:
             self.missing.fail(name, not_given(problem, name))

@@ -16,7 +16,7 @@ from crypto_utils import engine_name
 from sft.client.receipts_file import ReceiptsFile
 from sft.client.refusals import refused_here
 from sft.common import signals
-from sft.common.background import Aside
+from sft.common.background import BackgroundTask
 from sft.common.errors import (
     ConnectionTrouble,
     IntegrityError,
@@ -138,7 +138,7 @@ class Run:
         if not upload.left and not upload.is_deep:
             return
         credentials = self._ask()
-        looking = Aside("looking", upload.look_below)  # a folder may hold a million names
+        looking = BackgroundTask("looking", upload.look_below)  # a folder may hold a million names
 
         def send() -> None:
             self._send(upload, credentials, looking)
@@ -159,7 +159,7 @@ class Run:
             raise
         self._where = f"delivered to {credentials.user}@{credentials.host}"
 
-    def _send(self, upload: "Upload", credentials: "Credentials", looking: Aside) -> None:
+    def _send(self, upload: "Upload", credentials: "Credentials", looking: BackgroundTask) -> None:
         def load() -> None:
             import sft.transfer.sender  # noqa: F401
 

@@ -12,7 +12,7 @@ from sft.client.branches import Branches
 from sft.client.missing import report_omitted
 from sft.client.refusals import TIME_BEYOND, not_given
 from sft.client.targets import checked_parts
-from sft.common.errors import PASSING, Code, ConnectionTrouble, PeerStopped, ProtocolViolation, Refused
+from sft.common.errors import PASSING_CODES, Code, ConnectionTrouble, PeerStopped, ProtocolViolation, Refused
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 from sft.console.screen import is_unsaid
@@ -38,7 +38,7 @@ class Listing:
         try:
             self._print_all(channel, messages)
         except Refused as problem:
-            if problem.code in PASSING:
+            if problem.code in PASSING_CODES:
                 raise PeerStopped(problem.code) from None
             what = self._name or "your folder"
             self._reporter.failed(what, not_given(problem, what))

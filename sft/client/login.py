@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sft.common.background import Aside
+from sft.common.background import BackgroundTask
 from sft.common.errors import Code, ConnectionTrouble, Failure, IntegrityError, LoginRefused, ProtocolViolation
 from sft.wire.handshake import ClientHandshake, encode_username, password_scalars
 from sft.wire.protocol import CLIENT_FRAME_SECONDS, CLIENT_LOGIN_SECONDS
@@ -141,7 +141,7 @@ class _Call:
         self._is_over = False
 
     def __enter__(self) -> "_Call":
-        self._connecting = Aside("call", self._connect)
+        self._connecting = BackgroundTask("call", self._connect)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,11 +173,11 @@ class _Preparations:
     def __init__(self, load: Callable[[], None]) -> None:
         self._load = load
         self._can_hash = threading.Event()
-        self._under_way: Aside | None = None
+        self._under_way: BackgroundTask | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._under_way = Aside("preparations", self._prepare)
+        self._under_way = BackgroundTask("preparations", self._prepare)
 
     def _prepare(self) -> None:
         # In this order, and one thread at a time: two that import each other's half would see unfinished modules.

@@ -43,7 +43,7 @@ class Again(NamedTuple):
     pause: float
 
 
-class End(NamedTuple):
+class GiveUp(NamedTuple):
     """Give up, with that exit status."""
 
     status: int
@@ -51,14 +51,14 @@ class End(NamedTuple):
 
 def after(
     problem: TransferError, reached: Reached, seconds: float, tries: int, retries: int, chance: float = 0.5
-) -> Again | End:
+) -> Again | GiveUp:
     """What to do after a connection ended with `problem`.
 
     `reached`: by this connection and those before it. `seconds` have passed since the first one of the run was begun;
     `tries`: how many have failed in a row, this one included, without progress between them. `chance` is random,
     0 to 1.
     """
-    end = End(problem.exit_status)
+    end = GiveUp(problem.exit_status)
     if not isinstance(problem, ConnectionTrouble) or problem.failure is Failure.FINAL or tries > retries:
         return end
     lasting, longest = _LIMITS[reached]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sft.client.refusals import TIME_BEYOND, refused_there
 from sft.client.targets import Parts, remote_paths
 from sft.common.errors import (
-    PASSING,
+    PASSING_CODES,
     Code,
     ConnectionTrouble,
     Failure,
@@ -258,7 +258,7 @@ class Upload:
             problem = refused_there(problem, show_path(item.target))
         if isinstance(problem, Refused) and problem.code is Code.BUSY:
             self.busy[item] = problem
-        elif isinstance(problem, Refused) and problem.code in PASSING:
+        elif isinstance(problem, Refused) and problem.code in PASSING_CODES:
             self.stopping = problem
         else:
             self.left.pop(item, None)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from sft.common.errors import threads_needed
 
 
-class Aside:
-    """Work that is being done; `wait` for it."""
+class BackgroundTask:
+    """A function that runs in a thread of its own; `wait` for it."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         """Begin. Raises NoThread."""

@@ -205,9 +205,9 @@ class Code(StrEnum):
 
 
 # What a server says when it can't serve now, and soon may: worth another connection.
-PASSING = frozenset({Code.STOPPING, Code.FULL, Code.UNAVAILABLE})
+PASSING_CODES = frozenset({Code.STOPPING, Code.FULL, Code.UNAVAILABLE})
 # A changed account may be one with other limits: the next login shows whether it still lets us in.
-_FAILURES = {Code.ACCOUNT: Failure.LOST} | dict.fromkeys(PASSING, Failure.BUSY)
+_FAILURES = {Code.ACCOUNT: Failure.LOST} | dict.fromkeys(PASSING_CODES, Failure.BUSY)
 
 _IN_ITS_LOG = "The reason is in its server.log"
 

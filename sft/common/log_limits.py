@@ -28,7 +28,7 @@ class Log(Protocol):
     def log(self, level: int, msg: object, /, *args: object) -> None: ...
 
 
-class Rate(NamedTuple):
+class LineRate(NamedTuple):
     """So many lines at once, and one more every so many seconds."""
 
     burst: int
@@ -38,7 +38,7 @@ class Rate(NamedTuple):
 class _Bucket:
     """The lines that a rate still allows."""
 
-    def __init__(self, rate: Rate, now: float) -> None:
+    def __init__(self, rate: LineRate, now: float) -> None:
         self._rate, self._left, self._since = rate, float(rate.burst), now
 
     def take(self, now: float) -> bool:
@@ -56,7 +56,7 @@ class LineLimit:
 
     def __init__(self, burst: int = _BURST, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._bucket = _Bucket(Rate(burst, _REFILL_SECONDS), clock())
+        self._bucket = _Bucket(LineRate(burst, _REFILL_SECONDS), clock())
         self._left_out = 0
         self._lock = threading.Lock()
 
@@ -117,18 +117,18 @@ class Sparing:
             self._log.log(_WARNING, "%s of this kind left out", counted(count, "more line", ""))
 
 
-class Kind(NamedTuple):
+class LineKind(NamedTuple):
     """Lines of one kind that peers without an account can cause: how many of one source, and how many in all."""
 
     name: str  # in the line about those that were left out
-    per_source: Rate
-    total: Rate
+    per_source: LineRate
+    total: LineRate
 
 
 # A program that looks for guesses (deploy/fail2ban) bans after 20 of them, so a source's limit is far above that; and
 # connections that only make noise use up nothing of it. A day of either kind at full rate is under 3 MB of log.
-REFUSED_LOGINS = Kind("refused logins", Rate(60, 60.0), Rate(2_000, 10.0))
-NO_LOGIN = Kind("connections without a login", Rate(20, 60.0), Rate(500, 10.0))
+REFUSED_LOGINS = LineKind("refused logins", LineRate(60, 60.0), LineRate(2_000, 10.0))
+NO_LOGIN = LineKind("connections without a login", LineRate(20, 60.0), LineRate(500, 10.0))
 
 
 class _LeftOut:
@@ -157,7 +157,7 @@ class _LeftOut:
 class _Strangers:
     """What peers without an account may still cause of one kind, and what was left out."""
 
-    def __init__(self, kind: Kind, now: float) -> None:
+    def __init__(self, kind: LineKind, now: float) -> None:
         self._kind = kind
         self._total = _Bucket(kind.total, now)
         self._sources: OrderedDict[str, _Bucket] = OrderedDict()  # the one heard of longest ago first
@@ -189,10 +189,10 @@ class SourceLimits:
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         """`log` is for the lines about what was left out. Call `tell` now and then."""
         self._log, self._clock = log, clock
-        self._kinds: dict[Kind, _Strangers] = {}
+        self._kinds: dict[LineKind, _Strangers] = {}
         self._lock = threading.Lock()
 
-    def may(self, kind: Kind, source: str) -> bool:
+    def may(self, kind: LineKind, source: str) -> bool:
         """Whether a line of that kind, caused by `source`, may be logged now; else it is counted."""
         with self._lock:
             now = self._clock()

@@ -50,7 +50,7 @@ def _bar(total: int | None, note: Callable[[str], None]) -> Any:
     return None
 
 
-class Progress:
+class ProgressBar:
     """A bar on standard error, if `shown`."""
 
     def __init__(

@@ -15,7 +15,7 @@ from sft.common.errors import Code, OutputError, Refused, TransferError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
 from sft.common.text import briefly, escape, show_path
-from sft.console.progress import Progress
+from sft.console.progress import ProgressBar
 from sft.console.screen import fail, is_terminal, is_unsaid, note, say, say_beside
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MOST_NAMED = 3
 _DEBUG = 10  # the level of `logging`, which --help need not load
 
 
-class Receipts(Protocol):
+class ReceiptSink(Protocol):
     """A file of receipts; its methods raise OSError."""
 
     name: str
@@ -54,9 +54,9 @@ def utc(time_ns: int) -> str:
         return str(time_ns)
 
 
-def open_progress(total: int | None, shown: bool) -> Progress:
+def open_progress(total: int | None, shown: bool) -> ProgressBar:
     """A progress display; nothing in a pipe or when not `shown`."""
-    return Progress(total, shown and is_terminal(), note, escape)
+    return ProgressBar(total, shown and is_terminal(), note, escape)
 
 
 class Reporter:
@@ -64,7 +64,7 @@ class Reporter:
 
     def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool) -> None:
         self._own_log, self._quiet, self._json = log, quiet, as_json
-        self._receipts: Receipts | None = None
+        self._receipts: ReceiptSink | None = None
         self._at_once = as_json  # a program may wait for each line
         self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
         self._pausing = threading.Lock()
@@ -98,7 +98,7 @@ class Reporter:
                     if not self._at_once:
                         self._say(*[shown for _, shown in lines])
 
-    def keep_receipts(self, receipts: Receipts) -> None:
+    def keep_receipts(self, receipts: ReceiptSink) -> None:
         """Append a line to `receipts` for each file that is delivered from now on."""
         self._receipts, self._at_once = receipts, True
 
@@ -166,7 +166,7 @@ class Reporter:
         self._refused_by_full_disk[problem.code] += 1
         return self._refused_by_full_disk[problem.code] > _MOST_NAMED
 
-    def _lose_receipts(self, receipts: Receipts, problem: OSError) -> None:
+    def _lose_receipts(self, receipts: ReceiptSink, problem: OSError) -> None:
         self._receipts = None  # reported once; the files arrive all the same
         lost = OutputError(f"can't write the receipts to {receipts.name} ({problem.strerror})", "Name another file")
         self.status = max(self.status, lost.exit_status)

@@ -82,7 +82,7 @@ class JournalOf(Enum):
     REMOVED = auto()  # its owner has removed it since we opened it
 
 
-class Owner(Enum):
+class OwnedBy(Enum):
     """Which connection has the partial file now."""
 
     NONE = auto()
@@ -122,17 +122,17 @@ class Step(Enum):
 _LOOK_AGAIN = frozenset([Step.OPEN, Step.CREATE, Step.FORGET_NAME, Step.CLOSE])
 
 
-def take_up(journal: JournalOf, owner: Owner, bytes: Bytes) -> Step:
+def take_up(journal: JournalOf, owner: OwnedBy, bytes: Bytes) -> Step:
     """The next step of a connection that wants to write a partial file.
 
     Only the same transfer may take a file from its owner: its older connection is dead and does not know it yet.
     """
     if journal is JournalOf.REMOVED:
         return Step.WAIT
-    if owner is not Owner.NONE and journal is not JournalOf.THIS_TRANSFER:
+    if owner is not OwnedBy.NONE and journal is not JournalOf.THIS_TRANSFER:
         return Step.WAIT
     if bytes is Bytes.KEPT and journal is not JournalOf.NONE:
-        return Step.RESUME if owner is Owner.NONE else Step.TAKE_OVER
+        return Step.RESUME if owner is OwnedBy.NONE else Step.TAKE_OVER
     return {
         Bytes.UNSEEN: Step.OPEN,
         Bytes.MISSING: Step.CREATE,

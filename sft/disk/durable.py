@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.flushing import flush
-from sft.disk.passing import PASSING
+from sft.disk.passing import PASSING_ERRORS
 
 # ext2 to ext4, XFS, btrfs, tmpfs: the first field of fstatfs, from linux/magic.h.
 _TELLING = frozenset([0xEF53, 0x58465342, 0x9123683E, 0x01021994])
@@ -39,7 +39,7 @@ def refusal(problem: OSError) -> Refused:
         errno.ENAMETOOLONG: Code.NAME,
         errno.EILSEQ: Code.NAME,
         errno.EFBIG: Code.TOO_LARGE,
-    }.get(problem.errno or 0, Code.UNAVAILABLE if problem.errno in PASSING else Code.STORAGE)
+    }.get(problem.errno or 0, Code.UNAVAILABLE if problem.errno in PASSING_ERRORS else Code.STORAGE)
     return Refused(code, why=os.strerror(problem.errno) if problem.errno else str(problem))
 
 

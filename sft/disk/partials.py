@@ -24,7 +24,7 @@ from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
 from sft.common.private_files import open_private
-from sft.disk.decisions import Bytes, JournalOf, Owner, Step, offers, take_up
+from sft.disk.decisions import Bytes, JournalOf, OwnedBy, Step, offers, take_up
 from sft.disk.durable import disk_errors
 from sft.disk.holes import write_without_holes
 from sft.disk.journal import JOURNAL, JOURNAL_WORDS, Journal
@@ -142,11 +142,11 @@ class PartialFile:
         is_ours = journal.transfer == self.incoming.transfer.hex()
         return JournalOf.THIS_TRANSFER if is_ours else JournalOf.ANOTHER_TRANSFER
 
-    def _owner(self) -> Owner:
+    def _owner(self) -> OwnedBy:
         """The bytes must not be opened while this process owns them: some file systems drop its lock at the closing."""
         if self._area.owner_of(self.name) is not None:
-            return Owner.IN_THIS_PROCESS
-        return Owner.IN_ANOTHER_PROCESS if self._descriptor >= 0 and not self._locked else Owner.NONE
+            return OwnedBy.IN_THIS_PROCESS
+        return OwnedBy.IN_ANOTHER_PROCESS if self._descriptor >= 0 and not self._locked else OwnedBy.NONE
 
     def _open_bytes(self) -> Bytes:
         try:

@@ -8,4 +8,4 @@ import errno
 # This process lacks something at the moment; the disk may be all right.
 SHORT = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 # A file system that is gone, broken or read-only, or no descriptors.
-PASSING = SHORT | {errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV, errno.ETIMEDOUT}
+PASSING_ERRORS = SHORT | {errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV, errno.ETIMEDOUT}

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from sft.common.background import Aside
+from sft.common.background import BackgroundTask
 from sft.common.errors import Code, NoThread, Refused, UsageError
 from sft.common.names import numbered
 from sft.common.open_files import few_left_from
@@ -67,13 +67,13 @@ class Batch:
         self.files, self.count, self.problems = files, len(files), problems
         self._good = [at for at, problem in enumerate(problems) if problem is None]
         self._file_system = file_system
-        self._flushing: Aside | None = None
+        self._flushing: BackgroundTask | None = None
         self.is_flushed = False
 
     def flush_in_background(self) -> None:
         """Begin to flush in a thread; when no thread can be started, `flush` does it."""
         with contextlib.suppress(NoThread):
-            self._flushing = Aside("flushing", self._flush)
+            self._flushing = BackgroundTask("flushing", self._flush)
 
     def _flush(self) -> None:
         try:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sft.common.errors import Code, SourceError
 from sft.disk.holes import may_have_holes, run_at
-from sft.disk.passing import PASSING
+from sft.disk.passing import PASSING_ERRORS
 
 PERMISSIONS = 0o777
 MAX_RUN = (1 << 63) - 1  # bytes of one kind: to the end, wherever that is
@@ -209,5 +209,5 @@ def unreadable(name: str, problem: OSError) -> SourceError:
         return SourceError(f"{name} is a folder", "Only files can be read", name)
     if isinstance(problem, PermissionError):
         return SourceError(f"{name} can't be read: permission denied", "Ask for the right to read it", name)
-    code = Code.UNAVAILABLE if problem.errno in PASSING else Code.UNREADABLE
+    code = Code.UNAVAILABLE if problem.errno in PASSING_ERRORS else Code.UNREADABLE
     return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on", name, code)

@@ -23,7 +23,7 @@ from sft.disk.folders import PathParts
 from sft.disk.journal import JOURNAL
 from sft.disk.moving import link_or_move
 from sft.disk.parents import ANONYMOUS, Parent, fit, open_anonymous
-from sft.disk.passing import PASSING
+from sft.disk.passing import PASSING_ERRORS
 from sft.disk.reservations import Reservation
 from sft.disk.visible_files import VisibleFiles
 
@@ -36,7 +36,7 @@ HAS_LOCKS = fcntl is not None
 TRIAL = "try-"
 PRIVATE = 0o600
 CREATE_FLAGS = os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC"))
-_AGAIN = PASSING | {errno.ENOSPC}  # errors after which sweeping is worth another try
+_AGAIN = PASSING_ERRORS | {errno.ENOSPC}  # errors after which sweeping is worth another try
 
 
 def lock(descriptor: int) -> bool:

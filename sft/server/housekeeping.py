@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sft.accounts.store import Accounts
-from sft.common.background import Aside
+from sft.common.background import BackgroundTask
 from sft.common.errors import Refused, reason_of
 from sft.common.sizes import counted
 from sft.disk.storage import Storage
@@ -35,11 +35,11 @@ class Housekeeping:
         self._storage, self._accounts, self._log = storage, accounts, log
         self._every, self._retry = every or _EVERY, retry or _RETRY
         self._stopping = threading.Event()
-        self._work: Aside | None = None
+        self._work: BackgroundTask | None = None
 
     def start(self) -> None:
         """Begin. Raises NoThread."""
-        self._work = Aside("housekeeping", self._run)
+        self._work = BackgroundTask("housekeeping", self._run)
 
     def stop(self, seconds: float) -> bool:
         """Start no more work, and wait up to that long for the work in progress. Whether it has ended."""

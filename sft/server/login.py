@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sft.accounts.format import Account
 from sft.common.errors import ConnectionTrouble, IntegrityError, LoginRefused, Refused
-from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, Kind
+from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, LineKind
 from sft.server.admission import Ticket
 from sft.server.origin import shown_origin
 from sft.server.shared import Shared
@@ -90,7 +90,7 @@ class Login:
         reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
         self._log_stranger(REFUSED_LOGINS, logging.WARNING, f"login{self._shown_name()} refused: {reason}")
 
-    def _log_stranger(self, kind: Kind, level: int, line: str) -> None:
+    def _log_stranger(self, kind: LineKind, level: int, line: str) -> None:
         if self._shared.strangers.may(kind, shown_origin(self._source)):
             self._log.log(level, "%s", line)
 

@@ -17,7 +17,7 @@ from peers import C2S, FILE_SECRET, S2C, SECONDS, Raw, tcp_pair
 from source_files import open_source
 
 from fuzz.requests import MOST_STEPS, SIZES, Heard, check_nothing_is_left, content_of, open_now, the_place
-from sft.common.background import Aside
+from sft.common.background import BackgroundTask
 from sft.common.errors import Code, TransferError
 from sft.common.rate_limit import RateLimiter
 from sft.transfer.events import Delivered, Failed, SendEvent
@@ -87,12 +87,12 @@ def one_input(replies: bytes) -> None:
 def _converse(replies: bytes, engine: Engine, folder: Path, told: "_Told") -> None:
     near, far = tcp_pair()
     channel = Channel(far, C2S, S2C, engine)
-    client = Aside("client", lambda: _client(channel, folder, told))
+    client = BackgroundTask("client", lambda: _client(channel, folder, told))
     peer, heard = Raw(near, S2C, C2S), Heard()
     with contextlib.suppress(OSError):
         _Server(peer).play(replies)
         near.shutdown(1)
-    listener = Aside("listener", lambda: heard.listen(peer))
+    listener = BackgroundTask("listener", lambda: heard.listen(peer))
     for thread in (client, listener):
         assert thread.wait(SECONDS), "it hangs"
     peer.close()

@@ -24,7 +24,7 @@ from peers import C2S, FILE_SECRET, MEMORY, S2C, SECONDS, Raw, data, end, piece,
 
 from crypto_utils import TAG_SIZE
 from fuzz import memory
-from sft.common.background import Aside
+from sft.common.background import BackgroundTask
 from sft.common.errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
 from sft.common.log_limits import Sparing
 from sft.common.rate_limit import RateLimiter
@@ -206,8 +206,8 @@ def _serve(place: Place, name: str, steps: list[bytes], proved: _Proved) -> None
     folder = place.storage.user(name, private)
     channel = Channel(far, S2C, C2S, place.engine)
     peer, heard = Raw(near, C2S, S2C), Heard()
-    server = Aside("server", lambda: _server(channel, folder, last[1]))
-    listener = Aside("listener", lambda: heard.listen(peer))
+    server = BackgroundTask("server", lambda: _server(channel, folder, last[1]))
+    listener = BackgroundTask("listener", lambda: heard.listen(peer))
     _Client(peer, proved, private).play(steps)
     with contextlib.suppress(OSError):
         near.shutdown(1)

@@ -300,7 +300,7 @@ def test_content_of_a_large_file_does_not_hold_up_a_group_that_is_flushed(
         def wait(self) -> bool:
             return True
 
-    monkeypatch.setattr(sft.disk.publish, "Aside", AtOnce)
+    monkeypatch.setattr(sft.disk.publish, "BackgroundTask", AtOnce)
     said: list[bytes] = []
     for number in range(1, small_groups + 1):
         announced = put(number, f"{number}")

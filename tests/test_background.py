@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from sft.common.background import Aside
+from sft.common.background import BackgroundTask
 from sft.common.errors import NoThread, SourceError
 
 
@@ -15,10 +15,10 @@ def test_work_is_done_beside_the_caller() -> None:
         assert may_end.wait(10)
         threads.append(threading.current_thread().name)
 
-    aside = Aside("work", work)
+    task = BackgroundTask("work", work)
     may_end.set()
-    aside.wait()
-    aside.wait()
+    task.wait()
+    task.wait()
     assert threads == ["work"]
 
 
@@ -27,10 +27,10 @@ def test_what_it_raises_is_raised_where_it_is_waited_for(problem: BaseException)
     def work() -> None:
         raise problem
 
-    aside = Aside("work", work)
+    task = BackgroundTask("work", work)
     for _ in range(2):
         with pytest.raises(type(problem)) as caught:
-            aside.wait()
+            task.wait()
         assert caught.value is problem
 
 
@@ -40,7 +40,7 @@ def test_system_without_more_threads_is_told_in_words(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(NoThread):
-        Aside("work", lambda: None)
+        BackgroundTask("work", lambda: None)
 
 
 def test_another_error_at_the_start_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,4 +49,4 @@ def test_another_error_at_the_start_stays_what_it_is(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="once"):
-        Aside("work", lambda: None)
+        BackgroundTask("work", lambda: None)
