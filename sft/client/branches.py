@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.common.errors import ProtocolViolation, Refused
-from sft.common.names import MAX_DEPTH, MAX_PATH, size_of
+from sft.common.names import MAX_DEPTH, MAX_PATH, PathParts, size_of
 from sft.wire.protocol import OMITTED_LIMIT
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
@@ -17,24 +17,22 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.messages import Message, Omitted
     from sft.wire.tree_messages import Branch, Node
 
-Parts = tuple[str, ...]
-
 
 class Page(NamedTuple):
     """What one BRANCH has brought: what is left out, and the entries, each with its path below the folder."""
 
     omitted: "list[Omitted]"
-    entries: "list[tuple[Parts, Node]]"
+    entries: "list[tuple[PathParts, Node]]"
 
 
 class Branches:
     """The reading of one tree."""
 
-    def __init__(self, path: Parts) -> None:
+    def __init__(self, path: PathParts) -> None:
         self.path = path
         self.last_id = 0  # of the TREEs in this connection
         self.is_whole = False  # everything was read
-        self._last: Parts = ()  # the path that was read last
+        self._last: PathParts = ()  # the path that was read last
         self._is_folder = True  # whether it is a folder's
 
     def pages(self, channel: "Channel", messages: "Iterator[Message]", id: int = 0) -> Iterator[Page]:
@@ -57,7 +55,7 @@ class Branches:
             self.is_whole = not branch.more
             yield Page(omitted, entries)
 
-    def _judged(self, node: "Node") -> Parts:
+    def _judged(self, node: "Node") -> PathParts:
         """The path of the next entry. Raises ProtocolViolation for one that can't come here."""
         depth, name, last = node.depth, node.name, self._last
         if depth > len(last):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from crypto_utils import digest
 from sft.client.missing import Missing, report_omitted
 from sft.client.refusals import TIME_BEYOND, not_given, refused_here
-from sft.client.targets import Parts, checked_parts, destination, local_path
+from sft.client.targets import checked_parts, destination, local_path
 from sft.common.errors import (
     PASSING_CODES,
     Code,
@@ -20,6 +20,7 @@ from sft.common.errors import (
     SourceError,
     TransferError,
 )
+from sft.common.names import PathParts
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 from sft.transfer.events import (
@@ -60,7 +61,7 @@ class Download:
         self.missing = Missing(reporter)
         self._has_written = False
         self.reader_has_left = False  # of standard output
-        self._answered: set[Parts] = {()}  # an empty folder is an answer, too
+        self._answered: set[PathParts] = {()}  # an empty folder is an answer, too
         self._done: set[bytes] = set()
 
     def place(self, put: "Put | Misnamed") -> "Incoming":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sft.client.refusals import omitted
 from sft.common.errors import Code, PeerStopped, SourceError, TransferError
+from sft.common.names import PathParts
 from sft.common.sizes import counted
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
 _MOST_NAMED = 10_000
 _MOST_WITHDRAWN = 1000  # files that may still come again; a hostile server withdraws any number
 
-Parts = tuple[str, ...]
-
 
 class Missing:
     """What has not arrived in one run that fetches."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._withdrawn: dict[Parts, TransferError] = {}
+        self._withdrawn: dict[PathParts, TransferError] = {}
         self._out_of_reach: dict[str, None] = {}  # in this connection
         self._stopping: Code | None = None  # why another connection is worth a try
         self._reported: set[str] = set()
@@ -53,12 +52,12 @@ class Missing:
         if len(self._out_of_reach) < _MOST_NAMED:
             self._out_of_reach[name] = None
 
-    def withdraw(self, path: Parts, problem: TransferError) -> None:
+    def withdraw(self, path: PathParts, problem: TransferError) -> None:
         """It has failed, unless it comes again, with an unknown size."""
         self._withdrawn[path] = problem
         self._report_withdrawn(_MOST_WITHDRAWN)
 
-    def comes_again(self, path: Parts) -> None:
+    def comes_again(self, path: PathParts) -> None:
         """It is announced, for the first time or again."""
         self._withdrawn.pop(path, None)
 

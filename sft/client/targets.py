@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sft.common.errors import Code, Refused, TransferError, UsageError
-from sft.common.names import LOCAL_PARTIAL_AREA, judge_path, size_of
+from sft.common.names import LOCAL_PARTIAL_AREA, PathParts, judge_path, size_of
 from sft.common.text import show_path
 from sft.console.command_line import PIPE
 from sft.wire.protocol import ASKED_LIMIT, WINDOW
 
-Parts = tuple[str, ...]
 
-
-def parts_of(path: str) -> Parts:
+def parts_of(path: str) -> PathParts:
     """The components of a path at the receiver, without `.` and doubled slashes. Raises UsageError if absolute."""
     if path.startswith("/") and path.strip("/"):
         raise UsageError(f"{path} starts with a slash", "Names there are relative to your folder on the receiver")
     return tuple(part for part in path.split("/") if part not in ("", "."))
 
 
-def checked_parts(path: str) -> Parts:
+def checked_parts(path: str) -> PathParts:
     """The components of a name to ask for. Raises TransferError for a name that no receiver allows."""
     parts = parts_of(path)
     try:
@@ -37,7 +35,7 @@ def checked_parts(path: str) -> Parts:
     return parts
 
 
-def remote_paths(sources: list[str], target: str) -> list[tuple[str, Parts]]:
+def remote_paths(sources: list[str], target: str) -> list[tuple[str, PathParts]]:
     """Each source with its path at the receiver. Raises UsageError."""
     into, folder = _is_folder(target, len(sources)), parts_of(target)
     if into and PIPE in sources:
@@ -63,8 +61,8 @@ def _own_name(source: str) -> str:
         raise UsageError(cause, "Change into another folder") from None
 
 
-def _check_distinct(placed: Iterable[tuple[str, Parts]]) -> None:
-    taken: dict[Parts, str] = {}
+def _check_distinct(placed: Iterable[tuple[str, PathParts]]) -> None:
+    taken: dict[PathParts, str] = {}
     for name, path in placed:
         if path in taken:
             both = f"{taken[path]} and {name}"
@@ -80,12 +78,12 @@ class Destination(NamedTuple):
     new_name: str | None  # of the one thing that is fetched; None: each keeps its own
     to_stdout: bool
 
-    def shown(self, path: Parts) -> str:
+    def shown(self, path: PathParts) -> str:
         """How a person finds what was placed at `path`."""
         return "standard output" if self.to_stdout else str(self.base.joinpath(*path))
 
 
-def destination(names: list[str], wanted: list[Parts], target: str) -> Destination:
+def destination(names: list[str], wanted: list[PathParts], target: str) -> Destination:
     """What the TARGET of a fetch means; `wanted` are the checked parts of `names`. Raises UsageError."""
     to_stdout = target == PIPE
     if to_stdout and (len(names) > 1 or not all(wanted)):
@@ -100,7 +98,7 @@ def destination(names: list[str], wanted: list[Parts], target: str) -> Destinati
     return Destination(path, True, None, False) if into else Destination(path.parent, False, path.name, to_stdout)
 
 
-def local_path(path: Parts, asked: Set[Parts], to: Destination) -> Parts:
+def local_path(path: PathParts, asked: Set[PathParts], to: Destination) -> PathParts:
     """Where, below `to.base`, a file or folder goes that the server calls `path`.
 
     `asked`: the last component of each name that was asked for; empty for the whole folder. Raises Refused.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sft.client.refusals import TIME_BEYOND, refused_there
-from sft.client.targets import Parts, remote_paths
+from sft.client.targets import remote_paths
 from sft.common.errors import (
     PASSING_CODES,
     Code,
@@ -26,7 +26,7 @@ from sft.common.errors import (
     SourceError,
     TransferError,
 )
-from sft.common.names import LOCAL_PARTIAL_AREA
+from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
 from sft.console.command_line import PIPE
 from sft.console.reporter import Reporter
@@ -73,7 +73,7 @@ class Upload:
         self.is_over = False  # nothing more of it is wanted
         self.is_deep = False  # a source is a folder: there may be more than was found yet
         self._opened = Folders()
-        self._found: deque[tuple[Found, Iterator[Found | Skipped | SourceError], Tree, Parts]] = deque()
+        self._found: deque[tuple[Found, Iterator[Found | Skipped | SourceError], Tree, PathParts]] = deque()
 
     def plan(self, sources: list[str], target: str) -> None:
         """Find what is to be sent; what lies in folders is left to `look_below`, because it may take long.
@@ -113,7 +113,7 @@ class Upload:
         above = {item.target[:depth] for item in self.left for depth in range(1, len(item.target))}
         self._folders = {folder: None for folder in self._folders if folder.target in above}
 
-    def _take(self, found: Found | Skipped | SourceError, tree: Tree, place: Parts) -> None:
+    def _take(self, found: Found | Skipped | SourceError, tree: Tree, place: PathParts) -> None:
         match found:
             case Found(parts=parts) if LOCAL_PARTIAL_AREA in parts:
                 pass  # left by an interrupted --get, and not the user's content
@@ -133,7 +133,7 @@ class Upload:
             case SourceError():
                 self._reporter.failed(found.name, found)
 
-    def _add_pipe(self, path: Parts) -> None:
+    def _add_pipe(self, path: PathParts) -> None:
         if sys.stdin is None:
             raise SourceError("standard input is closed", "Name a file as SOURCE")
         self.pipe = PipeSource(0)
@@ -161,7 +161,7 @@ class Upload:
     def _add(
         self,
         name: str,
-        target: Parts,
+        target: PathParts,
         open: Callable[[], Source] | None,
         mtime: int | None = None,
         mode: int | None = None,

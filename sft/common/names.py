@@ -15,6 +15,8 @@ MAX_COMPONENT = 255
 MAX_DEPTH = 255
 MAX_PATH = 4096
 
+PathParts = tuple[str, ...]  # the components of a path
+
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # what Unicode calls Cc
 _WINDOWS_FORBIDDEN = frozenset('\\:*?"<>|')
 _WINDOWS_DEVICES = frozenset(
@@ -23,7 +25,7 @@ _WINDOWS_DEVICES = frozenset(
 )
 
 
-def judge_path(path: tuple[str, ...], portable: bool = False) -> None:
+def judge_path(path: PathParts, portable: bool = False) -> None:
     """Raises Refused (NAME, NAME_NOT_PORTABLE) for a path that is not allowed below a user's folder."""
     if not portable and _is_plain(path):
         return
@@ -37,7 +39,7 @@ def judge_path(path: tuple[str, ...], portable: bool = False) -> None:
         raise Refused(Code.NAME, why=f"a path of more than {MAX_PATH} bytes")
 
 
-def why_not_allowed(path: tuple[str, ...]) -> str:
+def why_not_allowed(path: PathParts) -> str:
     """What is wrong with a path, in words; empty when it is allowed."""
     if _is_plain(path):
         return ""
@@ -48,7 +50,7 @@ def why_not_allowed(path: tuple[str, ...]) -> str:
     return ""
 
 
-def split_names(path: tuple[str, ...], names: Iterable[str]) -> tuple[list[str], list[str]]:
+def split_names(path: PathParts, names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Names in a folder of an allowed path: those with which its path stays allowed, and the others."""
     room = MAX_PATH - (size_of(path) if path else 0) - 1
     is_deep = len(path) >= MAX_DEPTH
@@ -60,12 +62,12 @@ def split_names(path: tuple[str, ...], names: Iterable[str]) -> tuple[list[str],
     return allowed, others
 
 
-def size_of(path: tuple[str, ...]) -> int:
+def size_of(path: PathParts) -> int:
     """The bytes of a path, one more counted for each component; an allowed one has at most MAX_PATH."""
     return len("/".join(path).encode()) + 1
 
 
-def _is_plain(path: tuple[str, ...]) -> bool:
+def _is_plain(path: PathParts) -> bool:
     """Whether nothing below has a word against it: short, printable ASCII, no name empty or with a dot in front.
 
     Most paths are, and with ten thousand small files judging each component is work that shows.

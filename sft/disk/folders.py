@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
+from sft.common.names import PathParts as PathParts
 from sft.disk.durable import FileSystem, disk_errors
 
-PathParts = tuple[str, ...]
 _READ_SIZE = 1 << 20
 _MANY_FOLDERS = 16  # from so many on the whole file system is flushed at once, where that reports its errors
 _FOLDER_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"))

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from crypto_utils import random_bytes
 from sft.common.errors import UsageError
+from sft.common.names import PathParts
 from sft.common.private_files import open_private
 
 try:
@@ -33,8 +34,6 @@ _LONGEST = 128 << 10  # bytes of a line: two paths of 4 KiB, each byte of them e
 _WHAT = "the receipts of a user"
 _HEAD = re.compile(rb"receipts [0-9a-f]{32}\n")
 _HEAD_SIZE = 42
-
-PathParts = tuple[str, ...]
 
 
 class Delivery(NamedTuple):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from sft.common.errors import SourceError
-from sft.common.names import MAX_DEPTH
+from sft.common.names import MAX_DEPTH, PathParts
 from sft.disk.sources import OPEN_FLAGS, PERMISSIONS, FileSource, unreadable
 
 _MOST_OPEN = 32  # of the folders that were named, and as many of those below; macOS gives a process 256 descriptors
@@ -34,7 +34,6 @@ _REPLACED = (
 _UNFOLLOWED = OPEN_FLAGS | _NOFOLLOW
 _Key = TypeVar("_Key")
 
-Parts = tuple[str, ...]
 Top = tuple[str, int]  # a folder that the user named, and the flags to open it with
 
 
@@ -45,7 +44,7 @@ class Found(NamedTuple):
     """
 
     path: str
-    parts: Parts
+    parts: PathParts
     is_folder: bool
     size: int
     mtime: int
@@ -69,35 +68,35 @@ class Folders:
 
     def __init__(self) -> None:
         self._tops: OrderedDict[Top, int] = OrderedDict()
-        self._below: OrderedDict[tuple[Top, Parts], int] = OrderedDict()
+        self._below: OrderedDict[tuple[Top, PathParts], int] = OrderedDict()
         self._identities: dict[Top, tuple[int, int]] = {}
-        self._last: tuple[Top | None, Parts] = (None, ())  # mostly the next file lies in the same folder
+        self._last: tuple[Top | None, PathParts] = (None, ())  # mostly the next file lies in the same folder
         self._last_descriptor = -1
 
     def open_named(self, top: Top) -> None:
         """Open a named folder; from now on any other folder at its path is an error."""
         self._open_top(top)
 
-    def state(self, top: Top, above: Parts, name: str, follow: bool) -> os.stat_result:
+    def state(self, top: Top, above: PathParts, name: str, follow: bool) -> os.stat_result:
         """The state of `name`."""
         folder = self._last_descriptor if self._last == (top, above) else self._folder(top, above, follow)
         return os.stat(name, dir_fd=folder, follow_symlinks=follow)
 
-    def names(self, top: Top, parts: Parts, follow: bool) -> list[str]:
+    def names(self, top: Top, parts: PathParts, follow: bool) -> list[str]:
         """The names in the folder `parts`."""
         return os.listdir(self._folder(top, parts, follow))
 
-    def open(self, top: Top, above: Parts, name: str, follow: bool) -> int:
+    def open(self, top: Top, above: PathParts, name: str, follow: bool) -> int:
         """A descriptor to read the file `name`."""
         folder = self._last_descriptor if self._last == (top, above) else self._folder(top, above, follow)
         return os.open(name, OPEN_FLAGS if follow else _UNFOLLOWED, dir_fd=folder)
 
-    def _folder(self, top: Top, parts: Parts, follow: bool) -> int:
+    def _folder(self, top: Top, parts: PathParts, follow: bool) -> int:
         descriptor = self._reach(top, parts, follow)
         self._last, self._last_descriptor = (top, parts), descriptor
         return descriptor
 
-    def _reach(self, top: Top, parts: Parts, follow: bool) -> int:
+    def _reach(self, top: Top, parts: PathParts, follow: bool) -> int:
         """From the nearest folder above it that is open."""
         depth = len(parts)
         while depth and (top, parts[:depth]) not in self._below:
@@ -139,16 +138,16 @@ class FoldersByPath:
     def open_named(self, top: Top) -> None:
         pass
 
-    def state(self, top: Top, above: Parts, name: str, follow: bool) -> os.stat_result:
+    def state(self, top: Top, above: PathParts, name: str, follow: bool) -> os.stat_result:
         return os.stat(os.path.join(top[0], *above, name), follow_symlinks=follow)
 
-    def names(self, top: Top, parts: Parts, follow: bool) -> list[str]:
+    def names(self, top: Top, parts: PathParts, follow: bool) -> list[str]:
         return os.listdir(self._path(top, parts, follow))
 
-    def open(self, top: Top, above: Parts, name: str, follow: bool) -> int:
+    def open(self, top: Top, above: PathParts, name: str, follow: bool) -> int:
         return os.open(self._path(top, (*above, name), follow), OPEN_FLAGS)
 
-    def _path(self, top: Top, parts: Parts, follow: bool) -> str:
+    def _path(self, top: Top, parts: PathParts, follow: bool) -> str:
         path = top[0]
         for part in parts:
             path = os.path.join(path, part)
@@ -169,7 +168,7 @@ class Tree:
 
     def walk(self) -> Iterator[Found | Skipped | SourceError]:
         """What is there, folders before their content, names in order."""
-        pending: list[tuple[str, Parts, str, frozenset[tuple[int, int]]]] = []
+        pending: list[tuple[str, PathParts, str, frozenset[tuple[int, int]]]] = []
         above: frozenset[tuple[int, int]] = frozenset()  # the folders over it, for links that lead back
         try:
             found: Found | Skipped | SourceError = _judged(self.name, (), self._look(), above)
@@ -212,7 +211,7 @@ class Tree:
         self._is_link = stat.S_ISLNK(self._folders.state(self._top, (), name, False).st_mode)
         return self._folders.state(self._top, (), name, True)
 
-    def open(self, path: str, parts: Parts) -> FileSource:
+    def open(self, path: str, parts: PathParts) -> FileSource:
         """Open a file that the walk has found, by its path and its parts. Raises SourceError."""
         name = parts[-1] if parts else os.path.basename(self.name)
         follow = self._follow or (self._is_link and not parts)
@@ -231,7 +230,7 @@ class Tree:
         return unreadable(path, problem)
 
 
-def _judged(path: str, parts: Parts, state: os.stat_result, above: frozenset[tuple[int, int]]) -> Found | Skipped:
+def _judged(path: str, parts: PathParts, state: os.stat_result, above: frozenset[tuple[int, int]]) -> Found | Skipped:
     """Whether something that was found is sent."""
     kind, identity = state.st_mode, (state.st_dev, state.st_ino)
     if stat.S_ISREG(kind):

@@ -26,9 +26,9 @@ from sft.server.listings import Listings, omissions
 from sft.transfer.events import Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
 from sft.transfer.items import ALL_BITS, Item
 from sft.transfer.places import Share
-from sft.transfer.receiver import Arrived, Receiver
+from sft.transfer.receiver import Receiver
 from sft.transfer.sender import Sender
-from sft.wire.channel import Channel
+from sft.wire.channel import Arrived, Channel
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -72,7 +72,7 @@ class Requests:
         self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
         self._limiter, self._log_sparingly, self._share = limiter, log_sparingly or log, share
         self._giving = limiter  # of what this end sends, which the client may want slower
-        self._messages: Iterator[Arrived] = channel.messages()
+        self._messages: Iterator[Arrived | None] = channel.messages()
         self._listings = Listings(channel, folder, admit, self._log_sparingly, limiter)
         self._last_tree = 0  # the highest id of a TREE
 

@@ -38,7 +38,7 @@ from sft.transfer.groups import Folder, Groups, Published
 from sft.transfer.hashing import Hashing
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Receiving
-from sft.wire.channel import Channel
+from sft.wire.channel import Arrived, Channel
 from sft.wire.content import Data, content_of
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -62,8 +62,6 @@ from sft.wire.protocol import CHECK_LIMIT, OPEN_LIMIT, WINDOW
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-Arrived = tuple[Message, memoryview] | None
-
 
 class Receiver:
     """Receives over one channel into one folder, in the calling thread."""
@@ -71,7 +69,7 @@ class Receiver:
     def __init__(
         self,
         channel: Channel,
-        messages: Iterator[Arrived],
+        messages: Iterator[Arrived | None],
         file_secret: bytes,
         folder: Folder,
         place: Callable[[Put | Misnamed], Incoming],
@@ -96,7 +94,7 @@ class Receiver:
         self._last_id = 0
         self._hashing = Hashing(lambda: channel.ended)
 
-    def run(self, first: Arrived = None) -> None:
+    def run(self, first: Arrived | None = None) -> None:
         """Take what is sent until the sender's BYE, then say ours. Raises ConnectionTrouble, IntegrityError, Ended."""
         try:
             if first is not None:

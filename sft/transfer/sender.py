@@ -42,7 +42,7 @@ from sft.transfer.outgoing import Outgoing
 from sft.transfer.pieces import Pieces
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Sending
-from sft.wire.channel import Channel
+from sft.wire.channel import Arrived, Channel
 from sft.wire.content import DATA_HEADER_SIZE, write_data_header
 from sft.wire.messages import (
     END_SIZE_LIMIT,
@@ -60,8 +60,6 @@ _WAITING_LARGE = 32  # large files announced ahead of their content, each with a
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by paths near their limits
 
-Arrived = tuple[Message, memoryview] | None
-
 
 class Sender:
     """Sends items over one channel: the calling thread reads and packs, another takes the answers."""
@@ -69,7 +67,7 @@ class Sender:
     def __init__(
         self,
         channel: Channel,
-        messages: Iterator[Arrived],
+        messages: Iterator[Arrived | None],
         file_secret: bytes,
         on_event: Callable[[SendEvent], None],
         limiter: RateLimiter,
