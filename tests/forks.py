@@ -5,7 +5,7 @@
 
 Rules: a program is a process of its own, with the arguments, environment, current folder, streams and session that it
 is given, and it ends as any Python does. What depends on how Python itself starts gets a fresh Python: another locale,
-variables of Python or of the loader, a terminal, and any system but Linux. `STARTED=fresh` gets that for all tests.
+variables of Python or of the loader, a copy of the programs, any system but Linux. `STARTED=fresh` gets that for all.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,18 +34,34 @@ _HIGH = 100  # descriptors from here on are ours while the program's are put in 
 _READ_LATER = ("SFT_", "HOME", "XDG_", "COLUMNS", "LINES", "LOGNAME", "USER", "NOTIFY_", "PYTEST_")
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _SET_CHILD_SUBREAPER = 36  # from linux/prctl.h
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Popen(subprocess.Popen[str]):
-    """One of the programs; the arguments of subprocess.Popen. `fresh`: by a Python of its own, in any case."""
+    """One of the programs; the arguments of subprocess.Popen. `fresh`: by a Python of its own, in any case.
+
+    `terminal`: standard input is one, and the program's own; this needs a new session.
+    """
 
     _lock = threading.Lock()
     _parents: "dict[int, _Parent]" = {}
 
     def __init__(
-        self, program: str, arguments: Sequence[str], env: Mapping[str, str], fresh: bool, **more: Any
+        self,
+        program: str,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        fresh: bool = False,
+        terminal: bool = False,
+        **more: Any,
     ) -> None:
         self._fresh = fresh or sys.platform != "linux" or os.environ.get("STARTED") == "fresh"
+        self._fresh = self._fresh or program not in PROGRAMS
+        self._terminal = terminal
         super().__init__([sys.executable, str(HOME / program), *arguments], env=env, text=True, **more)
 
     def _execute_child(self, *given: Any) -> None:
@@ -54,6 +71,8 @@ class Popen(subprocess.Popen[str]):
         with self._lock:
             parent = None if self._fresh else self._parent(env)
             if parent is None or any(number >= _HIGH for number in pass_fds):
+                if self._terminal:
+                    given = ([sys.executable, "-c", _TAKE_TERMINAL, *args], *given[1:])
                 super()._execute_child(*given)  # type: ignore[misc]
                 return
             theirs = [own if own >= 0 else number for number, own in enumerate((pipes[0], pipes[3], pipes[5]))]
@@ -65,6 +84,7 @@ class Popen(subprocess.Popen[str]):
                 "umask": umask,
                 "ignored": [number for number in _ENDING if signal.getsignal(number) is signal.SIG_IGN],
                 "session": new_session,
+                "terminal": self._terminal,
             }
             self.pid = parent.fork(request, [*theirs, *pass_fds])
         self._child_created = True
@@ -129,7 +149,7 @@ def _load() -> dict[str, CodeType]:
     for name in (
         *("Crypto.Protocol.HPKE", "Crypto.Protocol.KDF", "Crypto.PublicKey.ECC", "Crypto.PublicKey.MLKEM"),
         *("Crypto.Cipher.AES", "Crypto.Hash.SHA256", "Crypto.Hash.HMAC"),
-        *("encodings.idna", "encodings.utf_8_sig", "tomllib"),
+        *("encodings.idna", "encodings.utf_8_sig", "tomllib", "tqdm"),
     ):
         importlib.import_module(name)
     _rehearse()
@@ -190,6 +210,8 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     for descriptor, number in zip(moved, request["descriptors"], strict=True):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    if request["terminal"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         old = getattr(sys, name)
         lines = name == "stderr"

@@ -426,12 +426,6 @@ class Client:
 
 # --- A terminal -------------------------------------------------------------------------------------------------------
 
-_TAKE_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
 
 class Terminal:
     """A program with a terminal of its own, and somebody who reads and types there."""
@@ -447,16 +441,17 @@ class Terminal:
         """`size`: lines and columns."""
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-        command = [sys.executable, str(HOME / program), *map(str, arguments)]
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _TAKE_TERMINAL, *command],
+            self.process = forks.Popen(
+                program,
+                [*map(str, arguments)],
+                clean_environment() if environment is None else environment,
                 stdin=theirs,
                 stdout=theirs,
                 stderr=theirs,
                 cwd=cwd,
-                env=clean_environment() if environment is None else environment,
                 start_new_session=True,
+                terminal=True,
             )
         finally:
             os.close(theirs)
