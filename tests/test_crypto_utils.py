@@ -294,6 +294,8 @@ LIBRARIES = [
 ]
 Library = type[PycryptodomeAes] | type[OpenSslAes]
 
+WYCHEPROOF = Path(__file__).with_name("vectors") / "aes_eax.txt"
+
 # Appendix G of the paper: key, nonce, header; text, ciphertext and tag.
 EAX_VECTORS = """\
 233952dee4d5ed5f9b9c6d6ff80ff478 62ec67f9c3a4a407fcb2a8c49031a8b3 6bfb914fd07eae6b
@@ -329,6 +331,22 @@ def test_eax_of_its_paper(number: int, library: Library) -> None:
     assert buffer + tag == expected
     assert mode.open(nonce, header, memoryview(buffer), tag)
     assert buffer == text
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_eax_of_wycheproof_is_sealed_and_opened_or_refused(library: Library) -> None:
+    """Counters that wrap, nonces of 0 to 257 bytes, and tags with any bit flipped."""
+    lines = [line.split() for line in WYCHEPROOF.read_text("ascii").splitlines() if not line.startswith("#")]
+    verdicts = []
+    for number, verdict, *fields in lines:
+        key, nonce, header, text, ciphertext, tag = (bytes.fromhex(field.strip("-")) for field in fields)
+        mode, sealed, opened = Eax(key, library), bytearray(text), bytearray(ciphertext)
+        has_tag = mode.seal(nonce, header, memoryview(sealed)) == tag
+        is_right = mode.open(nonce, header, memoryview(opened), tag)
+        assert has_tag == is_right == (verdict == "valid"), number
+        assert sealed == ciphertext and opened == (text if is_right else ciphertext), number
+        verdicts.append(verdict)
+    assert (len(verdicts), verdicts.count("invalid")) == (240, 81)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

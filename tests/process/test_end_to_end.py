@@ -41,7 +41,6 @@ from config import ServerSettings, load
 from sft.common.errors import UsageError
 from sft.common.sizes import counted
 from sft.server.listener import listen
-from sft.wire.compression import PACKAGE
 
 LOGIN_REFUSED = (
     "error: login refused: wrong username or password, too many attempts, or not your server. "
@@ -740,38 +739,6 @@ def test_hangup_that_is_ignored_ends_nothing(
     running.kill(signal.SIGHUP)
     line.release()
     assert running.finish().status == 0
-
-
-# A machine that does not have a package: the interpreter loads this first.
-WITHOUT = """
-import sys
-class Missing:
-    def find_spec(name, path=None, target=None):
-        if name == MODULE:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Missing)
-"""
-
-
-@pytest.mark.parametrize(
-    ("program", "module", "package"),
-    [
-        *(("client.py", *one) for one in (("Crypto", "pycryptodome"), ("msgspec", "msgspec"))),
-        *(("server.py", *one) for one in (("Crypto", "pycryptodome"), ("msgspec", "msgspec"), (PACKAGE, PACKAGE))),
-    ],
-)
-def test_missing_library_is_exit_2_and_names_pip(
-    program: str, module: str, package: str, tmp_path: Path, folder: Path
-) -> None:
-    make(tmp_path / "shadow" / "sitecustomize.py").write_text(WITHOUT.replace("MODULE", repr(module)))
-    environment = clean_environment(PYTHONPATH=str(tmp_path / "shadow"))
-    arguments = {
-        "client.py": [f"--client-log={tmp_path / 'log'}", "--user=u", "--port=1", str(make(folder / "a")), "b"],
-        "server.py": [*Server(tmp_path / "own").settings, "--port=0"],
-    }[program]
-    result = Running(program, *arguments, environment=environment, fresh=True).finish()
-    assert (result.status, result.out) == (2, "")
-    assert one_line(result) == (f"error: {package} is not installed. Run: python -m pip install -r requirements.lock\n")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
-"""What a machine may lack: a new Python, the library of the progress bar."""
+"""What a machine may lack: a new Python, and each package that the programs use."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from processes import HOME, LIMIT, MIB, Client, Server, Terminal, clean_environment, make
+from processes import HOME, LIMIT, MIB, Argument, Client, Running, Server, Terminal, clean_environment, make
+
+from sft.wire.compression import PACKAGE as ZSTD
 
 STARTED = [
     "client.py",
@@ -70,17 +74,108 @@ def test_real_older_python_says_so_too() -> None:
         assert done.stderr.startswith("error: Python 3.11 or later is needed")
 
 
-def without_tqdm(place: Path) -> dict[str, str]:
-    """The environment of somebody who installed pycryptodome alone."""
-    make(place / "tqdm.py").write_text("raise ModuleNotFoundError(\"No module named 'tqdm'\", name='tqdm')")
-    environment = clean_environment()
-    return {**environment, "PYTHONPATH": f"{place}:{environment['PYTHONPATH']}"}
+# What is imported, what pip calls it, and the programs that can't do without it.
+PROGRAMS = ("client.py", "server.py")
+PACKAGES = {
+    "Crypto": ("pycryptodome", PROGRAMS),
+    "msgspec": ("msgspec", PROGRAMS),
+    ZSTD: (ZSTD, ("server.py",)),
+    "cryptography": ("cryptography", ()),
+    "tqdm": ("tqdm", ()),
+}
+OPTIONAL = {
+    program: {module for module, (_, needed_by) in PACKAGES.items() if program not in needed_by} for program in PROGRAMS
+}
+
+# The interpreter loads this first, then what other programs of the tests load.
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(name, path=None, target=None):
+        if name in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing)
+exec(open(STRETCHED).read())
+"""
+
+
+def without(place: Path, *modules: str) -> dict[str, str]:
+    """The environment of a machine that lacks these modules."""
+    usual = clean_environment()
+    text = WITHOUT.replace("MISSING", repr(modules))
+    text = text.replace("STRETCHED", repr(str(Path(usual["PYTHONPATH"], "sitecustomize.py"))))
+    make(place / "sitecustomize.py").write_text(text)
+    return {**usual, "PYTHONPATH": str(place)}
+
+
+def test_every_package_that_the_requirements_name_is_left_out_here() -> None:
+    lines = (HOME / "requirements.txt").read_text("utf-8").splitlines()
+    named = {re.split("[<>=; ]", line)[0] for line in lines if line and not line.startswith("#")}
+    assert {package for package, _ in PACKAGES.values()} | {"backports.zstd"} == named | {ZSTD}
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [(program, module) for program in PROGRAMS for module, (_, needed_by) in PACKAGES.items() if program in needed_by],
+)
+def test_missing_library_is_exit_2_and_names_pip(program: str, module: str, tmp_path: Path, folder: Path) -> None:
+    package, _ = PACKAGES[module]
+    arguments = {
+        "client.py": [f"--client-log={tmp_path / 'log'}", "--user=u", "--port=1", str(make(folder / "a")), "b"],
+        "server.py": [*Server(tmp_path / "own").settings, "--port=0"],
+    }[program]
+    environment = without(tmp_path / "packages", module)
+    result = Running(program, *arguments, environment=environment, fresh=True).finish()
+    said = f"error: {package} is not installed. Run: python -m pip install -r requirements.lock\n"
+    assert (result.status, result.out, result.err) == (2, "", said)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        pytest.param(OPTIONAL["client.py"], id="all"),
+        *(pytest.param({module}, id=module, marks=pytest.mark.long) for module in sorted(OPTIONAL["client.py"])),
+    ],
+)
+def test_without_what_is_optional_everything_is_sent_fetched_and_listed(
+    missing: set[str], server: Server, tmp_path: Path, folder: Path
+) -> None:
+    lacking = {program: missing & OPTIONAL[program] for program in PROGRAMS}
+    environments = {program: without(tmp_path / program, *lacking[program]) for program in PROGRAMS}
+    for program, environment in environments.items():
+        result = Running(program, "--version", environment=environment, fresh=True).finish()
+        assert (result.status, result.err) == (0, "")
+        assert ("cryptography" in result.out) == (
+            "cryptography" not in missing and find_spec("cryptography") is not None
+        )
+        assert ("no zstd" in result.out) == (ZSTD in lacking[program])
+    other = Server(tmp_path / "server", server.accounts)
+    other.environment = environments["server.py"]
+    try:
+        client = Client(other.start(fresh=True).port, tmp_path / "client")
+        client.environment = environments["client.py"]
+        small, large = make(folder / "small", 1000), make(folder / "large", 3 * MIB)
+        commands: list[tuple[list[Argument], str]] = [
+            ([small, large, "box/"], "2 files delivered"),
+            (["--list", "box"], " large\n"),
+            (["--get", "box", tmp_path / "fetched"], "2 files fetched"),
+        ]
+        for command, out in commands:
+            result = client.start(*command, fresh=True).finish()
+            assert (result.status, result.err) == (0, "") and out in result.out, result
+        for source in (small, large):
+            assert other.path("box", source.name).read_bytes() == source.read_bytes()
+            assert (tmp_path / "fetched" / source.name).read_bytes() == source.read_bytes()
+        assert other.stop() == 0
+        assert other.errors() == ""
+    finally:
+        other.close()
 
 
 def test_without_tqdm_files_arrive_and_one_line_says_how_to_get_it(
     server: Server, client: Client, folder: Path, box: str, tmp_path: Path
 ) -> None:
-    environment, source = without_tqdm(tmp_path / "packages"), make(folder / "large", 3 * MIB)
+    environment, source = without(tmp_path / "packages", "tqdm"), make(folder / "large", 3 * MIB)
     fetched = f"--get {box}/large {tmp_path}/fetched"
     for command in (f"{source} {box}/", fetched, f"--quiet {source} {box}/quiet"):
         with Terminal("client.py", *client.flags, *command.split(), environment=environment) as terminal:
