@@ -41,14 +41,14 @@ def contents_of(*lines: bytes) -> Contents:
 # --- an account and its line ------------------------------------------------------------------------------------------
 
 LINES = [
-    (ALICE, "rights=put,get,list quota=- rate=-"),
+    (ALICE, "may=put,get,list,replace,remove quota=- rate=-"),
     (
         Account("alice", REGISTRATION, frozenset({"put"}), 10**12, 5_000_000),
-        "rights=put quota=1000000000000 rate=5000000",
+        "may=put quota=1000000000000 rate=5000000",
     ),
     (
         Account("alice", REGISTRATION, frozenset({"get", "list"}), None, None, 1000, 10**9, 4),
-        "rights=get,list quota=- rate=- quota-files=1000 largest=1000000000 connections=4",
+        "may=get,list quota=- rate=- quota-files=1000 largest=1000000000 connections=4",
     ),
 ]
 
@@ -58,6 +58,23 @@ def test_account_has_the_documented_line_and_the_line_gives_the_account(kept: Ac
     points = " ".join(f"{key}={getattr(REGISTRATION, key).hex()}" for key in ("w0", "L", "w0M", "w0N"))
     assert line_of(kept) == f"alice {points} {end}".encode()
     assert contents_of(line_of(kept)).accounts == {b"alice": kept}
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("put,get,list", "put,get,list,replace"),
+        ("put,get", "put,get,replace"),
+        ("put", "put"),
+        ("put,list", "put,list"),
+        ("get,list", "get,list"),
+    ],
+)
+def test_line_of_the_time_before_replacing_was_a_right_allows_what_it_allowed(before: str, now: str) -> None:
+    old = line_of(ALICE).replace(b"may=put,get,list,replace,remove", b"rights=" + before.encode())
+    found = contents_of(old).accounts[b"alice"]
+    assert found.rights == frozenset(now.split(","))
+    assert f" may={now} ".encode() in line_of(found)
 
 
 def test_file_begins_with_the_documented_line() -> None:
@@ -126,7 +143,10 @@ DAMAGES: dict[str, Callable[[str], str]] = {
     "point at infinity": lambda line: line.replace(REGISTRATION.L.hex(), "04" + "0" * 128),
     "unknown right": lambda line: line.replace("put,get", "put,delete"),
     "right twice": lambda line: line.replace("put,get", "put,put"),
-    "no right": lambda line: line.replace("put,get,list", ""),
+    "no right": lambda line: line.replace("put,get,list,replace,remove", ""),
+    "no rights at all": lambda line: line.replace(" may=put,get,list,replace,remove", ""),
+    "rights of both times": lambda line: line.replace(" quota=", " rights=put quota="),
+    "new right in an old line": lambda line: line.replace("may=", "rights="),
     "negative quota": lambda line: line.replace("quota=-", "quota=-5"),
     "quota with a zero before it": lambda line: line.replace("quota=-", "quota=05"),
     "quota with a unit": lambda line: line.replace("quota=-", "quota=5G"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sft.common.errors import Code, ProtocolViolation
+from sft.wire.change_messages import Amounts, Done, Move, Remove, SetAttributes, Usage
 from sft.wire.content import DATA_HEADER_SIZE, Data, write_data_header
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -156,6 +157,15 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
             YES,
         ],
     ),
+    (Remove(1, ("a",), False), 21, b"\x93", [b"\1", b"\x91\xa1a", NO]),
+    (Remove(MAX_ID, ("a", "b"), True), 21, b"\x93", [b"\xce\xff\xff\xff\xff", b"\x92\xa1a\xa1b", YES]),
+    (Move(2, ("a",), ("b", "c")), 22, b"\x93", [b"\2", b"\x91\xa1a", b"\x92\xa1b\xa1c"]),
+    (Usage(3), 23, b"\x91", [b"\3"]),
+    (Amounts(3, 0, 1, None, None, None), 24, b"\x96", [b"\3", b"\0", b"\1", NIL, NIL, NIL]),
+    (Amounts(3, 128, 256, MAX_INTEGER, 7, 0), 24, b"\x96", [b"\3", b"\xcc\x80", b"\xcd\1\0", MOST, b"\7", b"\0"]),
+    (SetAttributes(4, ("a",), -1, None), 25, b"\x94", [b"\4", b"\x91\xa1a", b"\xff", NIL]),
+    (SetAttributes(4, ("a",), None, 0o777), 25, b"\x94", [b"\4", b"\x91\xa1a", NIL, b"\xcd\1\xff"]),
+    (Done(5, 1), 26, b"\x92", [b"\5", b"\1"]),
     (Omitted(6, "a/\\xff", Code.NAME, 3), 15, b"\x94", [b"\6", b"\xa6a/\\xff", b"\xa4name", b"\3"]),
     (Error(Code.STOPPING), 13, b"\x91", [b"\xa8stopping"]),
     (Rate(1), 16, b"\x91", [b"\1"]),
@@ -195,7 +205,7 @@ def refused(kind: int, body: bytes) -> None:
 
 def test_headers_and_types_are_the_specifications() -> None:
     assert (MESSAGE_HEADER_SIZE, DATA_HEADER_SIZE) == (5, 21)
-    assert [kind.value for kind in Kind] == [*range(1, 17), 19, 20]
+    assert [kind.value for kind in Kind] == [*range(1, 17), *range(19, 27)]
 
 
 def test_table_has_every_type() -> None:
@@ -490,6 +500,12 @@ WRONG: dict[int, list[list[bytes]]] = {
         ],
         NOT_A_FLAG,
     ],
+    Kind.REMOVE: [ID, NOT_A_PATH, NOT_A_FLAG],
+    Kind.MOVE: [ID, NOT_A_PATH, NOT_A_PATH],
+    Kind.USAGE: [ID],
+    Kind.AMOUNTS: [ID, [*SIZE, NIL], [*SIZE, NIL], SIZE, SIZE, SIZE],
+    Kind.SET: [ID, NOT_A_PATH, TIME, [*NOT_AN_INTEGER, *outside(0, MAX_MODE)]],
+    Kind.DONE: [ID, [*SIZE, NIL]],
     Kind.ERROR: [[*CODE, NIL]],
     Kind.OMITTED: [
         ID,
@@ -590,6 +606,11 @@ BORDERS: list[tuple[int, Callable[[int], Control], int, int]] = [
     (Kind.BRANCH, lambda n: Branch(1, (Node(1, "a", "file", n, 0, 0, None),), False), 0, MAX_INTEGER),
     (Kind.BRANCH, lambda n: Branch(1, (Node(1, "a", "link", 0, n, 0, "b"),), False), -MAX_INTEGER, MAX_INTEGER),
     (Kind.BRANCH, lambda n: Branch(1, (Node(1, "a", "folder", 0, 0, n, None),), False), 0, MAX_MODE),
+    (Kind.AMOUNTS, lambda n: Amounts(1, n, 0, n, n, n), 0, MAX_INTEGER),
+    (Kind.AMOUNTS, lambda n: Amounts(1, 0, n, None, None, n), 0, MAX_INTEGER),
+    (Kind.SET, lambda n: SetAttributes(1, ("a",), n, None), -MAX_INTEGER, MAX_INTEGER),
+    (Kind.SET, lambda n: SetAttributes(1, ("a",), None, n), 0, MAX_MODE),
+    (Kind.DONE, lambda n: Done(1, n), 0, MAX_INTEGER),
     (Kind.OMITTED, lambda n: Omitted(1, "a", Code.NAME, n), 0, MAX_INTEGER),
     (Kind.RATE, lambda n: Rate(n), 1, MAX_INTEGER),
 ]
@@ -706,11 +727,16 @@ BAD_PATHS = [
         (Get(4, (), False, True), (Kind.GET, 4, False, False)),
         (ListFolder(5, (), None), (Kind.LIST, 5, False, False)),
         (Tree(6, (), None), (Kind.TREE, 6, False, False)),
+        (Remove(7, ("a",), True), (Kind.REMOVE, 7, False, False)),
+        (Move(8, ("a",), ("b",)), (Kind.MOVE, 8, False, False)),
+        (SetAttributes(9, ("a",), 1, 1), (Kind.SET, 9, False, False)),
     ],
-    ids=["file", "folder", "get", "last get", "list", "tree"],
+    ids=["file", "folder", "get", "last get", "list", "tree", "remove", "move", "set"],
 )
 def test_of_a_path_that_is_not_allowed_only_its_id_is_kept(
-    message: Put | Get | ListFolder | Tree, answer: tuple[Kind, int, bool, bool], path: tuple[str, ...]
+    message: Put | Get | ListFolder | Tree | Remove | Move | SetAttributes,
+    answer: tuple[Kind, int, bool, bool],
+    path: tuple[str, ...],
 ) -> None:
     found = body_of(message.KIND, replace(message, path=path).body())
     assert isinstance(found, Misnamed)
@@ -727,7 +753,8 @@ def test_reject_receipt_with_a_path_that_is_not_allowed(path: tuple[str, ...]) -
 
 
 def test_path_that_is_missing_is_not_allowed_for_a_put_and_means_everything_elsewhere() -> None:
-    assert isinstance(body_of(Kind.PUT, replace(PUT, path=()).body()), Misnamed)
+    for changing in (PUT, Remove(1, ("a",), True), Move(1, ("a",), ("b",)), SetAttributes(1, ("a",), 1, None)):
+        assert isinstance(body_of(changing.KIND, replace(changing, path=()).body()), Misnamed)
     assert body_of(Kind.GET, Get(1, (), False, True).body()) == Get(1, (), False, True)
 
 
@@ -745,6 +772,16 @@ def test_reject_branch_with_a_name_that_is_not_allowed(name: str) -> None:
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_tree_behind_a_path_that_is_not_allowed_is_not_given(name: str) -> None:
     assert isinstance(body_of(Kind.TREE, Tree(1, (), ("a", name)).body()), Misnamed)
+
+
+@pytest.mark.parametrize("path", [(), *BAD_PATHS], ids=range(len(BAD_PATHS) + 1))
+def test_move_to_a_path_that_is_not_allowed_is_not_made(path: tuple[str, ...]) -> None:
+    found = body_of(Kind.MOVE, Move(1, ("a",), path).body())
+    assert isinstance(found, Misnamed) and found.shown == "a"
+
+
+def test_reject_set_of_nothing() -> None:
+    refused(Kind.SET, SetAttributes(1, ("a",), None, None).body())
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)

@@ -241,9 +241,7 @@ def test_damaged_account_is_shut_out_alone_with_a_line_in_the_log(
     assert server.stop() == 0
 
 
-LINE = (
-    "alice w0={w0} L={L} w0M={w0M} w0N={w0N} rights=put,get,list quota=- rate=- quota-files=7 largest=8 connections=9"
-)
+LINE = "alice w0={w0} L={L} w0M={w0M} w0N={w0N} may=put,get,list quota=- rate=- quota-files=7 largest=8 connections=9"
 
 
 @settings(max_examples=60)

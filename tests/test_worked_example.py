@@ -73,7 +73,8 @@ def test_the_document_holds_exactly_the_values_that_the_code_makes() -> None:
 
 
 def test_every_block_of_the_example_is_read() -> None:
-    assert TEXT.split("<!-- values: begin -->")[1].count("```\n") == 2 * len(TOLD)
+    values = TEXT.split("<!-- values: begin -->")[1].split("<!-- values: end -->")[0]
+    assert values.count("```\n") == 2 * len(TOLD)
 
 
 def test_no_line_of_a_block_is_too_long() -> None:
@@ -316,6 +317,18 @@ def test_section_12_leads_to_data_of_zeros_and_with_a_frame() -> None:
     read = decode_message(message[0], memoryview(message)[5:])
     assert isinstance(read, Data) and read.is_frame
     assert read.plain() == zstd.decompress(message[21:])
+
+
+def test_section_26_leads_to_its_questions_and_answers() -> None:
+    time = b"\xcf" + (1700000000000000000).to_bytes(8, "big")
+    used = b"\xce" + (70_526).to_bytes(4, "big") + b"\x03"
+    limits = b"\xce" + (1_000_000).to_bytes(4, "big") + b"\xc0" + b"\xcf" + (52_000_000_000).to_bytes(8, "big")
+    assert TOLD["usage_message"] == b"\x17" + _frame(b"\x91\x01")
+    assert TOLD["amounts_message"] == b"\x18" + _frame(b"\x96\x01" + used + limits)
+    assert TOLD["move_message"] == b"\x16" + _frame(b"\x93\x02\x92\xa4docs\xa5a.txt\x91\xa5b.txt")
+    assert TOLD["done_message"] == b"\x1a" + _frame(b"\x92\x02\x01")
+    assert TOLD["set_message"] == b"\x19" + _frame(b"\x94\x03\x91\xa5b.txt" + time + b"\xc0")
+    assert TOLD["remove_message"] == b"\x15" + _frame(b"\x93\x04\x91\xa4docs\xc3")
 
 
 def test_section_11_leads_to_the_record_of_the_next_epoch() -> None:
@@ -562,7 +575,7 @@ def _file(path: Path, content: bytes) -> None:
 
 
 def _inbox(root: Path) -> tuple[bytes, bytes]:
-    """What the exchanges of sections 18 and 19 find at the server."""
+    """What the exchanges of sections 18, 19 and 26 find at the server."""
     inbox = root / "alice" / "inbox"
     inbox.mkdir(parents=True)
     contents = b"small\n", os.urandom(70_000)
@@ -601,3 +614,11 @@ def test_the_exchange_of_section_19_is_what_the_real_server_says(tmp_path: Path,
 def test_the_exchange_of_trees_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:
     _inbox(tmp_path)
     _play(19, tmp_path, {}, engine, which=1)
+
+
+def test_the_exchange_of_section_26_is_what_the_real_server_does(tmp_path: Path, engine: Engine) -> None:
+    _, large = _inbox(tmp_path)
+    _play(26, tmp_path, {}, engine)
+    moved = tmp_path / "alice" / "archive" / "b.bin"
+    assert (moved.read_bytes(), moved.stat().st_mtime_ns, moved.stat().st_mode & 0o777) == (large, _MTIME, 0o600)
+    assert [each.name for each in (tmp_path / "alice").iterdir()] == ["archive"]

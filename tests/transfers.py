@@ -56,9 +56,9 @@ from sft.wire.messages import (
     BYE_MESSAGE,
     Accept,
     Bye,
+    Control,
     EntryKind,
     Get,
-    ListFolder,
     Message,
     Misnamed,
     PolicyWord,
@@ -458,7 +458,7 @@ def fetch(
 TREE = {"a": b"content of a", "d/x": b"x", "d/e/y": b"", "d/e/large": bytes(range(256)) * 1000}
 
 
-def answers_to(storage: Storage, engine: Engine, *asked: ListFolder, admit: Admit = anything) -> list[Message]:
+def answers_to(storage: Storage, engine: Engine, *asked: Control, admit: Admit = anything) -> list[Message]:
     receiving = Receiving(storage, engine, admit)
     raw = Raw(receiving.near, C2S, S2C)
     raw.say(*(each.encode() for each in asked), BYE_MESSAGE)

@@ -53,6 +53,7 @@ from sft.wire.messages import (
     PolicyWord,
 )
 from sft.wire.protocol import HEADER_SIZE, frame_header
+from sft.wire.change_messages import Amounts, Change, Done, Move, Remove, SetAttributes, Usage
 from sft.wire.tree_messages import Branch, Node, Tree
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "PROTOCOL.md"
@@ -204,6 +205,7 @@ def blocks() -> list[Block]:
         *_session(login),
         *_records(login),
         *_tree(),
+        *_changes(),
     ]
 
 
@@ -367,6 +369,28 @@ def _other_forms() -> Iterator[Block]:
     write_data_header(memoryview(message), 2, ZEROS, len(LINE) * LINES, len(FRAME))
     text = f"Then {LINES} times `{LINE.decode().strip()}` and a line feed, as one zstd frame. Others hold it, too."
     yield Block("data_with_a_frame", text, bytes(message))
+
+
+def _changes() -> Iterator[Block]:
+    """What section 26 says: one of each question, and the two answers."""
+    messages: tuple[Change, ...] = (
+        Usage(1),
+        Amounts(1, 70_526, 3, 1_000_000, None, 52_000_000_000),
+        Move(2, ("docs", "a.txt"), ("b.txt",)),
+        Done(2, 1),
+        SetAttributes(3, ("b.txt",), MTIME, None),
+        Remove(4, ("docs",), True),
+    )
+    texts = (
+        "**Another one.** USAGE `{}`.",
+        "Its answer: AMOUNTS `{}`.",
+        "MOVE `{}`.",
+        "Its answer: DONE `{}`.",
+        "SET `{}`.",
+        "REMOVE `{}`.",
+    )
+    for message, text in zip(messages, texts, strict=True):
+        yield Block(f"{message.KIND.name.lower()}_message", text.format(shown(message.body())), message.encode())
 
 
 def _next_epoch(login: Login) -> Iterator[Block]:

@@ -1,8 +1,11 @@
 """The format of the accounts file: its bytes to accounts and back, and what each change makes of its lines.
 
     secure-file-transfer-accounts 1 profile=1 secret=<64 hex>
-    alice w0=<hex> L=<hex> w0M=<hex> w0N=<hex> rights=put,get,list quota=<bytes or -> rate=<bytes per second or ->
+    alice w0=<hex> L=<hex> w0M=<hex> w0N=<hex> may=put,get,list quota=<bytes or -> rate=<bytes per second or ->
         (on the same line, where they are set:) quota-files=<count> largest=<bytes> connections=<count>
+
+A line of the time before `replace` was a right of its own has `rights=` in the place of `may=`: with `put` and `get`
+such an account could replace files, and still can.
 
 Rules: a damaged account line makes that account unusable and no other, and no change rewrites it. A damaged first line
 makes the whole file unusable. What is written was read back before. No error quotes a line, which holds secrets. This
@@ -19,7 +22,7 @@ from crypto_utils import SCRYPT_PROFILES
 from sft.common.errors import IntegrityError, UsageError
 from sft.wire.pake import Registration
 
-RIGHTS = ("put", "get", "list")
+RIGHTS = ("put", "get", "list", "replace", "remove")
 USERNAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 # Names that Windows keeps for devices, whatever follows the first dot: an account's name is a folder's name too.
@@ -28,13 +31,15 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 _FORMAT = "secure-file-transfer-accounts"
 _HEAD = re.compile(_FORMAT + r" 1 profile=([0-9]{1,3}) secret=([0-9a-f]{64})")
 _POINT = re.compile(r"04[0-9a-f]{128}")
+_WORDS = re.compile(r"[a-z]+(,[a-z]+)*")
 _LIMIT = re.compile(r"-|[1-9][0-9]{0,17}")
 _FIELDS = {
     "w0": re.compile(r"[0-9a-f]{64}"),
     "L": _POINT,
     "w0M": _POINT,
     "w0N": _POINT,
-    "rights": re.compile(r"[a-z]+(,[a-z]+)*"),
+    "may": _WORDS,
+    "rights": _WORDS,
     "quota": _LIMIT,
     "rate": _LIMIT,
     "quota-files": _LIMIT,
@@ -43,6 +48,8 @@ _FIELDS = {
 }
 # Fields that were added later: a line without them is valid, and is written without them.
 _OPTIONAL = ("quota-files", "largest", "connections")
+_ONE_OF = ("may", "rights")
+_FIRST_RIGHTS = ("put", "get", "list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +181,20 @@ def _parse_line(line: bytes) -> Account:
     if not name:
         raise IntegrityError("it does not begin with a username")
     fields = _parse_fields(line.decode("ascii", "replace").split(" ")[1:])
-    rights = fields["rights"].split(",")
-    if len(set(rights)) != len(rights) or not set(rights) <= set(RIGHTS):
-        raise IntegrityError("rights is damaged")
+    rights = _parse_rights(fields)
     registration = Registration(*(bytes.fromhex(fields[key]) for key in ("w0", "L", "w0M", "w0N")))
     registration.check()
     limits = (_parse_limit(fields.get(key, "-")) for key in ("quota", "rate", *_OPTIONAL))
-    return Account(name, registration, frozenset(rights), *limits)
+    return Account(name, registration, rights, *limits)
+
+
+def _parse_rights(fields: Mapping[str, str]) -> frozenset[str]:
+    key = "may" if "may" in fields else "rights"
+    words, known = fields[key].split(","), RIGHTS if key == "may" else _FIRST_RIGHTS
+    if len(set(words)) != len(words) or not set(words) <= set(known):
+        raise IntegrityError(f"{key} is damaged")
+    could_replace = key == "rights" and {"put", "get"} <= set(words)
+    return frozenset([*words, "replace"] if could_replace else words)
 
 
 def _parse_fields(words: list[str]) -> dict[str, str]:
@@ -189,14 +203,16 @@ def _parse_fields(words: list[str]) -> dict[str, str]:
         key, _, value = word.partition("=")
         if key not in _FIELDS:
             raise IntegrityError("it has an unknown field")
-        if key in fields:
+        if key in fields or (key in _ONE_OF and not fields.keys().isdisjoint(_ONE_OF)):
             raise IntegrityError(f"{key} is there twice")
         if not _FIELDS[key].fullmatch(value):
             raise IntegrityError(f"{key} is damaged")
         fields[key] = value
     for key in _FIELDS:
-        if key not in fields and key not in _OPTIONAL:
+        if key not in fields and key not in (*_OPTIONAL, *_ONE_OF):
             raise IntegrityError(f"{key} is missing")
+    if fields.keys().isdisjoint(_ONE_OF):
+        raise IntegrityError("may is missing")
     return fields
 
 
@@ -221,7 +237,7 @@ def line_of(account: Account) -> bytes:
     optional = {key: getattr(account, key.replace("-", "_")) for key in _OPTIONAL}
     line = (
         f"{account.name} w0={kept.w0.hex()} L={kept.L.hex()} w0M={kept.w0M.hex()} w0N={kept.w0N.hex()}"
-        f" rights={rights} quota={quota} rate={rate}"
+        f" may={rights} quota={quota} rate={rate}"
         + "".join(f" {key}={limit}" for key, limit in optional.items() if limit is not None)
     ).encode()
     found = _check_line(line)

@@ -93,6 +93,11 @@ class UserFolder:
             umask,
         )
 
+    @property
+    def quota(self) -> Quota:
+        """What the account may use."""
+        return self._rules.quota
+
     def close(self) -> None:
         """Give back the descriptors, and what was reserved and not used."""
         self.allowance.close()

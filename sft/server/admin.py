@@ -24,13 +24,12 @@ from sft.disk.quota import NOT_TEMPORARY
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
-from sft.server.options import LIMITS, NO_LIMIT, Limits, limits_of
+from sft.server.options import DEFAULT_RIGHTS, LIMITS, NO_LIMIT, Limits, limits_of, rights_of
 from sft.wire.handshake import password_scalars
 from sft.wire.pake import Registration
 
 _Found = TypeVar("_Found")
 
-_DROP_ONLY = frozenset({"put"})
 _CUT_OFF = "connections that it has are cut off within a second"
 
 
@@ -41,7 +40,7 @@ def run(command: str, accounts: Path, storage: Path, options: argparse.Namespace
 
 
 def first_account(accounts: Path, name: str) -> str:
-    """Make the accounts file with one account; its password, which can't be shown again."""
+    """Make the accounts file with one account, which may do everything; its password, which can't be shown again."""
     password = generate_password()
     _add(Accounts.create(accounts), name, password, frozenset(RIGHTS), {})
     return password
@@ -83,7 +82,7 @@ def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
         raise UsageError(
             f"there is an account {name} already", f"To change its password: python server.py passwd {name}"
         )
-    limits = limits_of(options)
+    limits, rights = limits_of(options), rights_of(options) or frozenset(DEFAULT_RIGHTS)
     if not options.keep_files and (left := _left_by(name, storage)) is not None:
         raise UsageError(
             f"there are files of an earlier account {name} in {left}",
@@ -91,7 +90,7 @@ def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
             f"python server.py adduser {name} --keep-files",
         )
     password = _new_password(name, options)
-    _add(Accounts.create(path), name, password, _DROP_ONLY if options.drop_only else frozenset(RIGHTS), limits)
+    _add(Accounts.create(path), name, password, rights, limits)
     say(f"added {name}; its files will arrive in {storage / name}")
 
 
@@ -131,7 +130,9 @@ def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
 
 
 def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
-    accounts, name, news = open_accounts(path), options.name, limits_of(options)
+    accounts, name, news = open_accounts(path), options.name, dict(limits_of(options))
+    if (rights := rights_of(options)) is not None:
+        news["rights"] = rights
     before = _named(accounts).get(name)
     if news:
         accounts.change(name, news)
@@ -142,6 +143,7 @@ def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
         say(f"{name} has these limits already; nothing was changed")
     elif news:
         say(f"changed the limits of {name}; {_CUT_OFF}")
+    say(f"{'rights':<12}  {_shown(account.rights)}")
     for limit in LIMITS:
         value = getattr(account, limit.field)
         shown = NO_LIMIT if value is None else exact_size(value) if limit.is_size else f"{value:,}"
@@ -151,7 +153,7 @@ def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
 def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts = open_accounts(path)
     for account in accounts.all():
-        words = [",".join(right for right in RIGHTS if right in account.rights)]
+        words = [_shown(account.rights)]
         if has_quota(account):
             words.append(_used(account, _storage(storage).ledgers.used))
         words += [limit.shown(value) for limit in LIMITS if (value := getattr(account, limit.field)) is not None]
@@ -164,6 +166,10 @@ def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
         note("there are no accounts")
     for damage in accounts.damaged:
         note(f"warning: {path}, {damage}")
+
+
+def _shown(rights: frozenset[str]) -> str:
+    return ",".join(right for right in RIGHTS if right in rights)
 
 
 def _recount(path: Path, storage: Path, options: argparse.Namespace) -> None:

@@ -13,6 +13,15 @@ from sft.common.sizes import counted, exact_size, parse_size
 from sft.console.command_line import flag_of
 
 NO_LIMIT = "none"
+# What an account may do, and sets of rights that have a name; `sft/accounts/format.py` has the same words.
+RIGHTS = ("put", "get", "list", "replace", "remove")
+DEFAULT_RIGHTS = ("put", "get", "list", "replace")
+PRESETS = {"drop_only": ("put",), "append_only": ("put", "get", "list"), "read_only": ("get", "list")}
+_PRESET_WORDS = {
+    "drop_only": "may only send; names that are taken get a number (--rights put)",
+    "append_only": "may send, fetch and list, and replace or remove nothing (--rights put,get,list)",
+    "read_only": "may only fetch and list (--rights get,list)",
+}
 _DIGITS = 19  # so many digits and more are refused
 
 Limits = Mapping[str, Any]  # by the names of an account's fields; None: no limit
@@ -59,8 +68,8 @@ def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.Argum
     remove = commands.add_parser("deluser", help="remove an account; its files stay", allow_abbrev=False)
     limits = commands.add_parser(
         "limits",
-        help="change what an account may use, or show it",
-        description="Change what an account may use; without a flag, show it.",
+        help="change what an account may do and use, or show it",
+        description="Change what an account may do and use; without a flag, show it.",
         allow_abbrev=False,
     )
     commands.add_parser("users", help="list the accounts, their rights, and what they use", allow_abbrev=False)
@@ -86,20 +95,35 @@ def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.Argum
             help="its first line is the password (-: standard input)",
         )
     add.add_argument(
-        "--drop-only",
-        action="store_true",
-        help="may only send; names that are taken get a number",
-    )
-    add.add_argument(
         "--keep-files",
         action="store_true",
         help="let it have what an earlier account of that name has left",
     )
     for each in (add, limits):
+        rights = each.add_mutually_exclusive_group()
+        default = f"; without it {','.join(DEFAULT_RIGHTS)}" if each is add else ""
+        words = f"what it may do, separated by commas: {', '.join(RIGHTS)}{default}"
+        rights.add_argument("--rights", metavar="RIGHT,...", help=words)
+        for preset in PRESETS:
+            rights.add_argument(flag_of(preset), action="store_true", help=_PRESET_WORDS[preset])
         for limit in LIMITS:
             words = f"{limit.words} ({NO_LIMIT}: no limit)"
             each.add_argument(limit.flag, metavar=limit.metavar, dest=f"limit_{limit.field}", help=words)
     return list(commands.choices.values())
+
+
+def rights_of(options: argparse.Namespace) -> frozenset[str] | None:
+    """The rights that were named; None when none were. Raises UsageError."""
+    for preset, words in PRESETS.items():
+        if getattr(options, preset):
+            return frozenset(words)
+    if options.rights is None:
+        return None
+    words = options.rights.split(",")
+    for word in words:
+        if word not in RIGHTS:
+            raise UsageError(f'--rights: "{word}" is not a right', f"Choose from {', '.join(RIGHTS)}")
+    return frozenset(words)
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

@@ -1,12 +1,13 @@
-"""The server's side of a connection's one job: PUT, GET or LIST, as its first message has it.
+"""The server's side of a connection's one job, as its first message has it.
 
-    (TREE ...) PUT ...           this end receives; more TREEs may come between the PUTs
+    (TREE SET ...) PUT ...       this end receives; more TREEs and SETs may come between the PUTs
     (RATE) GET GET ...           this end sends what was asked for, once all GETs are here
-    (RATE) LIST TREE LIST ...    each is answered with one page; a connection of TREEs alone is one of these
+    (RATE) LIST REMOVE ...       questions: LIST, TREE, USAGE, REMOVE, MOVE, SET, each answered before the next
 
-Rules: before each PUT and GET the account's right to it is checked, by the function given. A GET makes the server
-the sender, by the same messages and rules; what it can't give is answered by REFUSE with the GET's id, or OMITTED.
-RATE only limits what this end sends, so it is not allowed before PUT. This module knows no socket and no account.
+Rules: before each PUT and GET the account's right to it is checked, by the function given; a PUT that replaces needs
+two. A GET makes the server the sender, by the same messages and rules; what it can't give is answered by REFUSE with
+the GET's id, or OMITTED. RATE only limits what this end sends, so it is not allowed before PUT. This module knows no
+socket and no account.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,12 +23,14 @@ from sft.disk.sources import FileSource, Source
 from sft.disk.temporary import Incoming
 from sft.disk.user_folder import UserFolder
 from sft.disk.visible_files import why_unreadable
+from sft.server.changing import Changing
 from sft.server.listings import Listings, omissions
 from sft.transfer.events import Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
 from sft.transfer.items import ALL_BITS, Item
 from sft.transfer.places import Share
 from sft.transfer.receiver import Receiver
 from sft.transfer.sender import Sender
+from sft.wire.change_messages import Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Arrived, Channel
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import (
@@ -49,6 +52,15 @@ from sft.wire.tree_messages import Tree
 _POLICY: PolicyWord = "skip"  # for the PUTs of this end: the client decides itself what to do with a name that is taken
 
 _Wanted = tuple[int, bytes]  # the id of a GET, and its path
+_Question = ListFolder | Tree | Remove | Move | Usage | SetAttributes | Misnamed
+
+# The requests: what a connection's first message may be.
+_KINDS: dict[type, Kind] = {
+    shape: shape.KIND for shape in (Put, Get, ListFolder, Tree, Remove, Move, Usage, SetAttributes)
+}
+_LISTINGS = (Kind.LIST, Kind.TREE)
+_QUESTIONS = (*_LISTINGS, Kind.REMOVE, Kind.MOVE, Kind.USAGE, Kind.SET)
+_BETWEEN_PUTS = (Kind.TREE, Kind.SET)
 
 
 class Requests:
@@ -74,7 +86,8 @@ class Requests:
         self._giving = limiter  # of what this end sends, which the client may want slower
         self._messages: Iterator[Arrived | None] = channel.messages()
         self._listings = Listings(channel, folder, admit, self._log_sparingly, limiter)
-        self._last_tree = 0  # the highest id of a TREE
+        self._changing = Changing(channel, folder, admit, log, self._log_sparingly)
+        self._last_question = 0  # the highest id of those in front of the first PUT
 
     def run(self, on_receive_event: Callable[[ReceiveEvent], None]) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
@@ -83,9 +96,9 @@ class Requests:
         if first is not None and isinstance(first[0], Rate):
             self._giving = self._listings.limiter = self._limiter.within(first[0].rate)
             first = self._next()
-        first = self._answer_trees(first)
+        first = self._answer_before_puts(first)
         if first is None:
-            if has_rate and not self._last_tree:
+            if has_rate and not self._last_question:
                 raise ProtocolViolation("a rate for nothing that is asked for")
             self._channel.post(BYE_MESSAGE)
             return
@@ -94,10 +107,10 @@ class Requests:
             raise ProtocolViolation("a rate for nothing that is asked for")
         if kind is Kind.PUT:
             self._receive(first, on_receive_event)
-        elif _is_get(message) and not self._last_tree:
+        elif _is_get(message) and not self._last_question:
             self._give(message)
-        elif _is_listing(message):
-            self._list(message)
+        elif _is_question(message):
+            self._answer_all(message)
         else:
             raise ProtocolViolation("a first message that asks for nothing")
 
@@ -108,49 +121,55 @@ class Requests:
             self._limiter.spend(MESSAGE_HEADER_SIZE + len(arrived[1]), self._channel.hurry)
         return arrived
 
-    # --- LIST and TREE ---
+    # --- LIST, TREE, and what changes something ---
 
-    def _list(self, request: ListFolder | Tree | Misnamed) -> None:
+    def _answer_all(self, request: _Question) -> None:
         while True:
             self._answer(request)
             arrived = self._next()
             if arrived is None:
                 break
-            if not _is_listing(arrived[0]):
-                raise ProtocolViolation("something else than LIST or TREE on a connection that lists")
+            if not _is_question(arrived[0]):
+                raise ProtocolViolation("something else than a question on a connection of questions")
             request = arrived[0]
         self._channel.post(BYE_MESSAGE)
 
-    def _answer(self, request: ListFolder | Tree | Misnamed) -> None:
-        for message in self._listings.answer(request):
+    def _answer(self, request: _Question) -> None:
+        for message in self._answers(request):
             self._channel.post(message)
             self._giving.spend(len(message), self._channel.hurry)
 
-    def _answer_trees(self, first: Arrived | None) -> Arrived | None:
-        """Answer the TREEs before all else; the message behind them, None at the client's BYE."""
-        while first is not None and _is_tree(first[0]):
-            self._last_tree = max(self._last_tree, first[0].id)
+    def _answers(self, request: _Question) -> Iterator[bytes]:
+        if isinstance(request, ListFolder | Tree) or (isinstance(request, Misnamed) and request.kind in _LISTINGS):
+            return self._listings.answer(request)
+        return self._changing.answer(request)
+
+    def _answer_before_puts(self, first: Arrived | None) -> Arrived | None:
+        """Answer the TREEs and SETs before all else; the message behind them, None at the client's BYE."""
+        while first is not None and _may_be_between_puts(first[0]):
+            self._last_question = max(self._last_question, first[0].id)
             self._answer(first[0])
             first = self._next()
         return first
 
-    def _without_trees(self, last: int) -> Iterator[Arrived | None]:
-        """The messages behind a PUT, whose id was `last`, less the TREEs among them, which are answered.
+    def _without_questions(self, last: int) -> Iterator[Arrived | None]:
+        """The messages behind a PUT, whose id was `last`, less the TREEs and SETs among them, which are answered.
 
-        PUT and TREE have one sequence of ids, so that each REFUSE is clearly about one of them.
+        They and the PUTs have one sequence of ids, so that each REFUSE is clearly about one of them.
         """
         for arrived in self._messages:
             message = None if arrived is None else arrived[0]
-            if isinstance(message, Put | Tree | Misnamed):
+            if isinstance(message, Put | Tree | SetAttributes | Misnamed):
                 if message.id <= last:
                     raise ProtocolViolation("an id that is not higher than the last")
                 last = message.id
-            if message is None or not _is_tree(message):
+            if arrived is None or message is None or not _may_be_between_puts(message):
                 yield arrived
                 continue
-            for answer in self._listings.answer(message):
+            self._limiter.spend(MESSAGE_HEADER_SIZE + len(arrived[1]), self._channel.hurry)
+            yield None  # a pause: what is complete becomes visible now, so that a SET finds it
+            for answer in self._answers(message):
                 self._channel.post(answer)
-            yield None  # a pause: what was answered is paid for, and what waits to be published need not wait longer
 
     # --- PUT ---
 
@@ -159,12 +178,14 @@ class Requests:
             self._admit("put")
             if isinstance(put, Misnamed):
                 raise Refused(Code.NAME, why=put.why)
+            if put.policy == "replace":
+                self._admit("replace")
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
 
         put, secret = first[0] if first is not None else None, self._keys.file_c2s
-        if not isinstance(put, Put | Misnamed) or put.id <= self._last_tree:
+        if not isinstance(put, Put | Misnamed) or put.id <= self._last_question:
             raise ProtocolViolation("an id that is not higher than the last")
-        messages = self._without_trees(put.id)
+        messages = self._without_questions(put.id)
         Receiver(self._channel, messages, secret, self._folder, place, on_event, self._limiter, self._share).run(first)
 
     # --- GET ---
@@ -272,22 +293,20 @@ def _log_nothing(*line: object) -> None:
 
 
 def _kind_of(message: Message) -> Kind | None:
-    """PUT, GET, LIST or TREE for such a request, also for one with a name that is not allowed; else None."""
-    if isinstance(message, Misnamed):
-        return message.kind
-    return message.KIND if isinstance(message, Put | Get | ListFolder | Tree) else None
+    """The kind of a request, also of one with a name that is not allowed; else None."""
+    return message.kind if isinstance(message, Misnamed) else _KINDS.get(type(message))
 
 
 def _is_get(message: Message) -> TypeGuard[Get | Misnamed]:
     return _kind_of(message) is Kind.GET
 
 
-def _is_tree(message: Message) -> TypeGuard[Tree | Misnamed]:
-    return _kind_of(message) is Kind.TREE
+def _is_question(message: Message) -> TypeGuard[_Question]:
+    return _kind_of(message) in _QUESTIONS
 
 
-def _is_listing(message: Message) -> TypeGuard[ListFolder | Tree | Misnamed]:
-    return _kind_of(message) in (Kind.LIST, Kind.TREE)
+def _may_be_between_puts(message: Message) -> TypeGuard[Tree | SetAttributes | Misnamed]:
+    return _kind_of(message) in _BETWEEN_PUTS
 
 
 def _unpacked(path: bytes) -> PathParts:

@@ -37,6 +37,12 @@ class Kind(IntEnum):
     RATE = 16
     TREE = 19
     BRANCH = 20
+    REMOVE = 21
+    MOVE = 22
+    USAGE = 23
+    AMOUNTS = 24
+    SET = 25
+    DONE = 26
 
 
 _CEILINGS: dict[int, int] = {Kind.BRANCH: BRANCH_LIMIT}  # of those that have their own

@@ -21,6 +21,7 @@ from sft.wire.bodies import FOLDER as FOLDER
 from sft.wire.bodies import Control as Control
 from sft.wire.bodies import Kind as Kind
 from sft.wire.bodies import encode_message as encode_message
+from sft.wire.change_messages import Change, Move, Remove, SetAttributes
 from sft.wire.content import DATA_TYPE, Data, read_data
 from sft.wire.protocol import ENTRIES_LIMIT
 from sft.wire.spelling import is_spelled
@@ -205,8 +206,11 @@ class Bye(msgspec.Struct, frozen=True, gc=False):
     """This direction ends here, with an empty body. A direction that stops without it was cut."""
 
 
+_WithPath = Put | Get | ListFolder | Tree | Remove | Move | SetAttributes  # to which REFUSE is an answer
+
+
 class Misnamed(msgspec.Struct, frozen=True, gc=False):
-    """A PUT, GET, LIST or TREE with a path that is not allowed: what the answer to it needs, and nothing else of it.
+    """A request or PUT with a path that is not allowed: what the answer to it needs, and nothing else of it.
 
     A path that is refused may be as long as its message, and thousands may come.
     """
@@ -219,7 +223,7 @@ class Misnamed(msgspec.Struct, frozen=True, gc=False):
     why: str
 
     @classmethod
-    def of(cls, asked: "Put | Get | ListFolder | Tree", why: str) -> "Misnamed":
+    def of(cls, asked: _WithPath, why: str) -> "Misnamed":
         shown = "/".join(asked.path)
         shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
         is_open = isinstance(asked, Put) and asked.kind == FILE
@@ -240,6 +244,7 @@ Message = (
     | Entries
     | Tree
     | Branch
+    | Change
     | Omitted
     | Rate
     | Error
@@ -263,6 +268,7 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[Control]] = {
         Entries,
         Tree,
         Branch,
+        *get_args(Change),
         Omitted,
         Rate,
         Error,
@@ -327,7 +333,7 @@ def _read(decoder: "msgspec.msgpack.Decoder[Control]", body: memoryview) -> Cont
 
 def _judged(message: Control) -> Message:
     if why := message.why_not():
-        if isinstance(message, Put | Get | ListFolder | Tree):
+        if isinstance(message, _WithPath):
             return Misnamed.of(message, why)
         raise ProtocolViolation(f"a name that is not allowed: {why}")
     return message  # type: ignore[return-value]

@@ -70,6 +70,8 @@ def _check_misnamed(message: Misnamed, body: memoryview) -> None:
         names.append(asked[2])
     if message.kind is Kind.TREE:
         names += asked[2] or []
+    if message.kind is Kind.MOVE:
+        names = names and asked[2] and [*names, *asked[2]]
     assert message.why
     assert message.id == asked[0]
     assert msgspec.msgpack.encode(asked) == body

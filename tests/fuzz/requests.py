@@ -34,6 +34,7 @@ from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
 from sft.server.session import _Prefixed, _ReceiveLog
+from sft.wire.change_messages import Done, Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Channel
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import (
@@ -176,11 +177,12 @@ class _Proved:
 
     def __init__(self) -> None:
         self.ends: set[tuple[Path_, str, bytes]] = set()
+        self.may_move = False
 
     def allows(self, path: Path_, sha256: bytes) -> bool:
         """Whether a file of that digest may be visible there."""
         return any(
-            proof == sha256 and (target == path or (policy == "rename" and target[:-1] == path[:-1]))
+            proof == sha256 and (self.may_move or target == path or (policy == "rename" and target[:-1] == path[:-1]))
             for target, policy, proof in self.ends
         )
 
@@ -189,11 +191,11 @@ def _check_disk(home: Path, proved: _Proved) -> None:
     for found in home.rglob("*"):
         path = found.relative_to(home).parts
         if found.is_symlink():
-            assert path == ("link",)
+            assert path == ("link",) or proved.may_move
         elif found.is_file():
             assert proved.allows(path, hashlib.sha256(found.read_bytes()).digest()), path
         else:
-            assert found.is_dir() or path == ("fifo",)
+            assert found.is_dir() or path == ("fifo",) or proved.may_move
 
 
 # --- one connection ---------------------------------------------------------------------------------------------------
@@ -404,8 +406,18 @@ class _Client:
             lambda: Rate(1 << 40 + two % 23).encode(),
             lambda: Tree(id, path, PATHS[two // len(PATHS) % len(PATHS)] or None).encode(),
             lambda: Branch(id, (), False).encode(),
+            lambda: Remove(id, path, two >= len(PATHS)).encode(),
+            lambda: self._move(id, path, PATHS[two // len(PATHS) % len(PATHS)]),
+            Usage(id).encode,
+            lambda: SetAttributes(id, path, two << 55, None if two & 1 else two).encode(),
+            Done(id, 1).encode,
         )
         return makers[one % len(makers)]()
+
+    def _move(self, id: int, path: Path_, to: Path_) -> bytes:
+        """From now on what was proved may be anywhere."""
+        self._proved.may_move = True
+        return Move(id, path, to).encode()
 
     def _leave(self, one: int) -> None:
         """`one`: with a farewell, with an error, with a damaged record, or without a word."""

@@ -24,6 +24,7 @@ from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
+from sft.wire.change_messages import Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Channel
 from sft.wire.handshake import busy_frame
 from sft.wire.messages import BYE_MESSAGE, FILE, Cancel, Get, ListFolder, Put, Rate, Receipt, split_record
@@ -169,7 +170,7 @@ def _send(storage: Storage, engine: Engine, items: list[Item], kept: list[bytes]
 
 def _ask(storage: Storage, engine: Engine, kept: list[bytes]) -> None:
     """What a client says that lists or asks for a tree, and one that fetches one file and refuses another."""
-    for ask in (_list, _fetch, _withdraw, _tree):
+    for ask in (_list, _fetch, _withdraw, _tree, _change):
         receiving = Receiving(storage, engine)
         between = _Between(receiving.near, kept)
         raw = Raw(between.near, C2S, S2C)
@@ -185,6 +186,16 @@ def _ask(storage: Storage, engine: Engine, kept: list[bytes]) -> None:
 def _tree(raw: Raw) -> None:
     for path, after in (((), None), ((), ("photos", "2026")), (("nothing",), None)):
         raw.say(Tree(1, path, after).encode())
+        raw.hear()
+
+
+def _change(raw: Raw) -> None:
+    asked = (
+        *(Usage(1), SetAttributes(2, ("notes.txt",), 1_700_000_000_000_000_000, 0o640)),
+        *(Move(3, ("notes.txt",), ("old", "notes.txt")), Remove(4, ("old",), True), Remove(5, ("old",), False)),
+    )
+    for message in asked:
+        raw.say(message.encode())
         raw.hear()
 
 
@@ -275,6 +286,21 @@ REQUESTS: dict[str, list[tuple[int, int, int, int]]] = {
     "tree-and-files": [
         *[(Step.SAY, 0, 13, PATHS.index(())), (Step.PUT, 0, _A, _SMALL), (Step.PUT, 0, _INSIDE, _SMALL)],
         *[(Step.DATA, 1, 0, 0), (Step.SAY, 8, 13, PATHS.index(("link",))), (Step.END, 1, 0, 0)],
+    ],
+    "changed": [
+        *[(Step.WHOLE, 0, _INSIDE, _SMALL), (Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0)],
+        *[(Step.SAY, 9, 17, 0), (Step.SAY, 9, 18, _A), (Step.SAY, 9, 16, _A + len(PATHS) * _B), (Step.SAY, 9, 15, _A)],
+        *[(Step.SAY, 9, 15, PATHS.index(("link", "x"))), (Step.SAY, 9, 15, len(PATHS) + _FOLDER)],
+        *[(Step.SAY, 9, 15, len(PATHS) + PATHS.index(("link",))), (Step.SAY, 9, 15, PATHS.index(("..", "x")))],
+    ],
+    "changed-among-files": [
+        *[(Step.WHOLE, 0, _A, _SMALL), (Step.SAY, 8, 18, _A), (Step.WHOLE, 0, _B, _SMALL)],
+        *[(Step.SAY, 8, 18, PATHS.index(("link",))), (Step.NEXT, 0, 0, 0)],
+    ],
+    "removed-while-it-is-sent": [
+        *[(Step.PUT, 0, _DEEP, _LARGE), (Step.DATA, 0, 0, 0), (Step.NEXT, 0, 3, 0), (Step.WHOLE, 0, _INSIDE, _SMALL)],
+        *[(Step.NEXT, 0, 0, 0), (Step.SAY, 9, 15, len(PATHS) + _FOLDER), (Step.NEXT, 0, 0, 0)],
+        *[(Step.PUT, 0, _DEEP, _LARGE), (Step.CHECK, 0, _LARGE, 0), (Step.END, 0, 0, 0)],
     ],
     "fetched": [
         *[(Step.WHOLE, 0, _A, _SMALL), (Step.NEXT, 0, 0, 0), (Step.SAY, 0, 1, _A)],

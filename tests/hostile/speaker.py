@@ -402,6 +402,7 @@ def let_in(line: Line, password: str, changes: Mapping[str, Change] | None = Non
 NAMES = ["PUT", "DATA", "END", "CANCEL", "ACCEPT", "REFUSE", "CHECK", "RECEIPT", "GET", "LIST", "ENTRY"]
 NAMES += ["PING", "ERROR", "BYE", "OMITTED", "RATE"]
 NUMBERS = {name: number for number, name in enumerate(NAMES, 1)} | {"TREE": 19, "BRANCH": 20}
+NUMBERS |= {"REMOVE": 21, "MOVE": 22, "USAGE": 23, "AMOUNTS": 24, "SET": 25, "DONE": 26}
 KINDS = {number: name for name, number in NUMBERS.items()}
 CEILINGS = {"BRANCH": 2**18}  # of bodies; of all others 2^16
 BLOCK, SMALL = 2**20, 65536
@@ -429,6 +430,12 @@ FIELDS = {
     "RATE": ("rate",),
     "TREE": ("id", "path", "after"),
     "BRANCH": ("id", "entries", "more"),
+    "REMOVE": ("id", "path", "recursive"),
+    "MOVE": ("id", "path", "to"),
+    "USAGE": ("id",),
+    "AMOUNTS": ("id", "bytes", "files", "quota_bytes", "quota_files", "free"),
+    "SET": ("id", "path", "mtime", "mode"),
+    "DONE": ("id", "count"),
 }
 
 
@@ -756,4 +763,18 @@ class Session:
                 check((target is not None) == (kind == "link") and (kind == "file" or not size), f"fields of {here}")
                 found[here], last = (kind, size), here
             more = page["more"]
+        return found
+
+    # --- 26. Changing what is there ---
+
+    def remove(self, id: int, *path: str, recursive: bool = False) -> Heard:
+        """DONE or REFUSE."""
+        return self.ask("REMOVE", id=id, path=path, recursive=recursive)
+
+    def ask(self, question: str, **fields: Any) -> Heard:
+        """The answer to any question of section 26, which has its id."""
+        self.say(control(question, **fields))
+        found = self.hear()
+        kinds = ("AMOUNTS" if question == "USAGE" else "DONE", "REFUSE")
+        check(found.kind in kinds and found.fields["id"] == fields["id"], f"answer to {question}: {found}")
         return found
