@@ -42,7 +42,7 @@ OUTSIDE_WORLD |= {"time", "datetime", "threading", "multiprocessing", "concurren
 
 # Calls named `open` that open no file: they hand the name to a module that does, or open something else.
 OPEN_NO_FILE = (
-    *("Accounts.open", "KemKey(", "self._kem.open", "self._cipher.open", "mode.open"),
+    *("KemKey(", "self._kem.open", "self._cipher.open", "mode.open"),
     *("item.open", "tree.open", "self._folders.open"),
 )
 CHANGE_NO_FILE = {"fetching.base.rmdir"}  # the client removes the folder that it has just made

@@ -52,7 +52,7 @@ def recording(waits: Waits) -> type[Link]:
 def login_at(server: Server, link: Link) -> Login:
     """A login at a server with the same accounts."""
     shared = SimpleNamespace(
-        accounts=Accounts.open(server.accounts), log=LOG, throttle=Throttle(), strangers=SourceLimits(LOG)
+        accounts=Accounts(server.accounts), log=LOG, throttle=Throttle(), strangers=SourceLimits(LOG)
     )
     ticket = Admission(1, 1, 1).enter(b"source", lambda: None)
     assert ticket is not None

@@ -146,7 +146,7 @@ def test_housekeeping_that_fails_is_logged_and_tried_again(
         return 7
 
     monkeypatch.setattr(storage, "sweep", sweep)
-    accounts = Accounts.open(server.accounts)
+    accounts = Accounts(server.accounts)
     keeping = Housekeeping(storage, accounts, log, retry=0.01)
     keeping.start()
     wait_until(lambda: any("removed 7" in line for line in lines.lines))
@@ -157,7 +157,7 @@ def test_housekeeping_that_fails_is_logged_and_tried_again(
 def test_pauses_after_failures_grow_up_to_an_hour(
     storage: Storage, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeping = Housekeeping(storage, Accounts.open(server.accounts), logging.Logger("test"))
+    keeping = Housekeeping(storage, Accounts(server.accounts), logging.Logger("test"))
     pauses: list[float] = []
 
     class Stopping:

@@ -7,7 +7,6 @@ from sft.common.log_limits import (
     REFUSED_LOGINS,
     LineKind,
     LineLimit,
-    LineLimits,
     LineRate,
     SourceLimits,
     Sparing,
@@ -50,12 +49,6 @@ def test_limit_never_saves_more_than_its_burst() -> None:
     limit = LineLimit(3, lambda: now[0])
     now[0] = 1e9
     assert [limit.may() for _ in range(5)] == [True, True, True, False, False]
-
-
-def test_connections_of_a_user_share_one_limit_and_other_users_have_their_own() -> None:
-    limits = LineLimits()
-    assert limits.of("alice") is limits.of("alice")
-    assert limits.of("alice") is not limits.of("bob")
 
 
 # --- Peers without an account -----------------------------------------------------------------------------------------

@@ -181,9 +181,9 @@ def test_refuse_log_that_is_not_ours_alone(tmp_path: Path, trap: str) -> None:
 def test_refuse_lock_of_the_accounts_that_is_not_ours_alone(ran: Path, trap: str) -> None:
     TRAPS[trap][0](ran / "accounts.txt.lock")
     with pytest.raises(UsageError) as caught:
-        Accounts.open(ran / "accounts.txt").remove("alice")
+        Accounts(ran / "accounts.txt").remove("alice")
     assert TRAPS[trap][1] in caught.value.cause
-    assert Accounts.open(ran / "accounts.txt").names() == ["alice"]
+    assert Accounts(ran / "accounts.txt").names() == ["alice"]
 
 
 @pytest.mark.parametrize("trap", TRAPS)
@@ -260,7 +260,7 @@ def test_account_line_with_any_change_is_refused_or_means_what_it_says(data: st.
         with path.open("ab") as file:
             file.write(bad + b"\n")
         told: list[str] = []
-        opened = Accounts.open(path, told.append)
+        opened = Accounts(path, told.append)
         assert opened.find(b"carol") is not None
         for account in opened.all():
             account.registration.check()

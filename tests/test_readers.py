@@ -70,7 +70,7 @@ def opened(place: Path, content: bytes) -> Accounts:
     path = place / "accounts.txt"
     path.write_bytes(content)
     path.chmod(0o600)
-    return Accounts.open(path)
+    return Accounts(path)
 
 
 @few

@@ -101,7 +101,7 @@ def test_parallel_creates_agree_on_one_secret(path: Path) -> None:
 def test_open_needs_a_file(path: Path) -> None:
     assert not Accounts.exists(path)
     with pytest.raises(UsageError, match="adduser"):
-        Accounts.open(path)
+        Accounts(path)
 
 
 def test_no_writer_leaves_a_second_copy_of_the_secrets(three: Path) -> None:
@@ -111,12 +111,12 @@ def test_no_writer_leaves_a_second_copy_of_the_secrets(three: Path) -> None:
 def test_rest_of_a_dead_writer_is_no_obstacle(three: Path) -> None:
     left = three.with_name("accounts.txt.new")
     left.write_text("half")
-    Accounts.open(three).remove("bob")
-    assert not left.exists() and Accounts.open(three).names() == ["alice", "carol"]
+    Accounts(three).remove("bob")
+    assert not left.exists() and Accounts(three).names() == ["alice", "carol"]
 
 
 def test_failed_write_keeps_the_old_file(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, opened = three.read_bytes(), Accounts.open(three)
+    before, opened = three.read_bytes(), Accounts(three)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -131,8 +131,8 @@ def test_failed_write_keeps_the_old_file(three: Path, monkeypatch: pytest.Monkey
 def test_new_password_keeps_the_rest_of_the_account(path: Path) -> None:
     made = Accounts.create(path)
     made.add(Account("alice", REGISTRATION, frozenset({"get"}), 1, 2))
-    made.replace_password("alice", OTHER)
-    assert Accounts.open(path).find(b"alice") == Account("alice", OTHER, frozenset({"get"}), 1, 2)
+    made.change("alice", {"registration": OTHER})
+    assert Accounts(path).find(b"alice") == Account("alice", OTHER, frozenset({"get"}), 1, 2)
 
 
 def run_all(jobs: list[Callable[[], object]]) -> None:
@@ -147,23 +147,23 @@ def test_parallel_adds_lose_nothing(path: Path) -> None:
     shared = Accounts.create(path)
     names = [f"user{number}" for number in range(16)]
     # Half as threads of one server, half as commands of their own.
-    handles = [shared if number % 2 else Accounts.open(path) for number in range(16)]
+    handles = [shared if number % 2 else Accounts(path) for number in range(16)]
     run_all([lambda h=h, n=n: h.add(account(n)) for h, n in zip(handles, names, strict=True)])  # type: ignore[misc]
-    assert sorted(Accounts.open(path).names()) == sorted(names)
+    assert sorted(Accounts(path).names()) == sorted(names)
 
 
 def test_change_by_another_process_is_seen_at_once(three: Path) -> None:
-    server, command = Accounts.open(three), Accounts.open(three)
+    server, command = Accounts(three), Accounts(three)
     command.add(account("dave"))
     assert server.find(b"dave") == account("dave")
-    command.replace_password("dave", OTHER)
+    command.change("dave", {"registration": OTHER})
     assert server.find(b"dave") == account("dave", OTHER)
     command.remove("dave")
     assert server.find(b"dave") is None
 
 
 def test_edit_in_place_of_the_same_size_is_seen(three: Path) -> None:
-    server = Accounts.open(three, clock_ns=unhurried())
+    server = Accounts(three, clock_ns=unhurried())
     assert server.find(b"bob") is not None
     found = three.stat()
     rewrite(three, lambda lines: [line.replace("bob", "rob") for line in lines])
@@ -172,7 +172,7 @@ def test_edit_in_place_of_the_same_size_is_seen(three: Path) -> None:
 
 
 def test_unchanged_file_is_read_once(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Accounts.open(three, clock_ns=lambda: 1 << 62)
+    server = Accounts(three, clock_ns=lambda: 1 << 62)
     assert server.find(b"alice") is not None
     monkeypatch.setattr(sft.accounts.store, "_load", lambda _: pytest.fail("read again"))
     assert server.find(b"alice") is not None and server.find(b"nobody") is None
@@ -181,7 +181,7 @@ def test_unchanged_file_is_read_once(three: Path, monkeypatch: pytest.MonkeyPatc
 def test_change_within_one_tick_of_the_clock_is_seen_20_ms_later(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sft.accounts.store, "_stamp", lambda _: (1, 2, 3, 10**18, 10**18))
     now = 10**18
-    server = Accounts.open(three, clock_ns=lambda: now)
+    server = Accounts(three, clock_ns=lambda: now)
     for step in (20_000_000, -1):  # the second: a clock that was set back
         whole = three.read_text()
         assert server.find(b"bob") is not None
@@ -227,14 +227,14 @@ def test_young_file_is_not_read_at_each_request(three: Path, monkeypatch: pytest
 
     monkeypatch.setattr(sft.accounts.store, "_load", counted)
     ticks = itertools.count(three.stat().st_ctime_ns, 1_000_000)
-    server = Accounts.open(three, clock_ns=ticks.__next__)
+    server = Accounts(three, clock_ns=ticks.__next__)
     for _ in range(5000):  # a request each millisecond
         assert server.find(b"alice") is not None
     assert 140 <= len(loads) <= 160, "every 20 ms for three seconds, then no more"
 
 
 def test_only_changed_lines_are_checked_again(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Accounts.open(three)
+    server = Accounts(three)
     checked: list[Registration] = []
     original = Registration.check
 
@@ -249,29 +249,29 @@ def test_only_changed_lines_are_checked_again(three: Path, monkeypatch: pytest.M
 
 
 def test_salt_is_the_mac_of_any_name_and_never_changes(three: Path) -> None:
-    server = Accounts.open(three)
+    server = Accounts(three)
     secret = bytes.fromhex(three.read_text().split("secret=")[1][:64])
     names = [b"alice", b"nobody", b"", b"\xff\0", b"x" * 300]
     salts = [server.salt(name) for name in names]
     assert salts == [mac(secret, name) for name in names]
     server.remove("alice")
     server.add(account("alice", OTHER))
-    assert [server.salt(name) for name in names] == salts == [Accounts.open(three).salt(name) for name in names]
+    assert [server.salt(name) for name in names] == salts == [Accounts(three).salt(name) for name in names]
 
 
 @pytest.mark.parametrize("name", [b"", b"nobody", b"Alice", b"alice ", b"\xff", b"alice\n", b"alice w0"])
 def test_unknown_name_finds_nobody(three: Path, name: bytes) -> None:
-    assert Accounts.open(three).find(name) is None
+    assert Accounts(three).find(name) is None
 
 
 def test_dummy_is_a_sound_registration_that_differs_each_time(three: Path) -> None:
-    one, other = Accounts.open(three).dummy, Accounts.open(three).dummy
+    one, other = Accounts(three).dummy, Accounts(three).dummy
     one.check()
     assert one != other
 
 
 def test_errors_and_texts_show_no_secret(three: Path) -> None:
-    opened = Accounts.open(three)
+    opened = Accounts(three)
     assert REGISTRATION.w0.hex() not in repr(opened.find(b"alice")) and "w0" not in repr(opened.all())
 
 
@@ -280,7 +280,7 @@ def test_file_that_ends_in_a_cut_line_is_not_written_over(path: Path) -> None:
     made.add(account("alice"))
     made.add(replace(account("bob"), rate=1000))
     path.write_bytes(path.read_bytes()[:-2])
-    server = Accounts.open(path)
+    server = Accounts(path)
     assert server.names() == ["alice"] and server.damaged[0].name == "bob"
     before = path.read_bytes()
     with pytest.raises(UsageError, match="last line"):
@@ -290,7 +290,7 @@ def test_file_that_ends_in_a_cut_line_is_not_written_over(path: Path) -> None:
 
 def test_damage_is_reported_once_per_reading(three: Path) -> None:
     told: list[str] = []
-    server = Accounts.open(three, report=told.append)
+    server = Accounts(three, report=told.append)
     rewrite(three, lambda lines: [*lines[:2], "bob w0=00", *lines[3:]])
     for _ in range(5):
         assert server.find(b"bob") is None
@@ -331,7 +331,7 @@ UNUSABLE: dict[str, Callable[[Path], None]] = {
 def test_reject_unusable_file(three: Path, how: str) -> None:
     UNUSABLE[how](three)
     with pytest.raises(UsageError) as caught:
-        Accounts.open(three)
+        Accounts(three)
     assert caught.value.remedy and str(three) in caught.value.cause
 
 
@@ -339,7 +339,7 @@ def test_reject_unusable_file(three: Path, how: str) -> None:
 def test_running_server_lets_nobody_in_while_the_file_is_unusable(three: Path, how: str) -> None:
     kept = three.read_bytes()
     told: list[str] = []
-    server = Accounts.open(three, report=told.append, clock_ns=unhurried())
+    server = Accounts(three, report=told.append, clock_ns=unhurried())
     salt = server.salt(b"alice")
     UNUSABLE[how](three)
     for name in (b"alice", b"alice", b"nobody"):
@@ -366,8 +366,8 @@ def test_changed_file_that_can_not_be_opened_lets_nobody_in(
     three: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     now = [time.time_ns()]
-    server = Accounts.open(three, clock_ns=lambda: now[0])
-    Accounts.open(three).remove("alice")
+    server = Accounts(three, clock_ns=lambda: now[0])
+    Accounts(three).remove("alice")
     now[0] += 60 * 10**9  # it is not read again because it is young
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
@@ -381,7 +381,7 @@ def test_changed_file_that_can_not_be_opened_lets_nobody_in(
 
 def test_file_that_has_not_changed_need_not_be_opened(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = three.stat().st_ctime_ns + 60 * 10**9  # long enough ago for a change to show
-    server = Accounts.open(three, clock_ns=lambda: now)
+    server = Accounts(three, clock_ns=lambda: now)
     assert server.find(b"alice") is not None
     monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("it was opened"))
     assert server.find(b"alice") is not None and server.find(b"nobody") is None
@@ -402,7 +402,7 @@ def test_reject_file_of_another_user(three: Path, monkeypatch: pytest.MonkeyPatc
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(UsageError, match="another user"):
-        Accounts.open(three)
+        Accounts(three)
 
 
 def test_reject_link_in_place_of_the_lock(three: Path) -> None:
@@ -410,21 +410,21 @@ def test_reject_link_in_place_of_the_lock(three: Path) -> None:
     lock.unlink()
     lock.symlink_to("victim")
     with pytest.raises(UsageError):
-        Accounts.open(three).remove("bob")
+        Accounts(three).remove("bob")
     assert not three.with_name("victim").exists()
 
 
 def test_reject_change_when_the_secret_is_another_one(three: Path) -> None:
-    opened = Accounts.open(three)
+    opened = Accounts(three)
     three.unlink()
     Accounts.create(three)
     with pytest.raises(UsageError, match="again"):
         opened.add(account("dave"))
-    assert Accounts.open(three).names() == []
+    assert Accounts(three).names() == []
 
 
 def test_finds_never_fail_while_the_file_is_changed(three: Path) -> None:
-    server, command = Accounts.open(three), Accounts.open(three)
+    server, command = Accounts(three), Accounts(three)
     wrong: list[object] = []
     over = threading.Event()
 

@@ -148,8 +148,15 @@ class Accounts:
     used; it must not raise.
     """
 
-    def __init__(self, path: Path, report: Report, random: Random, clock_ns: Callable[[], int]) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        report: Report = lambda _: None,
+        random: Random = random_bytes,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """The accounts of a file that is there. Raises UsageError."""
+        self.path = Path(path)
         self._report, self._clock_ns = report, clock_ns
         self._lock = threading.Lock()  # guards the two below
         self._last_read = LastRead(None, None)
@@ -159,30 +166,13 @@ class Accounts:
         self.dummy = Registration.of(*password_scalars(random(STRETCHED_SIZE)))
 
     @classmethod
-    def open(
-        cls,
-        path: str | os.PathLike[str],
-        report: Report = lambda _: None,
-        random: Random = random_bytes,
-        clock_ns: Callable[[], int] = time.time_ns,
-    ) -> "Accounts":
-        """The accounts of a file that is there. Raises UsageError."""
-        return cls(Path(path), report, random, clock_ns)
-
-    @classmethod
-    def create(
-        cls,
-        path: str | os.PathLike[str],
-        report: Report = lambda _: None,
-        random: Random = random_bytes,
-        clock_ns: Callable[[], int] = time.time_ns,
-    ) -> "Accounts":
+    def create(cls, path: str | os.PathLike[str], random: Random = random_bytes) -> "Accounts":
         """Make the file, with a fresh secret, unless it is there; then open it. Raises UsageError."""
         with _writing(Path(path)):
             if not cls.exists(path):
                 # A link, unlike a rename, fails when a process that ignores the lock was faster.
                 _write(Path(path), accounts_format.join(DEFAULT_PROFILE, random(_SECRET_SIZE)), os.link)
-        return cls(Path(path), report, random, clock_ns)
+        return cls(path, random=random)
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
@@ -247,10 +237,6 @@ class Accounts:
     def change(self, name: str, news: Mapping[str, Any]) -> None:
         """Give an account other values, by the names of its fields. Raises UsageError for an unknown or damaged one."""
         self._edit(lambda contents: accounts_format.changed(contents, name, news))
-
-    def replace_password(self, name: str, registration: Registration) -> None:
-        """Keep everything of the account but its password. Raises UsageError for an unknown or damaged one."""
-        self.change(name, {"registration": registration})
 
     def remove(self, name: str) -> None:
         """Remove the account, and every damaged line of that name. Raises UsageError for an unknown one."""

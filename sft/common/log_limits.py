@@ -74,19 +74,6 @@ class LineLimit:
             return count
 
 
-class LineLimits:
-    """A limit for each user, whatever the number of connections."""
-
-    def __init__(self) -> None:
-        self._limits: dict[str, LineLimit] = {}
-        self._lock = threading.Lock()
-
-    def of(self, user: str) -> LineLimit:
-        """What all connections of `user` share."""
-        with self._lock:
-            return self._limits.setdefault(user, LineLimit())
-
-
 class Sparing:
     """Logs what others can cause at will, within a limit that several logs may share."""
 

@@ -50,7 +50,7 @@ def open_accounts(accounts: Path, report: Callable[[str], None] = lambda _: None
     """The accounts of a file that is there. Raises UsageError with what to do when it is not."""
     if not Accounts.exists(accounts):
         raise UsageError(f"there are no accounts yet ({accounts})", "Run: python server.py adduser NAME")
-    return Accounts.open(accounts, report)
+    return Accounts(accounts, report)
 
 
 def _named(accounts: Accounts) -> dict[str, Account]:
@@ -118,7 +118,7 @@ def _passwd(path: Path, storage: Path, options: argparse.Namespace) -> None:
     if registration == account.registration:
         say(f"that is the password of {name} already; nothing was changed")
         return
-    accounts.replace_password(name, registration)
+    accounts.change(name, {"registration": registration})
     say(f"changed the password of {name}; {_CUT_OFF}")
 
 

@@ -19,7 +19,7 @@ from sft.common.errors import (
     Refused,
     TransferError,
 )
-from sft.common.log_limits import NO_LOGIN, Sparing
+from sft.common.log_limits import NO_LOGIN, LineLimit, Sparing
 from sft.common.sizes import announced, counted
 from sft.common.text import briefly, show_briefly, show_path
 from sft.disk.amounts import Quota
@@ -135,7 +135,7 @@ class Connection:
         self._log.info("logged in")
         quota = Quota(account.quota, account.quota_files)
         folder = shared.storage.user(account.name, "get" not in account.rights, quota, account.largest)
-        sparing = Sparing(self._log, shared.line_limits.of(account.name))
+        sparing = Sparing(self._log, shared.line_limits.setdefault(account.name, LineLimit()))
         try:
             limiter = shared.limiters.of(account.name, account.rate).for_connection(lambda: channel.ended)
             share = shared.places.of(account.name)

@@ -7,7 +7,7 @@ import logging
 import threading
 
 from sft.accounts.store import Accounts
-from sft.common.log_limits import LineLimits, SourceLimits
+from sft.common.log_limits import LineLimit, SourceLimits
 from sft.common.rate_limit import RateLimiters
 from sft.disk.storage import Storage
 from sft.server.throttle import Throttle
@@ -30,7 +30,7 @@ class Shared:
         self.max_connections_per_user = max_connections_per_user
         self.throttle = Throttle()
         self.limiters = RateLimiters()
-        self.line_limits = LineLimits()
+        self.line_limits: dict[str, LineLimit] = {}  # of each user, whatever the number of connections
         self.strangers = SourceLimits(log)
         self.places = Places()
         self.stopping = threading.Event()

@@ -24,6 +24,8 @@ from sft.server.origin import origin_of
 _HOUR = 3600.0
 _DAY_HOURS = 24
 
+_Undo = Callable[[], None]  # gives one charge of an entry back
+
 
 # --- what is charged ---
 
@@ -54,24 +56,17 @@ class _Tries:
     def allows(self, limit: int, now: float) -> bool:
         return self.count < limit or now >= self.last.next_at
 
-    def charge(self, now: float, wait: float) -> "_TriesCharge":
+    def charge(self, now: float, wait: float) -> _Undo:
         """Count one try, after which `wait` seconds must pass."""
-        before, self.last = self.last, _Last(now, now + wait)
-        self.count += 1
-        return _TriesCharge(self, self.last, before)
+        before, mine = self.last, _Last(now, now + wait)
+        self.last, self.count = mine, self.count + 1
 
+        def undo() -> None:
+            self.count -= 1
+            if self.last is mine:  # else a later charge counts
+                self.last = before
 
-class _TriesCharge(NamedTuple):
-    """One charge: the entry, what it made the last charge there, and what that was before."""
-
-    entry: _Tries
-    mine: _Last
-    before: _Last
-
-    def give_back(self) -> None:
-        self.entry.count -= 1
-        if self.entry.last is self.mine:  # else a later charge counts
-            self.entry.last = self.before
+        return undo
 
 
 class _Day:
@@ -95,29 +90,20 @@ class _Day:
         self.hours = {hour: count for hour, count in self.hours.items() if hour >= oldest}
         return self.count >= limit
 
-    def charge(self, now: float, late: bool) -> "_DayCharge":
+    def charge(self, now: float, late: bool) -> _Undo:
         """Count one try; a late one is the only one for an hour."""
         hour, before = int(now // _HOUR), self.last_late
+        mine = self.last_late = _Last(now, now + _HOUR) if late else before
         self.hours[hour] = self.hours.get(hour, 0) + 1
         self.charged_at = now
-        if late:
-            self.last_late = _Last(now, now + _HOUR)
-        return _DayCharge(self, hour, self.last_late, before)
 
+        def undo() -> None:
+            if self.hours.get(hour):  # else the hour is forgotten
+                self.hours[hour] -= 1
+            if self.last_late is mine:  # else a later charge counts
+                self.last_late = before
 
-class _DayCharge(NamedTuple):
-    """One charge: the entry, the hour, and its last late charge after and before."""
-
-    entry: _Day
-    hour: int
-    mine: _Last
-    before: _Last
-
-    def give_back(self) -> None:
-        if self.entry.hours.get(self.hour):  # else the hour is forgotten
-            self.entry.hours[self.hour] -= 1
-        if self.entry.last_late is self.mine:  # else a later charge counts
-            self.entry.last_late = self.before
+        return undo
 
 
 # --- the tables ---
@@ -198,25 +184,10 @@ class _Table(Generic[_Entry]):
 # --- the throttle ---
 
 
-class Charge:
+class Charge(NamedTuple):
     """One try that was allowed. If its login succeeds, call `give_back`; else drop it."""
 
-    __slots__ = ("charges", "is_given_back", "source", "throttle", "user")
-
-    def __init__(
-        self,
-        throttle: "Throttle",
-        user: bytes,
-        source: bytes,
-        charges: tuple[_TriesCharge, _TriesCharge, _DayCharge],
-    ) -> None:
-        """`charges`: of the user and source, of the source, and of the user."""
-        self.throttle, self.user, self.source, self.charges = throttle, user, source, charges
-        self.is_given_back = False
-
-    def give_back(self) -> None:
-        """Undo this charge; its source has now logged in as its user. A second call does nothing."""
-        self.throttle.give_back(self)
+    give_back: Callable[[], None]  # its source has now logged in as its user; a second call does nothing
 
 
 class Throttle:
@@ -268,29 +239,27 @@ class Throttle:
             return None
         if not pair.allows(self._per_pair, now) or not origin.allows(self._per_source, now):
             return None
-        charges = (
+        undo = [
             pair.charge(now, self._wait(pair.count + 1 - self._per_pair)),
             origin.charge(now, self._wait(origin.count + 1 - self._per_source)),
             day.charge(now, late),
-        )
+        ]
         self._pairs.put((user, source), pair)
         self._sources.put(source, origin)
         self._users.put(user, day)
-        return Charge(self, user, source, charges)
 
-    def give_back(self, charge: Charge) -> None:
-        """See Charge.give_back."""
-        with self._lock:
-            if charge.is_given_back:
-                return
-            charge.is_given_back = True
-            for each in charge.charges:
-                each.give_back()
-            of_pair, of_source, of_user = charge.charges
-            self._pairs.gave_back(of_pair.entry)
-            self._sources.gave_back(of_source.entry)
-            self._users.gave_back(of_user.entry)
-            self._add_home(charge.user, charge.source)
+        def give_back() -> None:
+            with self._lock:
+                if not undo:
+                    return
+                while undo:
+                    undo.pop()()
+                self._pairs.gave_back(pair)
+                self._sources.gave_back(origin)
+                self._users.gave_back(day)
+                self._add_home(user, source)
+
+        return Charge(give_back)
 
     def _add_home(self, user: bytes, source: bytes) -> None:
         homes = self._homes.setdefault(user, OrderedDict())

@@ -46,7 +46,7 @@ def alice(receiver: Server, run_here: RunHere) -> Iterator[Callable[..., str]]:
 
     yield command
     receiver.accounts.write_bytes(before)
-    wait_until(lambda: Accounts.open(receiver.accounts).names() == ["alice"])
+    wait_until(lambda: Accounts(receiver.accounts).names() == ["alice"])
 
 
 @contextlib.contextmanager
@@ -210,7 +210,7 @@ def test_unusable_accounts_file_ends_connections_only_after_a_second(receiver: S
     copy = tmp_path / "accounts.txt"
     copy.write_bytes(receiver.accounts.read_bytes())
     copy.chmod(0o600)
-    accounts, now = Accounts.open(copy), [100.0]
+    accounts, now = Accounts(copy), [100.0]
     idle = Idle(accounts)
     watch = Watch(accounts, lambda: [idle], None, lambda: now[0])  # type: ignore[arg-type]
     watch.look()
