@@ -21,6 +21,7 @@ from crypto_utils import DEFAULT_PROFILE, STRETCHED_SIZE, Random, equal, mac, ra
 from sft.accounts import format as accounts_format
 from sft.accounts.format import Account, Contents, Damage, parse
 from sft.common.errors import Code, IntegrityError, Refused, UsageError
+from sft.common.flushing import flush, flush_folder
 from sft.common.private_files import open_private
 from sft.wire.pake import Registration, password_scalars
 
@@ -118,15 +119,11 @@ def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> No
             os.fchmod(descriptor, 0o600)
             file.write(data)
             file.flush()
-            os.fsync(descriptor)
+            flush(descriptor)
         publish(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_folder(path.parent)
 
 
 def _beside(path: Path, suffix: str) -> Path:

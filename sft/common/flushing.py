@@ -25,13 +25,18 @@ def flush(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def flush_folder(path: str | os.PathLike[str]) -> None:
+    """Flush the names in a folder, where the system can. Raises OSError."""
+    if sys.platform != "win32":
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            flush(folder)
+        finally:
+            os.close(folder)
+
+
 def flush_with_name(file: TextIO) -> None:
     """Flush a regular file that was appended to, and its folder, since its name may be new. Raises OSError."""
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         flush(file.fileno())
-        if sys.platform != "win32":
-            folder = os.open(os.path.dirname(file.name) or ".", os.O_RDONLY)
-            try:
-                flush(folder)
-            finally:
-                os.close(folder)
+        flush_folder(os.path.dirname(file.name) or ".")

@@ -58,26 +58,22 @@ LIMITS = (
 )
 
 
+_COMMANDS = {
+    "adduser": "add an account",
+    "passwd": "change a password",
+    "deluser": "remove an account; its files stay",
+    "limits": "change what an account may use; without a flag, show it",
+    "users": "list the accounts, their rights, and what they use",
+    "recount": "count again what accounts with a quota use, such as after files were removed by hand",
+}
+
+
 def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     """The account commands as sub-commands of the server's parser; the parser of each."""
     commands = parser.add_subparsers(dest="command", title="accounts", metavar="COMMAND")
-    add = commands.add_parser("adduser", help="add an account", description="Add an account.", allow_abbrev=False)
-    change = commands.add_parser(
-        "passwd", help="change a password", description="Change a password.", allow_abbrev=False
-    )
-    remove = commands.add_parser("deluser", help="remove an account; its files stay", allow_abbrev=False)
-    limits = commands.add_parser(
-        "limits",
-        help="change what an account may do and use, or show it",
-        description="Change what an account may do and use; without a flag, show it.",
-        allow_abbrev=False,
-    )
-    commands.add_parser("users", help="list the accounts, their rights, and what they use", allow_abbrev=False)
-    recount = commands.add_parser(
-        "recount",
-        help="count again what accounts with a quota use",
-        description="Count again what accounts with a quota use, such as after files were removed by hand.",
-        allow_abbrev=False,
+    add, change, remove, limits, _, recount = (
+        commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.", allow_abbrev=False)
+        for name, words in _COMMANDS.items()
     )
     recount.add_argument("name", metavar="NAME", nargs="?", help="only this account")
     recount.add_argument(
