@@ -324,7 +324,9 @@ def test_share_made_of_a_guess_is_charged_once_and_answered(guess: int) -> None:
 
 # The frames that hold a key or a ciphertext of ML-KEM are long and slow: of each seven bytes the short suite takes one.
 SLICES = [(number, 0, 1) for number in (3, 4, 5)] + [
-    pytest.param(number, first, 7, marks=[pytest.mark.long] if first else []) for number in (1, 2) for first in range(7)
+    pytest.param(number, first, 23, marks=[pytest.mark.long] if first else [])
+    for number in (1, 2)
+    for first in range(23)
 ]
 
 

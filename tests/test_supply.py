@@ -154,9 +154,10 @@ def test_every_exception_from_a_security_rule_says_why() -> None:
     silent = []
     folders = ("bench", "sft", "tests", "tools")
     for path in [*TOP.glob("*.py"), *(path for folder in folders for path in (TOP / folder).rglob("*.py"))]:
-        silent += [
-            f"{path.name}: {comment}" for comment in comments_of(path) if re.fullmatch(r"# noqa: S\d+\s*", comment)
-        ]
+        if re.search(r"# noqa: S\d+\s*$", path.read_text("utf-8"), re.MULTILINE):  # else it has no such comment
+            silent += [
+                f"{path.name}: {comment}" for comment in comments_of(path) if re.fullmatch(r"# noqa: S\d+\s*", comment)
+            ]
     assert silent == []
 
 

@@ -193,15 +193,15 @@ def check(program: str, became: dict[str, Any]) -> None:
     assert (is_told or not status) and len(lines) <= 8, became
 
 
-@pytest.mark.parametrize("program", list(STATUSES))
-@settings(
-    max_examples=100,
+few = settings(
+    max_examples=40,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(data=st.data())
-def test_any_command_ends_in_one_line_with_a_status_of_the_table(ask: Ask, program: str, data: st.DataObject) -> None:
+
+
+def check_any(ask: Ask, program: str, data: st.DataObject) -> None:
     arguments = data.draw(ARGUMENTS[program], "arguments")
     environment = data.draw(environments, "environment")
     case = {
@@ -210,6 +210,21 @@ def test_any_command_ends_in_one_line_with_a_status_of_the_table(ask: Ask, progr
         "gone": data.draw(st.integers(0, 9), "gone") == 0,
     }
     check(program, ask(program, arguments, environment, **case))
+
+
+@pytest.mark.parametrize("program", list(STATUSES))
+@few
+@given(data=st.data())
+def test_any_command_ends_in_one_line_with_a_status_of_the_table(ask: Ask, program: str, data: st.DataObject) -> None:
+    check_any(ask, program, data)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("program", list(STATUSES))
+@settings(few, max_examples=1000)
+@given(data=st.data())
+def test_many_commands_end_in_one_line_with_a_status_of_the_table(ask: Ask, program: str, data: st.DataObject) -> None:
+    check_any(ask, program, data)
 
 
 GONE = "the current folder can't be found"

@@ -69,6 +69,7 @@ def test_names_are_sent_listed_and_fetched_as_they_are(
     check_same(named, tmp_path / "für mich")
 
 
+@pytest.mark.parametrize("abroad", ["latin", pytest.param("ascii", marks=pytest.mark.long)], indirect=True)
 def test_name_that_is_not_utf8_is_refused_with_a_line_everywhere(
     server: Server, abroad: Client, named: Path, box: str, tmp_path: Path
 ) -> None:
