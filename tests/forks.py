@@ -28,10 +28,11 @@ from typing import Any
 
 HOME = Path(__file__).resolve().parent.parent
 PROGRAMS = ("client.py", "server.py")
+FORKING = sys.platform == "linux" and os.environ.get("STARTED") != "fresh"
 _SIZE = struct.Struct("I")
 _HIGH = 100  # descriptors from here on are ours while the program's are put in place
 # Variables that Python itself does not read when it starts.
-_READ_LATER = ("SFT_", "HOME", "XDG_", "COLUMNS", "LINES", "LOGNAME", "USER", "NOTIFY_", "PYTEST_")
+_READ_LATER = ("SFT_", "HOME", "XDG_", "COLUMNS", "LINES", "LOGNAME", "USER", "NOTIFY_", "PYTEST_", "PATH")
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _SET_CHILD_SUBREAPER = 36  # from linux/prctl.h
 _TAKE_TERMINAL = """
@@ -44,7 +45,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 class Popen(subprocess.Popen[str]):
     """One of the programs; the arguments of subprocess.Popen. `fresh`: by a Python of its own, in any case.
 
-    `terminal`: standard input is one, and the program's own; this needs a new session.
+    `terminal`: standard input is one, and the program's own; this needs a new session. `before`: Python code that is
+    run first, in a fork only.
     """
 
     _lock = threading.Lock()
@@ -57,11 +59,11 @@ class Popen(subprocess.Popen[str]):
         env: Mapping[str, str],
         fresh: bool = False,
         terminal: bool = False,
+        before: str = "",
         **more: Any,
     ) -> None:
-        self._fresh = fresh or sys.platform != "linux" or os.environ.get("STARTED") == "fresh"
-        self._fresh = self._fresh or program not in PROGRAMS
-        self._terminal = terminal
+        self._fresh = fresh or not FORKING or program not in PROGRAMS
+        self._terminal, self._before = terminal, before
         super().__init__([sys.executable, str(HOME / program), *arguments], env=env, text=True, **more)
 
     def _execute_child(self, *given: Any) -> None:
@@ -71,6 +73,7 @@ class Popen(subprocess.Popen[str]):
         with self._lock:
             parent = None if self._fresh else self._parent(env)
             if parent is None or any(number >= _HIGH for number in pass_fds):
+                assert not self._before
                 if self._terminal:
                     given = ([sys.executable, "-c", _TAKE_TERMINAL, *args], *given[1:])
                 super()._execute_child(*given)  # type: ignore[misc]
@@ -85,6 +88,7 @@ class Popen(subprocess.Popen[str]):
                 "ignored": [number for number in _ENDING if signal.getsignal(number) is signal.SIG_IGN],
                 "session": new_session,
                 "terminal": self._terminal,
+                "before": self._before,
             }
             self.pid = parent.fork(request, [*theirs, *pass_fds])
         self._child_created = True
@@ -237,6 +241,7 @@ def _main() -> None:
     program = ModuleType("__main__")
     program.__dict__.update(__file__=sys.argv[0], __builtins__=__builtins__)
     sys.modules["__main__"] = program
+    exec(requested[0]["before"], {})  # noqa: S102 -- the test's own
     exec(codes[sys.argv[0]], program.__dict__)  # noqa: S102 -- the program
 
 

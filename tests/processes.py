@@ -437,8 +437,9 @@ class Terminal:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
         size: tuple[int, int] = (40, 200),
+        before: str = "",
     ) -> None:
-        """`size`: lines and columns."""
+        """`size`: lines and columns. `before`: see `forks`."""
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
         try:
@@ -452,6 +453,7 @@ class Terminal:
                 cwd=cwd,
                 start_new_session=True,
                 terminal=True,
+                before=before,
             )
         finally:
             os.close(theirs)

@@ -1,8 +1,9 @@
 """Runs the commands that README, GUIDE and OPERATIONS show, in order, and compares what they print with what is shown.
 
 Two folders stand for two machines: `$` is typed on the sender, `nas$` and all of OPERATIONS on the receiver, each in a
-copy of the program.
-The programs believe that the host is nas.example and that they use port 7380; in truth it is a free port of this host.
+copy of the program. README's commands start Python as users do; in the others `python` has the test start the program,
+as a fork (`forks.py`) that takes the copy's folder for its own. The programs believe that the host is nas.example and
+that they use port 7380; in truth it is a free port of this host.
 Only what differs from run to run may differ: times, speeds, new passwords, temporary folders, free ports, and what
 stands for the middle of a digest (`…`). A command without output in the document may print anything and must end with
 0. Commands that need a network, root or systemd are listed in `NOT_RUN`, with the test that holds them where there is
@@ -10,17 +11,22 @@ one.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import forks
 import pytest
-from processes import HOME, Fault, Proxy, Terminal, clean_environment
+from processes import HOME, LIMIT, Fault, Proxy, Terminal, clean_environment
 
 DOCUMENTS = ["README.md", "docs/GUIDE.md", "docs/OPERATIONS.md"]
 NOT_RUN = {
@@ -47,11 +53,11 @@ MTIME = 1_777_626_764  # 2026-05-01T09:12:44Z
 PASSWORD = "correct horse battery"
 PROGRAM = ("server.py", "client.py", "config.py", "crypto_utils.py", "sft", "requirements.lock", "requirements.txt")
 
-# Loaded by every Python of the stage: this host is nas.example, and its port 7380 is the one in the file `$STAGE/port`.
+# For every Python of the stage: this host is nas.example, and its port 7380 is the one in the file `port` of the stage.
 STAND_IN = """
-import os, runpy, socket
-runpy.run_path({stretched!r})
-PORT, PLACE = 7380, os.path.join(os.environ["STAGE"], "port")
+import os, socket
+STAGE = {stage!r}
+PORT, PLACE = 7380, os.path.join(STAGE, "port")
 real = socket.socket
 
 def actual():
@@ -66,7 +72,7 @@ class Socket(real):
             return super().bind((address[0], actual(), *address[2:]))
         super().bind((address[0], 0, *address[2:]))
         for name in ("port", "port.bound"):
-            with open(os.path.join(os.environ["STAGE"], name), "w") as file:
+            with open(os.path.join(STAGE, name), "w") as file:
                 file.write(str(super().getsockname()[1]))
 
     def connect_ex(self, address):
@@ -84,6 +90,27 @@ socket.getaddrinfo = lambda host, *rest, **more: look_up("127.0.0.1" if host == 
 system = os.uname()
 os.uname = lambda: os.uname_result((system.sysname, "nas.example", *system[2:]))
 """
+LOADED_FIRST = """
+import runpy
+runpy.run_path({stretched!r})
+"""
+OF_THE_COPY = """
+import config
+config._SCRIPT_FOLDER = {program!r}
+"""
+# In the place of `python`: hands all that it has to the `Starter`, and ends as the program does.
+ASKING = """#!{python} -IS
+import json, os, socket, sys
+if sys.argv[1:2] not in (["client.py"], ["server.py"]):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as starter:
+    starter.connect({starter!r})
+    socket.send_fds(starter, [b"0"], [0, 1, 2])
+    starter.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
+    starter.shutdown(socket.SHUT_WR)
+    os._exit(int(starter.recv(9)))
+"""
+OF_THE_SHELL = ("PWD", "OLDPWD", "SHLVL", "_")
 
 
 # --- reading a document -----------------------------------------------------------------------------------------------
@@ -191,19 +218,86 @@ def matches(shown: tuple[str, ...], printed: list[str]) -> bool:
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-class Machine:
-    """A folder in the place of a machine: a home with a copy of the program, and a shell there."""
+class Starter:
+    """Starts programs for the shells of a machine, as forks."""
 
-    def __init__(self, root: Path, stage: Path) -> None:
+    def __init__(self, before: str) -> None:
+        self._before = before
+        self._folder = tempfile.TemporaryDirectory(prefix="starter-")  # the path of a socket has 107 bytes
+        self.path = os.path.join(self._folder.name, "s")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                asking = self._listener.accept()[0]
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._run, args=(asking,)))
+            self._threads[-1].start()
+
+    def _run(self, asking: socket.socket) -> None:
+        with asking:
+            _, streams, _, _ = socket.recv_fds(asking, 1, 3)
+            (program, *arguments), cwd, environment = json.loads(b"".join(iter(lambda: asking.recv(1 << 16), b"")))
+            ours = clean_environment()
+            kept = {name: value for name, value in environment.items() if name not in OF_THE_SHELL}
+            environment = kept | {name: ours[name] for name in OF_THE_SHELL if name in ours}
+            stdin, stdout, stderr = streams
+            process = forks.Popen(
+                program,
+                arguments,
+                environment,
+                before=self._before,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+            )
+            for each in streams:
+                os.close(each)
+            status = process.wait(LIMIT)
+            asking.sendall(str(status if status >= 0 else 128 - status).encode())
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for each in self._threads:
+            each.join(LIMIT)
+        self._listener.close()
+        self._folder.cleanup()
+
+
+class Machine:
+    """A folder in the place of a machine: a home with a copy of the program, and a shell there.
+
+    `is_fresh`: `python` is Python, and not what asks for a fork.
+    """
+
+    def __init__(self, root: Path, stage: Path, is_fresh: bool) -> None:
         self.root, self.home = root, root / "home" / "alice"
         self.program = self.home / "secure-file-transfer"
         self.program.mkdir(parents=True)
         for name in PROGRAM:
             copy = shutil.copytree if (HOME / name).is_dir() else shutil.copy2
             copy(HOME / name, self.program / name)
-        self.environment = clean_environment(HOME=str(self.home), LOGNAME="alice", STAGE=str(stage))
-        self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
-        self.environment["PYTHONPATH"] = str(stage)
+        self.environment = clean_environment(HOME=str(self.home), LOGNAME="alice")
+        self._starter: Starter | None = None
+        self._before = ""
+        commands = Path(sys.executable).parent
+        if is_fresh:
+            self.environment["PYTHONPATH"] = str(stage)
+        else:
+            self._before = STAND_IN.format(stage=str(stage)) + OF_THE_COPY.format(program=str(self.program))
+            self._starter = Starter(self._before)
+            commands = root / "bin"
+            commands.mkdir()
+            (commands / "python").write_text(ASKING.format(python=sys.executable, starter=self._starter.path))
+            (commands / "python").chmod(0o755)
+        self.environment["PATH"] = f"{commands}:{self.environment['PATH']}"
         del self.environment["SFT_CONFIG"]
         self._shell = subprocess.Popen(
             ["bash", "--norc", "--noprofile"],
@@ -237,22 +331,27 @@ class Machine:
     def terminal(self, command: str) -> Terminal:
         """One of the programs on a terminal."""
         _, program, *words = command.split()
-        return Terminal(str(self.program / program), *words, cwd=self.program, environment=self.environment)
+        named = program if self._before else str(self.program / program)
+        return Terminal(named, *words, cwd=self.program, environment=self.environment, before=self._before)
 
     def close(self) -> None:
         self._shell.kill()
         self._shell.communicate()
+        if self._starter is not None:
+            self._starter.close()
 
 
 class Stage:
     """Both machines, and the server that runs on one of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_fresh: bool) -> None:
         self.folder, self.all_on_receiver = folder, False
         (folder / "sitecustomize.py").write_text(
-            STAND_IN.format(stretched=str(HOME / "tests/stretched/sitecustomize.py"))
+            LOADED_FIRST.format(stretched=str(HOME / "tests/stretched/sitecustomize.py"))
+            + STAND_IN.format(stage=str(folder))
         )
-        self.sender, self.receiver = Machine(folder / "sender", folder), Machine(folder / "receiver", folder)
+        self.sender = Machine(folder / "sender", folder, is_fresh)
+        self.receiver = Machine(folder / "receiver", folder, is_fresh)
         for name, size in SOURCES.items():
             path = self.sender.program / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -341,8 +440,8 @@ SETTINGS = next(step.text for step in steps_of((HOME / "README.md").read_text("u
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path)
+def stage(tmp_path: Path, document: str) -> Iterator[Stage]:
+    made = Stage(tmp_path, is_fresh=document == "README.md" or not forks.FORKING)
     yield made
     made.close()
 
