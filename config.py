@@ -189,6 +189,7 @@ def settings_of(shape: "type[ClientSettings | ServerSettings]") -> dict[str, Set
 _LOG_LEVELS = _one_of("debug", "info", "warning", "error")
 _MEMORY = _size_from(4 << 20, "the buffers of one connection")  # two for each direction, whatever the limit is
 _POLICY = _one_of("fail", "rename", "replace", "skip")
+_COMPRESS = _one_of("auto", "on", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +204,7 @@ class ClientSettings:
     if_exists: Literal["fail", "rename", "replace", "skip"] = _setting("fail", _POLICY, "if the name exists there: fail, rename, replace or skip", "WHAT")
     retries: int = _setting(24, _whole(0, 1_000_000), "tries in a row without progress after a connection failed (24: ten minutes, before the login one; 0: none)", "COUNT")
     limit: int | None = _setting(None, parse_size, "at most so many bytes per second, such as 5M (none: no limit)", "RATE", _NONE)
+    compress: Literal["auto", "on", "off"] = _setting("auto", _COMPRESS, "compress what is sent and fetched: auto (while the line is slow), on (always) or off", "WHEN")
     connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
     client_log: Path | None = _setting(_client_log, _path, "the client's log (off: none)", "FILE", _OFF)
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
@@ -227,6 +229,7 @@ class ServerSettings:
     max_file_size: int = _setting((1 << 63) - 1, parse_size, "the largest file that is accepted, such as 20G", "SIZE")
     free_space: int | None = _setting(None, parse_size, "bytes to keep free on the disk of the storage, such as 5G (none: all of it may be used)", "SIZE", _NONE)
     stale_days: int = _setting(7, _whole(1, 3650), "days to keep the partial files of interrupted transfers", "DAYS")
+    compress: Literal["auto", "on", "off"] = _setting("auto", _COMPRESS, "compress what is fetched: auto (while the line is slow), on (always) or off", "WHEN")
     memory: int = _setting("256 MiB", _MEMORY, "memory for the buffers of all connections together, from 4 MiB on", "SIZE")
     grace: int = _setting(10, _whole(0, 86_400), "seconds that transfers may go on after the signal to stop", "SECONDS")
     file_mode: int | None = _setting(None, _mode, "permission bits of new files (none: 0666 less the umask)", "MODE", _NONE)

@@ -71,9 +71,9 @@ def wait_until(predicate: Callable[[], object], seconds: float = LIMIT) -> None:
 
 
 def content(size: int) -> bytes:
-    """Random bytes; a period that is no multiple of any block shows when blocks are swapped."""
-    block = os.urandom(min(size, 65521))
-    return (block * (size // 65521 + 1))[:size]
+    """Random bytes that no compression makes fewer; their period is no multiple of any block, so swapped ones show."""
+    block = os.urandom(min(size, 1_048_573))
+    return (block * (size // 1_048_573 + 1))[:size]
 
 
 def make(path: Path, size: int = 20) -> Path:

@@ -497,6 +497,7 @@ def test_run_is_told_in_json_for_a_script(capsys: pytest.CaptureFixture[str]) ->
         "failed": 1,
         "bytes": 15,
         "moved": 6,
+        "wire": 0,
         "seconds": 2.0,
         "status": 1,
     }

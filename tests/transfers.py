@@ -50,6 +50,7 @@ from sft.transfer.events import (
 from sft.transfer.items import Item
 from sft.transfer.receiver import Receiver
 from sft.transfer.sender import Sender
+from sft.transfer.shrinking import Compress
 from sft.wire.channel import Channel
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import (
@@ -197,7 +198,9 @@ class Receiving:
         private: bool = False,
         around: Callable[[UserFolder], Any] = lambda folder: folder,
         limiter: RateLimiter | None = None,
+        compress: Compress = "off",
     ) -> None:
+        self._compress = compress
         self._limiter = limiter or RateLimiter(None)
         self.near, far = tcp_pair(buffers)
         self.engine, self.folder, self.taken = engine, storage.user("alice", private), Taken()
@@ -213,7 +216,9 @@ class Receiving:
     def _run(self, admit: Admit, folder: UserFolder) -> None:
         code: Code | None = None
         try:
-            Requests(self.channel, KEYS, folder, admit, self._log, self._limiter).run(self.taken)
+            Requests(self.channel, KEYS, folder, admit, self._log, self._limiter, compress=self._compress).run(
+                self.taken
+            )
         except Ended as problem:
             code, self.problem = problem.code, problem.with_traceback(None)
         except ProtocolViolation as problem:
@@ -234,11 +239,12 @@ class Receiving:
         return self.problem
 
 
-def send(receiving: Receiving, items: list[Item], told: Told) -> int:
+def send(receiving: Receiving, items: list[Item], told: Told, compress: Compress = "off") -> int:
     """Send the items and end the connection; how many bytes went over the wire. Raises what the Sender raises."""
     channel = Channel(receiving.near, C2S, S2C, receiving.engine)
     try:
-        Sender(channel, channel.messages(), FILE_SECRET, told, RateLimiter(None)).run(items)
+        sender = Sender(channel, channel.messages(), FILE_SECRET, told, RateLimiter(None), compress=compress)
+        sender.run(items)
     finally:
         close_all(channel)
         receiving.finish()

@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # a client sends its hello before it loads these
     from sft.disk.temporary import Incoming, Settled, TemporaryFile
     from sft.transfer.events import ReceiveEvent
     from sft.transfer.groups import Folder
+    from sft.transfer.shrinking import Compress
     from sft.wire.channel import Channel
     from sft.wire.handshake import SessionKeys
     from sft.wire.messages import Misnamed, Omitted, Put, Receipt
@@ -81,10 +82,13 @@ class Download:
         """`folder`, which needs no second look at what this run has fetched already."""
         return _Remembering(folder, self._done)
 
-    def fetch(self, folder: "Folder", channel: "Channel", keys: "SessionKeys", limit: int | None) -> None:
+    def fetch(
+        self, folder: "Folder", channel: "Channel", keys: "SessionKeys", limit: int | None, compress: "Compress"
+    ) -> None:
         """Ask for everything over one connection, and receive it into `folder`.
 
-        `limit`: bytes per second, which the server keeps to. Raises what `Receiver.run` and `check_answered` raise.
+        `limit`: bytes per second, which the server keeps to; `compress`: `off` asks for content as it is. Raises what
+        `Receiver.run` and `check_answered` raise.
         """
         from sft.common.rate_limit import RateLimiter
         from sft.transfer.receiver import Receiver
@@ -92,7 +96,7 @@ class Download:
         from sft.wire.messages import Get, Rate
 
         self.missing.begin()
-        zstd = is_installed()
+        zstd = compress != "off" and is_installed()
         if limit is not None:
             channel.post(Rate(limit).encode())
         for id, path in enumerate(self.wanted, 1):

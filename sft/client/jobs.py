@@ -168,7 +168,7 @@ class Run:
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
             looking.wait()
             self._reporter.begin(upload.total)
-            upload.send(channel, keys, limiter)
+            upload.send(channel, keys, limiter, self._settings.compress)
 
         try:
             self._again_and_again(credentials, load, job)
@@ -214,7 +214,7 @@ class Run:
         credentials = self._ask()
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
-            download.fetch(stream, channel, keys, self._settings.limit)
+            download.fetch(stream, channel, keys, self._settings.limit, self._settings.compress)
 
         try:
             self._again_and_again(credentials, self._load_receiver, job, once=lambda: stream.has_begun)
@@ -242,7 +242,7 @@ class Run:
             raise refused_here(problem, f"the folder {download.to.base}") from None
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
-            download.fetch(download.remembering(folder), channel, keys, self._settings.limit)
+            download.fetch(download.remembering(folder), channel, keys, self._settings.limit, self._settings.compress)
 
         try:
             credentials = self._ask()
@@ -335,7 +335,10 @@ class Run:
                     seconds = self._settings.connect_timeout
                     call = dialed(credentials, seconds, engine, self._log, load, is_slow)
                     with threads_needed(), call as (channel, keys):
-                        job(channel, keys, limiter.for_connection(lambda: channel.ended))  # only used in `job`
+                        try:
+                            job(channel, keys, limiter.for_connection(lambda: channel.ended))  # only used in `job`
+                        finally:
+                            self._reporter.bytes_on_wire += channel.bytes_sent + channel.bytes_received
                     return
                 except ConnectionTrouble as problem:
                     import random

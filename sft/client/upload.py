@@ -49,6 +49,7 @@ from sft.transfer.items import ALL_BITS, FILE_BITS, Item
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.common.rate_limit import RateLimiter
     from sft.transfer.events import SendEvent
+    from sft.transfer.shrinking import Compress
     from sft.wire.channel import Channel
     from sft.wire.handshake import SessionKeys
     from sft.wire.messages import PolicyWord, Receipt
@@ -179,14 +180,17 @@ class Upload:
         """The files without a receipt, in order; a folder is not a line of its own."""
         return [item.name for item in list(self.left) if item.open is not None]
 
-    def send(self, channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
+    def send(self, channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter", compress: "Compress") -> None:
         """Send what is left over one connection. Raises what `Sender.run` raises, and PeerStopped."""
         from sft.transfer.sender import Sender
+        from sft.wire.compression import is_installed
 
         self.busy.clear()
         self.stopping = None
         try:
-            Sender(channel, channel.messages(), keys.file_c2s, self.on_event, limiter).run(self.to_send())
+            messages, how = channel.messages(), compress if is_installed() else "off"
+            sender = Sender(channel, messages, keys.file_c2s, self.on_event, limiter, compress=how)
+            sender.run(self.to_send())
             self.connection_ended()
             if self.stopping is not None:
                 raise PeerStopped(self.stopping.code)

@@ -81,6 +81,7 @@ class Reporter:
         self._refused_by_full_disk: Counter[Code] = Counter()
         self.bytes_done = 0
         self.bytes_moved = 0
+        self.bytes_on_wire = 0  # sent and received, all of it
         self.status = 0
 
     @property
@@ -295,7 +296,13 @@ class Reporter:
         if where:
             totals = ", ".join(f"{count} {word}" for word, count in counts.items())
             self._log.info("done: %s, %s in %.2f s", totals, counted(self.bytes_done, "byte", ""), seconds)
-        done = {**counts, "bytes": self.bytes_done, "moved": self.bytes_moved, "seconds": round(seconds, 3)}
+        done = {
+            **counts,
+            "bytes": self.bytes_done,
+            "moved": self.bytes_moved,
+            "wire": self.bytes_on_wire,
+            "seconds": round(seconds, 3),
+        }
         if self._event("summary", **done, status=status) or not where:
             return
         others = "".join(f", {counts[word]} {word}" for word in ("skipped", "failed") if counts[word])

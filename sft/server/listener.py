@@ -192,7 +192,7 @@ class Listener:
         )
         most = most_for(limit_of_files(), wanted)
         self._log_if_fewer(most, wanted)
-        self._shared = Shared(accounts, storage, log, engine, most.per_user)
+        self._shared = Shared(accounts, storage, log, engine, most.per_user, settings.compress)
         self._admission = Admission(most.connections, most.logins, settings.max_logins_per_source)
         self._turning_away = threading.BoundedSemaphore(most.closing)
         self._troubles = Sparing(log)  # of accepting

@@ -30,6 +30,7 @@ from sft.transfer.items import ALL_BITS, Item
 from sft.transfer.places import Share
 from sft.transfer.receiver import Receiver
 from sft.transfer.sender import Sender
+from sft.transfer.shrinking import Compress
 from sft.wire.change_messages import Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Arrived, Channel
 from sft.wire.handshake import SessionKeys
@@ -76,11 +77,14 @@ class Requests:
         limiter: RateLimiter,
         log_sparingly: Callable[..., None] | None = None,
         share: Share | None = None,
+        compress: Compress = "off",
     ) -> None:
         """`admit(right)` raises Refused for one request, or Ended for the connection.
 
-        `log_sparingly`: for what a client can cause at will; without it, `log`.
+        `log_sparingly`: for what a client can cause at will; without it, `log`. `compress`: what this end sends, if the
+        client can read it.
         """
+        self._compress = compress
         self._channel, self._keys, self._folder, self._admit, self._log = channel, keys, folder, admit, log
         self._limiter, self._log_sparingly, self._share = limiter, log_sparingly or log, share
         self._giving = limiter  # of what this end sends, which the client may want slower
@@ -193,10 +197,14 @@ class Requests:
     def _give(self, first: Get | Misnamed) -> None:
         messages = limited(self._channel, self._messages, self._limiter)
         wanted: list[_Wanted] = []
+        compress = self._compress
         for get in self._gets(first, messages):
             self._take(get, wanted)
+            if isinstance(get, Get) and not get.zstd:
+                compress = "off"
         items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
-        Sender(self._channel, messages, self._keys.file_s2c, self._on_send_event, self._giving, self._share).run(items)
+        secret, on_event = self._keys.file_s2c, self._on_send_event
+        Sender(self._channel, messages, secret, on_event, self._giving, self._share, compress).run(items)
 
     def _gets(self, first: Get | Misnamed, messages: Iterator[Arrived | None]) -> Iterator[Get | Misnamed]:
         """All GETs of the connection: each but the last announces another. Raises ProtocolViolation."""

@@ -143,7 +143,9 @@ class Connection:
             def admit(right: str) -> None:
                 self._admit(account, right)
 
-            requests = Requests(channel, keys, folder, admit, self._log.info, limiter, sparing.info, share)
+            requests = Requests(
+                channel, keys, folder, admit, self._log.info, limiter, sparing.info, share, shared.compress
+            )
             requests.run(_ReceiveLog(self._log, sparing).on_event)
         finally:
             folder.close()

@@ -12,6 +12,7 @@ from sft.common.rate_limit import RateLimiters
 from sft.disk.storage import Storage
 from sft.server.throttle import Throttle
 from sft.transfer.places import Places
+from sft.transfer.shrinking import Compress
 from sft.wire.workers import Engine
 
 
@@ -25,9 +26,10 @@ class Shared:
         log: logging.Logger,
         engine: Engine,
         max_connections_per_user: int,
+        compress: Compress,
     ) -> None:
         self.accounts, self.storage, self.log, self.engine = accounts, storage, log, engine
-        self.max_connections_per_user = max_connections_per_user
+        self.max_connections_per_user, self.compress = max_connections_per_user, compress
         self.throttle = Throttle()
         self.limiters = RateLimiters()
         self.line_limits: dict[str, LineLimit] = {}  # of each user, whatever the number of connections

@@ -1,7 +1,7 @@
 """A file's content, piece by piece, into DATA: what is read, what is only counted, and how large each piece is.
 
-Rules: holes are not read, and whatever is zero is sent as zeros. A sender with a limit makes small pieces, so that they
-leave evenly. Only the thread that reads and packs uses this.
+Rules: holes are not read, and whatever is zero is sent as zeros. `sft/transfer/shrinking.py` says what is compressed. A
+sender with a limit makes small pieces, so that they leave evenly. Only the thread that reads and packs uses this.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from sft.disk.sources import Source
 from sft.transfer.events import Progress, SendEvent
 from sft.transfer.hashing import OtherSize
 from sft.transfer.outgoing import Outgoing
+from sft.transfer.shrinking import Compress, Shrinking
 from sft.transfer.states import Sending
 from sft.wire.channel import Channel
 from sft.wire.content import DATA_HEADER_SIZE
@@ -38,8 +39,15 @@ def next_piece(run: int, is_hole: bool, left: int, most: int) -> tuple[int, bool
 class Pieces:
     """Sends the content of one file after the other over one channel."""
 
-    def __init__(self, channel: Channel, limiter: RateLimiter, on_event: Callable[[SendEvent], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        limiter: RateLimiter,
+        on_event: Callable[[SendEvent], None],
+        compress: Compress,
+    ) -> None:
         self._channel, self._limiter, self._on_event = channel, limiter, on_event
+        self._shrinking = Shrinking(compress)
         self.most = max(DATA_LEAST, int(min(DATA_SIZE, limiter.bytes_in(_PIECE_SECONDS))))  # of content, in one DATA
         self._beyond = memoryview(bytearray(1))
         self._zeros = 0  # bytes that were sent as zeros since a record left for their sake
@@ -50,21 +58,23 @@ class Pieces:
         None when the receiver has answered meanwhile. Raises SourceError, OtherSize, and what ended the channel.
         """
         announced = outgoing.size
+        self._shrinking.begin_file()
         while announced is None or offset < announced:
             if outgoing.state is not Sending.SENDING:
                 return None
             size, is_hole = next_piece(*source.run(), (announced or MAX_INTEGER) - offset, self.most)
+            shrinks = not is_hole and self._tries_to_shrink()
             if is_hole:
                 source.skip(size)
                 content = zeros(size)
             else:
-                space = self._channel.content_space(size)
+                space = self._channel.content_space(size, alone=shrinks)
                 content = space[: source.read_into(space)]
             if len(content) < size and announced is not None:
                 source.check_unchanged()
                 raise OtherSize
             if content:
-                self._send_piece(outgoing, offset, content, is_hole)
+                self._send_piece(outgoing, offset, content, is_hole, shrinks)
                 offset += len(content)
             if len(content) < size:
                 break
@@ -73,9 +83,17 @@ class Pieces:
             raise OtherSize
         return offset
 
-    def _send_piece(self, outgoing: Outgoing, offset: int, content: memoryview, is_hole: bool) -> None:
+    def _tries_to_shrink(self) -> bool:
+        """Whether to compress the next piece. With a limit, that is the line, and always waited for."""
+        waiting, line = self._channel.waiting, self._channel.line_seconds
+        if self._limiter.is_limited:
+            waiting, line = MAX_INTEGER, max(line, 1 / self._limiter.bytes_in(1))
+        return self._shrinking.tries(waiting, line)
+
+    def _send_piece(self, outgoing: Outgoing, offset: int, content: memoryview, is_hole: bool, shrinks: bool) -> None:
         """One DATA, of what is in the space for content, or of zeros."""
         count = len(content)
+        sent = DATA_HEADER_SIZE + count
         outgoing.digest.update(content)
         if is_hole or are_zeros(content):
             sent = self._channel.send_zeros(outgoing.id, offset, count)
@@ -83,8 +101,11 @@ class Pieces:
             if self._zeros >= _ZEROS_TOGETHER:
                 self._channel.flush()
                 self._zeros = 0
-        else:
+        elif not shrinks:
             self._channel.content_done(outgoing.id, offset, count)
-            sent = DATA_HEADER_SIZE + count
+        elif self._limiter.is_limited:  # what is to be waited for must be known
+            sent = self._channel.compress_now(outgoing.id, offset, count, self._shrinking.done)
+        else:
+            self._channel.compressed_done(outgoing.id, offset, count, self._shrinking.done)
         self._on_event(Progress(outgoing.item, count))
         self._limiter.spend(sent, self._channel.flush, count)

@@ -41,6 +41,7 @@ from sft.transfer.items import Item
 from sft.transfer.outgoing import Outgoing
 from sft.transfer.pieces import Pieces
 from sft.transfer.places import Places, Share
+from sft.transfer.shrinking import Compress
 from sft.transfer.states import Sending
 from sft.wire.channel import Arrived, Channel
 from sft.wire.content import DATA_HEADER_SIZE, write_data_header
@@ -72,11 +73,12 @@ class Sender:
         on_event: Callable[[SendEvent], None],
         limiter: RateLimiter,
         share: Share | None = None,
+        compress: Compress = "off",
     ) -> None:
         """`messages`: the channel's, from the point on where the caller has left them."""
         self._channel, self._messages, self._on_event, self._limiter = channel, messages, on_event, limiter
         self._mac = Mac(file_secret)
-        self._pieces = Pieces(channel, limiter, on_event)
+        self._pieces = Pieces(channel, limiter, on_event, compress)
         # Of the thread that reads and packs:
         self._share = share or Places().of("")  # a place for each of `_waiting`, and one for the next file
         self._waiting = 0  # large files that are announced and not begun

@@ -28,7 +28,7 @@ from sft.wire.messages import (
     decode_message,
     split_record,
 )
-from sft.wire.outbox import Outbox
+from sft.wire.outbox import Outbox, Shrinks
 from sft.wire.silence import WatchedSocket
 from sft.wire.sockets import lost
 from sft.wire.workers import Engine
@@ -113,6 +113,16 @@ class Channel:
         """Of all records that have arrived, headers and tags included."""
         return self._inbox.bytes_received
 
+    @property
+    def waiting(self) -> int:
+        """How many records wait for the line."""
+        return self._outbox.waiting
+
+    @property
+    def line_seconds(self) -> float:
+        """How long the line takes for a byte, at present."""
+        return self._outbox.line_seconds
+
     # --- for the producer ---
 
     def space(self, size: int) -> memoryview:
@@ -126,14 +136,31 @@ class Channel:
         """The first `size` bytes of the space are messages."""
         self._outbox.done(size)
 
-    def content_space(self, size: int) -> memoryview:
-        """A view of `size` bytes to be filled with content, then named by `content_done`. Raises like `space`."""
+    def content_space(self, size: int, alone: bool = False) -> memoryview:
+        """A view of `size` bytes to be filled with content, then named by `content_done`. Raises like `space`.
+
+        `alone`: in a record of its own.
+        """
+        if alone:
+            self._outbox.flush()
         return self._outbox.space(DATA_HEADER_SIZE + size)[DATA_HEADER_SIZE:]
 
     def content_done(self, id: int, offset: int, size: int) -> None:
         """The first `size` bytes of the space are content of `id` at `offset`."""
         write_data_header(self._outbox.space(DATA_HEADER_SIZE), id, offset, size, size)
         self._outbox.done(DATA_HEADER_SIZE + size)
+
+    def compressed_done(self, id: int, offset: int, size: int, shrinks: Shrinks) -> None:
+        """Like `content_done`, for content alone in its record: a worker compresses it, and tells `shrinks`."""
+        self.content_done(id, offset, size)
+        self._outbox.flush(shrinks)
+
+    def compress_now(self, id: int, offset: int, size: int, shrinks: Shrinks) -> int:
+        """Like `content_done`, for content alone in its record, compressed at once; how many bytes it takes then."""
+        self.content_done(id, offset, size)
+        sent, frame, seconds = self._outbox.shrink()
+        shrinks(size, frame, seconds)
+        return sent
 
     def send_zeros(self, id: int, offset: int, size: int) -> int:
         """Send `size` zero bytes of `id`, without content; how many bytes that takes. Raises like `space`."""

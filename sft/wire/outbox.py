@@ -9,17 +9,20 @@ PING leaves after 10 s without a record. This module knows nothing of files, use
 
 Threads: `writer` runs `write`, from the start of the channel until its life lets nothing leave any more.
 Locks: the channel's (`sft/wire/life.py`) guards the answers, their size, who gathers, the queue and its numbers. The
-record that is being filled belongs to the producer, `bytes_sent` to the writer.
+record that is being filled belongs to the producer, `bytes_sent` and the
+line's speed to the writer; others read them.
 """
 
 import contextlib
+import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from crypto_utils import TAG_SIZE, RecordCipher
 from sft.common.errors import ConnectionTrouble
+from sft.wire.content import DATA_HEADER_SIZE, shrink
 from sft.wire.life import Ending, Lifecycle, State
 from sft.wire.messages import PING_MESSAGE
 from sft.wire.protocol import HEADER_SIZE, PING_AFTER, RECORD_TEXT_LIMIT, WINDOW, frame_header
@@ -34,6 +37,9 @@ _MOST_ANSWER_BYTES = 16 << 20
 # neither would read.
 _UNREAD_BYTES = 1 << 20
 _ANSWERS_RECORD = SMALL_RECORD + RECORD_TEXT_LIMIT // 2  # bytes of answers in one record, at most
+_REMEMBERED = 0.75  # of the line's speed, at each record
+
+Shrinks = Callable[[int, int, float], None]  # size of a piece, of its frame, and the seconds that it took
 
 
 class Outbox:
@@ -53,6 +59,8 @@ class Outbox:
         self._gathering = 0  # the thread whose answers wait for more of them
         self._queue: deque[Record] = deque()
         self._next_number = 0
+        self._sent_lately = 0.0, 0.0  # bytes, and the seconds that they took; those of long ago count less
+        self._sending = 0, 0.0  # bytes of the record that is being sent, and since when
         self.bytes_sent = 0
         self.bytes_posted = 0
 
@@ -78,13 +86,34 @@ class Outbox:
         """Count the first `size` bytes of the space to the record."""
         self._filled += size
 
-    def flush(self) -> None:
-        """Put the record that is being filled into the queue."""
+    def flush(self, shrinks: Shrinks | None = None) -> None:
+        """Put the record that is being filled into the queue. With `shrinks` it is one DATA, to be compressed first."""
         if self._filling is None or not self._filled:
             return
         with self._life.lock:
-            self._put_in_queue(self._filled, self._filling, self._buffers)
+            self._put_in_queue(self._filled, self._filling, self._buffers, shrinks)
         self._filling, self._filled = None, 0
+
+    def shrink(self) -> tuple[int, int, float]:
+        """Compress the one DATA that is the record being filled; see `sft.wire.content.shrink`, and the seconds."""
+        if self._filling is None:
+            raise RuntimeError("a record that is not being filled")
+        started = time.perf_counter()
+        self._filled, frame = shrink(memoryview(self._filling)[HEADER_SIZE : HEADER_SIZE + self._filled])
+        return self._filled, frame, time.perf_counter() - started
+
+    @property
+    def waiting(self) -> int:
+        """How many records wait for the line."""
+        return len(self._queue)
+
+    @property
+    def line_seconds(self) -> float:
+        """How long the line takes for a byte, by the last records, and by the one that is being sent."""
+        sent, seconds = self._sent_lately
+        size, since = self._sending
+        now = (time.monotonic() - since) / size if size else 0.0
+        return max(now, seconds / sent if sent else 0.0)
 
     # --- for any thread ---
 
@@ -142,10 +171,19 @@ class Outbox:
         while (record := self._next_record()) is not None:
             try:
                 record.finish()
+                size = len(record.whole())
+                started = time.monotonic()
+                self._sending = size, started
                 self._sock.send_all(record.whole())
+                self._note_speed(size, time.monotonic() - started)
             finally:
                 record.release()
-            self.bytes_sent += len(record.whole())
+            self.bytes_sent += size
+
+    def _note_speed(self, size: int, seconds: float) -> None:
+        sent, before = self._sent_lately
+        self._sent_lately = sent * _REMEMBERED + size, before * _REMEMBERED + seconds
+        self._sending = 0, 0.0
 
     def last_word(self, message: bytes) -> None:
         """Send `message` behind everything that was posted, however much that is."""
@@ -192,13 +230,23 @@ class Outbox:
         self._to_answer.notify()
         self._put_in_queue(size, bytearray(HEADER_SIZE) + b"".join(taken) + bytes(TAG_SIZE), None)
 
-    def _put_in_queue(self, size: int, buffer: bytearray, buffers: Buffers | None) -> None:
+    def _put_in_queue(
+        self, size: int, buffer: bytearray, buffers: Buffers | None, shrinks: Shrinks | None = None
+    ) -> None:
         """Number the record, and let a worker begin with it; called with the lock held."""
-        record = Record(self._next_number, size, self._seal, buffer, buffers)
+        work = self._seal if shrinks is None else functools.partial(self._shrink_and_seal, shrinks)
+        record = Record(self._next_number, size, work, buffer, buffers)
         record.start(self._engine)
         self._next_number += 1
         self._queue.append(record)
         self._to_write.notify()
+
+    def _shrink_and_seal(self, shrinks: Shrinks, record: Record) -> None:
+        """Its number is fixed already, its size is not: nothing of a record leaves before it is sealed."""
+        started, size = time.perf_counter(), record.size
+        record.size, frame = shrink(record.text())
+        shrinks(size - DATA_HEADER_SIZE, frame, time.perf_counter() - started)
+        self._seal(record)
 
     def _seal(self, record: Record) -> None:
         header = frame_header(record.size + TAG_SIZE)

@@ -7,18 +7,8 @@ from pathlib import Path
 
 import pytest
 from frames import frame
-from peers import C2S, S2C, Raw, data, end, piece
-from transfers import (
-    Hostile,
-    Receiving,
-    Told,
-    fetch,
-    item,
-    kept_of,
-    on_disk,
-    put,
-    send,
-)
+from peers import C2S, FILE_SECRET, S2C, Raw, check_nothing_is_left, close_all, data, end, piece, tcp_pair
+from transfers import Fetch, Hostile, Receiving, Told, fetch, item, kept_of, on_disk, put, send, written
 
 from sft.common.errors import Code, ProtocolViolation
 from sft.common.rate_limit import RateLimiter
@@ -26,7 +16,11 @@ from sft.disk.holes import HOLE_LEAST
 from sft.disk.sources import PipeSource
 from sft.disk.storage import Storage
 from sft.transfer.items import Item
-from sft.wire.messages import BYE_MESSAGE, Accept, Bye, Error, Get, Receipt, Refuse
+from sft.transfer.sender import Sender
+from sft.transfer.shrinking import Compress
+from sft.wire.channel import Channel
+from sft.wire.content import Data
+from sft.wire.messages import BYE_MESSAGE, Accept, Bye, End, Error, Get, Put, Receipt, Refuse
 from sft.wire.protocol import DATA_LEAST, DATA_SIZE
 from sft.wire.workers import Engine
 
@@ -312,9 +306,6 @@ def test_rate_of_an_account_counts_a_sixteenth_of_what_is_hashed(storage: Storag
 
 
 def test_client_that_reads_no_frames_gets_an_error_for_one(engine: Engine, tmp_path: Path) -> None:
-    from peers import tcp_pair
-    from transfers import Fetch
-
     near, far = tcp_pair()
     fetching = Fetch(engine, near, ["a"], f"{tmp_path}/", zstd=False)
     raw = Raw(far, S2C, C2S)
@@ -328,3 +319,135 @@ def test_client_that_reads_no_frames_gets_an_error_for_one(engine: Engine, tmp_p
     raw.close()
     assert isinstance(fetching.problem, ProtocolViolation)
     assert not (tmp_path / "a").exists()
+
+
+# --- a sender that compresses -----------------------------------------------------------------------------------------
+
+
+def pieces_of(engine: Engine, items: list[Item], compress: Compress, rate: int | None = None) -> tuple[list[Data], int]:
+    """What a sender sends of these items, to a receiver that takes everything; and how many bytes that took."""
+    near, far = tcp_pair()
+    channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
+    told: list[Data] = []
+
+    def receive() -> None:
+        puts = dict[int, Put]()
+        while (message := raw.hear()) is not None and not isinstance(message, Bye):
+            if isinstance(message, Put):
+                puts[message.id] = message
+                raw.say(Accept(message.id, 0).encode())
+            elif isinstance(message, Data):
+                told.append(message)
+            elif isinstance(message, End):
+                path = puts[message.id].path
+                raw.say(Receipt(message.id, path, message.size, message.sha256, 0, "stored").encode())
+        raw.say(BYE_MESSAGE)
+
+    thread = threading.Thread(target=receive, daemon=True)
+    thread.start()
+    Sender(channel, channel.messages(), FILE_SECRET, Told(), RateLimiter(rate), compress=compress).run(items)
+    thread.join(20)
+    close_all(channel)
+    raw.close()
+    check_nothing_is_left(engine, channel)
+    return told, channel.bytes_sent
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_text_is_compressed_and_noise_is_sent_as_it_is(engine: Engine, tmp_path: Path, limited: bool) -> None:
+    text, noise = (TEXT * 4)[: 4 * MIB], os.urandom(2 * MIB)
+    sources = [written(tmp_path / "text", text), written(tmp_path / "noise", noise)]
+    told, sent = pieces_of(engine, [item(source) for source in sources], "on", 100 * MIB if limited else None)
+    assert sent < 2 * MIB + 50_000
+    assert [data.is_frame for data in told] == [True] * 4 + [False] * 2
+    assert b"".join(bytes(data.plain()) for data in told) == text + noise
+
+
+def test_nothing_is_compressed_when_it_is_off(engine: Engine, tmp_path: Path) -> None:
+    told, sent = pieces_of(engine, [item(written(tmp_path / "text", TEXT))], "off")
+    assert sent > len(TEXT)
+    assert not any(data.is_frame for data in told)
+
+
+def test_zeros_go_as_zeros_when_all_is_compressed(engine: Engine, tmp_path: Path) -> None:
+    content = TEXT[:MIB] + bytes(2 * MIB) + TEXT[:5_000]
+    told, _ = pieces_of(engine, [item(written(tmp_path / "mixed", content))], "on")
+    assert [(data.is_frame, data.is_zeros) for data in told] == [(True, False), *[(False, True)] * 2, (True, False)]
+    assert b"".join(bytes(data.plain()) for data in told) == content
+
+
+@pytest.mark.parametrize("rate", [10_000, 200_000])
+def test_limit_counts_what_is_sent_and_not_what_it_becomes(engine: Engine, tmp_path: Path, rate: int) -> None:
+    clock = [1_000.0]
+
+    def wait(seconds: float) -> None:
+        clock[0] += seconds
+
+    near, far = tcp_pair()
+    channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
+    source = written(tmp_path / "text", (TEXT * 10)[: 100 * rate])
+    limiter, told = RateLimiter(rate, lambda: clock[0], wait), Told()
+    thread = threading.Thread(target=take_one, args=[raw], daemon=True)
+    thread.start()
+    Sender(channel, channel.messages(), FILE_SECRET, told, limiter, compress="auto").run([item(source)])
+    thread.join(20)
+    close_all(channel)
+    raw.close()
+    assert told.outcomes() == {"text": "stored"}
+    took = clock[0] - 1_000
+    assert channel.bytes_sent * 0.9 / rate - 0.5 < took < channel.bytes_sent * 1.1 / rate
+    assert took < 40
+
+
+def take_one(raw: Raw) -> None:
+    """A receiver that takes one file, whatever is in it."""
+    announced = raw.hear()
+    assert isinstance(announced, Put)
+    raw.say(Accept(announced.id, 0).encode())
+    while not isinstance(last := raw.hear(), End):
+        assert isinstance(last, Data)
+    raw.say(Receipt(last.id, announced.path, last.size, last.sha256, 0, "stored").encode())
+    while not isinstance(raw.hear(), Bye):
+        pass
+    raw.say(BYE_MESSAGE)
+
+
+@pytest.mark.parametrize(
+    ("asks", "compress", "frames"), [(True, "on", True), (False, "on", False), (True, "off", False)]
+)
+def test_server_compresses_for_a_client_that_reads_it_and_as_it_is_set(
+    storage: Storage, engine: Engine, home: Path, tmp_path: Path, asks: bool, compress: Compress, frames: bool
+) -> None:
+    written(home / "text", TEXT)
+    receiving = Receiving(storage, engine, compress=compress)
+    fetched = Fetch(engine, receiving.near, ["text"], f"{tmp_path}/", zstd=asks)
+    fetched.run()
+    assert (receiving.finish(), fetched.problem) == (None, None)
+    assert (tmp_path / "text").read_bytes() == TEXT
+    assert (receiving.channel.bytes_sent < MIB // 2) is frames
+
+
+def test_one_get_without_frames_is_enough_for_all(storage: Storage, engine: Engine, home: Path) -> None:
+    written(home / "text", TEXT)
+    receiving = Receiving(storage, engine, compress="on")
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(Get(1, ("text",), True, True).encode(), Get(2, ("nothing",), False, False).encode())
+    while not isinstance(raw.hear(), Put):
+        pass
+    raw.say(Accept(1, 0).encode())
+    found = raw.hear()
+    while not isinstance(found, Data):
+        found = raw.hear()
+    assert not found.is_frame
+    raw.close()
+    receiving.finish()
+
+
+def test_whole_transfer_that_is_compressed_arrives(
+    storage: Storage, engine: Engine, home: Path, tmp_path: Path
+) -> None:
+    content = TEXT * 7 + os.urandom(MIB + 7) + bytes(3 * MIB) + TEXT
+    receiving = Receiving(storage, engine)
+    sent = send(receiving, [item(written(tmp_path / "all", content))], Told(), "on")
+    assert sent < 2 * MIB
+    assert on_disk(home) == {"all": content}

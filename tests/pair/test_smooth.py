@@ -24,6 +24,7 @@ from sft.wire.channel import Channel
 from sft.wire.content import Data
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import BYE_MESSAGE, Accept, Bye, End, Entries, Get, ListFolder, Message, Put, Rate, Receipt
+from sft.wire.outbox import Shrinks
 from sft.wire.protocol import DATA_LEAST, DATA_SIZE, UNASKED_LIMIT
 from sft.wire.workers import Buffers, Engine
 
@@ -131,9 +132,10 @@ def test_no_half_second_carries_more_than_twice_its_share(
     receiver, events = Honest(raw), Receipts()
     put_in_queue = channel._outbox._put_in_queue
 
-    def noted(size: int, buffer: bytearray, buffers: Buffers | None) -> None:
+    def noted(size: int, buffer: bytearray, buffers: Buffers | None, shrinks: Shrinks | None = None) -> None:
+        assert shrinks is None, "its size is not known when it leaves"
         left.append((clock.now, size + 20))
-        put_in_queue(size, buffer, buffers)
+        put_in_queue(size, buffer, buffers, shrinks)
 
     monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
     items = items_of(case, rate, tmp_path)
@@ -165,9 +167,10 @@ def test_no_half_second_of_what_is_fetched_carries_more_than_was_asked_for(
     channel, raw = Channel(near, S2C, C2S, engine), Raw(far, C2S, S2C)
     put_in_queue = channel._outbox._put_in_queue
 
-    def noted(size: int, buffer: bytearray, buffers: Buffers | None) -> None:
+    def noted(size: int, buffer: bytearray, buffers: Buffers | None, shrinks: Shrinks | None = None) -> None:
+        assert shrinks is None, "its size is not known when it leaves"
         left.append((clock.now, size + 20))
-        put_in_queue(size, buffer, buffers)
+        put_in_queue(size, buffer, buffers, shrinks)
 
     monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
     limiter, keys = RateLimiter(None, clock.read, clock.wait), SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)

@@ -42,7 +42,7 @@ EVENTS = {
     "delivered": {"name", "path", "size", "sha256", "time", "outcome"},
     "skipped": {"name", "why"},
     "failed": {"name", "cause", "remedy", "status"},
-    "summary": {"delivered", "skipped", "failed", "bytes", "moved", "seconds", "status"},
+    "summary": {"delivered", "skipped", "failed", "bytes", "moved", "wire", "seconds", "status"},
     "planned": {"name", "path", "kind"},
     "entry": {"name", "kind", "size", "time"},
 }
