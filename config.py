@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from sft.common.errors import UsageError
 from sft.common.home import expand_home, home_folder, state_folder
+from sft.common.parsers import as_host, as_mode, as_one_of, as_path, as_size_from, as_text, as_whole, as_yes_no
 from sft.common.sizes import exact_size, parse_size
 from sft.console.command_line import PASSWORD_VARIABLE, flag_of
 
@@ -33,91 +34,6 @@ _LARGEST_FILE = 1 << 20
 _OFF, _NONE = "off", "none"
 _CHECK_FILE = "Check --config and SFT_CONFIG"
 _CORRECT_LINE = "Correct that line"
-
-
-# --- reading one value: each function returns it, or raises ValueError with words that follow the value ---
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("is not text")
-    if "\0" in value:
-        raise ValueError("contains a NUL byte")
-    return value
-
-
-def _host(value: object) -> str:
-    """A name or an address; an IPv6 address may stand in brackets, as it does in front of a port."""
-    text = _text(value)
-    if not text.strip():
-        raise ValueError("is empty")
-    user, at, rest = text.rpartition("@")
-    if at:
-        raise ValueError(f"contains a username: write --user {user} --host {rest}")
-    if text.count(":") == 1:  # an IPv6 address has at least two
-        host, _, port = text.partition(":")
-        raise ValueError(f"contains a port: write --host {host} --port {port}")
-    if not text.startswith("["):
-        return text
-    if not text.endswith("]") or ":" not in text:
-        raise ValueError("is not an IPv6 address in brackets, such as [2001:db8::1]; a port is given with --port")
-    return text[1:-1]
-
-
-def _path(value: object) -> Path:
-    if not _text(value):
-        raise ValueError("is empty")
-    return Path(expand_home(_text(value)))
-
-
-def _whole(least: int, most: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        try:
-            number = value if type(value) is int else int(_text(value))
-        except ValueError:
-            raise ValueError(f"is not a whole number ({least} to {most})") from None
-        if not least <= number <= most:
-            raise ValueError(f"is not between {least} and {most}")
-        return number
-
-    return parse
-
-
-def _size_from(least: int, what: str) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        if (number := parse_size(value)) < least:
-            raise ValueError(f"is less than {exact_size(least)}, {what}")
-        return number
-
-    return parse
-
-
-def _yes_no(value: object) -> bool:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if _text(value).lower() not in words:
-        raise ValueError("is neither yes nor no")
-    return words[_text(value).lower()]
-
-
-def _one_of(*words: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if value not in words:
-            raise ValueError("is not one of " + ", ".join(words))
-        return str(value)
-
-    return parse
-
-
-def _mode(value: object) -> int:
-    try:
-        number = value if type(value) is int else int(_text(value), 8)
-    except ValueError:
-        raise ValueError("is not an octal mode such as 0640") from None
-    if not 0o400 <= number <= 0o666 or number & 0o111:
-        raise ValueError("is not a mode that lets the owner read and has no execute or special bits, such as 0640")
-    return number
 
 
 def _absolute(path: str) -> str:
@@ -186,10 +102,10 @@ def settings_of(shape: "type[ClientSettings | ServerSettings]") -> dict[str, Set
     return {each.name: each.metadata["setting"] for each in fields(shape)}
 
 
-_LOG_LEVELS = _one_of("debug", "info", "warning", "error")
-_MEMORY = _size_from(4 << 20, "the buffers of one connection")  # two for each direction, whatever the limit is
-_POLICY = _one_of("fail", "rename", "replace", "skip")
-_COMPRESS = _one_of("auto", "on", "off")
+_LOG_LEVELS = as_one_of("debug", "info", "warning", "error")
+_MEMORY = as_size_from(4 << 20, "the buffers of one connection")  # two for each direction, whatever the limit is
+_POLICY = as_one_of("fail", "rename", "replace", "skip")
+_COMPRESS = as_one_of("auto", "on", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,16 +113,16 @@ class ClientSettings:
     """The settings of `client.py`."""
 
     # fmt: off
-    host: str = _setting("localhost", _host, "the receiver: a name, an IPv4 or an IPv6 address (brackets or not)", "HOST")
-    port: int = _setting(DEFAULT_PORT, _whole(1, 65535), "the receiver's port", "PORT")
-    user: str = _setting("", _text, "your username there (without it, you are asked)", "NAME")
-    password_file: Path | None = _setting(None, _path, "read the password from the first line of FILE (-: standard input)", "FILE")
+    host: str = _setting("localhost", as_host, "the receiver: a name, an IPv4 or an IPv6 address (brackets or not)", "HOST")
+    port: int = _setting(DEFAULT_PORT, as_whole(1, 65535), "the receiver's port", "PORT")
+    user: str = _setting("", as_text, "your username there (without it, you are asked)", "NAME")
+    password_file: Path | None = _setting(None, as_path, "read the password from the first line of FILE (-: standard input)", "FILE")
     if_exists: Literal["fail", "rename", "replace", "skip"] = _setting("fail", _POLICY, "if the name exists there: fail, rename, replace or skip", "WHAT")
-    retries: int = _setting(24, _whole(0, 1_000_000), "tries in a row without progress after a connection failed (24: ten minutes, before the login one; 0: none)", "COUNT")
+    retries: int = _setting(24, as_whole(0, 1_000_000), "tries in a row without progress after a connection failed (24: ten minutes, before the login one; 0: none)", "COUNT")
     limit: int | None = _setting(None, parse_size, "at most so many bytes per second, such as 5M (none: no limit)", "RATE", _NONE)
     compress: Literal["auto", "on", "off"] = _setting("auto", _COMPRESS, "compress what is sent and fetched: auto (while the line is slow), on (always) or off", "WHEN")
-    connect_timeout: int = _setting(10, _whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
-    client_log: Path | None = _setting(_client_log, _path, "the client's log (off: none)", "FILE", _OFF)
+    connect_timeout: int = _setting(10, as_whole(1, 3600), "seconds to wait for each address of the receiver", "SECONDS")
+    client_log: Path | None = _setting(_client_log, as_path, "the client's log (off: none)", "FILE", _OFF)
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
     # fmt: on
 
@@ -216,24 +132,24 @@ class ServerSettings:
     """The settings of `server.py`."""
 
     # fmt: off
-    listen: str = _setting("", _text, "addresses to listen on, separated by commas (default: all, IPv4 and IPv6)", "ADDRESSES")
-    port: int = _setting(DEFAULT_PORT, _whole(0, 65535), "port to listen on (0: any free one)", "PORT")
-    storage: Path = _setting(_beside("received"), _path, "files arrive below this folder, one folder for each user", "FOLDER")
-    accounts: Path = _setting(_beside("accounts.txt"), _path, "the accounts", "FILE")
-    server_log: Path | None = _setting(_beside("server.log"), _path, "the server's log (off: none)", "FILE", _OFF)
+    listen: str = _setting("", as_text, "addresses to listen on, separated by commas (default: all, IPv4 and IPv6)", "ADDRESSES")
+    port: int = _setting(DEFAULT_PORT, as_whole(0, 65535), "port to listen on (0: any free one)", "PORT")
+    storage: Path = _setting(_beside("received"), as_path, "files arrive below this folder, one folder for each user", "FOLDER")
+    accounts: Path = _setting(_beside("accounts.txt"), as_path, "the accounts", "FILE")
+    server_log: Path | None = _setting(_beside("server.log"), as_path, "the server's log (off: none)", "FILE", _OFF)
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
-    max_connections: int = _setting(256, _whole(1, 10_000), "connections of logged-in users at once", "COUNT")
-    max_logins: int = _setting(128, _whole(1, 10_000), "connections not logged in yet, at once", "COUNT")
-    max_logins_per_source: int = _setting(48, _whole(1, 10_000), "connections not logged in yet, at once, from one address (IPv6: one /64)", "COUNT")
-    max_connections_per_user: int = _setting(64, _whole(1, 10_000), "connections of one user at once; an account may have its own limit", "COUNT")
+    max_connections: int = _setting(256, as_whole(1, 10_000), "connections of logged-in users at once", "COUNT")
+    max_logins: int = _setting(128, as_whole(1, 10_000), "connections not logged in yet, at once", "COUNT")
+    max_logins_per_source: int = _setting(48, as_whole(1, 10_000), "connections not logged in yet, at once, from one address (IPv6: one /64)", "COUNT")
+    max_connections_per_user: int = _setting(64, as_whole(1, 10_000), "connections of one user at once; an account may have its own limit", "COUNT")
     max_file_size: int = _setting((1 << 63) - 1, parse_size, "the largest file that is accepted, such as 20G", "SIZE")
     free_space: int | None = _setting(None, parse_size, "bytes to keep free on the disk of the storage, such as 5G (none: all of it may be used)", "SIZE", _NONE)
-    stale_days: int = _setting(7, _whole(1, 3650), "days to keep the partial files of interrupted transfers", "DAYS")
+    stale_days: int = _setting(7, as_whole(1, 3650), "days to keep the partial files of interrupted transfers", "DAYS")
     compress: Literal["auto", "on", "off"] = _setting("auto", _COMPRESS, "compress what is fetched: auto (while the line is slow), on (always) or off", "WHEN")
     memory: int = _setting("256 MiB", _MEMORY, "memory for the buffers of all connections together, from 4 MiB on", "SIZE")
-    grace: int = _setting(10, _whole(0, 86_400), "seconds that transfers may go on after the signal to stop", "SECONDS")
-    file_mode: int | None = _setting(None, _mode, "permission bits of new files (none: 0666 less the umask)", "MODE", _NONE)
-    portable_names: bool = _setting(False, _yes_no, "reject names that Windows does not allow", "YES/NO")
+    grace: int = _setting(10, as_whole(0, 86_400), "seconds that transfers may go on after the signal to stop", "SECONDS")
+    file_mode: int | None = _setting(None, as_mode, "permission bits of new files (none: 0666 less the umask)", "MODE", _NONE)
+    portable_names: bool = _setting(False, as_yes_no, "reject names that Windows does not allow", "YES/NO")
     # fmt: on
 
 
