@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,14 @@ def three(path: Path) -> Path:
     for name in ("alice", "bob", "carol"):
         made.add(account(name))
     return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Whatever is read or written, and whatever fails, every descriptor is closed."""
+    before = sorted(os.listdir("/dev/fd"))
+    yield
+    assert sorted(os.listdir("/dev/fd")) == before
 
 
 def unhurried() -> Callable[[], int]:
