@@ -1,11 +1,14 @@
 """REMOVE, MOVE, USAGE and SET: what each needs, what it answers, and in which order."""
 
-import os
+import socket
 import stat
+import struct
+import threading
 from pathlib import Path
 
 import pytest
 from peers import C2S, S2C, Raw, data, end
+from processes import LIMIT, wait_until
 from transfers import Receiving, answers_to, put, written
 
 from sft.common.errors import Code, Ended, ProtocolViolation, Refused
@@ -173,20 +176,20 @@ def test_removal_ends_with_its_connection_and_the_log_tells_how_much_is_gone(
     raw = Raw(receiving.near, C2S, S2C)
     monkeypatch.setattr(removal, "_STEP_NAMES", 1)
     real = removal.Removal._unlink
-    left = 10
+    left, reached = 10, threading.Event()
 
     def cut(*words: object) -> bool:
         nonlocal left
         left -= 1
         if not left:
-            raw.sock.shutdown(2)
-            while not receiving.channel.ended:
-                os.sched_yield()
+            reached.set()
+            wait_until(lambda: receiving.channel.ended)
         return real(*words)  # type: ignore[arg-type]
 
     monkeypatch.setattr(removal.Removal, "_unlink", cut)
     raw.say(Remove(1, ("d",), True).encode())
-    raw.hear_all()
+    assert reached.wait(LIMIT)
+    raw.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its close is a reset
     raw.close()
     assert receiving.finish() is not None
     rest = len(list((home / "d").rglob("*"))) + 1
