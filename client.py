@@ -1,4 +1,4 @@
-"""The sending end: `python client.py SOURCE... TARGET`; and `--get`, `--list`.
+"""The sending end: `python client.py SOURCE... TARGET`; and `--get`, `--list`, `--remove`, `--move`, `--usage`.
 
 Rules: success (exit 0) means that for everything that was named a receipt is here. Each error is one line. No password
 is taken from the command line. What is not needed for --help, or to reject a command, is not loaded
@@ -45,11 +45,12 @@ def _parser() -> Parser:
     parser = Parser(
         prog="client.py",
         usage="client.py [options] SOURCE... TARGET\n       client.py --get [options] NAME... TARGET\n"
-        "       client.py --list [options] [NAME]",
-        description="Send files and folders to a receiver, fetch them, list them. A TARGET that ends in a slash, or\n"
-        "more than one SOURCE, means: into this folder. Otherwise TARGET is the new name. `-` is\n"
-        "standard input, with --get standard output. After `--` everything is a name. After an\n"
-        "interruption the same command goes on where it was.",
+        "       client.py --list [options] [NAME]\n       client.py --remove [options] NAME...\n"
+        "       client.py --move [options] OLD NEW\n       client.py --usage [options]",
+        description="Send files and folders to a receiver, fetch, list, remove and move them. A TARGET that\n"
+        "ends in a slash, or more than one SOURCE, means: into this folder. Otherwise TARGET is the new name. `-`\n"
+        "is standard input, with --get standard output. After `--` everything is a name. After an interruption\n"
+        "the same command goes on where it was.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -58,7 +59,13 @@ def _parser() -> Parser:
     what = parser.add_argument_group("what to do")
     what.add_argument("--get", action="store_true", help="fetch the NAMEs to TARGET here")
     what.add_argument("--list", action="store_true", help="list a folder there: size, time and name")
-    what.add_argument("-R", "--recursive", action="store_true", help="with --list: everything below it, too")
+    what.add_argument("--remove", action="store_true", help="remove the NAMEs there, folders with -r")
+    what.add_argument("--move", action="store_true", help="give OLD the name NEW there; into NEW if that is a folder")
+    what.add_argument("--usage", action="store_true", help="how much you use there, of which quota")
+    words = "with --list: everything below it, too; with --remove: folders with all in them"
+    what.add_argument("-r", "-R", "--recursive", action="store_true", help=words)
+    what.add_argument("--yes", action="store_true", help="with --remove: do not ask before a folder is removed")
+    what.add_argument("--human", action="store_true", help="with --usage: sizes such as 1.5 GB")
     how = parser.add_argument_group("how")
     how.add_argument("--follow", action="store_true", help="send what symbolic links lead to, instead of skipping them")
     how.add_argument("--preserve-mode", action="store_true", help="keep execute bits, too")

@@ -19,22 +19,31 @@ JOBS = {
     "get": ["--get", "a", "b"],
     "stdout": ["--get", "a", "-"],
     "list": ["--list", "a"],
+    "remove": ["--remove", "a"],
+    "move": ["--move", "a", "b"],
+    "usage": ["--usage"],
     "show": ["--show-config"],
 }
-EVERYWHERE = "send pipe dry get stdout list show"
+EVERYWHERE = "send pipe dry get stdout list remove move usage show"
+THAT_ARE_JOBS = ("--get", "--list", "--remove", "--move", "--usage")
 # The jobs that each option goes with.
 GOES_WITH = {
     "--follow": "send dry show",
     "--preserve-mode": "send dry get show",
     "--receipts": "send pipe dry get stdout show",
     "--dry-run": "send pipe dry show",
-    "--json": "send pipe dry get stdout list",
-    "--quiet": "send pipe get stdout",
+    "--json": "send pipe dry get stdout list remove move usage",
+    "--quiet": "send pipe get stdout remove move",
     "--if-exists": "send pipe dry get show",
     "--limit": "send pipe dry get stdout show",
     "--get": "get stdout send show",  # another job is the same command with another meaning
     "--list": "show list",
-    "--recursive": "show list",
+    "--remove": "show remove",
+    "--move": "show move",
+    "--usage": "show usage",
+    "--recursive": "show list remove",
+    "--yes": "show remove",
+    "--human": "show usage",
     "--show-config": EVERYWHERE,
     "--version": EVERYWHERE,
     "--password-fd": EVERYWHERE,
@@ -69,7 +78,7 @@ def test_option_goes_with_its_jobs_and_is_refused_with_others(option: str) -> No
     given = [f"{option}={VALUES.get(option, '7')}"] if takes_value(option) else [option]
     for job, command in JOBS.items():
         said = refusal([*given, *command])
-        if option in ("--get", "--list") and job in ("send", "pipe", "dry", "get", "stdout"):
+        if option in THAT_ARE_JOBS and job in ("send", "pipe", "dry", "get", "stdout"):
             continue  # they make another job of it: below
         assert (said == "") == (job in GOES_WITH[option].split()), (job, said)
         assert said == "" or (option in said and "does not go with" in said), said
@@ -78,6 +87,11 @@ def test_option_goes_with_its_jobs_and_is_refused_with_others(option: str) -> No
 def test_jobs_and_passwords_exclude_each_other() -> None:
     for command in (
         ["--get", "--list", "a"],
+        ["--get", "--remove", "a", "b"],
+        ["--list", "--usage"],
+        ["--remove", "--move", "a", "b"],
+        ["--usage", "--move", "a", "b"],
+        ["--usage", "--human", "--json"],
         ["--list", "--dry-run"],
         ["--password-fd=3", "--password-file=x", "a", "b"],
     ):

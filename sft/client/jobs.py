@@ -1,4 +1,4 @@
-"""The client's three jobs: sending, fetching and listing, each over as many connections as it takes.
+"""The client's jobs: sending, fetching, listing and changing, each over as many connections as it takes.
 
 Rules: everything that can be asked or rejected without the network comes first, and before that nothing is loaded that
 only the network needs. A connection that fails or breaks is made again by the rules of `sft/client/retries.py`; a
@@ -31,7 +31,7 @@ from sft.common.version import version_line
 from sft.console.command_line import PIPE
 from sft.console.log import no_log, open_log
 from sft.console.reporter import Reporter
-from sft.console.screen import note, output_descriptor, warn
+from sft.console.screen import is_interactive, note, output_descriptor, warn
 from sft.wire.compression import zstd_name
 from sft.wire.protocol import VERSION
 
@@ -116,12 +116,14 @@ class Run:
             self._reporter.keep_receipts(ReceiptsFile(self._options.receipts))
         if self._options.list:
             self._list(names[0] if names else "")
+        elif self._options.remove or self._options.move or self._options.usage:
+            self._change(names)
         elif self._options.get:
             self._get(names[:-1], names[-1])
         else:
             self._put(names[:-1], names[-1])
 
-    # --- the three jobs ---
+    # --- the jobs ---
 
     def _put(self, sources: list[str], target: str) -> None:
         from sft.client.upload import Upload, files_of_log
@@ -261,6 +263,27 @@ class Run:
         listing = (TreeListing if self._options.recursive else Listing)(self._reporter, name)
         self._kept = "the list is not whole"
         self._again_and_again(self._ask(), lambda: None, lambda channel, keys, limiter: listing.read(channel))
+
+    def _change(self, names: list[str]) -> None:
+        from sft.client.changing import ChangeJob, Counting, Moving, Removing
+
+        options = self._options
+        job: ChangeJob
+        if options.remove:
+            may_ask = not options.yes and not options.json and is_interactive()
+            job = Removing(self._reporter, names, options.recursive, self._confirm_removal if may_ask else None)
+        elif options.move:
+            job = Moving(self._reporter, *names)
+        else:
+            job = Counting(self._reporter, options.human)
+        self._kept = job.kept
+        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, limiter: job.run(channel))
+
+    def _confirm_removal(self, path: str) -> bool:
+        from sft.console.prompt import confirm
+
+        self._reporter.pause()
+        return confirm(f"remove the folder {path} and everything in it? [y/N] ")
 
     # --- before and after ---
 

@@ -92,6 +92,35 @@ _ASKED: _Words = {
 }
 
 
+_CHANGED: _Words = {
+    **{code: _ASKED[code] for code in (Code.NOT_FOUND, Code.NOT_FOLDER, Code.LINK, Code.NAME)},
+    Code.EXISTS: (
+        "{path} exists already on the receiver",
+        "Moving replaces nothing: choose another name, or remove it first",
+    ),
+    Code.IS_FOLDER: ("{path} is a folder on the receiver", "Choose another name"),
+    Code.INSIDE: ("{path} lies in what is to be moved there", "Choose another folder"),
+    Code.NOT_EMPTY: (
+        "{path} is a folder on the receiver, and not empty",
+        "With -r it is removed together with everything in it",
+    ),
+    Code.NAME_NOT_PORTABLE: _SENT[Code.NAME_NOT_PORTABLE],
+    Code.NO_SPACE: _SENT[Code.NO_SPACE],
+    Code.QUOTA: _SENT[Code.QUOTA],
+    Code.DENIED: (
+        "your account may not do that with {path} on the receiver",
+        "Ask the receiver's owner for the right",
+    ),
+    Code.BUSY: ("another connection changes {path} on the receiver at the same time", "Run the same command again"),
+    Code.STORAGE: ("{path} can't be changed on the receiver", _IN_ITS_LOG),
+}
+_FILLED_AGAIN = (
+    "{path} on the receiver can't be emptied: something is put into it all the time",
+    "Run the same command again when nobody sends",
+)
+_OF_THE_NEW_NAME = {Code.EXISTS, Code.IS_FOLDER, Code.INSIDE, Code.NAME_NOT_PORTABLE, Code.NO_SPACE, Code.QUOTA}
+_OF_EITHER_NAME = {Code.NOT_FOLDER, Code.LINK, Code.NAME, Code.DENIED}
+
 _OMITTED: _Words = {
     Code.NAME: (
         "{path} on the receiver has a name that can't be sent (not UTF-8, a control character, or a path too long)",
@@ -114,6 +143,20 @@ def refused_here(problem: Refused, path: str) -> Refused:
 def not_given(problem: Refused, path: str) -> Refused:
     """The receiver does not give or list `path` there."""
     return _told(_ASKED, _THERE, problem, path)
+
+
+def not_changed(problem: Refused, path: str, recursive: bool = False) -> Refused:
+    """The receiver does not remove `path` there, or does not tell how much it uses."""
+    if recursive and problem.code is Code.NOT_EMPTY:
+        return Refused(problem.code, path, problem.why, _FILLED_AGAIN)
+    return _told(_CHANGED, _THERE, problem, path)
+
+
+def not_moved(problem: Refused, path: str, to: str) -> Refused:
+    """The receiver does not move `path` to `to` there."""
+    if problem.code in _OF_THE_NEW_NAME:
+        return _told(_CHANGED, _THERE, problem, to)
+    return _told(_CHANGED, _THERE, problem, f"{path} or {to}" if problem.code in _OF_EITHER_NAME else path)
 
 
 def omitted(code: Code, path: str) -> Refused:

@@ -18,24 +18,42 @@ _STDIN, _STDOUT, _SENDING = "standard input as the SOURCE", "standard output as 
 
 # Each option, and with what it can't be given: other options, one of the two pipes, or the job without an option. What
 # stands in the settings file or in a variable is meant for many commands, and is ignored where it does not apply.
+_CHANGING = ("--remove", "--move", "--usage")
+_JOBS = ("--get", "--list", *_CHANGING)
 _CONFLICTS: dict[str, tuple[str, ...]] = {
-    "--list": ("--get",),
-    "--recursive": ("--get", _SENDING),
-    "--follow": ("--get", "--list", _STDIN),
-    "--preserve-mode": ("--list", _STDIN, _STDOUT),
-    "--dry-run": ("--get", "--list"),
-    "--receipts": ("--list",),
-    "--if-exists": ("--list", _STDOUT),
-    "--limit": ("--list",),
+    **{job: _JOBS[:at] for at, job in enumerate(_JOBS)},
+    "--recursive": ("--get", "--move", "--usage", _SENDING),
+    "--yes": ("--get", "--list", "--move", "--usage", _SENDING),
+    "--human": ("--get", "--list", "--remove", "--move", _SENDING, "--json"),
+    "--follow": ("--get", "--list", *_CHANGING, _STDIN),
+    "--preserve-mode": ("--list", *_CHANGING, _STDIN, _STDOUT),
+    "--dry-run": ("--get", "--list", *_CHANGING),
+    "--receipts": ("--list", *_CHANGING),
+    "--if-exists": ("--list", *_CHANGING, _STDOUT),
+    "--limit": ("--list", *_CHANGING),
     "--password-fd": ("--password-file",),
-    "--quiet": ("--list", "--dry-run", "--show-config"),
+    "--quiet": ("--list", "--usage", "--dry-run", "--show-config"),
     "--json": ("--show-config",),
 }
 _REMEDIES = {
     "--dry-run": "Only sending can be tried so; --list shows what is there",
-    "--recursive": "It is for --list; folders are sent and fetched with all that is in them",
+    "--recursive": "It is for --list and --remove; folders are sent, fetched and moved with all that is in them",
+    "--yes": "It is for --remove, which asks before it removes a folder",
+    "--human": "It is for --usage",
+    "--if-exists": "Moving never replaces anything",
     "--quiet": "It would leave nothing to print",
     "--password-fd": "Name one of them",
+}
+
+
+# How many names each job takes, and how that is put.
+_NAMES: dict[str, tuple[int, int | None, str]] = {
+    "--get": (2, None, "at least one NAME and a TARGET are needed"),
+    "--list": (0, 1, "--list takes one NAME at most"),
+    "--remove": (1, None, "at least one NAME is needed"),
+    "--move": (2, 2, "--move takes two names, OLD and NEW"),
+    "--usage": (0, 0, "--usage takes no NAME"),
+    _SENDING: (2, None, "at least one SOURCE and a TARGET are needed"),
 }
 
 
@@ -78,11 +96,10 @@ def check_command(options: argparse.Namespace) -> None:
                 raise UsageError(f"{option} does not go with {other}", _REMEDIES.get(option, "Leave one of them out"))
     if options.show_config:
         return
-    if options.list and len(options.names) > 1:
-        raise UsageError("--list takes one NAME at most", "See client.py --help")
-    if not options.list and len(options.names) < 2:
-        what = "NAME" if options.get else "SOURCE"
-        raise UsageError(f"at least one {what} and a TARGET are needed", "See client.py --help")
+    job = next((job for job in _JOBS if job in given), _SENDING)
+    least, most, words = _NAMES[job]
+    if not least <= len(options.names) <= (len(options.names) if most is None else most):
+        raise UsageError(words, "See client.py --help")
 
 
 def check_account_command(command: str, settings: Iterable[str]) -> None:
@@ -97,7 +114,8 @@ def check_account_command(command: str, settings: Iterable[str]) -> None:
 def _given(options: argparse.Namespace) -> list[str]:
     """The options on the command line as they are written, and the pipes among its names."""
     given = [flag_of(name) for name, value in vars(options).items() if value not in (None, False, [])]
-    given += [_SENDING] if not options.get and not options.list and not options.show_config else []
-    given += [_STDIN] if not options.get and PIPE in options.names[:-1] else []
+    is_sending = not options.show_config and not any(job in given for job in _JOBS)
+    given += [_SENDING] if is_sending else []
+    given += [_STDIN] if is_sending and PIPE in options.names[:-1] else []
     given += [_STDOUT] if options.get and PIPE in options.names[-1:] else []
     return given

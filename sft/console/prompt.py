@@ -17,12 +17,15 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from sft.common.text import escape
+
 if sys.platform != "win32":
     import termios
 
 _ECHO_FLAGS = 3
 _PIECE = 4096
 _MOST_STOPS = 100
+_LONGEST_YES = 100
 
 
 def read_line(read: Callable[[], bytes], longest: int) -> bytes | None:
@@ -34,6 +37,15 @@ def read_line(read: Callable[[], bytes], longest: int) -> bytes | None:
             return line or None
         line += piece
     return line
+
+
+def confirm(question: str) -> bool:
+    """Whether the answer on the terminal is yes; anything else, also no terminal, is no."""
+    try:
+        answer = ask_on_terminal(escape(question), hidden=False, longest=_LONGEST_YES)
+    except OSError:
+        return False
+    return (answer or b"").strip().lower() in (b"y", b"yes")
 
 
 if sys.platform == "win32":

@@ -77,7 +77,7 @@ class Reporter:
         self._last_progress = 0.0
         self._furthest = 0
         self._result = say
-        self.delivered_count = self.skipped_count = self.failed_count = 0
+        self.delivered_count = self.changed_count = self.skipped_count = self.failed_count = 0
         self._refused_by_full_disk: Counter[Code] = Counter()
         self.bytes_done = 0
         self.bytes_moved = 0
@@ -117,6 +117,37 @@ class Reporter:
         if not self._event("entry", name=name, kind=kind, size=size, time=utc(mtime_ns), **more):
             mark = "/" if kind == "folder" else "" if target is None else f" -> {target}"
             say(f"{size:>15,}  {utc(mtime_ns)[:19]}Z  {name}{mark}")
+
+    def removed(self, name: str, count: int | None) -> None:
+        """That is gone at the receiver, `count` things in all; None: the answer that has the number was lost."""
+        self.changed_count += 1
+        self._log.info("removed: %s, %s", name, "an answer was lost" if count is None else f"{count} in all")
+        if not self._event("removed", name=name, count=count):
+            more = "" if count is None or count == 1 else f"  {count:,} in all"
+            self._say(f"removed: {name}{more}")
+
+    def moved_there(self, name: str, path: str) -> None:
+        """That has another path at the receiver."""
+        self.changed_count += 1
+        self._log.info("moved: %s to %s", name, path)
+        if not self._event("moved", name=name, path=path):
+            self._say(f"moved: {name} to {path}")
+
+    def used(
+        self, size: int, count: int, quota: int | None, quota_files: int | None, free: int | None, human: bool
+    ) -> None:
+        """What the account uses at the receiver, its quota, and what is free there; None: no limit, or not known."""
+        fields = {"bytes": size, "files": count, "quota_bytes": quota, "quota_files": quota_files, "free": free}
+        if self._event("usage", **fields):
+            return
+
+        def shown(number: int) -> str:
+            return amount(number) if human else counted(number, "byte")
+
+        limits = [shown(quota)] if quota is not None else []
+        limits += [counted(quota_files, "file")] if quota_files is not None else []
+        say(f"used   {shown(size)} in {counted(count, 'file')}", f"quota  {' in '.join(limits) or 'none'}")
+        say(f"free   {'not known' if free is None else shown(free)}")
 
     def planned(self, name: str, path: str, kind: str) -> None:
         """One thing that would be sent."""
@@ -210,7 +241,7 @@ class Reporter:
 
     def progress_mark(self) -> tuple[int, int]:
         """Grows when a new connection was worth it: a receipt more, or a place further on to resume from."""
-        return self.delivered_count, self._furthest
+        return self.delivered_count + self.changed_count, self._furthest
 
     def resumed(self, name: str, offset: int) -> None:
         """The transfer of a file goes on behind what was there."""

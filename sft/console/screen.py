@@ -135,6 +135,13 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def is_interactive() -> bool:
+    """Whether a person sees what is written to standard error, and types what is read."""
+    with contextlib.suppress(ValueError):  # a closed stream
+        return is_terminal() and sys.stdin is not None and sys.stdin.isatty()
+    return False
+
+
 def is_terminal() -> bool:
     """Whether a person sees what is written to standard error."""
     return sys.stderr is not None and sys.stderr.isatty()

@@ -51,6 +51,7 @@ SOURCES = {
 }
 MTIME = 1_777_626_764  # 2026-05-01T09:12:44Z
 PASSWORD = "correct horse battery"
+ALL_RIGHTS = "put,get,list,replace,remove"  # as the account of the first start has them
 PROGRAM = ("server.py", "client.py", "config.py", "crypto_utils.py", "sft", "requirements.lock", "requirements.txt")
 
 # For every Python of the stage: this host is nas.example, and its port 7380 is the one in the file `port` of the stage.
@@ -199,6 +200,7 @@ VARIES = [
     (r"--port \d{5}|(?<=127\.0\.0\.1:)\d+", "PORT"),
     (r"from [\d.]+ MB on", "from OFFSET on"),
     (r" \((Broken pipe|Connection reset by peer)\)", ""),
+    (r"^(used|free) +[\d,]+ bytes( in \d+ files)?", r"\1 SIZE"),
     (r" {2,}", "  "),  # columns are as wide as what stands in them
 ]
 
@@ -374,7 +376,9 @@ class Stage:
         """What README has done at its end: an account, a server that runs, and the sender's settings."""
         (self.receiver.home / "password").write_text(PASSWORD)
         (self.receiver.home / "password").chmod(0o600)
-        status, printed = self.receiver.run("python server.py adduser alice --password-file ~/password")
+        status, printed = self.receiver.run(
+            f"python server.py adduser alice --password-file ~/password --rights {ALL_RIGHTS}"
+        )
         assert status == 0, printed
         self.serve("python server.py", ())
         self.write(NewFile(".config/secure-file-transfer.toml", SETTINGS))
