@@ -480,13 +480,13 @@ EVIL: dict[str, list[str]] = {
 def test_reader_takes_none_of_these_names() -> None:
     """As a file, as a folder, to fetch and to list."""
     for path in EVIL.values():
-        for kind, body in (
-            ("PUT", body_of(put_fields(1, path, 1))),
-            ("PUT", body_of(put_fields(1, path, None, kind="folder"))),
-            *([("GET", body_of({"id": 1, "path": path, "more": False}))] if path else []),
-            *([("LIST", body_of({"id": 1, "path": path, "after": None}))] if path else []),
+        for asked in (
+            control("PUT", **put_fields(1, path, 1)),
+            control("PUT", **put_fields(1, path, None, kind="folder")),
+            *([control("GET", id=1, path=path, more=False)] if path else []),
+            *([control("LIST", id=1, path=path, after=None)] if path else []),
         ):
-            assert isinstance(decode_message(message(kind)[0], memoryview(body)), Misnamed), (kind, path)
+            assert isinstance(decode_message(asked[0], memoryview(asked)[5:]), Misnamed), path
 
 
 SOME_NAMES = (

@@ -63,7 +63,8 @@ def _put(fields: Fields, path: bytes) -> bytes:
 
 
 def get(id: int, path: bytes) -> bytes:
-    return message("GET", body_of({"id": id, "path": ["PATH"], "more": True}).replace(pack(["PATH"]), path))
+    usual = control("GET", id=id, path=["PATH"], more=True)
+    return message("GET", usual[5:].replace(pack(["PATH"]), path))
 
 
 def puts(session: Session, path: Callable[[int], bytes], answer: str, first: int = 1) -> None:

@@ -264,7 +264,7 @@ CASES: list[tuple[str, list[str], dict[str, Any], int, str]] = [
     ),
     ("client.py", ["--password-fd=0", "--user=u", "a", "b"], {"streams": {"0": "closed"}}, 2, "descriptor 0 (Bad"),
     ("client.py", ["--get", "a", "-"], {"streams": {"1": "closed"}}, 2, "error: standard output is closed"),
-    ("server.py", [], {"streams": {"0": "closed", "1": "closed"}}, 0, ""),
+    ("server.py", ["--port=0"], {"streams": {"0": "closed", "1": "closed"}}, 0, ""),
     ("client.py", ["--show-config"], {"file": "", "environment": {"SFT_CONFIG": "settings.toml"}}, 0, ""),
 ]
 
