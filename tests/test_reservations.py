@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from test_ledger import ENDLESS, Disk, begin, fill, on_disk, put, refuses, writt
 
 from sft.common.errors import Code, Refused
 from sft.disk import journal
-from sft.disk.amounts import Amount, Quota
+from sft.disk.amounts import NO_QUOTA, Amount, Quota
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.temporary import Settled
 from sft.disk.user_folder import Rules, UserFolder
 
 SIZE, THERE = 90_000, 40_000
+LEAST = 1 << 30  # bytes that stay free
 TIGHT = Quota(SIZE + 10_000)  # for the file, and not for a second reservation of the same
 TRANSFER = b"t" * 16
 
@@ -148,3 +150,36 @@ def test_file_that_can_not_be_removed_stays_counted(root: Path, monkeypatch: pyt
             broken.setattr(os, "unlink", fail)
             partial.discard()
     assert written(root) == on_disk(root) == Amount(THERE, 1)
+
+
+def test_file_that_another_process_has_taken_over_is_counted_by_that_one(root: Path) -> None:
+    with connections(root, ENDLESS, 1) as (folder,):
+        partial = fill(begin(folder, "a", SIZE, transfer=TRANSFER), THERE)
+        (place,) = (root / PARTIAL_AREA / "alice").glob("*.journal")
+        said = json.loads(place.read_text())
+        place.write_text(json.dumps({**said, "generation": said["generation"] + 1}))
+        partial.close()  # type: ignore[attr-defined]
+    assert on_disk(root) == Amount(THERE, 1) and written(root) == Amount()
+
+
+def test_file_that_grows_looks_at_the_free_space_now_and_then_and_may_use_the_last_byte(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def look(descriptor: int) -> Disk:
+        looks.append(descriptor)
+        return Disk(LEAST + left)
+
+    monkeypatch.setattr(os, "fstatvfs", look)
+    left = 1 << 40
+    with connections(root, NO_QUOTA, 1, free_space=LEAST) as (folder,):
+        partial = begin(folder, "a", 10 << 20)
+        left = 0
+        fill(partial, 9 << 20)
+        assert 2 <= len(looks) <= 4
+        left = -1
+        with pytest.raises(Refused) as caught:
+            partial.reservation.cover(10 << 20)
+        assert caught.value.code is Code.NO_SPACE
+        partial.discard()
