@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from test_ledger import begin, fill, on_disk, put, refuses, written
 
 from sft.common.errors import Refused
 from sft.disk.amounts import Amount, Quota
+from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 
@@ -59,6 +61,12 @@ def test_replacing_an_empty_file_gives_back_what_it_counted_for(root: Path) -> N
         for size in (0, 511, 512, 100, 0):
             put(folder, "a", size, "replace")
     assert written(root) == on_disk(root) == Amount(LEAST, 1)
+
+
+def test_staging_area_that_is_made_to_count_is_private(root: Path) -> None:
+    with contextlib.closing(Storage(root, Rules())) as storage:
+        assert storage.ledgers.recount("bob") == Amount()
+    assert stat.S_IMODE((root / PARTIAL_AREA / "bob").stat().st_mode) == 0o700
 
 
 def test_users_says_how_small_files_count(make_server: MakeServer, client: Client, folder: Path) -> None:
