@@ -25,6 +25,7 @@ from sft.common.errors import NoThread, UsageError, reason_of
 from sft.common.log_limits import NO_LOGIN, Sparing
 from sft.common.open_files import limit_of_files
 from sft.common.sizes import counted
+from sft.console.screen import note
 from sft.disk.storage import Storage
 from sft.server.admission import Admission, Ticket
 from sft.server.housekeeping import Housekeeping
@@ -329,6 +330,8 @@ class Listener:
         self._wait_for_ends(min(now + _SILENT_SECONDS, end_of_grace))
         for connection in self._running():
             connection.cut_off_if_silent()
+        if self._grace and (left := len(self._running())):
+            note(f"stopping; {counted(left, 'connection')} may go on for {self._grace} s, or until another Ctrl-C")
         self._wait_for_ends(end_of_grace)
         for connection in self._running():
             connection.cut_off()

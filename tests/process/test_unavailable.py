@@ -185,6 +185,9 @@ def test_login_under_way_at_the_stop_ends_and_is_told_that_the_server_stops(
     line.wait_reached()
     server.signal(signal.SIGTERM)
     wait_until(lambda: "stopping; 1 connection" in server.told())
+    wait_until(lambda: server.errors() != "")
+    said = "stopping; 1 connection may go on for 10 s, or until another Ctrl-C\n"
+    assert server.errors() == said, "somebody who has pressed Ctrl-C once is not left waiting"
     line.release()
     result = running.finish()
     assert (result.status, result.err) == (4, "error: the receiver is shutting down. Try again when it is back\n")
