@@ -25,14 +25,14 @@ from sft.common.errors import (
     UsageError,
     threads_needed,
 )
-from sft.common.packages import check_installed
+from sft.common.packages import INSTALL, check_installed
 from sft.common.sizes import counted
 from sft.common.version import version_line
 from sft.console.command_line import PIPE
 from sft.console.log import no_log, open_log
 from sft.console.reporter import Reporter
 from sft.console.screen import is_interactive, note, output_descriptor, warn
-from sft.wire.compression import zstd_name
+from sft.wire.compression import PACKAGE, is_installed, zstd_name
 from sft.wire.protocol import VERSION
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class Run:
         if self._options.get and names[-1] == PIPE:
             self._reporter.to_standard_error()
         check_installed("msgspec")  # it is loaded only once the login has begun
+        if self._settings.compress == "on" and not is_installed():
+            self._reporter.note(f"warning: nothing is compressed: {PACKAGE} is not installed. {INSTALL}")
         if self._options.receipts is not None and not self._options.dry_run:
             self._reporter.keep_receipts(ReceiptsFile(self._options.receipts))
         if self._options.list:

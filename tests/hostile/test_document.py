@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import MakeServer
-from processes import PASSWORD, USER, Server
+from frames import zstd
+from processes import PASSWORD, USER, Server, make
 from scene import Stage
 from speaker import (
     BLOCK,
@@ -119,6 +120,43 @@ def test_pipe_that_is_too_large_is_refused_in_the_middle(make_server: MakeServer
         session.say(control("CANCEL", id=2, code=None))
         session.farewell()
     stage.check()
+
+
+TEXT = b"All work and no play makes Jack a dull boy.\n" * 20_000
+
+
+def test_content_of_every_form_lands(stage: Stage) -> None:
+    """As it is, as a frame of each kind, and as zeros."""
+    content = TEXT + bytes(BLOCK) + TEXT + os.urandom(3000)
+    put = body_of(put_fields(1, ["forms"], len(content)))
+    with stage.session() as session:
+        session.say(message("PUT", put))
+        session.expect("ACCEPT", id=1, offset=0)
+        session.say(data(1, 0, zstd.compress(TEXT), len(TEXT)))
+        session.say(data(1, len(TEXT), b"", BLOCK))
+        options = {int(zstd.CompressionParameter.checksum_flag): 1}
+        session.say(data(1, len(TEXT) + BLOCK, zstd.compress(TEXT, options=options), len(TEXT)))
+        session.say(data(1, 2 * len(TEXT) + BLOCK, content[-3000:]))
+        session.say(session.end(put, content))
+        session.expect("RECEIPT", id=1, outcome="stored")
+        session.farewell()
+    stage.check(forms=content)
+    (stage.home / "forms").unlink()
+
+
+def test_server_compresses_for_who_reads_it(make_server: MakeServer) -> None:
+    server = make_server("--compress=on")
+    make(server.path("text")).write_bytes(TEXT + bytes(3 * BLOCK))
+    for reads in (True, False):
+        with Stage(server).session() as session:
+            session.say(control("GET", id=1, path=["text"], more=False, zstd=reads))
+            session.expect("PUT")
+            session.say(control("ACCEPT", id=1, offset=0))
+            heard = session.hear()
+            assert (heard.kind, heard.body) == ("DATA", (TEXT + bytes(BLOCK))[:BLOCK])
+            assert (heard.fields["on_wire"] < 100_000) is reads
+            rest = [session.hear() for _ in range(3)]
+            assert [each.fields["on_wire"] for each in rest[:2]] == [0, 0]
 
 
 def test_error_behind_bye_changes_nothing(stage: Stage) -> None:

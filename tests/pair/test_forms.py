@@ -10,6 +10,7 @@ from frames import frame
 from peers import C2S, FILE_SECRET, S2C, Raw, check_nothing_is_left, close_all, data, end, piece, tcp_pair
 from transfers import Fetch, Hostile, Receiving, Told, fetch, item, kept_of, on_disk, put, send, written
 
+import sft.transfer.pieces
 from sft.common.errors import Code, ProtocolViolation
 from sft.common.rate_limit import RateLimiter
 from sft.disk.holes import HOLE_LEAST
@@ -374,6 +375,31 @@ def test_zeros_go_as_zeros_when_all_is_compressed(engine: Engine, tmp_path: Path
     told, _ = pieces_of(engine, [item(written(tmp_path / "mixed", content))], "on")
     assert [(data.is_frame, data.is_zeros) for data in told] == [(True, False), *[(False, True)] * 2, (True, False)]
     assert b"".join(bytes(data.plain()) for data in told) == content
+
+
+@pytest.mark.parametrize(
+    ("unknown", "waiting", "line", "frames"),
+    [
+        (9e9, 0, 0.0, True),  # it has not shown its speed
+        (-1.0, 6, 1e-6, True),
+        (-1.0, 1, 1e-6, False),
+        (-1.0, 6, 1e-10, False),
+    ],
+)
+def test_auto_asks_the_line(
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unknown: float,
+    waiting: int,
+    line: float,
+    frames: bool,
+) -> None:
+    monkeypatch.setattr(sft.transfer.pieces, "_UNKNOWN_SECONDS", unknown)
+    monkeypatch.setattr(Channel, "waiting", waiting)
+    monkeypatch.setattr(Channel, "line_seconds", line)
+    told, _ = pieces_of(engine, [item(written(tmp_path / "text", TEXT * 3))], "auto")
+    assert {data.is_frame for data in told} == {frames}
 
 
 @pytest.mark.parametrize("rate", [10_000, 200_000])

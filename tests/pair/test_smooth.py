@@ -104,6 +104,15 @@ def pipe_item(path: Path, size: int) -> Item:
     return Item(path.name, (path.name,), "fail", lambda: PipeSource(os.open(path, os.O_RDONLY)))
 
 
+def text_item(path: Path, size: int) -> Item:
+    """Text whose lines differ a little: it shrinks, and not to nothing."""
+    lines = b"".join(
+        b"%d %s some words that come again\n" % (number, os.urandom(8).hex().encode()) for number in range(9999)
+    )
+    path.write_bytes((lines * (size // len(lines) + 1))[:size])
+    return Item(path.name, (path.name,), "fail", lambda: open_source(path))
+
+
 def folders(count: int) -> list[Item]:
     return [Item(str(number), ("f" * 200, str(number)), "fail", None, 0, 0o755) for number in range(count)]
 
@@ -113,6 +122,8 @@ def items_of(case: str, rate: int, folder: Path) -> list[Item]:
     size = 3 * rate
     if case == "one file":
         return [file_item(folder / "a", size)]
+    if case == "text that is compressed":
+        return [text_item(folder / "a", 2 * size)]
     if case == "pipe":
         return [pipe_item(folder / "a", size)]
     if case == "files that are just small":
@@ -123,7 +134,9 @@ def items_of(case: str, rate: int, folder: Path) -> list[Item]:
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("case", ["one file", "pipe", "files that are just small", "tiny files", "folders"])
+@pytest.mark.parametrize(
+    "case", [*("one file", "text that is compressed", "pipe"), *("files that are just small", "tiny files", "folders")]
+)
 def test_no_half_second_carries_more_than_twice_its_share(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, rate: int
 ) -> None:
@@ -140,11 +153,14 @@ def test_no_half_second_carries_more_than_twice_its_share(
     monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
     items = items_of(case, rate, tmp_path)
     with no_hang():
-        Sender(channel, channel.messages(), FILE_SECRET, events, RateLimiter(rate, clock.read, clock.wait)).run(items)
+        limiter = RateLimiter(rate, clock.read, clock.wait)
+        Sender(channel, channel.messages(), FILE_SECRET, events, limiter, compress="auto").run(items)
         receiver.wait()
     close_all(channel)
     raw.close()
     assert len(events.items) == len(items)
+    if case == "text that is compressed":
+        assert channel.bytes_sent < sum(map(sum, receiver.pieces.values())) * 0.9
     check_evenly(left, rate)
     for sizes in receiver.pieces.values():
         assert all(DATA_LEAST <= size <= DATA_SIZE for size in sizes[:-1])

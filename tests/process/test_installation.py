@@ -172,6 +172,16 @@ def test_without_what_is_optional_everything_is_sent_fetched_and_listed(
         other.close()
 
 
+def test_client_that_can_not_compress_says_so_to_who_asks_for_it(
+    server: Server, client: Client, folder: Path, box: str, tmp_path: Path
+) -> None:
+    client.environment = without(tmp_path / "packages", ZSTD)
+    result = client.start("--compress=on", make(folder / "a", 100_000), f"{box}/", fresh=True).finish()
+    told = f"warning: nothing is compressed: {ZSTD} is not installed. Run: python -m pip install -r requirements.lock\n"
+    assert (result.status, result.err) == (0, told)
+    assert server.path(box, "a").read_bytes() == (folder / "a").read_bytes()
+
+
 def test_without_tqdm_files_arrive_and_one_line_says_how_to_get_it(
     server: Server, client: Client, folder: Path, box: str, tmp_path: Path
 ) -> None:
