@@ -183,3 +183,21 @@ def test_file_that_grows_looks_at_the_free_space_now_and_then_and_may_use_the_la
             partial.reservation.cover(10 << 20)
         assert caught.value.code is Code.NO_SPACE
         partial.discard()
+
+
+def test_connection_that_is_closed_twice_gives_back_once(root: Path) -> None:
+    with connections(root, Quota(None, 3), 2) as (one, other):
+        begin(one, "x/y/a", 10).discard()  # the folders stay reserved until the connection ends
+        one.close()
+        one.close()
+        assert [refuses(put(other, name, 10)) for name in "abcd"] == [False, False, False, True]
+
+
+def test_process_shows_that_it_lives_until_its_storage_is_closed(root: Path) -> None:
+    """One lock file for all connections: none makes its own."""
+    with connections(root, ENDLESS, 1) as (folder,):
+        put(folder, "a", 10)
+        before = [each.name for each in (root / PARTIAL_AREA).glob(".holder-*")]
+        folder.close()
+        assert [each.name for each in (root / PARTIAL_AREA).glob(".holder-*")] == before != []
+    assert not list((root / PARTIAL_AREA).glob(".holder-*"))

@@ -127,7 +127,7 @@ class PartialFile:
         size = self._become_owner(bytes is Bytes.KEPT)
         most = size if self.incoming.size is None else min(size, self.incoming.size)
         durable = 0 if kept is None else min(kept.durable, most)
-        if kept is not None and step is not Step.START:
+        if kept is not None:
             self.offers = offers(most, durable)
         if not self.offers:
             os.ftruncate(self._descriptor, 0)
