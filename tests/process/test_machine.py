@@ -31,6 +31,7 @@ from processes import (
     Fault,
     Result,
     Server,
+    Terminal,
     check_no_traceback,
     clean_environment,
     knock,
@@ -519,6 +520,20 @@ def test_server_without_threads_for_its_work_never_says_that_it_listens(
     assert machine.hits("thread") == 1
     said = "error: can't start a thread (system limit). Close programs, or raise ulimit -u\n"
     assert (result.status, result.out, result.err) == (1, "", said)
+
+
+def test_first_start_without_threads_makes_no_account(make_machine: MakeMachine, tmp_path: Path) -> None:
+    """Its password would be on the screen of a server that did not start."""
+    other = Server(tmp_path / "server")
+    machine = make_machine(other.storage)
+    machine.fail("thread", errno.EAGAIN)
+    environment = clean_environment(**machine.environment)
+    arguments = [*other.settings, "--port=0", "--listen=127.0.0.1"]
+    with Terminal("server.py", *arguments, environment=environment) as terminal:
+        assert terminal.finish() == 1
+    assert machine.hits("thread") == 1
+    assert terminal.screen == "error: can't start a thread (system limit). Close programs, or raise ulimit -u\n"
+    assert not other.accounts.exists()
 
 
 @pytest.mark.parametrize("skip", [0, 1])
