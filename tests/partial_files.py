@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,11 @@ def published(*path: str, content: bytes = CONTENT) -> Settled:
     return Settled(path, size=len(content), sha256=hashlib.sha256(content).digest())
 
 
+def again(first: Settled) -> Settled:
+    """What the same content of the same transfer gets when it comes once more."""
+    return replace(first, already=True)
+
+
 def is_busy(partial: TemporaryFile) -> bool:
     """Whether nothing can be written or finished through it any more."""
     with pytest.raises(Refused) as writing:
@@ -104,7 +110,7 @@ def small(folder: UserFolder, transfer: bytes = ONE, *path: str) -> AnonymousFil
 
 def hidden_name(file: AnonymousFile) -> str:
     """Its key in the staging area, where it needs one."""
-    return hashlib.sha256(b"id" + file.incoming.transfer).hexdigest()
+    return hashlib.sha256(b"id" + file.incoming.transfer + "/".join(file.incoming.path).encode()).hexdigest()
 
 
 def old(place: Path, days: float) -> None:
@@ -116,8 +122,6 @@ def old(place: Path, days: float) -> None:
 def renamed(folder: UserFolder, transfer: bytes = ONE, content: bytes = b"new", size: int | None = 3) -> Settled:
     """Store a small file under the policy `rename`, or be told that it is there."""
     begun = folder.begin(announced(transfer, "db.dump", size=size, policy="rename"), resumable=False)
-    if isinstance(begun, Settled):
-        return begun
     assert isinstance(begun, AnonymousFile)
     begun.write(memoryview(content))
     begun.sha256 = hashlib.sha256(content).digest()

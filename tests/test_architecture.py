@@ -270,7 +270,7 @@ def test_only_the_disk_and_the_keepers_of_our_own_files_open_any() -> None:
         assert not used - CHANGE_NO_FILE or is_one_of(module, FILES), module
 
 
-WITH_BODIES = ("sft.wire.bodies", "sft.wire.messages", "sft.wire.tree_messages")
+WITH_BODIES = ("sft.wire.batch", "sft.wire.bodies", "sft.wire.messages", "sft.wire.tree_messages")
 
 
 def test_only_the_messages_import_the_library_of_bodies() -> None:

@@ -123,8 +123,8 @@ def test_harness_of_frames_notices_bytes_left_over(monkeypatch: pytest.MonkeyPat
 
 
 def test_harness_of_messages_notices_a_reader_that_changes_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = sft.wire.messages._read
-    monkeypatch.setattr(sft.wire.messages, "_read", lambda decoder, body: replace(read(decoder, body), id=2))
+    read = sft.wire.bodies.read_body
+    monkeypatch.setattr(sft.wire.messages, "read_body", lambda decoder, body: replace(read(decoder, body), id=2))
     notices("messages", Cancel(1).encode())
 
 
@@ -135,7 +135,7 @@ def test_harness_of_messages_notices_a_reader_that_takes_a_longer_form(
     monkeypatch: pytest.MonkeyPatch, long: bytes
 ) -> None:
     harness("messages")(long)
-    monkeypatch.setattr(sft.wire.messages, "_read", lambda decoder, body: decoder.decode(body))
+    monkeypatch.setattr(sft.wire.messages, "read_body", lambda decoder, body: decoder.decode(body))
     notices("messages", long)
 
 

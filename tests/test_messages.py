@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sft.common.errors import Code, ProtocolViolation
+from sft.wire.batch import BATCH_WORDS, Outcome, Receipts
 from sft.wire.change_messages import Amounts, Done, Move, Remove, SetAttributes, Usage
 from sft.wire.content import DATA_HEADER_SIZE, Data, write_data_header
 from sft.wire.messages import (
     BYE_MESSAGE,
-    END_SIZE_LIMIT,
     MESSAGE_HEADER_SIZE,
     OUTCOMES,
     PING_MESSAGE,
@@ -168,6 +168,21 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
     (Done(5, 1), 26, b"\x92", [b"\5", b"\1"]),
     (Omitted(6, "a/\\xff", Code.NAME, 3), 15, b"\x94", [b"\6", b"\xa6a/\\xff", b"\xa4name", b"\3"]),
     (Error(Code.STOPPING), 13, b"\x91", [b"\xa8stopping"]),
+    (
+        Receipts(9, 12, SHA256, (Outcome("stored"), Outcome("already", "a.1"), Outcome("wanted"), Outcome("name"))),
+        18,
+        b"\x94",
+        [
+            *(b"\t", b"\x0c", BIN_SHA256),
+            b"\x94\x92\xa6stored\xc0\x92\xa7already\xa3a.1\x92\xa6wanted\xc0\x92\xa4name\xc0",
+        ],
+    ),
+    (
+        Receipts(1, 0, SHA256, (Outcome("skipped"),)),
+        18,
+        b"\x94",
+        [b"\1", b"\0", BIN_SHA256, b"\x91\x92\xa7skipped\xc0"],
+    ),
     (Rate(1), 16, b"\x91", [b"\1"]),
     (Rate(MAX_INTEGER), 16, b"\x91", [MOST]),
 ]
@@ -205,11 +220,11 @@ def refused(kind: int, body: bytes) -> None:
 
 def test_headers_and_types_are_the_specifications() -> None:
     assert (MESSAGE_HEADER_SIZE, DATA_HEADER_SIZE) == (5, 21)
-    assert [kind.value for kind in Kind] == [*range(1, 17), *range(19, 27)]
+    assert [kind.value for kind in Kind] == [*range(1, 27)]
 
 
 def test_table_has_every_type() -> None:
-    assert {kind for _, kind, _ in TABLE} == set(Kind) - {Kind.DATA}
+    assert {kind for _, kind, _ in TABLE} == set(Kind) - {Kind.DATA, Kind.BATCH}
 
 
 @pytest.mark.parametrize(("message", "kind", "body"), TABLE)
@@ -326,7 +341,10 @@ def test_reject_message_longer_than_its_record(kind: int, announced: int) -> Non
         decode(struct.pack(">BI", kind, announced))
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind in Kind if kind not in (Kind.DATA, Kind.BRANCH)), 0, 255])
+WITH_CEILINGS = [kind for kind in Kind if kind not in (Kind.DATA, Kind.BATCH, Kind.BRANCH)]
+
+
+@pytest.mark.parametrize("kind", [*WITH_CEILINGS, 0, 255])
 def test_reject_control_over_its_ceiling(kind: int) -> None:
     with pytest.raises(ProtocolViolation):
         list(split_record(memoryview(struct.pack(">BI", kind, CONTROL_LIMIT + 1) + bytes(CONTROL_LIMIT + 1))))
@@ -351,15 +369,13 @@ def test_name_without_utf8_is_not_written() -> None:
             message.encode()
 
 
-def test_no_end_is_longer_than_its_limit() -> None:
-    assert len(End(MAX_ID, MAX_INTEGER, SHA256, MAC).encode()) <= END_SIZE_LIMIT
-
-
 def test_mac_input_separates_its_parts() -> None:
     assert b"".join((*file_mac_begin(b"(put)"), *file_mac_rest(258, SHA256))) == (
         b"sft1 file" + b"\0\0\0\0\0\0\0\5(put)" + b"\0\0\0\0\0\0\1\2" + SHA256
     )
 
+
+BAD_NAMES = ("", ".", "..", "/", "a/b", "a\0", "a\nb", "\x1b[2J", "\x85", "n" * 256, "\U0001f600" * 64)
 
 # --- What no body may hold --------------------------------------------------------------------------------------------
 
@@ -466,6 +482,21 @@ WRONG: dict[int, list[list[bytes]]] = {
     Kind.REFUSE: [ID, [*CODE, NIL]],
     Kind.CHECK: [ID, [*SIZE, NIL], HASH],
     Kind.RECEIPT: [ID, NOT_A_PATH, [*SIZE, NIL], HASH, [*TIME, NIL], [*not_a_word(*OUTCOMES), NIL]],
+    Kind.RECEIPTS: [
+        ID,
+        [*TIME, NIL],
+        [*HASH, NIL],
+        [
+            *(*NEVER, NIL, YES, b"\1", b"\x90", packed("a"), packed([1]), packed([None]), packed([[]]), packed(["a"])),
+            *(packed([["stored"]]), packed([["stored", None, None]]), packed([{"stored": None}])),
+            *(b"\x91\x92" + word + NIL for word in [*not_a_word(*BATCH_WORDS, *Code), packed("folder"), NIL]),
+            *(b"\x91\x92\xa6stored" + name for name in NOT_A_TEXT),
+            *(b"\x91\x92" + packed(word) + packed("a") for word in ("skipped", "wanted", "name")),
+            *(b"\x91\x92\xa6stored" + packed(name) for name in BAD_NAMES),
+            *(form + b"\x92\xa6stored\xc0" for form in (b"\xdc\0\1", b"\xdd\0\0\0\1")),
+            packed([["stored", None]] * 513),
+        ],
+    ],
     Kind.GET: [ID, NOT_A_PATH, NOT_A_FLAG, NOT_A_FLAG],
     Kind.LIST: [ID, NOT_A_PATH, NOT_A_TEXT],
     Kind.ENTRY: [
@@ -708,7 +739,6 @@ def test_largest_bodies_cost_little_memory_while_they_are_read() -> None:
 
 # --- Names ------------------------------------------------------------------------------------------------------------
 
-BAD_NAMES = ("", ".", "..", "/", "a/b", "a\0", "a\nb", "\x1b[2J", "\x85", "n" * 256, "\U0001f600" * 64)
 BAD_PATHS = [
     *[path for bad in BAD_NAMES for path in ((bad,), ("a", bad), (bad, "a"))],
     ("a",) * 256,

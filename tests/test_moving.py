@@ -14,6 +14,7 @@ import pytest
 from sft.common.errors import Code, Refused
 from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.disk import moving
+from sft.disk.folders import ExistingFile
 from sft.disk.local import open_local
 from sft.disk.moving import move_new
 from sft.disk.storage import Storage
@@ -78,6 +79,7 @@ def fetched(folder: UserFolder, name: str, content: bytes = b"new", policy: str 
     if isinstance(partial, Settled):
         return "skipped"
     if not isinstance(partial, TemporaryFile):
+        assert isinstance(partial, ExistingFile)
         partial.digest()
         try:
             partial = folder.begin_anyway(incoming, large)

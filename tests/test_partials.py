@@ -40,6 +40,7 @@ from processes import HOME, run_python, run_python_on_small_disk
 from sft.common.errors import Code, Refused
 from sft.disk import partials
 from sft.disk.anonymous import AnonymousFile
+from sft.disk.folders import ExistingFile
 from sft.disk.partials import PartialFile, begin_partial
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.staging import StagingArea
@@ -509,7 +510,7 @@ def test_many_connections_of_one_transfer_publish_it_once(storage: Storage, home
                 except Refused:
                     begun.discard()
                     raise
-            elif not isinstance(begun, Settled):
+            elif isinstance(begun, ExistingFile):
                 os.close(begun.descriptor)
         except Refused as problem:
             outcomes.append(problem)

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from partial_files import DAY, ONE, TWO, announced, begin, commit, fill, left, published, renamed
+from partial_files import CONTENT, DAY, ONE, TWO, again, announced, begin, commit, fill, left, published, renamed
 
 from sft.disk import receipts
 from sft.disk.anonymous import AnonymousFile
+from sft.disk.partials import PartialFile
 from sft.disk.receipts import RECEIPTS, Delivery, Receipts
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
-from sft.disk.temporary import Settled
+from sft.disk.temporary import DeliveredBefore, Settled
 from sft.disk.user_folder import UserFolder
 
 
@@ -47,9 +48,10 @@ def age(place: Path, seconds: int) -> None:
 @pytest.mark.parametrize("private", [False, True], ids=["", "drop-only"])
 def test_lost_receipt_is_repeated_and_not_the_file(storage: Storage, home: Path, private: bool) -> None:
     (home / "db.dump").write_bytes(b"older")
-    for _ in range(3):
+    first = published("db.1.dump", content=b"new")
+    for expected in (first, again(first), again(first)):
         folder = storage.user("alice", private)
-        assert renamed(folder) == published("db.1.dump", content=b"new")
+        assert renamed(folder) == expected
         folder.close()
     assert sorted(os.listdir(home)) == ["db.1.dump", "db.dump"]
     folder = storage.user("alice", private)
@@ -57,23 +59,46 @@ def test_lost_receipt_is_repeated_and_not_the_file(storage: Storage, home: Path,
     folder.close()
 
 
-def test_lost_receipt_of_a_large_file_is_repeated(folder: UserFolder, home: Path, place: Path) -> None:
+@pytest.mark.parametrize("private", [False, True], ids=["", "drop-only"])
+def test_small_file_that_was_edited_after_a_lost_receipt_is_stored(storage: Storage, home: Path, private: bool) -> None:
+    """Its size is the same: only its content tells that the receipt is of another one."""
+    for content in (b"new", b"NEW", b"NEW"):
+        folder = storage.user("alice", private)
+        last = renamed(folder, content=content)
+        folder.close()
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == {"db.dump": b"new", "db.1.dump": b"NEW"}
+    assert last == again(published("db.1.dump", content=b"NEW"))
+
+
+def test_lost_receipt_of_a_large_file_is_repeated_for_the_same_content(
+    folder: UserFolder, home: Path, place: Path
+) -> None:
     (home / "big").write_bytes(b"older")
     incoming = announced(policy="rename")
     assert commit(folder, fill(begin(folder, incoming))) == published("big.1")
-    assert folder.begin(incoming, resumable=True) == published("big.1")
+    assert folder.begin(incoming, resumable=True) == DeliveredBefore(again(published("big.1")))
     assert left(place) == []
+
+
+def test_large_file_that_was_edited_after_a_lost_receipt_is_stored(folder: UserFolder, home: Path) -> None:
+    incoming, other = announced(policy="rename"), CONTENT[::-1]
+    assert commit(folder, fill(begin(folder, incoming))) == published("big")
+    assert isinstance(folder.begin(incoming, resumable=True), DeliveredBefore)
+    partial = folder.begin_anyway(incoming, resumable=True)
+    assert isinstance(partial, PartialFile)
+    assert commit(folder, fill(partial, other)) == published("big.1", content=other)
 
 
 def test_receipt_is_repeated_after_the_file_was_taken_away(folder: UserFolder, home: Path) -> None:
     first = renamed(folder)
     (home / "db.dump").unlink()
-    assert renamed(folder) == first
+    assert renamed(folder) == again(first)
     assert os.listdir(home) == []
 
 
 def test_receipt_of_a_pipe_is_repeated(folder: UserFolder) -> None:
-    assert renamed(folder, size=None) == renamed(folder, size=None) == published("db.dump", content=b"new")
+    assert renamed(folder, size=None) == published("db.dump", content=b"new")
+    assert renamed(folder, size=None) == again(published("db.dump", content=b"new"))
 
 
 def test_receipt_of_another_size_is_of_another_file(folder: UserFolder) -> None:
@@ -91,12 +116,13 @@ def test_other_policies_need_no_receipts(folder: UserFolder, home: Path, place: 
     assert not (place / receipts.RECEIPTS).exists()
 
 
-def test_receipts_are_kept_for_a_day(folder: UserFolder, place: Path) -> None:
+def test_receipts_are_kept_for_a_day(folder: UserFolder, place: Path, home: Path) -> None:
     first = renamed(folder)
     age(place, DAY - 60)
+    os.unlink(home / "db.dump")
+    assert renamed(folder) == again(first)
+    age(place, DAY + 1)
     assert renamed(folder) == first
-    age(place, 61)
-    assert renamed(folder, content=b"two") == published("db.1.dump", content=b"two")
 
 
 def test_receipts_are_pruned_by_age_and_bounded(
@@ -109,9 +135,9 @@ def test_receipts_are_pruned_by_age_and_bounded(
         renamed(folder, b"%016d" % number, b"%03d" % number)
         assert (place / receipts.RECEIPTS).stat().st_size < 2500
     text = (place / receipts.RECEIPTS).read_text()
-    assert ONE.hex() not in text
-    assert renamed(folder, b"%016d" % 99).path == ("db.100.dump",)
-    assert renamed(folder, b"%016d" % 98).path == ("db.99.dump",)
+    assert b"new".hex() not in text and hashlib.sha256(b"new").hexdigest() not in text
+    assert renamed(folder, b"%016d" % 99, b"099").path == ("db.100.dump",)
+    assert renamed(folder, b"%016d" % 98, b"098").path == ("db.99.dump",)
     assert len(text.splitlines()) >= 5
 
 
@@ -120,17 +146,18 @@ def test_torn_receipts_cost_no_more_than_a_second_copy(folder: UserFolder, place
     file = place / receipts.RECEIPTS
     whole = file.read_bytes()
     head = b"receipts %s\n" % (b"0" * 32)
-    odd = (b"", b"\0" * 100, b"\xff" * 9, b'["%s", 1e9]\n' % ONE.hex().encode(), b"[" * 5000)
+    key = whole.split(b'"')[1]
+    odd = (b"", b"\0" * 100, b"\xff" * 9, b'["%s", 1e9]\n' % key, b"[" * 5000)
     for torn in (*odd, *(head + each for each in odd), whole[:-20], whole[:20]):
         file.write_bytes(torn)
         second = renamed(folder, content=b"two")
         assert second.sha256 == hashlib.sha256(b"two").digest()
-        assert renamed(folder, content=b"two") == second
+        assert renamed(folder, content=b"two") == again(second)
         for path in (place.parent.parent / "alice").iterdir():
             path.unlink()
     lines = (b'["%s", 9e12, 7, "x", []]', b'["%s", 9e12]', b'["%s", 9000000000000, ["db.dump"], ["a"], 3, "xyz"]')
     for line in lines:
-        file.write_bytes(head + line % ONE.hex().encode() + b"\n")
+        file.write_bytes(head + line % key + b"\n")
         assert renamed(folder).path == ("db.dump",)
 
 
@@ -138,7 +165,7 @@ def test_receipts_of_another_process_are_seen(storage: Storage, folder: UserFold
     assert renamed(folder, TWO).path == ("db.dump",)
     another = storage.user("alice")
     first = renamed(another, ONE, b"one")
-    assert renamed(folder, ONE, b"one") == first
+    assert renamed(folder, ONE, b"one") == again(first)
     another.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 from partial_files import (
     CONTENT,
     TWO,
+    again,
     announced,
     begin,
     bytes_of,
@@ -144,7 +145,7 @@ def test_sweep_spares_the_receipts(storage: Storage, folder: UserFolder, place: 
     first = renamed(folder)
     old(place, 1000)
     assert storage.sweep() == 0
-    assert renamed(folder) == first
+    assert renamed(folder) == again(first)
 
 
 # --- traps ------------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import Rules, UserFolder
 from sft.disk.visible_files import VisibleFiles
+from sft.transfer.groups import Begun
 
 Outcome = Settled | Refused
 
@@ -98,7 +99,7 @@ def announced(
     return Incoming(transfer or os.urandom(16), path, size, mtime, mode, policy)
 
 
-def written(partial: TemporaryFile | Settled | ExistingFile, content: bytes = b"new") -> TemporaryFile:
+def written(partial: Begun, content: bytes = b"new") -> TemporaryFile:
     assert isinstance(partial, TemporaryFile)
     partial.write(memoryview(content))
     partial.sha256 = hashlib.sha256(content).digest()
@@ -164,7 +165,7 @@ def with_umask(folder: UserFolder, umask: int) -> Iterator[None]:
 
 def hidden_name(file: TemporaryFile) -> str:
     """The key of a file that can't be resumed, where it needs a name."""
-    return hashlib.sha256(b"id" + file.incoming.transfer).hexdigest()
+    return hashlib.sha256(b"id" + file.incoming.transfer + "/".join(file.incoming.path).encode()).hexdigest()
 
 
 def open_descriptors() -> int:
@@ -264,16 +265,16 @@ def test_partial_is_private_and_named_by_hash_only(folder: UserFolder, root: Pat
 @pytest.mark.usefixtures("named")
 def test_refuse_the_same_transfer_twice_at_once(folder: UserFolder, home: Path, root: Path) -> None:
     first = begun(folder, announced("a", transfer=b"t" * 16), b"one")
-    for name in ("a", "b"):
-        second = folder.begin(announced(name, transfer=b"t" * 16), resumable=False)
-        assert isinstance(second, TemporaryFile)
-        with pytest.raises(Refused) as caught:
-            second.write(memoryview(b"two"))
-        assert caught.value.code is Code.BUSY
-        second.discard()
+    second = folder.begin(announced("a", transfer=b"t" * 16), resumable=False)
+    assert isinstance(second, TemporaryFile)
+    with pytest.raises(Refused) as caught:
+        second.write(memoryview(b"two"))
+    assert caught.value.code is Code.BUSY
+    second.discard()
     assert len(left(root)) == 1
-    assert commit(folder, first) == [Settled(("a",))]
-    assert (home / "a").read_bytes() == b"one"
+    other = begun(folder, announced("b", transfer=b"t" * 16), b"two")
+    assert commit(folder, first, other) == [Settled(("a",)), Settled(("b",))]
+    assert ((home / "a").read_bytes(), (home / "b").read_bytes()) == (b"one", b"two")
 
 
 def test_names_stay_as_they_were_sent(folder: UserFolder, home: Path) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
 from sft.transfer.events import (
+    BatchSettled,
+    BatchStarted,
     Checked,
     CutOff,
     Delivered,
@@ -93,6 +95,23 @@ def on_disk(home: Path) -> dict[str, bytes]:
     return files_in(home)
 
 
+def one_by_one(event: Any) -> Iterator[Any]:
+    """The events of each file of a batch, as if it had come alone; any other event as it is."""
+    match event:
+        case BatchStarted(files):
+            for what, size in files:
+                yield Started(what, size)
+                yield Progress(what, size)
+        case BatchSettled(files):
+            for what, became in files:
+                if not isinstance(became, Refused):
+                    yield Delivered(what, became)
+                else:
+                    yield Failed(what, became) if isinstance(what, Item) else Rejected(what, became)
+        case _:
+            yield event
+
+
 class Told:
     """Keeps what became of each item."""
 
@@ -111,6 +130,10 @@ class Told:
         self.clamped: list[Item] = []
 
     def __call__(self, event: SendEvent) -> None:
+        for each in one_by_one(event):
+            self._take(each)
+
+    def _take(self, event: Any) -> None:
         match event:
             case Started(item) if self._hook is not None:
                 self._hook(item)
@@ -161,6 +184,10 @@ class Taken:
         self.timeless: list[str] = []
 
     def __call__(self, event: ReceiveEvent) -> None:
+        for each in one_by_one(event):
+            self._take(each)
+
+    def _take(self, event: Any) -> None:
         match event:
             case Started(put, size):
                 self.sizes["/".join(put.path)] = size
@@ -210,8 +237,8 @@ class Receiving:
         self.thread = threading.Thread(target=self._run, args=(admit, around(self.folder)), daemon=True)
         self.thread.start()
 
-    def _log(self, text: str, *values: object) -> None:
-        self.logged.append(text % values)
+    def _log(self, text: str | list[str], *values: object) -> None:
+        self.logged += text if isinstance(text, list) else [text % values]
 
     def _run(self, admit: Admit, folder: UserFolder) -> None:
         code: Code | None = None
@@ -239,11 +266,17 @@ class Receiving:
         return self.problem
 
 
-def send(receiving: Receiving, items: list[Item], told: Told, compress: Compress = "off") -> int:
-    """Send the items and end the connection; how many bytes went over the wire. Raises what the Sender raises."""
-    channel = Channel(receiving.near, C2S, S2C, receiving.engine)
+def send(
+    receiving: Receiving, items: list[Item], told: Told, compress: Compress = "off", transfer: bytes | None = None
+) -> int:
+    """Send the items and end the connection; how many bytes went over the wire. Raises what the Sender raises.
+
+    `transfer`: the id of the run, in its BATCHes.
+    """
+    channel, limiter = Channel(receiving.near, C2S, S2C, receiving.engine), RateLimiter(None)
     try:
-        sender = Sender(channel, channel.messages(), FILE_SECRET, told, RateLimiter(None), compress=compress)
+        messages = channel.messages()
+        sender = Sender(channel, messages, FILE_SECRET, told, limiter, compress=compress, transfer=transfer)
         sender.run(items)
     finally:
         close_all(channel)
@@ -273,10 +306,28 @@ def folder_item(*target: str, mtime: int | None = None, mode: int | None = None)
     return Item("/".join(target), target, "fail", None, mtime, mode)
 
 
-class Lied:
-    """A Sender in a thread, and at the other end a receiver that is spoken by hand."""
+class Clock:
+    """It only goes while somebody waits."""
 
-    def __init__(self, engine: Engine, items: list[Item]) -> None:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def read(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Lied:
+    """A Sender in a thread, and at the other end a receiver that is spoken by hand.
+
+    `limited`: a sender with a limit so low that small files go in pieces, by PUT, and not in a BATCH.
+    """
+
+    def __init__(self, engine: Engine, items: list[Item], limited: bool = False) -> None:
+        clock = Clock()
+        self._limiter = RateLimiter(10_000 if limited else None, clock.read, clock.wait)
         near, far = tcp_pair()
         self.engine, self.told = engine, Told()
         self.channel, self.raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
@@ -286,7 +337,7 @@ class Lied:
 
     def _run(self, items: list[Item]) -> None:
         try:
-            Sender(self.channel, self.channel.messages(), FILE_SECRET, self.told, RateLimiter(None)).run(items)
+            Sender(self.channel, self.channel.messages(), FILE_SECRET, self.told, self._limiter).run(items)
         except TransferError as problem:
             self.problem = problem.with_traceback(None)
         finally:
@@ -311,7 +362,7 @@ class Lied:
         return self.problem
 
 
-CONTENT = b"the content of a small file"
+CONTENT = b"the content of a small file" * 100
 
 
 def receipt(

@@ -39,6 +39,15 @@ from crypto_utils import (
 from sft.wire import handshake
 from sft.wire import pake
 from sft.wire.handshake import VERIFIER_IDENTITY, ClientHandshake, Candidate, ServerHandshake, SessionKeys
+from sft.wire.batch import (
+    BATCH_OVERHEAD,
+    BatchFile,
+    BatchHeader,
+    Outcome,
+    Receipts,
+    batch_mac_input,
+    write_batch,
+)
 from sft.wire.content import DATA_HEADER_SIZE, write_data_header, zeros_message
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -323,29 +332,41 @@ def _records(login: Login) -> Iterator[Block]:
     receipt = Receipt(1, PATH, len(CONTENT), sha256, RECEIPT_TIME, "stored")
 
     yield Block("transfer_id", "**Client, draw 3**: the transfer id.", TRANSFER)
-    yield Block("put_body", f"**The file.** The body of its PUT: `{shown(put.body())}`", put.body())
+    yield from _batch(login)
+    yield Block("put_body", f"**The same file by PUT.** The body of its PUT: `{shown(put.body())}`", put.body())
     yield Block("put_message", "The PUT.", encode_message(Kind.PUT, put.body()))
     yield Block("data_message", "The DATA.", bytes(data))
     yield from _other_forms()
-    yield Block("content_sha256", "SHA-256 of the content.", sha256)
     yield Block("end_mac_input", "What the HMAC of END is computed over.", b"".join(mac_input))
     yield Block("end_mac", "The HMAC of END.", end.mac)
     yield Block("end_message", f"The END. Its body: `{shown(end.body())}`", end.encode())
-
-    text = encode_message(Kind.PUT, put.body()) + bytes(data) + end.encode()
-    yield Block("client_record_0_text", "**Client, record 0**: PUT, DATA and END, back to back.", text)
-    yield Block("client_record_0", "The same, sealed, as it is sent.", seal(login.keys.c2s, 0, text))
-    text = receipt.encode()
-    yield Block(
-        "server_record_0_text",
-        f"**Server, record 0**: RECEIPT `{shown(receipt.body())}`.",
-        text,
-    )
-    yield Block("server_record_0", "The same, sealed.", seal(login.keys.s2c, 0, text))
+    yield Block("receipt_message", f"The RECEIPT. Its body: `{shown(receipt.body())}`", receipt.encode())
     yield Block("bye_message", "**BYE**, which is the whole text of the last record each way.", BYE_MESSAGE)
     yield Block("client_record_1", "**Client, record 1**: BYE.", seal(login.keys.c2s, 1, BYE_MESSAGE))
     yield Block("server_record_1", "**Server, record 1**: BYE.", seal(login.keys.s2c, 1, BYE_MESSAGE))
     yield from _next_epoch(login)
+
+
+def _batch(login: Login) -> Iterator[Block]:
+    sha256 = digest(CONTENT)
+    file = BatchFile(PATH, len(CONTENT), MTIME, MODE, sha256, True)
+    header = BatchHeader(1, TRANSFER, POLICY, (file,)).body()
+    proof = mac(login.keys.file_c2s, *batch_mac_input(header))
+    whole = memoryview(bytearray(BATCH_OVERHEAD + len(header) + len(CONTENT)))
+    write_batch(whole, proof, header, [CONTENT])
+    there = digest(sha256)
+    receipts = Receipts(1, RECEIPT_TIME, there, (Outcome("stored"),))
+    yield Block("content_sha256", "**The file.** SHA-256 of its content.", sha256)
+    yield Block("batch_header", f"The header of its BATCH: `{shown(header)}`", header)
+    yield Block("batch_mac_input", "What the HMAC of the BATCH is computed over.", b"".join(batch_mac_input(header)))
+    yield Block("batch_mac", "The HMAC of the BATCH.", proof)
+    text = bytes(whole)
+    yield Block("client_record_0_text", "**Client, record 0**: the BATCH.", text)
+    yield Block("client_record_0", "The same, sealed, as it is sent.", seal(login.keys.c2s, 0, text))
+    yield Block("receipts_sha256", "SHA-256 of the digests of the files that are there: of one.", there)
+    text = receipts.encode()
+    yield Block("server_record_0_text", f"**Server, record 0**: RECEIPTS `{shown(receipts.body())}`.", text)
+    yield Block("server_record_0", "The same, sealed.", seal(login.keys.s2c, 0, text))
 
 
 def _tree() -> Iterator[Block]:

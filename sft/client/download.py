@@ -24,6 +24,8 @@ from sft.common.names import PathParts
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 from sft.transfer.events import (
+    BatchSettled,
+    BatchStarted,
     Delivered,
     Idle,
     Missed,
@@ -39,10 +41,11 @@ from sft.transfer.items import ALL_BITS, FILE_BITS
 from sft.wire.protocol import MAX_INTEGER
 
 if TYPE_CHECKING:  # a client sends its hello before it loads these
-    from sft.disk.folders import ExistingFile
-    from sft.disk.temporary import Incoming, Settled, TemporaryFile
+    from collections.abc import Sequence
+
+    from sft.disk.temporary import Incoming, Outcome, TemporaryFile, Whole
     from sft.transfer.events import ReceiveEvent
-    from sft.transfer.groups import Folder
+    from sft.transfer.groups import Begun, Folder
     from sft.transfer.shrinking import Compress
     from sft.wire.channel import Channel
     from sft.wire.handshake import SessionKeys
@@ -112,14 +115,12 @@ class Download:
         match event:
             case Delivered():
                 self._delivered(event.what, event.receipt)
+            case BatchSettled() | BatchStarted():
+                self._of_batch(event)
             case Progress():
-                self._has_written = True
-                self._reporter.moved(event.count, show_path(event.what.path))
+                self._moved(event.count, event.what)
             case Started(put, size):
-                if not self.to.to_stdout:  # what is written there can't be taken back
-                    self.missing.comes_again(put.path)
-                self._reporter.expect(size or 0)
-                self._reporter.started(show_path(put.path), self.place(put).path, size)
+                self._started([(put, size)])
             case Idle():
                 self._reporter.pause()
             case Resumed(put, offset):
@@ -135,6 +136,31 @@ class Download:
                 self._not_given(id, problem)
             case Missed(omitted):
                 self._missed(omitted)
+
+    def _started(self, files: "Sequence[tuple[Put, int | None]]") -> None:
+        for put, size in files:
+            if not self.to.to_stdout:  # what is written there can't be taken back
+                self.missing.comes_again(put.path)
+            self._reporter.expect(size or 0)
+            self._reporter.started(show_path(put.path), self.place(put).path, size)
+
+    def _moved(self, count: int, put: "Put | None") -> None:
+        if put is not None and count:
+            self._has_written = True
+            self._reporter.moved(count, show_path(put.path))
+
+    def _of_batch(self, event: "BatchStarted[Put] | BatchSettled[Put | Misnamed]") -> None:
+        from sft.wire.messages import Misnamed
+
+        if isinstance(event, BatchStarted):
+            self._started(event.files)
+            self._moved(event.count, event.files[-1][0] if event.files else None)
+            return
+        for put, became in event.files:
+            if isinstance(became, Refused):
+                self._rejected(put, became)
+            elif not isinstance(put, Misnamed):
+                self._delivered(put, became)
 
     def _delivered(self, put: "Put", receipt: "Receipt") -> None:
         path = self.to.shown(receipt.path)
@@ -232,9 +258,20 @@ class _Remembering:
         self.publish, self.start_publishing = folder.publish, folder.start_publishing
         self.finish_publishing = folder.finish_publishing
         self.finish_folders = folder.finish_folders
-        self.begin_anyway, self.make_folder = folder.begin_anyway, folder.make_folder
+        self.begin_anyway, self.make_folder, self.have = folder.begin_anyway, folder.make_folder, folder.have
 
-    def begin(self, incoming: "Incoming", resumable: bool) -> "TemporaryFile | Settled | ExistingFile":
+    def take(self, files: "Sequence[Whole]") -> "list[TemporaryFile | Outcome]":
+        """Those that were fetched are skipped; the others are taken up to the next one that was."""
+        from sft.disk.temporary import Settled
+
+        done = [_key(whole.incoming) in self._done for whole in files]
+        if not any(done):
+            return self._folder.take(files)
+        if done[0]:
+            return [Settled(files[0].incoming.path, skipped=True)]
+        return self._folder.take(files[: done.index(True)])
+
+    def begin(self, incoming: "Incoming", resumable: bool) -> "Begun":
         from sft.disk.temporary import Settled
 
         if _key(incoming) in self._done:

@@ -10,10 +10,11 @@ import itertools
 import stat
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crypto_utils import random_bytes
 from sft.client.refusals import TIME_BEYOND, refused_there
 from sft.client.targets import remote_paths
 from sft.common.errors import (
@@ -33,6 +34,8 @@ from sft.console.reporter import Reporter
 from sft.disk.sources import PipeSource, Source
 from sft.disk.tree import Folders, Found, Skipped, Tree
 from sft.transfer.events import (
+    BatchSettled,
+    BatchStarted,
     Checked,
     Delivered,
     Failed,
@@ -45,6 +48,7 @@ from sft.transfer.events import (
     TimeClamped,
 )
 from sft.transfer.items import ALL_BITS, FILE_BITS, Item
+from sft.wire.protocol import TRANSFER_ID_SIZE
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.common.rate_limit import RateLimiter
@@ -64,6 +68,7 @@ class Upload:
         """`logs`: device and inode of each of our own logs, which are never sent."""
         self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs
         self._mask = ALL_BITS if preserve_mode else FILE_BITS
+        self._transfer = random_bytes(TRANSFER_ID_SIZE)  # of all small files
         self._checked: dict[Item, int] = {}
         self.left: dict[Item, None] = {}
         self._folders: dict[Item, None] = {}  # that are there; each gets its time at the end of a connection
@@ -188,8 +193,9 @@ class Upload:
         self.busy.clear()
         self.stopping = None
         try:
-            messages, how = channel.messages(), compress if is_installed() else "off"
-            sender = Sender(channel, messages, keys.file_c2s, self.on_event, limiter, compress=how)
+            messages, how, secret = channel.messages(), compress if is_installed() else "off", keys.file_c2s
+            on_event, transfer = self.on_event, self._transfer
+            sender = Sender(channel, messages, secret, on_event, limiter, compress=how, transfer=transfer)
             sender.run(self.to_send())
             self.connection_ended()
             if self.stopping is not None:
@@ -216,13 +222,17 @@ class Upload:
         match event:
             case Delivered():
                 self._delivered(event.what, event.receipt)
+            case BatchSettled(files):
+                self._settled(files)
+            case BatchStarted(files, count):
+                self._started(files)
+                self._reporter.moved(count, files[-1][0].name)
             case Progress():
                 if self._checked and (checked := self._checked.pop(event.what, 0)):
                     self._reporter.unchecked(checked)
                 self._reporter.moved(event.count, event.what.name)
             case Started():
-                if self._reporter.tells_starts and event.what.open is not None:
-                    self._reporter.started(event.what.name, event.what.target, event.size)
+                self._started([(event.what, event.size)])
             case Idle():
                 self._reporter.pause()
             case Failed():
@@ -233,6 +243,19 @@ class Upload:
                 self._reporter.sealed(item.name, size, sha256)
             case TimeClamped(item):
                 self._reporter.note(f"{item.name}: {TIME_BEYOND}")
+
+    def _started(self, files: "Sequence[tuple[Item, int | None]]") -> None:
+        if self._reporter.tells_starts:
+            for item, size in files:
+                if item.open is not None:
+                    self._reporter.started(item.name, item.target, size)
+
+    def _settled(self, files: "Sequence[tuple[Item, Receipt | Refused]]") -> None:
+        for item, became in files:
+            if isinstance(became, Refused):
+                self._failed(item, became)
+            else:
+                self._delivered(item, became)
 
     def _compared(self, event: "Checked | Resumed[Item] | Restarted") -> None:
         match event:

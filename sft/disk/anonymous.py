@@ -3,7 +3,7 @@
     (in memory)       a small file until it is whole and verified, as far as its connection's share of memory allows
     (no name)         then, and a pipe from its first byte, a file that is gone with its descriptor
     small-<hex>       for a moment, while it takes the place of another file: only a name can do that
-    <key>             the hash of the transfer id, mode 0600, where the system can't link files without a name
+    <key>             the hash of transfer id and path, mode 0600, where the system can't link files without a name
 
 Rules: they have no journal, no offers and no other owner. A crash leaves nothing but a file with a name, which is
 swept. Bytes that no longer fit into memory go to the disk at once.
@@ -54,6 +54,7 @@ class AnonymousFile:
         self.refusal: Refused | None = None
         self.is_different = False
         self.has_time = True
+        self.is_finished = False
         self.descriptor = -1
         self._files, self._area, self._most = files, files.area, most
         self._may_be_in_memory = incoming.size is not None and files.area.has_anonymous
@@ -110,7 +111,7 @@ class AnonymousFile:
         if area.has_anonymous:
             self.descriptor = area.open_anonymous(self.incoming.path)
             return
-        name = hashlib.sha256(b"id" + self.incoming.transfer).hexdigest()
+        name = hashlib.sha256(b"id" + self.incoming.transfer + "/".join(self.incoming.path).encode()).hexdigest()
         for _ in range(_MOST_TRIES):
             try:
                 descriptor = os.open(name, CREATE_FLAGS, PRIVATE, dir_fd=area.folder)
@@ -126,6 +127,23 @@ class AnonymousFile:
             os.close(descriptor)  # it was swept before it was locked
         raise Refused(Code.BUSY)
 
+    def store(self, content: memoryview, bits: int, parent: Parent) -> None:
+        """Write the whole content, and `finish`, in one go. Only a file without a reservation is kept in memory."""
+        if self.refusal is not None:
+            self.write(content)
+            return
+        self._may_be_in_memory = False
+        if not self._area.has_anonymous:
+            self.write(content)
+            self.finish(bits, parent)
+            return
+        with disk_errors():
+            self.descriptor = parent.make(bits)
+            if content:
+                _write_all(self.descriptor, content)
+            self.has_time = set_time(self.descriptor, self.incoming.mtime)
+        self.size, self.is_finished = len(content), True
+
     def finish(self, bits: int, parent: Parent | None = None) -> int:
         with disk_errors():
             if self.descriptor < 0 and parent is not None and self._area.has_anonymous:
@@ -137,6 +155,7 @@ class AnonymousFile:
                     self._open()
                 self._leave_memory()
                 self.has_time = self._area.fit(self.descriptor, bits, parent, self.incoming.mtime)
+        self.is_finished = True
         return self.descriptor
 
     def publishing(self) -> AbstractContextManager[None]:

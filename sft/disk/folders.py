@@ -15,6 +15,7 @@ from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
 from sft.common.names import PathParts as PathParts
+from sft.disk.decisions import Existing
 from sft.disk.durable import FileSystem, disk_errors
 
 _READ_SIZE = 1 << 20
@@ -107,6 +108,15 @@ def state_of(name: str, folder: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def existing_of(there: os.stat_result | None, size: int | None) -> Existing:
+    """What `there` is to a file of that size."""
+    if there is None:
+        return Existing.NOTHING
+    if stat.S_ISDIR(there.st_mode):
+        return Existing.FOLDER
+    return Existing.SAME_SIZE if stat.S_ISREG(there.st_mode) and there.st_size == size else Existing.OTHER
 
 
 @dataclass(frozen=True, slots=True)

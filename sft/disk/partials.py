@@ -74,7 +74,7 @@ class PartialFile:
         self.reservation = reservation
         self.refusal: Refused | None = None
         self.is_different = False
-        self.has_time = True
+        self.has_time, self.is_finished = True, False
         self._area = area
         self._has_name = False  # the hidden one
         self._descriptor = -1

@@ -7,13 +7,12 @@ Rules: in that order, always. A name is given by `link`, which never replaces, o
 `replace`; what a taken name means is decided in `sft/disk/decisions.py`. A file that fails is discarded at once, or
 kept for another attempt when the trouble may pass, and the others go on. A group never takes the last descriptors of
 the process: it ends with the file that gets one of them. The flush uses the files' descriptors, so no file of a group
-is closed before `finish` or `Batch.settle` has returned.
+is closed before `finish` or `GroupFlush.settle` has returned.
 """
 
 import contextlib
 import os
-import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from sft.common.background import BackgroundTask
@@ -22,22 +21,24 @@ from sft.common.names import numbered
 from sft.common.open_files import few_left_from
 from sft.disk.decisions import NEEDS_NO_SPACE, Action, Existing, Policy, decide
 from sft.disk.durable import FileSystem, disk_errors, flush_all, refusal, refusal_of
-from sft.disk.folders import ExistingFile, FolderFlush, PathParts, state_of
+from sft.disk.folders import ExistingFile, FolderFlush, PathParts, existing_of, state_of
 from sft.disk.new_folders import NewFolders
 from sft.disk.parents import Parent
 from sft.disk.permissions import file_bits
 from sft.disk.quota import Allowance
 from sft.disk.receipts import Delivery, Receipts
-from sft.disk.temporary import Outcome, Settled, TemporaryFile
+from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile, end_file
 from sft.disk.visible_files import READ_FLAGS, VisibleFiles
 
 _MOST_NUMBERS = 10_000
 _MOST_PARENTS, _MOST_FOLDERS = 4, 16  # open at once; files of one folder mostly come together
 
+Announced = tuple[Incoming, int | None, bytes | None]  # with size and digest, as far as they are known
+
 _Opened = TypeVar("_Opened")
 
 
-class _FewOpen(Generic[_Opened]):
+class FewOpen(Generic[_Opened]):
     """Opens folders by path, and keeps a few of them open until `close`."""
 
     def __init__(self, most: int, open: Callable[[PathParts], _Opened], close: Callable[[_Opened], None]) -> None:
@@ -59,13 +60,13 @@ class _FewOpen(Generic[_Opened]):
             self._close_one(each)
 
 
-class Batch:
+class GroupFlush:
     """The first `count` files of a group, at least one, while their bytes are flushed. Made by `Publisher.start`."""
 
-    def __init__(self, files: Sequence[TemporaryFile], problems: list[Refused | None], file_system: FileSystem) -> None:
-        """`problems`: for each file what it failed with, if it has; it is discarded then."""
-        self.files, self.count, self.problems = files, len(files), problems
-        self._good = [at for at, problem in enumerate(problems) if problem is None]
+    def __init__(self, files: Sequence[TemporaryFile], ends: list[Outcome | None], file_system: FileSystem) -> None:
+        """`ends`: for each file what became of it, if that is known already; it is discarded then."""
+        self.files, self.count, self.ends = files, len(files), ends
+        self._good = [at for at, end in enumerate(ends) if end is None]
         self._file_system = file_system
         self._flushing: BackgroundTask | None = None
         self.is_flushed = False
@@ -79,7 +80,7 @@ class Batch:
         try:
             errors = flush_all([self.files[at].descriptor for at in self._good], self._file_system)
             for at, error in zip(self._good, errors, strict=True):
-                self.problems[at] = None if error is None else refusal(error)
+                self.ends[at] = None if error is None else refusal(error)
         finally:
             self.is_flushed = True
 
@@ -90,9 +91,9 @@ class Batch:
         else:
             self._flushing.wait()
         for at in self._good:
-            problem = self.problems[at]
-            if problem is not None:
-                _end(self.files[at], problem)
+            problem = self.ends[at]
+            if isinstance(problem, Refused):
+                end_file(self.files[at], problem.code)
 
     def settle(self) -> None:
         """Return when no flush is under way any more, whatever became of it."""
@@ -121,29 +122,46 @@ class Publisher:
         self._allowance, self._receipts, self._is_private = allowance, receipts, is_private
         self._file_mode, self.umask = file_mode, umask
 
-    def start(self, group: Sequence[TemporaryFile], in_background: bool = True) -> Batch:
+    def start(self, group: Sequence[TemporaryFile], in_background: bool = True) -> GroupFlush:
         """Begin with the first files of a group. Each one's `sha256` must be set."""
-        parents = _FewOpen(_MOST_PARENTS, self._open_parent, Parent.close)
         few_left = few_left_from()
-        problems: list[Refused | None] = []
-        try:
-            for file in group:
-                try:
-                    parent = parents.get(file.incoming.path[:-1])
-                    descriptor = file.finish(file_bits(file.incoming.mode, self._file_mode), parent)
-                except Refused as problem:
-                    _end(file, problem)
-                    problems.append(problem)
+        before = self.delivered_before([(file.incoming, file.size, file.sha256) for file in group])
+        ends: list[Outcome | None] = []
+        with self.parents() as parents:
+            for file, settled in zip(group, before, strict=True):
+                if settled is not None:
+                    file.discard()
+                    ends.append(settled)
                     continue
-                problems.append(None)
+                try:
+                    descriptor = file.descriptor if file.is_finished else self._finish(file, parents)
+                except Refused as problem:
+                    end_file(file, problem.code)
+                    ends.append(problem)
+                    continue
+                ends.append(None)
                 if descriptor >= few_left:
                     break
+        flushing = GroupFlush(group[: len(ends)], ends, self._flush.file_system)
+        if in_background:
+            flushing.flush_in_background()
+        return flushing
+
+    @contextlib.contextmanager
+    def parents(self) -> Iterator["FewOpen[Parent]"]:
+        """The folders that files are made for, a few of them open as long as this lasts."""
+        parents = FewOpen(_MOST_PARENTS, self._open_parent, Parent.close)
+        try:
+            yield parents
         finally:
             parents.close()
-        batch = Batch(group[: len(problems)], problems, self._flush.file_system)
-        if in_background:
-            batch.flush_in_background()
-        return batch
+
+    def _finish(self, file: TemporaryFile, parents: "FewOpen[Parent]") -> int:
+        return file.finish(self.bits_of(file.incoming), parents.get(file.incoming.path[:-1]))
+
+    def bits_of(self, incoming: Incoming) -> int:
+        """The mode to make a file with."""
+        return file_bits(incoming.mode, self._file_mode)
 
     def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]:
         """Publish a whole group before this returns; for each file what became of it."""
@@ -161,28 +179,27 @@ class Publisher:
                 os.close(descriptor)
                 raise
 
-    def finish(self, batch: Batch) -> list[Outcome]:
-        """Make visible what could be flushed; for each file of the batch what became of it.
+    def finish(self, group: GroupFlush) -> list[Outcome]:
+        """Make visible what could be flushed; for each file of the group what became of it.
 
         Every file is discarded then. Only after an unexpected error (a bug, no memory) some may be left.
         """
-        batch.flush()
+        group.flush()
         try:
             with disk_errors(), self._allowance.moving():
-                return self._publish(batch)
+                return self._publish(group)
         except Refused as problem:  # the ledger can't be used
             with contextlib.ExitStack() as ends:
-                for file, earlier in zip(batch.files, batch.problems, strict=True):
+                for file, earlier in zip(group.files, group.ends, strict=True):
                     if earlier is None:
-                        ends.callback(_end, file, problem)
-            return [earlier or problem for earlier in batch.problems]
+                        ends.callback(end_file, file, problem.code)
+            return [earlier or problem for earlier in group.ends]
 
-    def _publish(self, batch: Batch) -> list[Outcome]:
-        folders = _FewOpen(_MOST_FOLDERS, self._folders.open, os.close)
+    def _publish(self, group: GroupFlush) -> list[Outcome]:
+        folders = FewOpen(_MOST_FOLDERS, self._folders.open, os.close)
         try:
             outcomes = [
-                problem or self._publish_one(file, folders)
-                for file, problem in zip(batch.files, batch.problems, strict=True)
+                end or self._publish_one(file, folders) for file, end in zip(group.files, group.ends, strict=True)
             ]
         finally:
             folders.close()
@@ -195,13 +212,13 @@ class Publisher:
             self._receipts.remember(
                 [
                     Delivery(file.incoming.transfer, file.incoming.path, each.path, each.size, each.sha256 or b"")
-                    for file, each in zip(batch.files, outcomes, strict=True)
+                    for file, each in zip(group.files, outcomes, strict=True)
                     if isinstance(each, Settled) and file.incoming.policy == Policy.RENAME
                 ]
             )
         return outcomes
 
-    def _publish_one(self, file: TemporaryFile, folders: _FewOpen[int]) -> Outcome:
+    def _publish_one(self, file: TemporaryFile, folders: FewOpen[int]) -> Outcome:
         try:
             with file.publishing():
                 settled = self._settle(file, folders)
@@ -209,10 +226,10 @@ class Publisher:
                 return settled
         except (Refused, OSError, UsageError) as problem:
             refused = problem if isinstance(problem, Refused) else refusal_of(problem)
-            _end(file, refused)
+            end_file(file, refused.code)
             return refused
 
-    def _settle(self, file: TemporaryFile, folders: _FewOpen[int]) -> Settled:
+    def _settle(self, file: TemporaryFile, folders: FewOpen[int]) -> Settled:
         if file.refusal is not None:
             return self._settle_without_space(file, file.refusal)
         give_name = self._replace if file.incoming.policy == Policy.REPLACE else self._link
@@ -258,7 +275,7 @@ class Publisher:
             if file.is_same_file(there):
                 return _settled(file, (*path[:-1], name))
             if number == 0:
-                before = self._delivered_before(file)
+                (before,) = self.delivered_before([(file.incoming, file.size, file.sha256)])
                 if before is not None:
                     return before
                 action = self._decide(file, name, folder, there)
@@ -280,28 +297,23 @@ class Publisher:
             raise Refused(action)
         return action
 
-    def _delivered_before(self, file: TemporaryFile) -> Settled | None:
-        """What another connection of this transfer has published under the next free name, while this one was open."""
-        if self._receipts is None or file.incoming.policy != Policy.RENAME:
-            return None
-        found = self._receipts.find(file.incoming.transfer, file.incoming.path)
-        if found is None or found.size != file.size or found.sha256 != file.sha256:
-            return None
-        return Settled(found.path, already=True, size=found.size, sha256=found.sha256)
+    def delivered_before(self, files: Sequence[Announced]) -> list[Settled | None]:
+        """What this transfer has published of these very files, whose receipts may have been lost, one look for all."""
+        asked = [(each.transfer, each.path) for each, _, _ in files if each.policy == Policy.RENAME]
+        if self._receipts is None or not asked:
+            return [None] * len(files)
+        known = iter(self._receipts.find_all(asked))
+        return [
+            _same_as(next(known), size, sha256) if each.policy == Policy.RENAME else None
+            for each, size, sha256 in files
+        ]
 
 
-def _end(file: TemporaryFile, problem: Refused) -> None:
-    """A file that is not published: the sender comes again with it when the trouble is the disk's and may pass."""
-    file.keep() if problem.code is Code.UNAVAILABLE else file.discard()
-
-
-def existing_of(there: os.stat_result | None, size: int | None) -> Existing:
-    """What `there` is to a file of that size."""
-    if there is None:
-        return Existing.NOTHING
-    if stat.S_ISDIR(there.st_mode):
-        return Existing.FOLDER
-    return Existing.SAME_SIZE if stat.S_ISREG(there.st_mode) and there.st_size == size else Existing.OTHER
+def _same_as(found: Delivery | None, size: int | None, sha256: bytes | None) -> Settled | None:
+    """The receipt of what was delivered, if that has this size and digest; a size or digest of None is not known."""
+    if found is None or size not in (None, found.size) or sha256 not in (None, found.sha256):
+        return None
+    return Settled(found.path, already=True, size=found.size, sha256=found.sha256)
 
 
 def _has_same_bytes(file: TemporaryFile, name: str, folder: int) -> bool:

@@ -29,6 +29,12 @@ class Source(Protocol):
     def read_into(self, view: memoryview) -> int:
         """Fill as much of `view` as there still is; less than its size only at the end. Raises SourceError."""
 
+    def read_small(self, size: int) -> bytes:
+        """All of it at once, of a file that says to have `size` bytes; more or fewer if it has more or fewer.
+
+        Raises SourceError.
+        """
+
     def run(self) -> tuple[int, bool]:
         """How many bytes of one kind come next, and whether they are a hole, whose zeros need not be read.
 
@@ -98,6 +104,15 @@ class FileSource:
             self._run = end, is_hole
         return end - self._at, is_hole
 
+    def read_small(self, size: int) -> bytes:
+        try:
+            content = os.read(self._descriptor, size + 1)
+            while len(content) < size and (more := os.read(self._descriptor, size + 1 - len(content))):
+                content += more
+            return content
+        except OSError as problem:
+            raise unreadable(self._name, problem) from None
+
     def go_to(self, offset: int) -> None:
         try:
             self._at = os.lseek(self._descriptor, offset, os.SEEK_SET)
@@ -152,6 +167,9 @@ class PipeSource:
             return read_fully(self._descriptor, view)
         except OSError as problem:
             raise unreadable("standard input", problem) from None
+
+    def read_small(self, size: int) -> bytes:
+        raise NotImplementedError
 
     def run(self) -> tuple[int, bool]:
         return MAX_RUN, False

@@ -17,7 +17,7 @@ from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts
 from sft.disk.parents import Parent
 from sft.disk.reservations import NOT_RESERVED
-from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
+from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile, Whole
 
 
 class _OutputFile:
@@ -35,6 +35,7 @@ class _OutputFile:
         self.refusal: Refused | None = None
         self.is_different = False
         self.has_time = True
+        self.is_finished = False
 
     def digest_of_kept(self, size: int, goes_on: Callable[[], bool]) -> "hashlib._Hash":
         return new_digest()
@@ -97,6 +98,25 @@ class StandardOutput:
 
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
         return self.begin(incoming, resumable)
+
+    def take(self, files: Sequence[Whole]) -> list[TemporaryFile | Outcome]:
+        """The first of these files, written at once."""
+        whole = files[0]
+        try:
+            file = self.begin(whole.incoming, resumable=False)
+        except Refused as problem:
+            return [problem]
+        file.sha256 = whole.sha256
+        try:
+            file.write(whole.content)
+        except Refused as problem:
+            file.discard()
+            return [problem]
+        return [file]
+
+    def have(self, offered: Sequence[object]) -> list[Outcome | None]:
+        """What was written can't be compared."""
+        return [None] * len(offered)
 
     def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]:
         self.is_whole = True

@@ -9,9 +9,9 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from sft.common.errors import Refused
+from sft.common.errors import Code, Refused
 from sft.common.values import value
 from sft.disk.folders import PathParts
 from sft.disk.parents import Parent
@@ -40,6 +40,27 @@ class Settled:
     size: int = 0
     sha256: bytes | None = None
 
+    @property
+    def word(self) -> Literal["stored", "already", "skipped"]:
+        """In one word."""
+        return "skipped" if self.skipped else "already" if self.already else "stored"
+
+
+@value
+class DeliveredBefore:
+    """What this transfer has delivered, if it was the same content: `settled` is its receipt, which may be lost."""
+
+    settled: Settled
+
+
+@value
+class Whole:
+    """A small file of which everything is here. Its content was compared with its digest."""
+
+    incoming: Incoming
+    content: memoryview
+    sha256: bytes
+
 
 Outcome = Settled | Refused
 
@@ -57,6 +78,7 @@ class TemporaryFile(Protocol):
     refusal: Refused | None  # why it has no reservation: it is only taken if it turns out to be there already
     is_different: bool  # its content was compared with the file of its name
     has_time: bool  # whether it has the time of its source; not every disk can hold every time
+    is_finished: bool  # `finish` need not be called any more
 
     @property
     def descriptor(self) -> int:
@@ -97,3 +119,8 @@ class TemporaryFile(Protocol):
 
     def keep(self) -> bool:
         """The connection has ended: keep the bytes if they can be resumed; whether they are kept."""
+
+
+def end_file(file: TemporaryFile, code: Code | None) -> None:
+    """A file that is not published: remove it, or keep it when a disk's trouble that may pass is all that ends it."""
+    file.keep() if code is Code.UNAVAILABLE else file.discard()

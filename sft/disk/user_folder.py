@@ -2,7 +2,8 @@
 
 Rules: a path is judged before anything is done with it. What a taken name means is decided in `sft/disk/decisions.py`;
 before the content comes for large files, whose digests are compared then, and when they are published for small ones,
-whose content is here before an answer could be. No socket, no key and no account is known here.
+whose content is here before an answer could be. What was delivered before, and its receipt lost, is known by its digest
+and never by its size alone. No socket, no key and no account is known here.
 """
 
 import contextlib
@@ -11,21 +12,24 @@ from dataclasses import dataclass, replace
 
 from sft.common.errors import Code, Refused
 from sft.common.names import judge_path
+from sft.common.open_files import few_left_from
 from sft.disk.amounts import NO_QUOTA, Quota
-from sft.disk.anonymous import AnonymousFiles
+from sft.disk.anonymous import AnonymousFile, AnonymousFiles
 from sft.disk.changes import Changes
 from sft.disk.decisions import Action, Existing, Policy, decide, may_need_no_space
 from sft.disk.durable import FileSystem, disk_errors
-from sft.disk.folders import ExistingFile, FolderFlush, PathParts
+from sft.disk.folders import ExistingFile, FolderFlush, PathParts, existing_of
 from sft.disk.ledger import Ledger
 from sft.disk.listing_rate import ListingRate
 from sft.disk.new_folders import NewFolders
+from sft.disk.offers import Offered, Offers
+from sft.disk.parents import Parent
 from sft.disk.partials import begin_partial
-from sft.disk.publish import Batch, Publisher, existing_of
+from sft.disk.publish import FewOpen, GroupFlush, Publisher
 from sft.disk.quota import Allowance
 from sft.disk.receipts import Receipts
 from sft.disk.staging import StagingArea
-from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
+from sft.disk.temporary import DeliveredBefore, Incoming, Outcome, Settled, TemporaryFile, Whole
 from sft.disk.visible_files import VisibleFiles
 
 
@@ -71,6 +75,7 @@ class UserFolder:
         self.allowance = Allowance(visible, rules.free_space, rules.quota, ledger)
         self.flush = FolderFlush(visible.descriptor, above, FileSystem(area.folder))
         self.new_folders = NewFolders(visible, self.allowance, self.flush)
+        self._offers = Offers(rules.portable_names, visible, self.flush)
         self.publisher = Publisher(
             visible,
             area.folder,
@@ -105,21 +110,18 @@ class UserFolder:
 
     # --- beginning a file ---
 
-    def begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile | Settled | ExistingFile:
+    def begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile | Settled | ExistingFile | DeliveredBefore:
         """Judge an announced file. Raises Refused.
 
-        Settled: its content is not needed. ExistingFile: a file of that size is there; compare digests, then call
-        `begin_anyway` if they differ.
+        Settled: its content is not needed. ExistingFile: a file of that size is there. DeliveredBefore: this transfer
+        has delivered one of that size. Compare digests, then call `begin_anyway` if they differ.
         """
         rules = self._rules
-        judge_path(incoming.path, rules.portable_names)
-        if (incoming.size or 0) > rules.max_file_size:
-            raise Refused(Code.TOO_LARGE)
-        if rules.private:
-            self._decide(incoming, Existing.NOTHING)
-            incoming = replace(incoming, policy=Policy.RENAME)
-        if incoming.policy == Policy.RENAME and (settled := self._delivered_before(incoming)) is not None:
-            return settled
+        incoming = self._judged(incoming)
+        if resumable:
+            (before,) = self.publisher.delivered_before([(incoming, incoming.size, None)])
+            if before is not None:
+                return DeliveredBefore(before)
         if rules.private or (not resumable and incoming.size is not None):
             return self._begin(incoming, resumable)
         existing = self._existing(incoming)
@@ -133,11 +135,23 @@ class UserFolder:
         return self._begin(incoming, resumable)
 
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
-        """The ExistingFile is another one: go on by the sender's policy. Raises Refused."""
+        """What was compared is another file: go on by the sender's policy. Raises Refused."""
+        incoming = self._judged(incoming)
         self._decide(incoming, Existing.OTHER)
         file = self._begin(incoming, resumable)
         file.is_different = True
         return file
+
+    def _judged(self, incoming: Incoming) -> Incoming:
+        """It, with the policy that its folder lets it have. Raises Refused."""
+        rules = self._rules
+        judge_path(incoming.path, rules.portable_names)
+        if (incoming.size or 0) > rules.max_file_size:
+            raise Refused(Code.TOO_LARGE)
+        if rules.private:
+            self._decide(incoming, Existing.NOTHING)
+            incoming = replace(incoming, policy=Policy.RENAME)
+        return incoming
 
     def _existing(self, incoming: Incoming) -> Existing:
         return existing_of(self.visible.state_of_path(incoming.path), incoming.size)
@@ -157,16 +171,12 @@ class UserFolder:
             return ExistingFile(self.visible.open_file(incoming.path), incoming.size or 0)
         return None
 
-    def _delivered_before(self, incoming: Incoming) -> Settled | None:
-        """What this very transfer has published, if its receipt may have been lost."""
-        found = None if self._receipts is None else self._receipts.find(incoming.transfer, incoming.path)
-        if found is None or incoming.size not in (None, found.size):
-            return None
-        return Settled(found.path, size=found.size, sha256=found.sha256 or None)
-
     def _begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
         if resumable:
             return self.allowance.try_twice(lambda: self._begin_partial(incoming))
+        return self._begin_anonymous(incoming)
+
+    def _begin_anonymous(self, incoming: Incoming) -> AnonymousFile:
         file = self.anonymous.begin(incoming, self._rules.max_file_size)
         if self.allowance.is_limited:
             with disk_errors():
@@ -204,19 +214,76 @@ class UserFolder:
             file.keep()
             raise
 
+    # --- small files that are here as a whole ---
+
+    def take(self, files: Sequence[Whole]) -> list[TemporaryFile | Outcome]:
+        """Store the first of some files, at least one, to be published; for each its file, or what became of it.
+
+        It stops behind a file that got one of the last descriptors: publish, then come with the others.
+        """
+        taken: list[TemporaryFile | Outcome] = []
+        few_left = few_left_from()
+        judged = [self._judged_or_refused(whole.incoming) for whole in files]
+        before = self.publisher.delivered_before(
+            [
+                (whole.incoming if isinstance(each, Refused) else each, len(whole.content), whole.sha256)
+                for each, whole in zip(judged, files, strict=True)
+            ]
+        )
+        with self.publisher.parents() as parents:
+            for incoming, whole, settled in zip(judged, files, before, strict=True):
+                if isinstance(incoming, Refused):
+                    taken.append(incoming)
+                    continue
+                if settled is not None:
+                    taken.append(settled)
+                    continue
+                file = self._stored(incoming, whole, parents)
+                taken.append(file)
+                if isinstance(file, AnonymousFile) and file.descriptor >= few_left:
+                    break
+        return taken
+
+    def _judged_or_refused(self, incoming: Incoming) -> Incoming | Refused:
+        try:
+            return self._judged(incoming)
+        except Refused as problem:
+            return problem
+
+    def _stored(self, incoming: Incoming, whole: Whole, parents: FewOpen[Parent]) -> AnonymousFile | Refused:
+        """The file, to be published; of one that is refused nothing is left."""
+        try:
+            file = self._begin_anonymous(incoming)
+        except Refused as problem:
+            return problem
+        file.sha256 = whole.sha256
+        try:
+            file.store(whole.content, self.publisher.bits_of(incoming), parents.get(incoming.path[:-1]))
+        except Refused as problem:
+            file.discard()
+            return problem
+        except BaseException:
+            file.discard()
+            raise
+        return file
+
+    def have(self, offered: Sequence[Offered]) -> list[Outcome | None]:
+        """For each file that is offered: what becomes of it without its content; None when the content is wanted."""
+        return [None] * len(offered) if self._rules.private else self._offers.judge(offered)
+
     # --- publishing ---
 
     def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]:
         """Make a group of whole files visible and durable; for each what became of it."""
         return self.publisher.publish(group)
 
-    def start_publishing(self, group: Sequence[TemporaryFile]) -> Batch:
+    def start_publishing(self, group: Sequence[TemporaryFile]) -> GroupFlush:
         """Begin with the group's first files, whose bytes are flushed in the background."""
         return self.publisher.start(group)
 
-    def finish_publishing(self, batch: Batch) -> list[Outcome]:
-        """Make the files of a batch visible and durable; for each what became of it."""
-        return self.publisher.finish(batch)
+    def finish_publishing(self, group: GroupFlush) -> list[Outcome]:
+        """Make the flushed files of a group visible and durable; for each what became of it."""
+        return self.publisher.finish(group)
 
     # --- folders ---
 

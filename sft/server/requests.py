@@ -4,13 +4,13 @@
     (RATE) GET GET ...           this end sends what was asked for, once all GETs are here
     (RATE) LIST REMOVE ...       questions: LIST, TREE, USAGE, REMOVE, MOVE, SET, each answered before the next
 
-Rules: before each PUT and GET the account's right to it is checked, by the function given; a PUT that replaces needs
-two. A GET makes the server the sender, by the same messages and rules; what it can't give is answered by REFUSE with
-the GET's id, or OMITTED. RATE only limits what this end sends, so it is not allowed before PUT. This module knows no
-socket and no account.
+Rules: PUT means BATCH, too. Before each PUT and GET the account's right to it is checked, by the function given; a PUT
+that replaces needs two. A GET makes the server the sender, by the same messages and rules; what it can't give is
+answered by REFUSE with the GET's id, or OMITTED. RATE only limits what this end sends, so it is not allowed before PUT.
+This module knows no socket and no account.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeGuard
 
 from sft.common.errors import Code, ProtocolViolation, Refused, SourceError
@@ -25,12 +25,13 @@ from sft.disk.user_folder import UserFolder
 from sft.disk.visible_files import why_unreadable
 from sft.server.changing import Changing
 from sft.server.listings import Listings, omissions
-from sft.transfer.events import Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
+from sft.transfer.events import BatchSettled, Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
 from sft.transfer.items import ALL_BITS, Item
 from sft.transfer.places import Share
 from sft.transfer.receiver import Receiver
 from sft.transfer.sender import Sender
 from sft.transfer.shrinking import Compress
+from sft.wire.batch import Batch
 from sft.wire.change_messages import Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Arrived, Channel
 from sft.wire.handshake import SessionKeys
@@ -45,6 +46,7 @@ from sft.wire.messages import (
     PolicyWord,
     Put,
     Rate,
+    Receipt,
     Refuse,
 )
 from sft.wire.protocol import ASKED_LIMIT, WINDOW
@@ -57,7 +59,7 @@ _Question = ListFolder | Tree | Remove | Move | Usage | SetAttributes | Misnamed
 
 # The requests: what a connection's first message may be.
 _KINDS: dict[type, Kind] = {
-    shape: shape.KIND for shape in (Put, Get, ListFolder, Tree, Remove, Move, Usage, SetAttributes)
+    shape: shape.KIND for shape in (Put, Batch, Get, ListFolder, Tree, Remove, Move, Usage, SetAttributes)
 }
 _LISTINGS = (Kind.LIST, Kind.TREE)
 _QUESTIONS = (*_LISTINGS, Kind.REMOVE, Kind.MOVE, Kind.USAGE, Kind.SET)
@@ -107,9 +109,9 @@ class Requests:
             self._channel.post(BYE_MESSAGE)
             return
         message, kind = first[0], _kind_of(first[0])
-        if has_rate and kind is Kind.PUT:
+        if has_rate and kind in (Kind.PUT, Kind.BATCH):
             raise ProtocolViolation("a rate for nothing that is asked for")
-        if kind is Kind.PUT:
+        if kind in (Kind.PUT, Kind.BATCH):
             self._receive(first, on_receive_event)
         elif _is_get(message) and not self._last_question:
             self._give(message)
@@ -163,7 +165,7 @@ class Requests:
         """
         for arrived in self._messages:
             message = None if arrived is None else arrived[0]
-            if isinstance(message, Put | Tree | SetAttributes | Misnamed):
+            if isinstance(message, Put | Batch | Tree | SetAttributes | Misnamed):
                 if message.id <= last:
                     raise ProtocolViolation("an id that is not higher than the last")
                 last = message.id
@@ -187,7 +189,7 @@ class Requests:
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
 
         put, secret = first[0] if first is not None else None, self._keys.file_c2s
-        if not isinstance(put, Put | Misnamed) or put.id <= self._last_question:
+        if not isinstance(put, Put | Batch | Misnamed) or put.id <= self._last_question:
             raise ProtocolViolation("an id that is not higher than the last")
         messages = self._without_questions(put.id)
         Receiver(self._channel, messages, secret, self._folder, place, on_event, self._limiter, self._share).run(first)
@@ -284,16 +286,28 @@ class Requests:
     def _on_send_event(self, event: SendEvent) -> None:
         """Log what happens to each file that is sent."""
         match event:
-            case Delivered(item, receipt) if receipt.outcome == "skipped":
-                self._log_sparingly("skipped: %s", briefly(item.name))
-            case Delivered(item, receipt) if receipt.outcome != "folder":
-                self._log("given (%s): %s, %s", receipt.outcome, item.name, counted(receipt.size, "byte", ""))
+            case Delivered(item, receipt):
+                self._log_given([(item, receipt)])
+            case BatchSettled(files):
+                self._log_given(files)
             case Failed(item, problem):
                 self._log_sparingly("not given: %s: %s", briefly(item.name), problem.cause)
             case Resumed(item, offset):
                 self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
             case TimeClamped(item):
                 self._log_sparingly("the time of %s is given as the nearest that can be expressed", briefly(item.name))
+
+    def _log_given(self, files: Sequence[tuple[Item, Receipt | Refused]]) -> None:
+        lines: list[str] = []
+        for item, became in files:
+            if isinstance(became, Refused):
+                self._log_sparingly("not given: %s: %s", briefly(item.name), became.cause)
+            elif became.outcome == "skipped":
+                self._log_sparingly("skipped: %s", briefly(item.name))
+            elif became.outcome != "folder":
+                lines.append(f"given ({became.outcome}): {item.name}, {counted(became.size, 'byte', '')}")
+        if lines:
+            self._log(lines)
 
 
 def _log_nothing(*line: object) -> None:

@@ -8,6 +8,7 @@ goes to the log. A connection without a channel is in its login; from then on it
 import logging
 import math
 import time
+from collections.abc import Sequence
 
 from sft.accounts.format import Account
 from sft.common.errors import (
@@ -29,6 +30,8 @@ from sft.server.origin import shown_origin
 from sft.server.requests import Requests
 from sft.server.shared import Shared
 from sft.transfer.events import (
+    BatchSettled,
+    BatchStarted,
     CutOff,
     Delivered,
     Idle,
@@ -220,9 +223,10 @@ class _ReceiveLog:
                 pass
             case Delivered():
                 self._delivered(event.receipt)
+            case BatchSettled() | BatchStarted():
+                self._of_batch(event)
             case Started():
-                if self._is_verbose:
-                    self._own_log.debug("receiving %s, %s", show_path(event.what.path), announced(event.size))
+                self._started([(event.what, event.size)])
             case Idle():
                 self._write_stored()
             case Resumed():
@@ -240,6 +244,20 @@ class _ReceiveLog:
                 self._sparing.info("the disk can't hold the time of %s", show_briefly(event.path))
             case NotGiven() | Missed():
                 raise ProtocolViolation("an answer to a GET, from a client")
+
+    def _started(self, files: Sequence[tuple[Put, int | None]]) -> None:
+        if self._is_verbose:
+            self._own_log.debug([f"receiving {show_path(put.path)}, {announced(size)}" for put, size in files])
+
+    def _of_batch(self, event: "BatchStarted[Put] | BatchSettled[Put | Misnamed]") -> None:
+        if isinstance(event, BatchStarted):
+            self._started(event.files)
+            return
+        for put, became in event.files:
+            if isinstance(became, Refused):
+                self._rejected(put, became)
+            else:
+                self._delivered(became)
 
     def _delivered(self, receipt: Receipt) -> None:
         if receipt.sha256 is None:  # a folder, or skipped

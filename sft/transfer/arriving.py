@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import Mac, equal, new_digest
 from sft.common.errors import Code, ProtocolViolation, Refused
-from sft.disk.temporary import Incoming, TemporaryFile
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.transfer.items import memory_of
 from sft.transfer.states import RECEIVER_GETS, RECEIVER_SENDS, Receiving, after_getting, after_sending
 from sft.wire.content import Data
-from sft.wire.messages import End, Kind, Put, file_mac_rest
+from sft.wire.messages import End, Kind, Put, Receipt, ReceiptOutcome, file_mac_rest
 from sft.wire.protocol import DATA_LEAST, UNASKED_LIMIT
 
 if TYPE_CHECKING:
@@ -25,7 +25,19 @@ class Arriving:
     """One announced file. `partial` is None while, and once, nothing of it is written."""
 
     __slots__ = (
-        *("_put", "check_size", "checks", "digest", "has_last", "incoming", "is_small", "is_stream", "kept", "memory"),
+        *(
+            "_put",
+            "before",
+            "check_size",
+            "checks",
+            "digest",
+            "has_last",
+            "incoming",
+            "is_small",
+            "is_stream",
+            "kept",
+            "memory",
+        ),
         *("partial", "proof", "size", "state", "existing"),
     )
 
@@ -38,6 +50,7 @@ class Arriving:
         self.memory = 0 if put is None else memory_of(body, put.path)
         self.incoming: Incoming | None = None
         self.partial: TemporaryFile | None = None
+        self.before: Settled | None = None  # what this transfer has delivered, if it is the same
         self.existing: Future[bytes] | None = None  # the digest of a visible file that may be the same
         self.kept: Future[_Hash] | None = None  # the digest of what was kept of an earlier try
         self.check_size = 0  # of the CHECK that was sent last
@@ -52,6 +65,10 @@ class Arriving:
         if self._put is None:
             raise RuntimeError("a file that was answered is asked for its PUT")
         return self._put
+
+    def put_at(self, at: int) -> Put:
+        """The same."""
+        return self.put
 
     @property
     def is_answered(self) -> bool:
@@ -109,12 +126,20 @@ class Arriving:
             raise Refused(Code.INTEGRITY)
         return sha256
 
+    def receipts(self, published: Settled, time: int, outcome: ReceiptOutcome) -> tuple[Receipt, Receipt]:
+        """Its receipt for this end and for the other: the name at this end stays private."""
+        put, path = self.put, published.path
+        ours = Receipt(put.id, path, published.size, published.sha256, time, outcome)
+        if self.incoming is None or self.incoming.path == put.path:
+            return ours, ours
+        return ours, Receipt(put.id, put.path, published.size, published.sha256, time, outcome)
+
     def forget(self) -> None:
         """It is answered: give back what it holds, and read nothing for it any more.
 
         Its id stays open until its END or CANCEL, and a peer may let thousands wait for that.
         """
-        self._put = self.proof = self.incoming = None
+        self._put = self.proof = self.incoming = self.before = None
         for job in (self.existing, self.kept):
             if job is not None:
                 job.cancel()  # what has begun stops when it asks

@@ -1,18 +1,20 @@
 """What happens to each file in a transfer: events, which both halves give to one function, `on_event`.
 
     of each file      sending half                    receiving half
-    begins            Started                         Started
+    begins            Started, BatchStarted           Started, BatchStarted
     goes on           Checked, Resumed, Restarted,    Resumed, Progress
                       Progress, Sealed, TimeClamped
     ends              Delivered | Failed              Delivered | Rejected | Withdrawn | CutOff
+    ends, in a batch  BatchSettled                    BatchSettled | CutOff
 
 and of no file in particular: NotGiven and Missed (an answer to a GET), TimeLost, Idle.
 
-Rules: each file that is sent ends with exactly one Delivered or Failed. The sending half calls `on_event` from two
-threads, the receiving half from one. What `on_event` raises ends the connection. Events are values: nothing is done
-here. `what` is the Item that is sent, or the PUT that was received.
+Rules: each file that is sent ends with exactly one Delivered or Failed, or in one BatchSettled. The sending half calls
+`on_event` from two threads, the receiving half from one. What `on_event` raises ends the connection. Events are values:
+nothing is done here. `what` is the Item that is sent, or the PUT that was received; a file of a BATCH has one, too.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sft.common.errors import Code, Refused, TransferError
@@ -22,7 +24,7 @@ from sft.transfer.items import Item
 if TYPE_CHECKING:  # a client says hello before it loads the messages
     from sft.wire.messages import Misnamed, Omitted, Put, Receipt
 
-What = TypeVar("What", bound="Item | Put")
+What = TypeVar("What", bound="Item | Put | Misnamed")
 
 
 @value
@@ -31,6 +33,21 @@ class Started(Generic[What]):
 
     what: What
     size: int | None
+
+
+@value
+class BatchStarted(Generic[What]):
+    """Small files in one message, each with its size, and so many bytes of content, which were sent or are here."""
+
+    files: Sequence[tuple[What, int]]
+    count: int
+
+
+@value
+class BatchSettled(Generic[What]):
+    """What became of files that came in one message: for each its receipt, or why it is not accepted."""
+
+    files: Sequence[tuple[What, "Receipt | Refused"]]
 
 
 @value
@@ -152,6 +169,8 @@ IDLE = Idle()
 
 SendEvent = (
     Started[Item]
+    | BatchStarted[Item]
+    | BatchSettled[Item]
     | Checked
     | Resumed[Item]
     | Restarted
@@ -164,6 +183,8 @@ SendEvent = (
 )
 ReceiveEvent = (
     Started["Put"]
+    | BatchStarted["Put"]
+    | BatchSettled["Put | Misnamed"]
     | Resumed["Put"]
     | Progress["Put"]
     | Delivered["Put"]

@@ -12,27 +12,33 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from sft.disk.folders import ExistingFile, PathParts
-from sft.disk.publish import Batch
-from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile
+from sft.disk.offers import Offered
+from sft.disk.publish import GroupFlush
+from sft.disk.temporary import DeliveredBefore, Incoming, Outcome, Settled, TemporaryFile, Whole
 from sft.transfer.arriving import Arriving
+from sft.transfer.arriving_batch import ArrivingBatch
 
 # Implementation constants.
 _GROUP_FILES = 512
 _GROUP_BYTES = 8 << 20
 _GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near their limits
 
-Group = list[tuple[Arriving, TemporaryFile]]
-Published = list[tuple[Arriving, TemporaryFile, Outcome]]
+Begun = TemporaryFile | Settled | ExistingFile | DeliveredBefore
+Owner = Arriving | ArrivingBatch
+Group = list[tuple[Owner, int, TemporaryFile]]  # with the place of the file in its batch
+Published = list[tuple[Owner, int, TemporaryFile, Outcome]]
 
 
 class Folder(Protocol):
     """Where files arrive; `sft.disk.user_folder.UserFolder` is one."""
 
-    def begin(self, incoming: Incoming, resumable: bool) -> TemporaryFile | Settled | ExistingFile: ...
+    def begin(self, incoming: Incoming, resumable: bool) -> Begun: ...
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile: ...
+    def take(self, files: Sequence[Whole]) -> list[TemporaryFile | Outcome]: ...  # of the first files
+    def have(self, offered: Sequence[Offered]) -> list[Outcome | None]: ...  # None: the content is wanted
     def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]: ...
-    def start_publishing(self, group: Sequence[TemporaryFile]) -> Batch | None: ...  # None: there is nothing to flush
-    def finish_publishing(self, batch: Batch) -> list[Outcome]: ...
+    def start_publishing(self, group: Sequence[TemporaryFile]) -> GroupFlush | None: ...  # None: nothing to flush
+    def finish_publishing(self, group: GroupFlush) -> list[Outcome]: ...
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
     def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
 
@@ -44,20 +50,20 @@ class Groups:
         self._folder = folder
         self._filling: Group = []
         self._bytes = self._memory = 0  # of the group that fills
-        self._flushing: deque[tuple[Group, Batch]] = deque()
+        self._flushing: deque[tuple[Group, GroupFlush]] = deque()
 
     def __len__(self) -> int:
-        return len(self._filling) + sum(batch.count for _, batch in self._flushing)
+        return len(self._filling) + sum(flush.count for _, flush in self._flushing)
 
-    def __iter__(self) -> Iterator[Arriving]:
+    def __iter__(self) -> Iterator[Owner]:
         for group in (self._filling, *(group for group, _ in self._flushing)):
-            yield from (arriving for arriving, _ in group)
+            yield from (owner for owner, _, _ in group)
 
-    def add(self, arriving: Arriving, file: TemporaryFile) -> None:
-        """One more file, complete and verified."""
-        self._filling.append((arriving, file))
-        self._bytes += arriving.size
-        self._memory += arriving.memory
+    def add(self, owner: Owner, file: TemporaryFile, at: int = 0) -> None:
+        """One more file, complete and verified; `at`: its place in a batch."""
+        self._filling.append((owner, at, file))
+        self._bytes += file.size
+        self._memory += owner.memory
 
     @property
     def is_full(self) -> bool:
@@ -71,10 +77,10 @@ class Groups:
 
     def flush_ahead(self) -> Iterator[Published]:
         """Let the bytes of the group that fills go to the disk, and publish the one before meanwhile."""
-        batch = self._folder.start_publishing([file for _, file in self._filling])
-        if batch is not None:
-            self._flushing.append((self._filling[: batch.count], batch))
-            self._fill(self._filling[batch.count :])
+        flush = self._folder.start_publishing([file for _, _, file in self._filling])
+        if flush is not None:
+            self._flushing.append((self._filling[: flush.count], flush))
+            self._fill(self._filling[flush.count :])
             yield from self.publish_flushing(leave=1)
         if self._filling:
             yield from self.publish()
@@ -82,8 +88,8 @@ class Groups:
     def publish_flushing(self, leave: int = 0) -> Iterator[Published]:
         """Publish the groups whose bytes are on their way to the disk, until `leave` of them are left."""
         while len(self._flushing) > leave:
-            group, batch = self._flushing[0]
-            outcomes = self._folder.finish_publishing(batch)
+            group, flush = self._flushing[0]
+            outcomes = self._folder.finish_publishing(flush)
             self._flushing.popleft()
             yield _with_outcomes(group, outcomes)
 
@@ -91,22 +97,22 @@ class Groups:
         """Publish everything."""
         yield from self.publish_flushing()
         if self._filling:
-            outcomes = self._folder.publish([file for _, file in self._filling])
+            outcomes = self._folder.publish([file for _, _, file in self._filling])
             group = self._filling
             self._fill([])
             yield _with_outcomes(group, outcomes)
 
     def unpublished(self) -> Group:
         """What the end of the connection finds here, once no flush uses its descriptors any more."""
-        for _, batch in self._flushing:
-            batch.settle()
+        for _, flush in self._flushing:
+            flush.settle()
         return self._filling + [each for group, _ in self._flushing for each in group]
 
     def _fill(self, group: Group) -> None:
         self._filling = group
-        self._bytes = sum(arriving.size for arriving, _ in group)
-        self._memory = sum(arriving.memory for arriving, _ in group)
+        self._bytes = sum(file.size for _, _, file in group)
+        self._memory = sum(owner.memory for owner, _, _ in group)
 
 
 def _with_outcomes(group: Group, outcomes: list[Outcome]) -> Published:
-    return [(arriving, file, outcome) for (arriving, file), outcome in zip(group, outcomes, strict=True)]
+    return [(owner, at, file, outcome) for (owner, at, file), outcome in zip(group, outcomes, strict=True)]

@@ -30,21 +30,23 @@ class Item:
     """One file or folder to send.
 
     `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
-    `is_stream`: its content has another size than its file system says.
+    `is_stream`: its content has another size than its file system says. `offer`: a small one is offered by its digest
+    first, and its content sent when it is wanted.
     """
 
     __slots__ = (
         "_is_judged",
+        "_transfer",
         "is_stream",
         "mode",
         "mode_mask",
         "mtime",
         "name",
+        "offer",
         "open",
         "policy",
         "sha256",
         "target",
-        "transfer",
     )
 
     def __init__(
@@ -60,10 +62,22 @@ class Item:
     ) -> None:
         self.name, self.target, self.policy, self.open = name, target, policy, open
         self.mtime, self.mode, self.mode_mask = mtime, mode, mode_mask
-        self.transfer = random_bytes(TRANSFER_ID_SIZE) if transfer is None else transfer
+        self._transfer = transfer
+        self.offer = False
         self.sha256: bytes | None = None
         self.is_stream = False
         self._is_judged = False
+
+    @property
+    def transfer(self) -> bytes:
+        """The id in its PUTs; small files in a BATCH have that of the run."""
+        if self._transfer is None:
+            self._transfer = random_bytes(TRANSFER_ID_SIZE)
+        return self._transfer
+
+    @transfer.setter
+    def transfer(self, transfer: bytes) -> None:
+        self._transfer = transfer
 
     def judge(self) -> None:
         """Raises Refused for a target that is not allowed. It is looked at once."""

@@ -34,8 +34,17 @@ if TYPE_CHECKING:
 Answer = Accept | Check | Refuse | Receipt
 
 
+def sayable_time(mtime: int | None) -> tuple[int | None, bool]:
+    """The time that stands in a message for `mtime`, in ns; and whether that is another, because it can't be said."""
+    if mtime is None or abs(mtime) <= MAX_INTEGER:
+        return mtime, False
+    return nearest_time(mtime), True
+
+
 class Outgoing:
     """One announced item, from its PUT until it is answered and closed."""
+
+    count = 1
 
     __slots__ = (
         *("check_size", "checks", "compared", "digest", "id", "is_begun", "item", "memory", "offset", "sha256", "size"),
@@ -71,9 +80,7 @@ class Outgoing:
         else:
             mtime = source.mtime
             mode = None if source.mode is None else source.mode & item.mode_mask
-        has_other_time = mtime is not None and abs(mtime) > MAX_INTEGER
-        if mtime is not None and has_other_time:
-            mtime = nearest_time(mtime)
+        mtime, has_other_time = sayable_time(mtime)
         kind = FOLDER if source is None else FILE
         body = Put(self.id, item.transfer, item.target, kind, self.size, mtime, mode, item.policy).body()
         self._proof = mac.begin(*file_mac_begin(body))
@@ -86,6 +93,16 @@ class Outgoing:
         return End(self.id, size, sha256, proof).encode()
 
     # --- its state ---
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more comes from either end."""
+        return self.state is Sending.CLOSED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more is to be sent about it, whatever is answered."""
+        return self.state is Sending.SENT
 
     def got(self, answer: Answer) -> Sending:
         """Move on by an answer; the state before. Raises ProtocolViolation, or IntegrityError for a wrong RECEIPT."""

@@ -18,8 +18,10 @@ from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.common.open_files import few_left_from
 from sft.common.rate_limit import RateLimiter, limited
 from sft.disk.folders import ExistingFile
-from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.temporary import DeliveredBefore, Incoming, Settled, TemporaryFile, end_file
 from sft.transfer.arriving import Arriving
+from sft.transfer.arriving_batch import ArrivingBatch
+from sft.transfer.batches import Batches
 from sft.transfer.events import (
     IDLE,
     CutOff,
@@ -34,10 +36,11 @@ from sft.transfer.events import (
     TimeLost,
     Withdrawn,
 )
-from sft.transfer.groups import Folder, Groups, Published
+from sft.transfer.groups import Begun, Folder, Groups, Published
 from sft.transfer.hashing import Hashing
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Receiving
+from sft.wire.batch import Batch
 from sft.wire.channel import Arrived, Channel
 from sft.wire.content import Data, content_of
 from sft.wire.messages import (
@@ -52,7 +55,6 @@ from sft.wire.messages import (
     Misnamed,
     Omitted,
     Put,
-    Receipt,
     ReceiptOutcome,
     Refuse,
     file_mac_begin,
@@ -90,6 +92,7 @@ class Receiver:
         self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
         self._open: dict[int, Arriving] = {}
         self._complete = Groups(folder)
+        self._batches = Batches(channel, self._mac, folder, place, on_event, self._complete, self._answer_all)
         self._few_left = few_left_from()  # descriptors
         self._last_id = 0
         self._hashing = Hashing(lambda: channel.ended)
@@ -124,19 +127,21 @@ class Receiver:
     def _keep_what_can_be_resumed(self) -> None:
         self._share.keep(0)
         self._hashing.stop()  # before its descriptors are closed
-        unfinished = [(arriving, arriving.partial) for arriving in self._open.values()]
-        unfinished += self._complete.unpublished()
+        unfinished = [(arriving.put, arriving.partial) for arriving in self._open.values() if arriving.partial]
+        unfinished += [(owner.put_at(at), file) for owner, at, file in self._complete.unpublished()]
         with contextlib.ExitStack() as ends:  # each of them, whatever goes wrong with another
-            for arriving, partial in reversed(unfinished):
-                if partial is not None:
-                    ends.callback(self._keep, arriving, partial)
+            for put, partial in reversed(unfinished):
+                ends.callback(self._keep, put, partial)
 
-    def _keep(self, arriving: Arriving, partial: TemporaryFile) -> None:
-        self._on_event(CutOff(arriving.put, arriving.size, partial.keep()))
+    def _keep(self, put: Put, partial: TemporaryFile) -> None:
+        self._on_event(CutOff(put, partial.size, partial.keep()))
 
     def _take(self, message: Message, body: memoryview) -> None:
         if isinstance(message, Data):
             self._data(message)
+        elif isinstance(message, Batch):
+            self._announced(message.id, len(message.files))
+            self._batches.take(message)
         elif isinstance(message, Put):
             self._put(message, bytes(body))
         elif isinstance(message, Misnamed) and message.kind is Kind.PUT:
@@ -162,12 +167,12 @@ class Receiver:
 
     # --- PUT and what is there already ---
 
-    def _announced(self, id: int) -> None:
-        """Raises ProtocolViolation for an id that may not come now."""
+    def _announced(self, id: int, count: int = 1) -> None:
+        """Raises ProtocolViolation for an id that may not come now; `count`: of its files."""
         if id <= self._last_id:
             raise ProtocolViolation("an id that is not higher than the last")
         self._last_id = id
-        if len(self._open) + len(self._complete) >= WINDOW:
+        if len(self._open) + len(self._complete) + self._batches.settled + count > WINDOW:
             raise ProtocolViolation("more files under way than the window holds")
         if len(self._open) >= OPEN_LIMIT:
             raise ProtocolViolation("more files begun and not ended than may be")
@@ -224,13 +229,16 @@ class Receiver:
                     self._refuse(arriving, problem)
             self._unplaced.popleft()
 
-    def _begun(self, arriving: Arriving, begun: TemporaryFile | Settled | ExistingFile) -> None:
+    def _begun(self, arriving: Arriving, begun: Begun) -> None:
         """Go on with what the folder has said."""
         if isinstance(begun, Settled):
-            self._receipt(arriving, begun, "skipped" if begun.skipped else "already")
+            self._receipt(arriving, begun, begun.word)
         elif isinstance(begun, ExistingFile):
             arriving.existing = self._hashing.of_existing(arriving, begun)
             self._ask(arriving, begun.size)
+        elif isinstance(begun, DeliveredBefore):
+            arriving.before = begun.settled
+            self._ask(arriving, begun.settled.size)
         else:
             arriving.partial = begun
             if begun.descriptor >= self._few_left:
@@ -270,7 +278,9 @@ class Receiver:
             raise ProtocolViolation("CHECK of another size than was asked for, or without a digest")
         self._channel.hurry()  # our own reading may still take a while
         try:
-            if arriving.existing is not None:
+            if arriving.before is not None:
+                self._compare_existing(arriving, check.sha256, arriving.before.sha256 or b"")
+            elif arriving.existing is not None:
                 ours = arriving.existing.result()
                 self._channel.check()  # a reading that was stopped has no digest worth comparing
                 self._compare_existing(arriving, check.sha256, ours)
@@ -282,12 +292,13 @@ class Receiver:
             self._refuse(arriving, problem)
 
     def _compare_existing(self, arriving: Arriving, theirs: bytes, ours: bytes) -> None:
-        arriving.existing = None
+        before, arriving.before, arriving.existing = arriving.before, None, None
         incoming = arriving.incoming
         if incoming is None:
             raise RuntimeError("compared before it was placed")
         if equal(theirs, ours):
-            self._receipt(arriving, Settled(incoming.path, size=arriving.put.size or 0, sha256=ours), "already")
+            path = incoming.path if before is None else before.path
+            self._receipt(arriving, Settled(path, size=arriving.put.size or 0, sha256=ours), "already")
         else:
             self._begun(arriving, self._folder.begin_anyway(incoming, arriving.is_resumable))
 
@@ -344,14 +355,13 @@ class Receiver:
         del self._open[cancel.id]
         arriving.withdraw()
         if arriving.partial is not None:
-            self._end_partial(arriving.partial, cancel.code)
+            end_file(arriving.partial, cancel.code)
         if put is not None:
             self._on_event(Withdrawn(put, cancel.code))
 
     # --- answers ---
 
     def _publish(self) -> None:
-        """Publish all complete files, and answer them."""
         self._answer_all(self._complete.publish())
 
     def _answer_all(self, published: Iterator[Published]) -> None:
@@ -362,16 +372,18 @@ class Receiver:
 
     def _answer(self, group: Published) -> None:
         answers: list[bytes] = []
-        for arriving, partial, outcome in group:
+        for arriving, at, partial, outcome in group:
+            if isinstance(arriving, ArrivingBatch):
+                self._batches.settle(arriving, at, partial, outcome)
+                continue
             arriving.partial = None
             if isinstance(outcome, Refused):
                 self._channel.post(*answers)
                 answers.clear()
                 self._refuse(arriving, outcome)
             else:
-                word: ReceiptOutcome = "skipped" if outcome.skipped else "already" if outcome.already else "stored"
-                answers.append(self._receipt_for(arriving, outcome, word))
-                if word == "stored" and not partial.has_time:
+                answers.append(self._receipt_for(arriving, outcome, outcome.word))
+                if outcome.word == "stored" and not partial.has_time:
                     self._on_event(TimeLost(outcome.path))
         self._channel.post(*answers)
         self._on_event(IDLE)
@@ -382,26 +394,17 @@ class Receiver:
         arriving.forget()
 
     def _receipt_for(self, arriving: Arriving, published: Settled, outcome: ReceiptOutcome) -> bytes:
-        """The RECEIPT, once its event was given."""
         arriving.sent(Kind.RECEIPT)
-        put, incoming = arriving.put, arriving.incoming
-        receipt = Receipt(put.id, published.path, published.size, published.sha256, time.time_ns(), outcome)
-        self._on_event(Delivered(put, receipt))
-        if incoming is not None and incoming.path != put.path:  # the name at this end stays private
-            receipt = Receipt(receipt.id, put.path, receipt.size, receipt.sha256, receipt.time, outcome)
-        return receipt.encode()
+        ours, theirs = arriving.receipts(published, time.time_ns(), outcome)
+        self._on_event(Delivered(arriving.put, ours))
+        return theirs.encode()
 
     def _refuse(self, arriving: Arriving, problem: Refused) -> None:
         """Say no to this one, now or in the middle of it, and keep nothing of it, unless it is to be sent again."""
         if arriving.partial is not None:
-            self._end_partial(arriving.partial, problem.code)
+            end_file(arriving.partial, problem.code)
             arriving.partial = None
         arriving.sent(Kind.REFUSE)
         self._on_event(Rejected(arriving.put, problem))
         self._channel.post(Refuse(arriving.put.id, problem.code).encode())
         arriving.forget()
-
-    @staticmethod
-    def _end_partial(partial: TemporaryFile, code: Code | None) -> None:
-        """Remove what there is of it, or keep it, when nothing but a disk's trouble that may pass is why it ends."""
-        partial.keep() if code is Code.UNAVAILABLE else partial.discard()

@@ -3,32 +3,33 @@
     sender                                   receiver
     PUT id 1, PUT id 2, ...    ------->      judge the name
                                <-------      ACCEPT from an offset, REFUSE, or RECEIPT at once
-                               <-------      CHECK: what is the digest of your first n bytes?
-    CHECK: this                ------->
+                               <-------      CHECK: what is the digest of your first n bytes? (answered by CHECK)
     DATA ... END               ------->      write and hash; then digest, HMAC, flush, publish
                                <-------      RECEIPT, or REFUSE
-    BYE, when all is sent      ------->
-                               <-------      the last RECEIPTs, BYE
+    BATCH of small files       ------->      the same for each of them
+                               <-------      RECEIPTS
+    BYE, when all is sent      ------->      and a BYE comes behind the last answer
 
-Rules: PUTs run ahead of content, and a small file's content follows its PUT unasked. Each PUT of a file is closed by
-exactly one END or CANCEL. One item's trouble never ends the connection. An item is delivered when its RECEIPT is here
-and names the digest that was sent, not before. The client sends so, and the server when it is asked to GET.
+Rules: PUTs run ahead of content. Each PUT of a file is closed by exactly one END or CANCEL. One item's trouble never
+ends the connection. An item is delivered when its receipt is here and covers the digest that was sent, not before. The
+client sends so, and the server when it is asked to GET.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from crypto_utils import Mac, digest, new_digest
+from crypto_utils import Mac, new_digest, random_bytes
 from sft.common.errors import ProtocolViolation, Refused, SourceError, TransferError
 from sft.common.rate_limit import RateLimiter
 from sft.disk.sources import Source
 from sft.transfer.events import (
     IDLE,
+    BatchSettled,
+    BatchStarted,
     Checked,
     Delivered,
     Failed,
-    Progress,
     Restarted,
     Resumed,
     Sealed,
@@ -39,14 +40,15 @@ from sft.transfer.events import (
 from sft.transfer.hashing import OtherSize, hash_source
 from sft.transfer.items import Item
 from sft.transfer.outgoing import Outgoing
+from sft.transfer.outgoing_batch import OutgoingBatch, can_hold, room_for
 from sft.transfer.pieces import Pieces
 from sft.transfer.places import Places, Share
 from sft.transfer.shrinking import Compress
 from sft.transfer.states import Sending
+from sft.transfer.unsettled import Unsettled
+from sft.wire.batch import Receipts
 from sft.wire.channel import Arrived, Channel
-from sft.wire.content import DATA_HEADER_SIZE, write_data_header
 from sft.wire.messages import (
-    END_SIZE_LIMIT,
     Accept,
     Cancel,
     Check,
@@ -55,11 +57,9 @@ from sft.wire.messages import (
     Receipt,
     Refuse,
 )
-from sft.wire.protocol import WINDOW
+from sft.wire.protocol import DATA_SIZE, TRANSFER_ID_SIZE
 
 _WAITING_LARGE = 32  # large files announced ahead of their content, each with an open descriptor
-_ROOM = 16  # once the window is full, this part of it has to be free before more is announced
-_OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by paths near their limits
 
 
 class Sender:
@@ -74,22 +74,22 @@ class Sender:
         limiter: RateLimiter,
         share: Share | None = None,
         compress: Compress = "off",
+        transfer: bytes | None = None,
     ) -> None:
-        """`messages`: the channel's, from the point on where the caller has left them."""
+        """`messages`: the channel's, from the point on where the caller has left them. `transfer`: the run's id."""
         self._channel, self._messages, self._on_event, self._limiter = channel, messages, on_event, limiter
-        self._mac = Mac(file_secret)
+        self._mac, self._transfer = Mac(file_secret), transfer or random_bytes(TRANSFER_ID_SIZE)
         self._pieces = Pieces(channel, limiter, on_event, compress)
+        self._room = room_for(self._pieces.most if self._pieces.most < DATA_SIZE else None)
+        self._batch = OutgoingBatch(self._room)  # that fills
         # Of the thread that reads and packs:
         self._share = share or Places().of("")  # a place for each of `_waiting`, and one for the next file
         self._waiting = 0  # large files that are announced and not begun
         self._again: deque[Item] = deque()  # to be sent as streams
-        # Of both threads, changed under the lock, like the state of each Outgoing:
-        self._changed = threading.Condition()
-        self._last_id = 0
-        self._open: dict[int, Outgoing] = {}  # until they are answered and closed
-        self._memory = 0  # of all of them
+        # Of both threads, changed under its lock, like the state of each Outgoing:
+        self._open = Unsettled()
+        self._changed = self._open.changed
         self._todo: deque[Outgoing] = deque()  # answered, and the next message about it is ours
-        self._enough = -1  # the packing thread waits until no more than this are open
         self._over = False  # no answer comes any more
         self._problem: BaseException | None = None  # of the thread that takes the answers
         self._answers = threading.Thread(target=self._take_answers, name="answers", daemon=True)
@@ -106,15 +106,17 @@ class Sender:
                 while self._todo or self._over:
                     if not self._serve():
                         break
-            while self._again or self._unfinished():
+            while self._again or self._batch.count or not self._open.is_finished():
                 if self._again:
                     self._announce(self._again.popleft())
+                elif self._batch.count:
+                    self._send_batch()
                 else:
                     self._wait_and_serve()
             self._channel.say_bye()
             self._answers.join()
             self._raise_problem()
-            if self._open:
+            if len(self._open):
                 raise ProtocolViolation("BYE before the last receipt")
         except TransferError as problem:
             # What the other end said last, which the other thread may be reading now, is the better reason.
@@ -123,15 +125,10 @@ class Sender:
             self._raise_problem()
             raise
         finally:
-            for outgoing in list(self._open.values()):
+            for outgoing in self._open:
                 if outgoing.source is not None:
                     outgoing.source.close()
             self._share.keep(0)
-
-    def _unfinished(self) -> bool:
-        """Whether the END or CANCEL of an item is still to be sent."""
-        with self._changed:
-            return any(outgoing.state is not Sending.SENT for outgoing in self._open.values())
 
     def _raise_problem(self) -> None:
         if self._problem is not None:
@@ -140,8 +137,8 @@ class Sender:
     # --- the thread that reads and packs ---
 
     def _announce(self, item: Item) -> None:
-        """Send a PUT, and for a small file its content."""
-        while self._is_full() or self._waiting >= _WAITING_LARGE or not self._share.holds(self._waiting + 1):
+        """Add a small file to the batch that fills; send the PUT of anything else."""
+        while self._is_full():
             self._wait_and_serve()
         try:
             item.judge()
@@ -149,25 +146,22 @@ class Sender:
         except (Refused, SourceError) as problem:
             self._on_event(Failed(item, problem))
             return
+        size = None if source is None or item.is_stream else source.size
+        if source is not None and size is not None and can_hold(item, size, self._room):
+            self._pack(item, source, size)
+            return
         if source is not None and item.is_stream:
             source.as_stream()
-        outgoing = Outgoing(item, source, self._last_id + 1)
+        outgoing = Outgoing(item, source, self._open.last_id + 1)
         message, has_other_time = outgoing.put(self._mac)
         if has_other_time:
             self._on_event(TimeClamped(item))
-        with self._changed:
-            self._last_id = outgoing.id
-            self._open[outgoing.id] = outgoing
-            self._memory += outgoing.memory
+        self._open.add(outgoing)
         self._on_event(Started(item, outgoing.size))
-        is_small = outgoing.state is Sending.SENDING
-        if source is not None and is_small and (outgoing.size or 0) <= self._pieces.most:
-            self._send_in_one(outgoing, source, message, outgoing.size or 0)
-            return
         self._waiting += not outgoing.is_begun
         self._channel.send(message)
         self._spend(len(message))
-        if source is not None and is_small:
+        if source is not None and outgoing.is_begun:
             self._send_content(outgoing, source)
 
     def _spend(self, count: int) -> None:
@@ -175,16 +169,17 @@ class Sender:
         self._limiter.spend(count, self._channel.flush)
 
     def _is_full(self) -> bool:
-        return len(self._open) >= WINDOW or self._memory >= _OPEN_MEMORY
+        """Whether nothing may be announced now."""
+        is_full = self._open.is_full(self._batch.count, self._batch.memory)
+        return is_full or self._waiting >= _WAITING_LARGE or not self._share.holds(self._waiting + 1)
 
     def _wait_and_serve(self) -> None:
         """Wait until an answer asks for something, or enough items are closed to go on; send what is asked for."""
+        self._send_batch()
         with self._changed:
             if not self._todo:
                 self._channel.flush()
-                self._enough = len(self._open) - (max(1, len(self._open) // _ROOM) if self._is_full() else 1)
-                self._changed.wait_for(lambda: self._todo or len(self._open) <= self._enough or self._over)
-                self._enough = -1
+                self._open.wait(lambda: bool(self._todo) or self._over)
         self._serve()
 
     def _serve(self) -> bool:
@@ -193,7 +188,7 @@ class Sender:
             if not self._todo:
                 self._raise_problem()
                 self._channel.check()
-                if self._over and self._open:
+                if self._over and len(self._open):
                     raise ProtocolViolation("BYE before the last receipt")
                 return False
             outgoing = self._todo.popleft()
@@ -214,38 +209,35 @@ class Sender:
         self._waiting -= not outgoing.is_begun
         outgoing.is_begun = True
 
-    def _send_in_one(self, outgoing: Outgoing, source: Source, message: bytes, size: int) -> None:
-        """A small file in one piece of a record: PUT, content and END; or CANCEL, when it can't be read as it was.
-
-        Nothing, when its content has another size: then it is announced again, as a stream.
-        """
-        start = len(message)
-        content_at = start + DATA_HEADER_SIZE
-        space = self._channel.space(content_at + size + 1 + END_SIZE_LIMIT)
-        space[:start] = message
-        content = space[content_at : content_at + size]
+    def _pack(self, item: Item, source: Source, size: int) -> None:
+        """Read a small file into the batch that fills, or say why that can't be."""
         try:
-            count = source.read_into(space[content_at : content_at + size + 1])
+            content = source.read_small(size)
             source.check_unchanged()
         except SourceError as problem:
-            self._channel.done(start)
-            self._withdraw(outgoing, source, problem)
+            self._on_event(Failed(item, problem))
             return
-        source.close()
-        if count != size:
-            if self._close(outgoing, Kind.CANCEL) is not Sending.ANSWERED:
-                self._send_as_stream(outgoing)
+        finally:
+            source.close()
+        if len(content) != size:
+            self._send_as_stream(item)
             return
-        end = start
-        if size:
-            write_data_header(space[start:], outgoing.id, 0, size, size)
-            end = content_at + size
-        last = self._end(outgoing, size, digest(content))
-        space[end : end + len(last)] = last
-        self._channel.done(end + len(last))
-        if size:
-            self._on_event(Progress(outgoing.item, size))
-        self._spend(end + len(last))
+        if not self._batch.has_room_for(item, size):
+            self._send_batch()
+        if self._batch.add(item, source, content):
+            self._on_event(TimeClamped(item))
+
+    def _send_batch(self) -> None:
+        """Send the small files that were read, if there are any."""
+        if not self._batch.count:
+            return
+        batch, self._batch = self._batch, OutgoingBatch(self._room)
+        size = batch.write(self._channel.space, self._open.last_id + 1, self._transfer, self._mac)
+        self._open.add(batch)
+        self._channel.done(size)
+        self._on_event(BatchStarted(batch.sizes(), batch.content_size))
+        self._channel.flush()
+        self._spend(size)
 
     def _answer_check(self, outgoing: Outgoing, source: Source) -> None:
         """Hash the first bytes of the source, as many as the receiver has, and send the digest."""
@@ -272,10 +264,10 @@ class Sender:
         self._channel.send(Check(outgoing.id, size, sha256).encode())
         self._channel.flush()
 
-    def _send_as_stream(self, outgoing: Outgoing) -> None:
+    def _send_as_stream(self, item: Item) -> None:
         """Announce it again, later."""
-        outgoing.item.is_stream = True
-        self._again.append(outgoing.item)
+        item.is_stream = True
+        self._again.append(item)
 
     def _withdraw(self, outgoing: Outgoing, source: Source, problem: SourceError | OtherSize | None) -> None:
         """CANCEL: it was answered before its END, or there is a problem with its source."""
@@ -284,7 +276,7 @@ class Sender:
             if isinstance(problem, SourceError):
                 self._on_event(Failed(outgoing.item, problem))
             else:
-                self._send_as_stream(outgoing)
+                self._send_as_stream(outgoing.item)
         source.close()
         code = problem.code if isinstance(problem, SourceError) else None
         self._channel.send(Cancel(outgoing.id, code).encode())
@@ -329,16 +321,9 @@ class Sender:
         self._begin(outgoing)
         with self._changed:
             before = outgoing.sent(kind)
-            self._forget_if_closed(outgoing)
+            self._open.forget_if_closed(outgoing)
         self._share.keep(self._waiting + 1)
         return before
-
-    def _forget_if_closed(self, outgoing: Outgoing) -> None:
-        """Under the lock."""
-        if outgoing.state is Sending.CLOSED and self._open.pop(outgoing.id, None) is not None:
-            self._memory -= outgoing.memory
-            if len(self._open) <= self._enough:
-                self._changed.notify_all()
 
     # --- the thread that takes the answers ---
 
@@ -358,20 +343,38 @@ class Sender:
             self._problem, self._over = problem, True
             self._changed.notify_all()
 
+    def _settle(self, receipts: Receipts) -> None:
+        """The files of a batch are settled; those whose content is wanted come again with it."""
+        with self._changed:
+            batch = self._open.find(receipts.id)
+            if not isinstance(batch, OutgoingBatch):
+                raise ProtocolViolation("RECEIPTS for no batch of ours")
+            results, wanted = batch.answered(receipts)
+            for item in wanted:
+                item.offer = False
+            self._again.extend(wanted)
+            self._open.forget_if_closed(batch)
+        self._on_event(BatchSettled(results))
+
     def _answer(self, answer: Message) -> None:
+        if isinstance(answer, Receipts):
+            self._settle(answer)
+            return
         if not isinstance(answer, Accept | Check | Refuse | Receipt):
             raise ProtocolViolation("a message that no receiver sends")
         with self._changed:
-            if answer.id > self._last_id:
+            if answer.id > self._open.last_id:
                 raise ProtocolViolation("an answer about nothing of ours")
-            outgoing = self._open.get(answer.id)
+            outgoing = self._open.find(answer.id)
             if outgoing is None:
                 return  # it crossed our CANCEL
+            if isinstance(outgoing, OutgoingBatch):
+                raise ProtocolViolation("an answer about a batch that is no RECEIPTS")
             before = outgoing.got(answer)
             if before in (Sending.ANNOUNCED, Sending.ASKED):
                 self._todo.append(outgoing)
                 self._changed.notify_all()
-            self._forget_if_closed(outgoing)
+            self._open.forget_if_closed(outgoing)
         if before not in (Sending.ANSWERED, Sending.CLOSED):
             if isinstance(answer, Refuse):
                 self._on_event(Failed(outgoing.item, Refused(answer.code)))

@@ -6,7 +6,7 @@ Rules: a body has one encoding, the shortest. A name of a peer is judged where i
 
 import struct
 from enum import IntEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +35,8 @@ class Kind(IntEnum):
     BYE = 14
     OMITTED = 15
     RATE = 16
+    BATCH = 17
+    RECEIPTS = 18
     TREE = 19
     BRANCH = 20
     REMOVE = 21
@@ -58,6 +60,7 @@ Rates = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 TransferId = Annotated[bytes, Meta(min_length=TRANSFER_ID_SIZE, max_length=TRANSFER_ID_SIZE)]
 Digest = Annotated[bytes, Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
 Path = tuple[str, ...]
+PolicyWord = Literal["fail", "rename", "replace", "skip"]
 
 ENCODER = msgspec.msgpack.Encoder()
 
@@ -91,8 +94,23 @@ def ceiling_of(kind: int) -> int:
     return _CEILINGS.get(kind, CONTROL_LIMIT)
 
 
+Body = TypeVar("Body", bound=Control)
+
+
 def encode_message(kind: Kind, body: bytes) -> bytes:
     """type ‖ length ‖ body. Raises ProtocolViolation when the body is over the ceiling of its type."""
     if len(body) > ceiling_of(kind):
         raise ProtocolViolation("a control message over its ceiling")
     return MESSAGE_HEADER.pack(kind, len(body)) + body
+
+
+def read_body(decoder: "msgspec.msgpack.Decoder[Body]", body: memoryview | bytes) -> Body:
+    """Raises ProtocolViolation for a body that its type does not have, or not in its shortest form."""
+    try:
+        message = decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ProtocolViolation("a body that its type does not have") from None
+    if ENCODER.encode(message) != body:  # longer forms of the same; and fields that have a default, left out
+        raise ProtocolViolation("a body that is not in its shortest form")
+    message.check()
+    return message

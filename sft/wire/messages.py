@@ -15,11 +15,13 @@ from msgspec import Meta
 
 from sft.common.errors import Code, ProtocolViolation
 from sft.common.names import why_not_allowed
-from sft.wire.bodies import ENCODER, MESSAGE_HEADER, Digest, Id, Mode, Path, Rates, Size, Time, TransferId, ceiling_of
+from sft.wire.batch import Batch, Receipts, read_batch
 from sft.wire.bodies import FILE as FILE  # also for those who import from here
 from sft.wire.bodies import FOLDER as FOLDER
+from sft.wire.bodies import MESSAGE_HEADER, Digest, Id, Mode, Path, Rates, Size, Time, TransferId, ceiling_of, read_body
 from sft.wire.bodies import Control as Control
 from sft.wire.bodies import Kind as Kind
+from sft.wire.bodies import PolicyWord as PolicyWord
 from sft.wire.bodies import encode_message as encode_message
 from sft.wire.change_messages import Change, Move, Remove, SetAttributes
 from sft.wire.content import DATA_TYPE, Data, read_data
@@ -27,13 +29,13 @@ from sft.wire.protocol import ENTRIES_LIMIT
 from sft.wire.spelling import is_spelled
 from sft.wire.tree_messages import Branch, Tree
 
+_BATCH = int(Kind.BATCH)
+_CONTENT = (DATA_TYPE, _BATCH)  # which are bounded by the record
 MESSAGE_HEADER_SIZE = MESSAGE_HEADER.size
-END_SIZE_LIMIT = 96  # no END is longer
 _ALL = ("all",)  # in the place of an empty path, which stands for the whole folder
 _SHOWN = 200  # characters of a path that is not allowed
 
 EntryKind = Literal["file", "folder"]
-PolicyWord = Literal["fail", "rename", "replace", "skip"]
 ReceiptOutcome = Literal["stored", "already", "skipped", "folder"]
 POLICIES: tuple[PolicyWord, ...] = get_args(PolicyWord)
 OUTCOMES: tuple[ReceiptOutcome, ...] = get_args(ReceiptOutcome)
@@ -210,7 +212,7 @@ _WithPath = Put | Get | ListFolder | Tree | Remove | Move | SetAttributes  # to 
 
 
 class Misnamed(msgspec.Struct, frozen=True, gc=False):
-    """A request or PUT with a path that is not allowed: what the answer to it needs, and nothing else of it.
+    """A request, or a file, with a path that is not allowed: what the answer to it needs, and nothing else of it.
 
     A path that is refused may be as long as its message, and thousands may come.
     """
@@ -224,10 +226,19 @@ class Misnamed(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, asked: _WithPath, why: str) -> "Misnamed":
-        shown = "/".join(asked.path)
-        shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+        shown = _briefly(asked.path)
         is_open = isinstance(asked, Put) and asked.kind == FILE
         return cls(asked.KIND, asked.id, is_open, isinstance(asked, Get) and asked.more, shown, why)
+
+    @classmethod
+    def in_batch(cls, batch: Batch, at: int) -> "Misnamed":
+        """The file at that place of a BATCH."""
+        return cls(Kind.BATCH, batch.id, False, False, _briefly(batch.files[at].path), batch.not_allowed[at])
+
+
+def _briefly(path: Path) -> str:
+    shown = "/".join(path)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
 
 
 Message = (
@@ -239,6 +250,8 @@ Message = (
     | Refuse
     | Check
     | Receipt
+    | Batch
+    | Receipts
     | Get
     | ListFolder
     | Entries
@@ -263,6 +276,7 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[Control]] = {
         Refuse,
         Check,
         Receipt,
+        Receipts,
         Get,
         ListFolder,
         Entries,
@@ -296,7 +310,7 @@ def split_record(text: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += MESSAGE_HEADER_SIZE
         if size > end - at:
             raise ProtocolViolation("a message longer than its record")
-        if kind != DATA_TYPE and size > ceiling_of(kind):
+        if kind not in _CONTENT and size > ceiling_of(kind):
             raise ProtocolViolation("a control message over its ceiling")
         yield kind, text[at : at + size]
         at += size
@@ -309,26 +323,17 @@ def decode_message(kind: int, body: memoryview) -> Message:
     """
     if kind == DATA_TYPE:
         return read_data(body)
+    if kind == _BATCH:
+        return read_batch(body)
     decoder = _DECODERS.get(kind)
     if decoder is not None:
-        return _judged(_read(decoder, body))
+        return _judged(read_body(decoder, body))
     empty = _EMPTY.get(kind)
     if empty is None:
         raise ProtocolViolation("a message of an unknown type")
     if body:
         raise ProtocolViolation("a body where none belongs")
     return empty
-
-
-def _read(decoder: "msgspec.msgpack.Decoder[Control]", body: memoryview) -> Control:
-    try:
-        message = decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ProtocolViolation("a body that its type does not have") from None
-    if ENCODER.encode(message) != body:  # longer forms of the same; and fields that have a default, left out
-        raise ProtocolViolation("a body that is not in its shortest form")
-    message.check()
-    return message
 
 
 def _judged(message: Control) -> Message:

@@ -5,6 +5,8 @@ import contextlib
 import msgspec
 
 from sft.common.errors import ProtocolViolation
+from sft.common.names import why_not_allowed
+from sft.wire.batch import BATCH_OVERHEAD, Batch, BatchHeader, write_batch
 from sft.wire.content import DATA_HEADER_SIZE, Data, write_data_header
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -83,6 +85,17 @@ def _is_plain(name: str) -> bool:
     return name.isascii() and name.isalnum() and len(name) < 100
 
 
+def _batch(batch: Batch) -> bytes:
+    header = BatchHeader(batch.id, batch.transfer, batch.policy, batch.files).body()
+    assert header == batch.header
+    assert sum(file.size for file in batch.files if file.with_content) == len(batch.contents) <= 1 << 20
+    for at, file in enumerate(batch.files):
+        assert at in batch.not_allowed or not why_not_allowed(file.path)
+    space = memoryview(bytearray(BATCH_OVERHEAD + len(header) + len(batch.contents)))
+    write_batch(space, batch.mac, header, [bytes(batch.contents)])
+    return bytes(space)
+
+
 def _written(message: Message) -> bytes:
     if isinstance(message, Data):
         header = bytearray(DATA_HEADER_SIZE)
@@ -90,5 +103,7 @@ def _written(message: Message) -> bytes:
         return bytes(header) + bytes(message.content)
     if isinstance(message, Ping | Bye):
         return PING_MESSAGE if isinstance(message, Ping) else BYE_MESSAGE
+    if isinstance(message, Batch):
+        return _batch(message)
     assert not isinstance(message, Misnamed)
     return message.encode()

@@ -18,11 +18,12 @@ from source_files import open_source
 
 from fuzz.requests import MOST_STEPS, SIZES, Heard, check_nothing_is_left, content_of, open_now, the_place
 from sft.common.background import BackgroundTask
-from sft.common.errors import Code, TransferError
+from sft.common.errors import Code, Refused, TransferError
 from sft.common.rate_limit import RateLimiter
-from sft.transfer.events import Delivered, Failed, SendEvent
+from sft.transfer.events import BatchSettled, Delivered, Failed, SendEvent
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
+from sft.wire.batch import BATCH_WORDS, Batch, Outcome, Receipts
 from sft.wire.channel import Channel
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -44,7 +45,8 @@ from sft.wire.workers import Engine
 
 WORDS: tuple[bytes, ...] = ()
 _LARGE = UNASKED_LIMIT + 1
-_LARGE_IDS = (4, 5)
+_LARGE_IDS = (2, 3)
+_BATCH_IDS = (4, 5)  # of one file each, because their policies differ
 _KINDS = range(10)  # as `_Server._reply` has them
 _SETTLING, _WANTING = (0, 3, 5), (1, 4)
 
@@ -66,12 +68,12 @@ class _Sent:
         return None if self.size is None else hashlib.sha256(self.content).digest()
 
 
-SENT = (
-    _Sent(("small",), "fail", 5),
-    _Sent(("d", "empty"), "rename", 0),
+SENT = (  # in the order of their ids
     _Sent(("d", "folder"), "fail", None),
     _Sent(("large",), "replace", _LARGE),
     _Sent(("larger",), "skip", 100_000),
+    _Sent(("small",), "fail", 5),
+    _Sent(("d", "empty"), "rename", 0),
 )
 
 
@@ -132,6 +134,9 @@ class _Told:
         self.receipts: dict[str, Receipt] = {}
 
     def __call__(self, event: SendEvent) -> None:
+        if isinstance(event, BatchSettled):
+            for item, became in event.files:
+                self(Failed(item, became) if isinstance(became, Refused) else Delivered(item, became))
         if isinstance(event, Delivered | Failed):
             self.ends[event.what.name] += 1
         if isinstance(event, Delivered):
@@ -165,7 +170,7 @@ class _Server:
 
     def _hear_until(self, heard: Callable[[], bool]) -> None:
         while not heard() and (message := self._peer.hear()) is not None:
-            if isinstance(message, Put):
+            if isinstance(message, Put | Batch):
                 self._announced = message.id
             elif isinstance(message, End | Cancel):
                 self._ended.add(message.id)
@@ -188,6 +193,9 @@ class _Server:
     def _reply(self, kind: int, id: int, one: int, two: int) -> bytes:
         """`one`: a size, or an outcome; `two`: what is wrong about it, if anything."""
         sent = SENT[id - 1] if id <= len(SENT) else SENT[0]
+        if id in _BATCH_IDS and kind % len(_KINDS) in _SETTLING:
+            code = (*BATCH_WORDS, *Code)[(one if kind % len(_KINDS) != _SETTLING[1] else two) % (4 + len(Code))]
+            return self._receipts(id, sent, "stored" if kind % len(_KINDS) == _SETTLING[2] else code, two)
         size = (*SIZES, sent.size or 0)[one % (len(SIZES) + 1)]
         makers: tuple[Callable[[], bytes], ...] = (
             lambda: self._receipt(id, sent, OUTCOMES[one % len(OUTCOMES)], two),
@@ -202,6 +210,17 @@ class _Server:
             lambda: BYE_MESSAGE,
         )
         return makers[kind % len(_KINDS)]()
+
+    @staticmethod
+    def _receipts(id: int, sent: _Sent, word: str, wrong: int) -> bytes:
+        there = sent.sha256 or b""
+        if wrong & 8:
+            there = b"" if wrong & 16 else bytes(32)
+        outcome = Outcome(word, sent.target[-1] + ".1" if wrong & 1 else None)
+        outcomes = (outcome,) * (2 if wrong & 2 else 1)
+        is_there = word in ("stored", "already") or wrong & 4
+        digests = there * len(outcomes) if is_there else b""
+        return Receipts(id, 1_700_000_000 * 10**9, hashlib.sha256(digests).digest(), outcomes).encode()
 
     @staticmethod
     def _receipt(id: int, sent: _Sent, outcome: ReceiptOutcome, wrong: int) -> bytes:

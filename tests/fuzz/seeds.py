@@ -315,18 +315,19 @@ REQUESTS: dict[str, list[tuple[int, int, int, int]]] = {
 
 _RECEIPT, _ACCEPT, _CHECK, _REFUSE, _WANTED, _STORED, _PING, _CANCEL, _ERROR, _BYE = range(10)
 _KEPT = 3  # in SIZES: the first 64 KiB
-_ALL = [(_WANTED, 3, 0, 0), (_WANTED, 4, 0, 0), *((_STORED, number, 0, 0) for number in range(5))]
+_ALL = [(_WANTED, 1, 0, 0), (_WANTED, 2, 0, 0), *((_STORED, number, 0, 0) for number in range(5))]
 
 REPLIES: dict[str, list[tuple[int, int, int, int]]] = {
     "receipts-too-early": [(_STORED, number, 0, 0) for number in range(5)],
     "all-wanted-and-stored": [*_ALL, (_BYE, 0, 0, 0)],
     "without-a-farewell": _ALL,
     "refused": [*((_REFUSE, number, 0, number) for number in range(5)), (_BYE, 0, 0, 0)],
-    "resumed": [(_CHECK, 3, _KEPT, 0), (_ACCEPT, 3, _KEPT, 0), (_PING, 0, 0, 0), (_STORED, 3, 0, 0)],
-    "lied": [(_RECEIPT, 0, 0, 8), (_BYE, 0, 0, 0)],
-    "renamed": [(_RECEIPT, 1, 0, 1), (_RECEIPT, 0, 0, 2)],
-    "already": [(_CHECK, 3, 8, 0), (_RECEIPT, 3, 1, 0), (_BYE, 0, 0, 0)],
-    "skipped": [(_RECEIPT, 4, 2, 0), (_RECEIPT, 0, 2, 0)],
+    "resumed": [(_CHECK, 1, _KEPT, 0), (_ACCEPT, 1, _KEPT, 0), (_PING, 0, 0, 0), (_STORED, 1, 0, 0)],
+    "lied": [(_WANTED, 1, 0, 0), (_RECEIPT, 1, 0, 8), (_BYE, 0, 0, 0)],
+    "renamed": [(_RECEIPT, 4, 0, 1), (_RECEIPT, 3, 0, 2)],
+    "already": [(_CHECK, 1, 8, 0), (_RECEIPT, 1, 1, 0), (_BYE, 0, 0, 0)],
+    "skipped": [(_RECEIPT, 2, 2, 0), (_RECEIPT, 3, 2, 0)],
+    "batch-refused": [(_REFUSE, 3, 0, 9), (_REFUSE, 4, 0, 10), (_RECEIPT, 3, 3, 0)],
     "wrong-direction": [(_CANCEL, 0, 0, 0)],
     "stopped": [(_ERROR, 0, 0, 0)],
 }

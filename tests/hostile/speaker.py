@@ -400,9 +400,9 @@ def let_in(line: Line, password: str, changes: Mapping[str, Change] | None = Non
 # --- 12. Messages -----------------------------------------------------------------------------------------------------
 
 NAMES = ["PUT", "DATA", "END", "CANCEL", "ACCEPT", "REFUSE", "CHECK", "RECEIPT", "GET", "LIST", "ENTRY"]
-NAMES += ["PING", "ERROR", "BYE", "OMITTED", "RATE"]
-NUMBERS = {name: number for number, name in enumerate(NAMES, 1)} | {"TREE": 19, "BRANCH": 20}
-NUMBERS |= {"REMOVE": 21, "MOVE": 22, "USAGE": 23, "AMOUNTS": 24, "SET": 25, "DONE": 26}
+NAMES += ["PING", "ERROR", "BYE", "OMITTED", "RATE", "BATCH", "RECEIPTS", "TREE", "BRANCH"]
+NAMES += ["REMOVE", "MOVE", "USAGE", "AMOUNTS", "SET", "DONE"]
+NUMBERS = {name: number for number, name in enumerate(NAMES, 1)}
 KINDS = {number: name for name, number in NUMBERS.items()}
 CEILINGS = {"BRANCH": 2**18}  # of bodies; of all others 2^16
 BLOCK, SMALL = 2**20, 65536
@@ -422,6 +422,8 @@ FIELDS = {
     "REFUSE": ("id", "code"),
     "CHECK": ("id", "size", "sha256"),
     "RECEIPT": ("id", "path", "size", "sha256", "time", "outcome"),
+    "BATCH": ("id", "transfer", "policy", "files"),  # its header
+    "RECEIPTS": ("id", "time", "sha256", "outcomes"),
     "GET": ("id", "path", "more", "zstd"),
     "LIST": ("id", "path", "after"),
     "ENTRY": ("id", "entries", "more"),
@@ -556,12 +558,45 @@ def file_mac(key: bytes, put: bytes, content: bytes) -> bytes:
     return mac(key, b"sft1 file" + u64(len(put)) + put + u64(len(content)) + sha256(content))
 
 
+def batch_file(path: list[str], content: bytes, offered: bool = False, **more: Any) -> Fields:
+    """What the header of a BATCH says of one file; `more` takes the place of it."""
+    usual = {"path": path, "size": len(content), "mtime": 1700000000000000000, "mode": 0o644}
+    return {**usual, "sha256": sha256(content), "with_content": not offered, **more}
+
+
+def batch_header(id: int, files: list[Fields], **more: Any) -> bytes:
+    """`more` takes the place of its fields."""
+    usual = {"id": id, "transfer": os.urandom(16), "policy": "fail"}
+    return body_of({**usual, "files": [list(each.values()) for each in files], **more})
+
+
+def batch(key: bytes, header: bytes, contents: bytes, proof: bytes | None = None) -> bytes:
+    """The body of a BATCH; `proof` takes the place of its HMAC (section 20)."""
+    proof = mac(key, b"sft1 batch" + u64(len(header)) + header) if proof is None else proof
+    return u32(len(header)) + proof + header + contents
+
+
+def read_batch(body: bytes) -> tuple[Fields, bytes]:
+    """The fields of the header of a BATCH, with its bytes as `header`, and its HMAC as `mac`; and the contents."""
+    size = int.from_bytes(body[:4], "big")
+    check(len(body) >= 36 and size <= min(2**16, len(body) - 36), "size of the header of a BATCH")
+    header, contents = body[36 : 36 + size], body[36 + size :]
+    fields = fields_of("BATCH", header)
+    check(1 <= len(fields["files"]) <= 512 and all(len(each) == 6 for each in fields["files"]), "files of a BATCH")
+    names = ("path", "size", "mtime", "mode", "sha256", "with_content")
+    fields["files"] = [dict(zip(names, each, strict=True)) for each in fields["files"]]
+    total = sum(each["size"] for each in fields["files"] if each["with_content"])
+    check(all(each["size"] <= SMALL for each in fields["files"]), "size of a file in a BATCH")
+    check(total == len(contents) <= BLOCK, "contents of a BATCH")
+    return {**fields, "mac": body[4:36], "header": header}, contents
+
+
 class Heard(NamedTuple):
     """A message of the other end."""
 
     kind: str
     fields: Fields
-    body: bytes = b""  # as it was sent; of DATA what it stands for
+    body: bytes = b""  # as it was sent; of DATA what it stands for, of BATCH the contents
 
 
 def read_messages(text: bytes) -> list[Heard]:
@@ -578,6 +613,8 @@ def read_messages(text: bytes) -> list[Heard]:
             id, offset, stands_for = struct.unpack(">IQI", body[:16])
             place = {"id": id, "offset": offset, "size": stands_for, "on_wire": size - 16}
             heard.append(Heard(kind, place, plain(body[16:], stands_for)))
+        elif kind == "BATCH":
+            heard.append(Heard(kind, *read_batch(body)))
         elif kind in ("PING", "BYE"):
             check(size == 0, "body of a message that has none")
             heard.append(Heard(kind, {}))
@@ -702,6 +739,8 @@ class Session:
             id = found.fields["id"]
             if found.kind == "PUT" and found.fields["kind"] == "folder":
                 self.say(self.receipt(found.fields))
+            elif found.kind == "BATCH":
+                landed |= self.take_batch(found)
             elif found.kind == "PUT":
                 puts[id], contents[id] = found, b""
                 if is_asked_for(found.fields):
@@ -722,6 +761,32 @@ class Session:
             found = self.hear()
         check(not puts, "BYE before END")
         return landed
+
+    def expect_batch(self) -> Heard:
+        """The next message, which must be a BATCH."""
+        found = self.hear()
+        check(found.kind == "BATCH", f"BATCH was expected, and not {found}")
+        return found
+
+    def take_batch(self, batch: Heard, **more: Any) -> dict[tuple[str, ...], bytes]:
+        """The files of one BATCH, judged and receipted; `more` takes the place of the fields of RECEIPTS."""
+        fields, landed, at = batch.fields, dict[tuple[str, ...], bytes](), 0
+        header = fields["header"]
+        check(fields["mac"] == mac(self.their_file_key, b"sft1 batch" + u64(len(header)) + header), "HMAC of a BATCH")
+        for each in fields["files"]:
+            check(each["with_content"], "a file that is offered, and nobody has it")
+            content = batch.body[at : at + each["size"]]
+            at += each["size"]
+            check(sha256(content) == each["sha256"], "SHA-256 of a file in a BATCH")
+            landed[tuple(each["path"])] = content
+        self.say(self.receipts(fields, **more))
+        return landed
+
+    def receipts(self, batch: Fields, **more: Any) -> bytes:
+        """RECEIPTS of a BATCH whose files are all stored; `more` takes the place of its fields."""
+        digests = b"".join(each["sha256"] for each in batch["files"])
+        usual = {"id": batch["id"], "time": time.time_ns(), "sha256": sha256(digests)}
+        return control("RECEIPTS", **{**usual, "outcomes": [["stored", None]] * len(batch["files"]), **more})
 
     def receipt(self, put: Fields, content: bytes = b"", **more: Any) -> bytes:
         """A RECEIPT of what was announced; `more` takes the place of its fields."""

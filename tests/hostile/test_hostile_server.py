@@ -36,6 +36,7 @@ from speaker import (
 
 REFUSED, LOGIN, LOST, INTEGRITY = 1, 3, 4, 5
 CONTENT = bytes(range(100))
+LARGE = bytes(range(256)) * 257  # goes by PUT
 LARGE = os.urandom(2 * BLOCK + 9)
 
 Behave = Callable[[Line], None]
@@ -82,7 +83,7 @@ def meet(behave: Behave, folder: Path, *arguments: str | Path) -> Result:
     return result
 
 
-def send(behave: Behave, folder: Path, content: bytes = CONTENT, *flags: str) -> Result:
+def send(behave: Behave, folder: Path, content: bytes = LARGE, *flags: str) -> Result:
     """Send one file, `x`, to `box/x`; it stays what it was."""
     source = folder / "x"
     source.write_bytes(content)
@@ -259,7 +260,7 @@ ENDS_WITHOUT_BYE: dict[str, Serve] = {
 
 @pytest.mark.parametrize("end", some(ENDS_WITHOUT_BYE, "closed", "stopping"))
 def test_receipt_for_everything_is_a_success_whatever_the_end(tmp_path: Path, end: str) -> None:
-    (tmp_path / "x").write_bytes(CONTENT)
+    (tmp_path / "x").write_bytes(LARGE)
     with hostile(served(ENDS_WITHOUT_BYE[end])) as impostor:
         result = Client(impostor.port, tmp_path / "client")(tmp_path / "x", "box/x")
     assert (result.status, result.err) == (0, "") and "delivered: box/x  " in result.out
@@ -295,7 +296,7 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
     "before the content": (
         answered(
             control("ACCEPT", id=1, offset=0),
-            control("RECEIPT", **NOW, size=len(CONTENT), sha256=sha256(b""), outcome="stored"),
+            control("RECEIPT", **NOW, size=len(LARGE), sha256=sha256(b""), outcome="stored"),
         ),
         INTEGRITY,
     ),
@@ -303,14 +304,13 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
     "BYE at once": (answered(message("BYE")), INTEGRITY),
     "none, and an end": (said_nothing, LOST),
     "an end after PUT": (answered(), LOST),
-    "ACCEPT of a small file": (answered(control("ACCEPT", id=1, offset=0)), INTEGRITY),
     "an end before PUT": (lambda session: None, LOST),
     "half a record": (lambda session: session.line.send(session.seal(bytes(100))[:50]), LOST),
     "ACCEPT from beyond": (answered(control("ACCEPT", id=1, offset=101)), INTEGRITY),
     "ACCEPT from the middle": (answered(control("ACCEPT", id=1, offset=50)), INTEGRITY),
     "ACCEPT from -1": (answered(control("ACCEPT", id=1, offset=-1)), INTEGRITY),
     "ACCEPT twice": (answered(control("ACCEPT", id=1, offset=0) * 3, message("BYE")), INTEGRITY),
-    "CHECK of a small file": (answered(control("CHECK", id=1, size=1, sha256=None)), INTEGRITY),
+    "CHECK of more than there is": (answered(control("CHECK", id=1, size=len(LARGE) + 1, sha256=None)), INTEGRITY),
     "PUT from a receiver": (answered(control("PUT", **put_fields(1, ["x"], 1))), INTEGRITY),
     "DATA from a receiver": (answered(data(1, 0, b"x")), INTEGRITY),
     "record with a wrong tag": (lambda session: session.line.send(frame(os.urandom(60))), INTEGRITY),
@@ -319,7 +319,7 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
     "REFUSE, then RECEIPT": (
         answered(
             control("REFUSE", id=1, code="no-space"),
-            control("RECEIPT", **NOW, size=len(CONTENT), sha256=sha256(CONTENT), outcome="stored"),
+            control("RECEIPT", **NOW, size=len(LARGE), sha256=sha256(LARGE), outcome="stored"),
             message("BYE"),
         ),
         REFUSED,
@@ -342,6 +342,55 @@ RECEIPTS: dict[str, tuple[Serve, int]] = {
 def test_server_that_lies_about_a_file_has_not_got_it(tmp_path: Path, fault: str) -> None:
     serve, status = RECEIPTS[fault]
     result = send(served(serve), tmp_path)
+    assert (result.status, "delivered:" in result.out) == (status, False), result
+
+
+def batched(**more: Any) -> Serve:
+    """A small file is taken in its BATCH; its RECEIPTS say something else."""
+
+    def serve(session: Session) -> None:
+        session.take_batch(session.expect_batch(), **more)
+        session.say(message("BYE"))
+
+    return serve
+
+
+def to_batch(*said: bytes) -> Serve:
+    """Something else is said to it."""
+
+    def serve(session: Session) -> None:
+        session.expect_batch()
+        session.say(*said, message("BYE"))
+
+    return serve
+
+
+BATCHES: dict[str, tuple[Serve, int]] = {
+    "another digest": (batched(sha256=sha256(CONTENT)), INTEGRITY),
+    "digest of nothing": (batched(sha256=sha256(b"")), INTEGRITY),
+    "one outcome more": (batched(outcomes=[["stored", None]] * 2), INTEGRITY),
+    "no outcome": (batched(outcomes=[]), INTEGRITY),
+    "wanted": (batched(outcomes=[["wanted", None]], sha256=sha256(b"")), INTEGRITY),
+    "skipped": (batched(outcomes=[["skipped", None]], sha256=sha256(b"")), INTEGRITY),
+    "folder": (batched(outcomes=[["folder", None]], sha256=sha256(b"")), INTEGRITY),
+    "a name with a slash": (batched(outcomes=[["stored", "../y"]]), INTEGRITY),
+    "a name of what is not there": (batched(outcomes=[["quota", "y"]], sha256=sha256(b"")), INTEGRITY),
+    "an id never sent": (batched(id=2), INTEGRITY),
+    "quota": (batched(outcomes=[["quota", None]], sha256=sha256(b"")), REFUSED),
+    "ACCEPT": (to_batch(control("ACCEPT", id=1, offset=0)), INTEGRITY),
+    "REFUSE": (to_batch(control("REFUSE", id=1, code="quota")), INTEGRITY),
+    "RECEIPT": (
+        to_batch(control("RECEIPT", **NOW, size=len(CONTENT), sha256=sha256(CONTENT), outcome="stored")),
+        INTEGRITY,
+    ),
+    "BYE": (to_batch(), INTEGRITY),
+}
+
+
+@pytest.mark.parametrize("fault", some(BATCHES, "another digest", "wanted", "REFUSE"))
+def test_server_that_lies_about_a_small_file_has_not_got_it(tmp_path: Path, fault: str) -> None:
+    serve, status = BATCHES[fault]
+    result = send(served(serve), tmp_path, CONTENT)
     assert (result.status, "delivered:" in result.out) == (status, False), result
 
 
@@ -524,7 +573,7 @@ ODD = "\u202egnp.\u2028exe\u200b\ufeff"  # allowed, and not printable
 
 
 def test_name_that_a_server_chooses_is_shown_escaped(tmp_path: Path) -> None:
-    result = send(served(receipted(path=["box", ODD])), tmp_path, CONTENT, "--if-exists=rename")
+    result = send(served(receipted(path=["box", ODD])), tmp_path, LARGE, "--if-exists=rename")
     assert result.status == 0
     assert "box/\\u202egnp.\\u2028exe\\u200b" in result.out
 
@@ -532,7 +581,7 @@ def test_name_that_a_server_chooses_is_shown_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("policy", "status"), [("rename", 0), ("fail", 0), ("skip", 0), ("replace", INTEGRITY)])
 def test_another_last_name_is_taken_with_every_policy_but_replace(tmp_path: Path, policy: str, status: int) -> None:
     """A client can't know whether its account may look at what lies there."""
-    result = send(served(receipted(path=["box", "x.1"])), tmp_path, CONTENT, f"--if-exists={policy}")
+    result = send(served(receipted(path=["box", "x.1"])), tmp_path, LARGE, f"--if-exists={policy}")
     assert (result.status, "delivered: box/x.1" in result.out) == (status, not status), result
 
 
@@ -567,7 +616,7 @@ def test_receipt_with_a_name_that_is_not_allowed_is_none(tmp_path: Path, name: s
     flags = (f"--if-exists={policy}", f"--receipts={receipts}")
     for folder, more in ((tmp_path / "text", ()), (tmp_path / "json", ("--json",))):
         folder.mkdir()
-        result = send(served(receipted(path=["box", NAMES[name]])), folder, CONTENT, *flags, *more)
+        result = send(served(receipted(path=["box", NAMES[name]])), folder, LARGE, *flags, *more)
         assert (result.status, has_delivered(result.out)) == (INTEGRITY, False), result
         assert receipts.read_text() == ""
         check_nothing_is_said_of(NAMES[name], result.out, result.err, (folder / "client/client.log").read_text("utf-8"))
@@ -622,20 +671,23 @@ def refusing(code: str) -> Serve:
     """An honest one that is stopped, or whose disk is gone, just when somebody has logged in."""
 
     def serve(session: Session) -> None:
-        session.hear()
-        session.say(control("REFUSE", id=1, code=code), message("BYE"))
+        heard = session.hear()
+        if heard.kind == "BATCH":
+            session.say(session.receipts(heard.fields, sha256=sha256(b""), outcomes=[[code, None]]), message("BYE"))
+        else:
+            session.say(control("REFUSE", id=1, code=code), message("BYE"))
 
     return serve
 
 
 @pytest.mark.parametrize("code", ["stopping", "unavailable"])
-@pytest.mark.parametrize("job", ["send", "fetch", "list"])
+@pytest.mark.parametrize("job", ["send", "send small", "fetch", "list"])
 def test_server_that_can_not_serve_now_has_refused_nothing(tmp_path: Path, job: str, code: str) -> None:
     """The job is not done, and worth another try: exit 4, not 1."""
     source = tmp_path / "x"
-    source.write_bytes(CONTENT)
-    jobs = {"send": (source, "box/x"), "fetch": ("--get", "box", f"{tmp_path / 'here'}/"), "list": ("--list", "box")}
-    result = meet(served(refusing(code)), tmp_path, *jobs[job])
+    source.write_bytes(LARGE if job == "send" else CONTENT)
+    jobs = {"fetch": ("--get", "box", f"{tmp_path / 'here'}/"), "list": ("--list", "box")}
+    result = meet(served(refusing(code)), tmp_path, *jobs.get(job, (source, "box/x")))
     assert (result.status, len(result.err.splitlines())) == (LOST, 1)
     assert ("shutting down" if code == "stopping" else "can't use its accounts or its storage") in result.err
 

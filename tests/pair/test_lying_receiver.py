@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from peers import C2S, FILE_SECRET, S2C, Raw, check_nothing_is_left, data, tcp_pair
-from transfers import BIG, CONTENT, HALF, LARGE, Lied, Told, item, path_of, receipt, written
+from transfers import BIG, CONTENT, HALF, LARGE, Clock, Lied, Told, item, path_of, receipt, written
 
 from crypto_utils import digest
 from sft.common.errors import (
@@ -47,8 +47,8 @@ pytestmark = pytest.mark.usefixtures("watched")
 
 
 def answered(engine: Engine, here: Path, answers: list[bytes], policy: PolicyWord = "fail") -> Lied:
-    """One small file is sent whole; then the receiver answers."""
-    lied = Lied(engine, [item(written(here / "a.txt", CONTENT), "inbox", "a.txt", policy=policy)])
+    """One small file is sent whole, by PUT; then the receiver answers."""
+    lied = Lied(engine, [item(written(here / "a.txt", CONTENT), "inbox", "a.txt", policy=policy)], limited=True)
     lied.hear(End)
     lied.raw.say(*answers)
     return lied
@@ -205,7 +205,7 @@ def test_error_before_the_first_byte_is_told_although_sending_fails_too(engine: 
 @pytest.mark.parametrize("code", list(Code))
 def test_refusal_is_told_with_its_code_and_the_others_go_on(engine: Engine, here: Path, code: Code) -> None:
     source = written(here / "a", CONTENT)
-    lied = Lied(engine, [item(source, "first"), item(source, "inbox", "a.txt")])
+    lied = Lied(engine, [item(source, "first"), item(source, "inbox", "a.txt")], limited=True)
     lied.hear(End)
     lied.hear(End)
     lied.raw.say(Refuse(1, code).encode(), receipt(2), BYE_MESSAGE)
@@ -237,23 +237,26 @@ def test_large_file_refused_on_its_way_is_withdrawn(engine: Engine, here: Path) 
     assert lied.told.codes() == {"a": Code.NO_SPACE}
 
 
+IN_PIECES = 3_000  # bytes of a small file that a limited sender does not send in a BATCH
 CROSSING: dict[str, tuple[PolicyWord, list[bytes], bool]] = {
     "nothing": ("fail", [], True),
     "accept": ("fail", [Accept(1, 0).encode()], True),
     "refuse": ("fail", [Refuse(1, Code.EXISTS).encode()], True),
     "accept, then refuse": ("fail", [Accept(1, 0).encode(), Refuse(1, Code.NO_SPACE).encode()], True),
-    "skipped": ("skip", [receipt(path=("a",), size=100, sha256=None, outcome="skipped")], True),
-    "stored": ("fail", [receipt(path=("a",), size=100, sha256=digest(b"x" * 100))], True),
+    "skipped": ("skip", [receipt(path=("a",), size=IN_PIECES, sha256=None, outcome="skipped")], True),
+    "stored": ("fail", [receipt(path=("a",), size=IN_PIECES, sha256=digest(b"x" * IN_PIECES))], True),
     "check": ("fail", [Check(1, 50, None).encode()], True),
     "of an id never announced": ("fail", [Accept(9, 0).encode()], False),
 }
 
 
-@pytest.mark.parametrize(("answers", "size"), [*((answers, 100) for answers in CROSSING), ("accept", LARGE)])
+@pytest.mark.parametrize(("answers", "size"), [*((answers, IN_PIECES) for answers in CROSSING), ("accept", LARGE)])
 def test_answer_that_crosses_a_withdrawal_is_no_fault(engine: Engine, here: Path, answers: str, size: int) -> None:
     """The file shrinks between its announcement and its content, so that the sender withdraws it. The receiver could
     not know: what it says about that id is late, and changes nothing. Nothing of it is a delivery."""
     policy, said, is_accepted = CROSSING[answers]
+    clock = Clock()
+    limiter = RateLimiter(10_000 if size == IN_PIECES else None, clock.read, clock.wait)
     near, far = tcp_pair()
     told = Told(lambda item: os.truncate(path_of(item), 1))
     channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
@@ -273,7 +276,7 @@ def test_answer_that_crosses_a_withdrawal_is_no_fault(engine: Engine, here: Path
     answering.start()
     problem: TransferError | None = None
     try:
-        Sender(channel, channel.messages(), FILE_SECRET, told, RateLimiter(None)).run(
+        Sender(channel, channel.messages(), FILE_SECRET, told, limiter).run(
             [item(written(here / "a", b"x" * size), policy=policy), item(here / "missing")]
         )
     except TransferError as caught:

@@ -11,7 +11,7 @@ from processes import wait_until
 from transfers import LARGE, Receiving, Told, folder_item, item, on_disk, send, written
 
 import sft.transfer.receiver
-import sft.transfer.sender
+import sft.transfer.unsettled
 import sft.wire.outbox
 import sft.wire.protocol
 from sft.common.errors import (
@@ -47,7 +47,7 @@ def test_tiny_socket_buffers_and_many_files_do_not_lock(storage: Storage, here: 
 def test_small_window_slows_down_and_does_not_lock(
     storage: Storage, engine: Engine, here: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft.transfer.sender, "WINDOW", 3)
+    monkeypatch.setattr(sft.transfer.unsettled, "WINDOW", 3)
     monkeypatch.setattr(sft.transfer.receiver, "WINDOW", 3)
     source = written(here / "a", b"a")
     told = Told()
@@ -57,7 +57,7 @@ def test_small_window_slows_down_and_does_not_lock(
 
 def test_many_folders_do_not_lock(storage: Storage, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the window: a folder is closed by its receipt, and by nothing else."""
-    monkeypatch.setattr(sft.transfer.sender, "WINDOW", 50)
+    monkeypatch.setattr(sft.transfer.unsettled, "WINDOW", 50)
     monkeypatch.setattr(sft.transfer.receiver, "WINDOW", 50)
     engine = Engine(1)
     told = Told()

@@ -404,7 +404,7 @@ def test_lost_receipt_is_repeated_and_not_the_file(
     before = on_disk(home)
     assert list(before.values()).count(content) == 1
     one.sha256 = digest(content)  # what its END has said, over the connection that broke
-    send(Receiving(storage, engine), [one], told)
+    send(Receiving(storage, engine), [one], told, transfer=one.transfer)
     assert told.outcomes() == {"a": "already"}
     assert told.receipts[one].path == (("a.1",) if taken and policy == "rename" else ("a",))
     assert told.receipts[one].sha256 == digest(content)

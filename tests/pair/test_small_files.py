@@ -1,4 +1,4 @@
-"""Small files: content without waiting for ACCEPT, one answer each, and BYE ahead of the receipts."""
+"""Small files by PUT: content without waiting for ACCEPT, one answer each, and BYE ahead of the receipts."""
 
 import os
 from pathlib import Path
@@ -58,15 +58,15 @@ def test_receipts_of_many_small_files_share_records(storage: Storage, engine: En
 
 
 def test_sender_says_bye_before_the_receipts_and_takes_them_afterwards(engine: Engine, here: Path) -> None:
-    lied = Lied(engine, [item(written(here / "a.txt", CONTENT), "inbox", "a.txt")])
-    assert [type(message) for message in lied.hear(Bye)] == [Put, Data, End, Bye]
+    lied = Lied(engine, [item(written(here / "a.txt", CONTENT), "inbox", "a.txt")], limited=True)
+    assert [type(message) for message in lied.hear(Bye)] == [Put, Data, Data, End, Bye]
     lied.raw.say(receipt(), BYE_MESSAGE)
     assert lied.finish() is None
     assert lied.told.outcomes() == {"inbox/a.txt": "stored"}
 
 
 def test_refusal_behind_the_senders_bye_is_told(engine: Engine, here: Path) -> None:
-    lied = Lied(engine, [item(written(here / "a.txt", CONTENT), "inbox", "a.txt")])
+    lied = Lied(engine, [item(written(here / "a.txt", CONTENT), "inbox", "a.txt")], limited=True)
     lied.hear(Bye)
     lied.raw.say(Refuse(1, Code.EXISTS).encode(), BYE_MESSAGE)
     assert lied.finish() is None
@@ -74,7 +74,8 @@ def test_refusal_behind_the_senders_bye_is_told(engine: Engine, here: Path) -> N
 
 
 def test_receivers_bye_behind_the_senders_without_the_last_receipt_is_a_violation(engine: Engine, here: Path) -> None:
-    lied = Lied(engine, [item(written(here / name, CONTENT), "inbox", name) for name in ("a.txt", "b.txt")])
+    items = [item(written(here / name, CONTENT), "inbox", name) for name in ("a.txt", "b.txt")]
+    lied = Lied(engine, items, limited=True)
     lied.hear(Bye)
     lied.raw.say(receipt(), BYE_MESSAGE)
     assert isinstance(lied.finish(), ProtocolViolation)
@@ -83,10 +84,9 @@ def test_receivers_bye_behind_the_senders_without_the_last_receipt_is_a_violatio
 
 def test_sender_does_not_say_bye_while_a_large_file_waits_for_its_accept(engine: Engine, here: Path) -> None:
     content = os.urandom(LARGE)
-    lied = Lied(
-        engine, [item(written(here / "big", content)), item(written(here / "a.txt", CONTENT), "inbox", "a.txt")]
-    )
-    assert [type(message) for message in lied.hear(End)] == [Put, Put, Data, End]
+    items = [item(written(here / "big", content)), item(written(here / "a.txt", CONTENT), "inbox", "a.txt")]
+    lied = Lied(engine, items, limited=True)
+    assert [type(message) for message in lied.hear(End)] == [Put, Put, Data, Data, End]
     lied.raw.say(receipt(2))
     lied.raw.say(Accept(1, 0).encode())
     assert [type(message) for message in lied.hear(Bye)][-2:] == [End, Bye]

@@ -13,13 +13,16 @@ import pytest
 from peers import C2S, FILE_SECRET, S2C, Raw, close_all, no_hang, tcp_pair
 from source_files import open_source
 
+from crypto_utils import digest
+from sft.common.errors import Refused
 from sft.common.rate_limit import RateLimiter
 from sft.disk.sources import PipeSource
 from sft.disk.user_folder import UserFolder
 from sft.server.requests import Requests
-from sft.transfer.events import Delivered, Failed, SendEvent
+from sft.transfer.events import BatchSettled, Delivered, Failed, SendEvent
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
+from sft.wire.batch import Batch, Outcome, Receipts
 from sft.wire.channel import Channel
 from sft.wire.content import Data
 from sft.wire.handshake import SessionKeys
@@ -43,7 +46,7 @@ class Clock:
         self.now += seconds
 
 
-class Receipts:
+class Delivery:
     """What has a receipt."""
 
     def __init__(self) -> None:
@@ -53,6 +56,8 @@ class Receipts:
         match event:
             case Delivered(item):
                 self.items.append(item)
+            case BatchSettled(files):
+                self.items += [item for item, became in files if not isinstance(became, Refused)]
             case Failed(_, problem):
                 raise problem
 
@@ -86,6 +91,9 @@ class Honest:
         elif isinstance(message, End):
             path = self._puts[message.id].path
             yield Receipt(message.id, path, message.size, message.sha256, 0, "stored").encode()
+        elif isinstance(message, Batch):
+            there = digest(b"".join(file.sha256 for file in message.files))
+            yield Receipts(message.id, 0, there, (Outcome("stored"),) * len(message.files)).encode()
         elif isinstance(message, Bye):
             yield BYE_MESSAGE
 
@@ -142,7 +150,7 @@ def test_no_half_second_carries_more_than_twice_its_share(
 ) -> None:
     clock, left, near_and_far = Clock(), list[tuple[float, int]](), tcp_pair()
     channel, raw = Channel(near_and_far[0], C2S, S2C, engine), Raw(near_and_far[1], S2C, C2S)
-    receiver, events = Honest(raw), Receipts()
+    receiver, events = Honest(raw), Delivery()
     put_in_queue = channel._outbox._put_in_queue
 
     def noted(size: int, buffer: bytearray, buffers: Buffers | None, shrinks: Shrinks | None = None) -> None:
@@ -225,7 +233,7 @@ def check_evenly(left: list[tuple[float, int]], rate: int) -> None:
 def test_without_a_limit_pieces_are_as_large_as_they_may_be(engine: Engine, tmp_path: Path) -> None:
     near, far = tcp_pair()
     channel, raw = Channel(near, C2S, S2C, engine), Raw(far, S2C, C2S)
-    receiver, events = Honest(raw), Receipts()
+    receiver, events = Honest(raw), Delivery()
     with no_hang():
         item = file_item(tmp_path / "a", 2 * DATA_SIZE + 5)
         Sender(channel, channel.messages(), FILE_SECRET, events, RateLimiter(None)).run([item])

@@ -3,11 +3,13 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from peers import C2S, S2C, Raw, check_nothing_is_left, data, end, tcp_pair
 from processes import wait_until
+from source_files import open_source
 from transfers import (
     KEYS,
     LARGE,
@@ -38,14 +40,12 @@ from sft.common.errors import (
     SourceError,
 )
 from sft.common.rate_limit import RateLimiter
+from sft.disk.sources import Source
 from sft.disk.storage import Storage
 from sft.server.requests import Requests
 from sft.transfer.items import Item
 from sft.wire.channel import Channel
-from sft.wire.messages import (
-    Cancel,
-    Check,
-)
+from sft.wire.messages import Cancel, Check, PolicyWord
 from sft.wire.protocol import DATA_SIZE, UNASKED_LIMIT
 from sft.wire.workers import Engine
 
@@ -101,6 +101,11 @@ def test_each_item_ends_in_exactly_one_verdict(storage: Storage, engine: Engine,
     for name in ("taken", "taken-big", "skipped", "replaced", "renamed"):
         written(home / name, b"old")
 
+    def open_and_change(item: Item) -> Source:
+        source = open_source(path_of(item))
+        change(item)
+        return source
+
     def change(item: Item) -> None:
         source = path_of(item)
         if source.name.startswith("shrinks"):
@@ -116,6 +121,8 @@ def test_each_item_ends_in_exactly_one_verdict(storage: Storage, engine: Engine,
     items += [item(here / "replaced", policy="replace"), item(here / "skipped", policy="skip")]
     items += [item(here / "renamed", policy="rename")]
     items += [item(here / "evil-big", "..", "evil"), item(here / "ok", "a", "..", "b"), item(here / "ok", "last")]
+    for small in (each for each in items if each.name.endswith(("/shrinks", "/grows"))):
+        small.open = partial(open_and_change, small)
     told = Told(change)
     receiving = Receiving(storage, engine)
     send(receiving, items, told)
@@ -247,10 +254,13 @@ def test_next_files_arrive_while_a_group_is_flushed_and_nothing_is_visible_befor
     storage: Storage, engine: Engine, here: Path, home: Path, monkeypatch: pytest.MonkeyPatch, small_groups: int
 ) -> None:
     flushing, told, receiving = Flushing(monkeypatch), Told(), Receiving(storage, engine)
-    items = [item(written(here / f"{number}", b"%d" % number)) for number in range(95)]
+    policies: list[PolicyWord] = ["fail", "skip"]  # files of a batch have the same, so there are five of them
+    items = [
+        item(written(here / f"{number}", b"%d" % number), policy=policies[number // 20 % 2]) for number in range(95)
+    ]
     sending = threading.Thread(target=send, args=(receiving, items, told))
     sending.start()
-    wait_until(lambda: len(receiving.taken.sizes) >= 2 * small_groups)
+    wait_until(lambda: len(receiving.taken.sizes) == 40)
     assert flushing.begun >= 1
     assert (files_in(home), told.receipts, receiving.taken.receipts) == ({}, {}, {})
     flushing.may_end.set()
