@@ -83,9 +83,15 @@ def tree_of(module: str) -> ast.Module:
     return ast.parse(path_of(module).read_text("utf-8"))
 
 
+@functools.cache
+def nodes_of(tree: ast.AST) -> list[ast.AST]:
+    """All below it; most rules look at all of every module."""
+    return list(ast.walk(tree))
+
+
 def imports_of(tree: ast.AST) -> Iterator[str]:
     """Every module that `tree` names in an import, wherever it stands: also in functions and for type checkers."""
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name
@@ -119,11 +125,11 @@ def dotted(node: ast.expr) -> str:
 
 
 def calls_of(module: str) -> set[str]:
-    return {dotted(node.func) for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)}
+    return {dotted(node.func) for node in nodes_of(tree_of(module)) if isinstance(node, ast.Call)}
 
 
 def names_of(module: str) -> set[str]:
-    return {dotted(node) for node in ast.walk(tree_of(module)) if isinstance(node, ast.Name | ast.Attribute)}
+    return {dotted(node) for node in nodes_of(tree_of(module)) if isinstance(node, ast.Name | ast.Attribute)}
 
 
 def wrong_imports(module: str, imported: set[str]) -> set[str]:
@@ -176,7 +182,7 @@ def test_module_knows_nothing_of_what_stands_beside_the_product() -> None:
 def test_imports_name_modules_and_not_folders() -> None:
     """`import sft.wire` would hide which module is meant."""
     for module in MODULES:
-        for node in ast.walk(tree_of(module)):
+        for node in nodes_of(tree_of(module)):
             if isinstance(node, ast.Import):
                 assert not {alias.name for alias in node.names} & (FOLDERS - {folder_of(each) for each in MODULES}), (
                     module
@@ -188,7 +194,7 @@ def test_imports_name_modules_and_not_folders() -> None:
 def test_settings_arrive_as_arguments() -> None:
     """Elsewhere `config` is imported for the types of the settings, and for the port that needs no flag."""
     for module in MODULES:
-        for node in ast.walk(tree_of(module)):
+        for node in nodes_of(tree_of(module)):
             if isinstance(node, ast.ImportFrom) and node.module == "config" and module not in PROGRAMS:
                 assert {alias.name for alias in node.names} <= {"ClientSettings", "ServerSettings", "DEFAULT_PORT"}, (
                     module
@@ -236,7 +242,7 @@ def knows_sockets(tree: ast.Module) -> bool:
     named = set(imports_of(tree))
     taken = {
         alias.name
-        for node in ast.walk(tree)
+        for node in nodes_of(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sft.")
         for alias in node.names
     }
@@ -264,7 +270,7 @@ def test_only_the_disk_and_the_keepers_of_our_own_files_open_any() -> None:
         used = {call for call in calls_of(module) if call in opens}
         methods = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "mkdir", "unlink", "rename", "touch"}
         methods |= {"symlink_to", "hardlink_to", "rmdir"}
-        for node in ast.walk(tree_of(module)):
+        for node in nodes_of(tree_of(module)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods:
                 used |= {text for text in [ast.unparse(node.func)] if not text.startswith(OPEN_NO_FILE)}
         assert not used - CHANGE_NO_FILE or is_one_of(module, FILES), module
@@ -297,7 +303,7 @@ def test_only_the_console_and_the_programs_print() -> None:
         )
         numbers = [
             node.lineno
-            for node in ast.walk(tree_of(module))
+            for node in nodes_of(tree_of(module))
             if isinstance(node, ast.Call)
             and dotted(node.func) == "os.write"
             and isinstance(node.args[0], ast.Constant)
@@ -318,7 +324,7 @@ def test_pure_module_knows_no_socket_no_file_and_no_clock() -> None:
 def test_no_assert_guards_anything() -> None:
     """It would be gone under `python -O`."""
     for module in MODULES:
-        assert [node.lineno for node in ast.walk(tree_of(module)) if isinstance(node, ast.Assert)] == [], module
+        assert [node.lineno for node in nodes_of(tree_of(module)) if isinstance(node, ast.Assert)] == [], module
 
 
 def test_module_is_small_enough_for_one_purpose() -> None:
@@ -335,7 +341,7 @@ def test_no_handler_catches_everything_without_a_name() -> None:
     for module in MODULES:
         assert not [
             node.lineno
-            for node in ast.walk(tree_of(module))
+            for node in nodes_of(tree_of(module))
             if isinstance(node, ast.ExceptHandler) and node.type is None
         ]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_architecture import LAYERS, MODULES, TOP, dotted, tree_of
+from test_architecture import LAYERS, MODULES, TOP, dotted, nodes_of, tree_of
 
 from config import ClientSettings, ServerSettings, settings_of
 from sft.common.version import VERSION
@@ -237,7 +237,7 @@ def locks_of(module: str) -> set[str]:
 def threads_of(module: str) -> set[str]:
     """The name of each thread that a module starts, without a number at its end; of a timer, what it calls."""
     found = set()
-    for node in ast.walk(tree_of(module)):
+    for node in nodes_of(tree_of(module)):
         if isinstance(node, ast.Call) and dotted(node.func) in STARTERS and module not in GENERIC:
             given = {word.arg: word.value for word in node.keywords}
             name = (
@@ -272,7 +272,7 @@ def test_walks_name_what_is_in_the_code() -> None:
     defined = {
         node.name
         for module in MODULES
-        for node in ast.walk(tree_of(module))
+        for node in nodes_of(tree_of(module))
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
     }
     calls = {name for row in rows_of(text) for name in re.findall(r"`((?:\w+\.)?_?[a-zA-Z]\w+)`", row[1])}
