@@ -398,6 +398,8 @@ def test_fifo_socket_and_device_are_skipped(stocked: Path, monkeypatch: pytest.M
 
 def test_missing_root_is_told(tmp_path: Path) -> None:
     assert walked(tmp_path / "missing") == [f"!{tmp_path}/missing does not exist"]
+    (tmp_path / "file").touch()
+    assert walked(tmp_path / "file" / "x") == [f"!{tmp_path}/file/x does not exist"]
     (tmp_path / "link").symlink_to("missing")
     assert walked(tmp_path / "link") == [f"!{tmp_path}/link does not exist"]
 

@@ -6,6 +6,7 @@ mixing two states. Some file systems report a wrong size (/proc, /sys, some of F
 content. Holes are not read. Standard input is read as it comes, once.
 """
 
+import errno
 import os
 import stat
 from typing import Protocol
@@ -221,11 +222,12 @@ def changed(name: str) -> SourceError:
 
 def unreadable(name: str, problem: OSError) -> SourceError:
     """The error for something that can't be read."""
-    if isinstance(problem, FileNotFoundError):
+    if isinstance(problem, FileNotFoundError | NotADirectoryError):
         return SourceError(f"{name} does not exist", "Check its name", name)
     if isinstance(problem, IsADirectoryError):
         return SourceError(f"{name} is a folder", "Only files can be read", name)
     if isinstance(problem, PermissionError):
         return SourceError(f"{name} can't be read: permission denied", "Ask for the right to read it", name)
     code = Code.UNAVAILABLE if problem.errno in PASSING_ERRORS else Code.UNREADABLE
-    return SourceError(f"{name} can't be read ({problem.strerror})", "Check the disk that it is on", name, code)
+    remedy = "Check its links" if problem.errno == errno.ELOOP else "Check the disk that it is on"
+    return SourceError(f"{name} can't be read ({problem.strerror})", remedy, name, code)

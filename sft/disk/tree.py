@@ -171,7 +171,12 @@ class Tree:
         pending: list[tuple[str, PathParts, str, frozenset[tuple[int, int]]]] = []
         above: frozenset[tuple[int, int]] = frozenset()  # the folders over it, for links that lead back
         try:
-            found: Found | Skipped | SourceError = _judged(self.name, (), self._look(), above)
+            state = os.stat(self.name)
+        except OSError as problem:  # nothing was there before, so it is no change
+            yield unreadable(self.name, problem)
+            return
+        try:
+            found: Found | Skipped | SourceError = _judged(self.name, (), self._look(state), above)
         except OSError as problem:
             yield self._trouble(self.name, problem)
             return
@@ -195,9 +200,8 @@ class Tree:
             except OSError as problem:
                 found = self._trouble(start + name, problem)
 
-    def _look(self) -> os.stat_result:
-        """The state of the name that the user gave. Opens the folder from which all is reached later."""
-        state = os.stat(self.name)
+    def _look(self, state: os.stat_result) -> os.stat_result:
+        """The state of the name that the user gave, seen again. Opens the folder from which all is reached later."""
         if stat.S_ISDIR(state.st_mode):
             with contextlib.suppress(OSError):  # `names` reports it
                 self._folders.open_named(self._top)
