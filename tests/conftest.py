@@ -20,6 +20,7 @@ from transfers import TREE, written
 import sft.disk.staging
 from client import main as run_client
 from server import main as run_server
+from sft.disk import amounts
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 from sft.wire.channel import Channel
@@ -104,11 +105,27 @@ def no_process_stays() -> Iterator[None]:
 
 
 @pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The storage folder of `storage`."""
+    return tmp_path / "received"
+
+
+@pytest.fixture
+def exact() -> Iterator[None]:
+    """Each file counts for as many bytes as it has, so that small numbers do; `test_quota.py` has the others."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(amounts, "LEAST_BYTES", 0)
+        yield
+
+
+@pytest.fixture
 def storage(tmp_path: Path) -> Iterator[Storage]:
     """A storage folder in this process, with the rules that a server has by default."""
+    before = len(os.listdir("/dev/fd"))
     made = Storage(tmp_path / "received", Rules())
     yield made
     made.close()
+    assert len(os.listdir("/dev/fd")) == before, "descriptors leak"
 
 
 @pytest.fixture

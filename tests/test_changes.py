@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_ledger
-from test_ledger import ENDLESS, on_disk, opened, put, written
+import quota_files
+from quota_files import ENDLESS, on_disk, opened, put, written
 
 from sft.common.errors import Code, ConnectionTrouble, Refused
 from sft.disk import folders, measuring, moving, removal, walking
@@ -347,9 +347,9 @@ def test_folder_above_one_that_was_announced_is_charged_when_it_was_removed_mean
 ) -> None:
     with opened(storage, ENDLESS) as folder, opened(storage, ENDLESS) as other:
         other.make_folder(("d",), None, None)
-        partial = test_ledger.begin(folder, "d/e/a", 100)
+        partial = quota_files.begin(folder, "d/e/a", 100)
         remove(other, "d")
-        folder.publish([test_ledger.fill(partial, 100)])
+        folder.publish([quota_files.fill(partial, 100)])
     assert written(root) == on_disk(root)
 
 

@@ -1,151 +1,28 @@
-"""The quota of one account: never exceeded and never lost, however processes race and die."""
+"""The quota of one account: never exceeded, never lost, and given back."""
 
 import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from quota_files import ENDLESS, LARGE, Disk, begin, fill, incoming, ledger_file, on_disk, opened, put, refuses, written
 
 from sft.common.errors import Code, Refused
-from sft.disk import amounts, folders, visible_files
+from sft.disk import amounts
 from sft.disk import ledger as ledgers
 from sft.disk.amounts import Amount, Quota
-from sft.disk.anonymous import AnonymousFile
-from sft.disk.ledger_locks import Gate
-from sft.disk.partials import PartialFile
-from sft.disk.quota import NOT_TEMPORARY
 from sft.disk.root import PARTIAL_AREA
-from sft.disk.staging import TRIAL, StagingArea
 from sft.disk.storage import Storage
-from sft.disk.temporary import Incoming, Settled, TemporaryFile
+from sft.disk.temporary import Settled, TemporaryFile
 from sft.disk.user_folder import Rules, UserFolder
 
-ROOM = Path(__file__).resolve().parent.parent
-LARGE = 70_000  # more than what may not be resumed
-ENDLESS = Quota(1 << 60, 1 << 40)
-
-
-def on_disk(root: Path, user: str = "alice") -> Amount:
-    """What lies there of one user: files and folders, and bytes on their way."""
-    below = list((root / user).rglob("*"))
-    area = root / PARTIAL_AREA / user
-    partials = [
-        each
-        for each in area.iterdir()
-        if each.name not in NOT_TEMPORARY and each.suffix != ".journal" and not each.name.startswith(TRIAL)
-    ]
-    files = [each for each in below if each.is_file()] + [each for each in partials if each.stat().st_nlink == 1]
-    folders = [each for each in below if each.is_dir()]
-    sizes = [each.stat().st_size for each in files] + [0] * len(folders)
-    return Amount(sum(max(size, amounts.LEAST_BYTES) for size in sizes), len(sizes))
-
-
-def ledger_file(root: Path, user: str = "alice") -> Path:
-    return root / PARTIAL_AREA / user / ledgers.LEDGER
-
-
-def written(root: Path, user: str = "alice") -> Amount:
-    """What the file says, with nobody at work."""
-    said = json.loads(ledger_file(root, user).read_text())
-    assert said["holders"] == {}
-    return Amount(said["bytes"], said["files"])
-
-
-@pytest.fixture(autouse=True)
-def exact() -> Iterator[None]:
-    """Each file counts for as many bytes as it has, so that small numbers do; `test_quota.py` has the others."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(amounts, "LEAST_BYTES", 0)
-        yield
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "received"
-
-
-@pytest.fixture
-def storage(root: Path) -> Iterator[Storage]:
-    before = len(os.listdir("/dev/fd"))
-    made = Storage(root, Rules())
-    yield made
-    made.close()
-    assert len(os.listdir("/dev/fd")) == before, "descriptors leak"
-
-
-@contextlib.contextmanager
-def opened(storage: Storage, quota: Quota) -> Iterator[UserFolder]:
-    """A connection of alice."""
-    folder = storage.user("alice", quota=quota)
-    try:
-        yield folder
-    finally:
-        folder.close()
-
-
-def incoming(name: str, size: int | None, policy: str = "fail", transfer: bytes = b"") -> Incoming:
-    return Incoming(transfer or os.urandom(16), tuple(name.split("/")), size, None, None, policy)
-
-
-def begin(
-    folder: UserFolder, name: str, size: int | None, policy: str = "fail", transfer: bytes = b""
-) -> TemporaryFile:
-    """As the receiver begins a file."""
-    resumable = size is not None and size > 65_536
-    partial = folder.begin(incoming(name, size, policy, transfer), resumable)
-    if not isinstance(partial, TemporaryFile):
-        partial = folder.begin_anyway(incoming(name, size, policy, transfer), resumable)
-    if resumable:
-        partial.resume_from(max(partial.offers, default=0))
-    return partial
-
-
-def fill(partial: TemporaryFile, size: int) -> TemporaryFile:
-    """Bytes that no other file has."""
-    while partial.size < size:
-        partial.write(memoryview(os.urandom(min(1 << 16, size - partial.size))))
-    partial.sha256 = hashlib.sha256(os.urandom(8)).digest()
-    return partial
-
-
-def put(folder: UserFolder, name: str, size: int, policy: str = "fail", announced: bool = True) -> Settled | Refused:
-    """A whole file, announced with its size or as a pipe."""
-    try:
-        partial = begin(folder, name, size if announced else None, policy)
-    except Refused as problem:
-        return problem
-    try:
-        fill(partial, size)
-    except Refused as problem:
-        partial.discard()
-        return problem
-    return folder.publish([partial])[0]
-
-
-def refuses(outcome: Settled | Refused) -> bool:
-    assert isinstance(outcome, Settled) or outcome.code is Code.QUOTA, outcome
-    return isinstance(outcome, Refused)
-
+pytestmark = pytest.mark.usefixtures("exact")
 
 # --- what counts ------------------------------------------------------------------------------------------------------
 
@@ -256,34 +133,6 @@ def test_replaced_file_is_credited_when_the_new_one_is_there(storage: Storage, r
     assert written(root) == on_disk(root) == Amount(100_000, 2)
 
 
-def test_replacing_one_file_at_the_same_time_credits_it_once(
-    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While one is about to replace it, having seen how large it is, another one tries to be faster."""
-
-    def replace_it() -> None:
-        with opened(storage, ENDLESS) as folder:
-            assert not refuses(put(folder, "a", 10, "replace"))
-
-    other, before, calls = threading.Thread(target=replace_it), os.replace, []
-
-    def slow(*words: Any, **more: Any) -> None:
-        calls.append(words)
-        if len(calls) == 1:
-            other.start()
-            other.join(0.3)
-        before(*words, **more)
-
-    with opened(storage, ENDLESS) as folder:
-        put(folder, "a", 1 << 20)
-        put(folder, "b", 1 << 20)
-        monkeypatch.setattr(os, "replace", slow)
-        assert not refuses(put(folder, "a", 5, "replace"))
-        other.join()
-    assert len(calls) == 2
-    assert written(root) == on_disk(root)
-
-
 @pytest.mark.parametrize("policy", ["fail", "skip", "rename"])
 def test_what_is_there_already_or_skipped_uses_nothing_more(storage: Storage, root: Path, policy: str) -> None:
     content = b"the same"
@@ -379,6 +228,7 @@ def test_many_small_files_cost_few_writes(storage: Storage, root: Path, monkeypa
 
 # --- what is wrong with the files -------------------------------------------------------------------------------------
 
+
 DAMAGES = {
     "empty": b"",
     "torn": b'{"bytes": 5, "fi',
@@ -452,15 +302,6 @@ def test_refuse_ledger_that_is_not_ours_alone(
 # --- free space -------------------------------------------------------------------------------------------------------
 
 
-class Disk:
-    """What `fstatvfs` says is free."""
-
-    f_frsize = 1
-
-    def __init__(self, free: int) -> None:
-        self.f_bavail = free
-
-
 def test_space_that_must_stay_free_is_kept_when_announced_and_while_growing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,234 +325,7 @@ def test_space_that_must_stay_free_is_kept_when_announced_and_while_growing(
     storage.close()
 
 
-# --- races ------------------------------------------------------------------------------------------------------------
-
-
-WAITERS = {
-    "reserve": (ledgers.LEDGER, fcntl.LOCK_EX),
-    "publish": (ledgers.GATE, fcntl.LOCK_EX),
-    "count": (ledgers.GATE, fcntl.LOCK_SH),
-}
-
-
-@pytest.mark.parametrize("what", WAITERS)
-def test_changing_the_ledger_waits_for_other_processes(storage: Storage, root: Path, what: str) -> None:
-    """Another process is another open file: it counts, or reserves, or publishes."""
-    name, lock = WAITERS[what]
-    with opened(storage, Quota(1_000_000)) as folder:
-        small = fill(begin(folder, "a", 10), 10)
-        work: dict[str, Callable[[], object]] = {
-            "reserve": lambda: put(folder, "b", 60_000),
-            "publish": lambda: folder.publish([small]),
-            "count": lambda: storage.ledgers.recount("alice"),
-        }
-        waiting = threading.Thread(target=work[what])
-        with (ledger_file(root).with_name(name)).open("r+b") as other:
-            fcntl.flock(other, lock)
-            waiting.start()
-            waiting.join(0.2)
-            assert waiting.is_alive()
-        waiting.join()
-        small.discard()
-
-
-def test_counting_waits_for_those_who_publish_in_this_process(storage: Storage, root: Path) -> None:
-    told: list[Amount] = []
-    with opened(storage, ENDLESS) as folder:
-        counting = threading.Thread(target=lambda: told.append(storage.ledgers.recount("alice")))
-        with folder.allowance.moving():
-            assert not refuses(put(folder, "a", 10))
-            counting.start()
-            counting.join(0.2)
-            assert not told
-        counting.join()
-    assert told == [Amount(10, 1)]
-
-
-WORKER = """
-import os, random, sys, threading
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from pathlib import Path
-from sft.disk.amounts import Quota
-from sft.disk.storage import Storage
-from sft.disk.user_folder import Rules
-from sft.common.errors import Code, Refused
-from test_ledger import begin, fill, put
-root, seed, most = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-storage, told = Storage(root, Rules()), []
-def work(number):
-    dice = random.Random(seed * 100 + number)
-    for turn in range(6):
-        folder = storage.user("alice", quota=Quota(most, 60))
-        for each in range(4):
-            shared = dice.random() < 0.4
-            name = f"{dice.randrange(2)}/{dice.randrange(3)}" if shared else f"{seed}-{number}-{turn}-{each}"
-            size = dice.choice([0, 3000, 30_000, 100_000])
-            if dice.random() < 0.2:
-                try:
-                    fill(begin(folder, name, 100_000), dice.randrange(100_000)).keep()
-                except Refused as problem:
-                    told.append(problem.code)
-            else:
-                outcome = put(folder, name, size, dice.choice(["fail", "replace", "rename"]), dice.random() < 0.7)
-                told.append(getattr(outcome, "code", None))
-        if dice.random() < 0.2:
-            storage.ledgers.recount("alice")
-        folder.close()
-threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-storage.close()
-assert set(told) <= {None, Code.QUOTA, Code.EXISTS, Code.BUSY}, set(told)
-print(told.count(None), told.count(Code.QUOTA))
-"""
-
-
-def test_sixteen_connections_of_two_processes_never_pass_one_quota(root: Path) -> None:
-    """They send, replace, keep, resume and count at once; somebody else looks at the disk all the time."""
-    most = 700_000
-    Storage(root, Rules()).close()
-    (root / "alice").mkdir()
-    (root / PARTIAL_AREA / "alice").mkdir(mode=0o700)
-    command = [sys.executable, "-c", WORKER, str(ROOM), str(root)]
-    workers = [subprocess.Popen([*command, seed, str(most)], stdout=subprocess.PIPE, text=True) for seed in "12"]
-    seen = 0
-    try:
-        while any(worker.poll() is None for worker in workers):
-            with contextlib.suppress(OSError):  # what vanishes while one looks
-                visible = [each for each in (root / "alice").rglob("*") if each.is_file()]
-                seen = max(seen, sum(each.stat().st_size for each in visible))
-        told = [worker.communicate(timeout=60)[0].split() for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    assert [worker.returncode for worker in workers] == [0, 0]
-    taken, refused = (sum(map(int, counts)) for counts in zip(*told, strict=True))
-    assert taken and refused, "some of either"
-    there = on_disk(root)
-    assert there.bytes <= most and there.files <= 60 and seen <= most
-    said = written(root)
-    assert said.bytes >= there.bytes and said.files >= there.files
-    storage = Storage(root, Rules())
-    assert storage.ledgers.recount("alice") == there
-    storage.close()
-
-
-CRASHES = """
-import os, signal, sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-import fcntl, shutil
-from pathlib import Path
-from sft.disk.amounts import Amount
-from sft.disk.storage import Storage
-from sft.disk.user_folder import Rules
-from test_ledger import ENDLESS, begin, fill, on_disk, put, written
-base = Path(sys.argv[2])
-
-def deal(root):
-    storage = Storage(root, Rules())
-    folder = storage.user("alice", quota=ENDLESS)
-    group = [fill(begin(folder, f"x/{number}", 1000), 1000) for number in range(3)]
-    folder.publish(group)
-    put(folder, "large", 100_000)
-    put(folder, "x/1", 500, "replace")
-    put(folder, "pipe", 200_000, announced=False)
-    fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 50_000).keep()
-    fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 60_000).keep()
-    half = fill(begin(folder, "half", 100_000, transfer=b"t" * 16), 100_000)
-    folder.publish([half])
-    begin(folder, "dropped", 80_000).discard()
-    storage.ledgers.recount("alice")
-    folder.close()
-    folder = storage.user("alice", quota=ENDLESS)  # which reserves nothing, and removes
-    folder.changes.move(("x", "0"), ("y", "z", "0"))
-    for path in (("large",), ("x",), ("y", "z")):
-        folder.changes.remove(path, True, folder.changes.removal(lambda: None))
-    folder.close()
-    storage.close()
-
-def dying(number):
-    left = number
-    def counted(call):
-        def calling(*words, **more):
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*words, **more)
-        return calling
-    for module, names in ((os, "open pwrite link replace unlink mkdir rmdir ftruncate close"), (fcntl, "flock")):
-        for name in names.split():
-            setattr(module, name, counted(getattr(module, name)))
-
-number, step = 1, int(sys.argv[3])
-while True:
-    root = base / str(number)
-    child = os.fork()
-    if child == 0:
-        dying(number)
-        deal(root)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    storage = Storage(root, Rules())
-    folder = storage.user("alice", quota=ENDLESS)
-    held = folder.allowance._ledger.used()
-    there = on_disk(root)
-    assert held == there, (number, held, there)
-    folder.close()
-    assert written(root) == there, number
-    assert storage.sweep() >= 0 and storage.ledgers.recount("alice") == on_disk(root), number
-    assert not [name for name in os.listdir(root / ".partial") if name.startswith(".holder")], number
-    storage.close()
-    shutil.rmtree(root)
-    if os.WIFEXITED(status):
-        assert os.WEXITSTATUS(status) == 0
-        break
-    number += step
-print(number)
-"""
-
-
-def die_at_calls(place: Path, step: int) -> None:
-    command = [sys.executable, "-c", CRASHES, str(ROOM), str(place), str(step)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 200, "so many calls were died before"
-
-
-def test_ledger_equals_the_disk_after_a_kill_at_any_call(tmp_path: Path) -> None:
-    """A process dies before a call that changes something; the next connection finds a ledger that is right."""
-    die_at_calls(tmp_path, 11)
-
-
-@pytest.mark.long
-def test_ledger_equals_the_disk_after_a_kill_at_every_call(tmp_path: Path) -> None:
-    die_at_calls(tmp_path, 1)
-
-
-def test_process_that_died_with_everything_reserved_refuses_nobody(root: Path, storage: Storage) -> None:
-    script = """
-import os, sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from pathlib import Path
-from sft.disk.amounts import Quota
-from sft.disk.storage import Storage
-from sft.disk.user_folder import Rules
-from test_ledger import begin
-folder = Storage(Path(sys.argv[2]), Rules()).user("alice", quota=Quota(100_000))
-partial = begin(folder, "a", 100_000)
-print("reserved", flush=True)
-sys.stdin.read()
-"""
-    with opened(storage, Quota(100_000)) as folder:
-        command = [sys.executable, "-c", script, str(ROOM), str(root)]
-        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert other.stdout is not None and other.stdout.readline() == "reserved\n"
-        assert refuses(put(folder, "b", 1))
-        other.kill()
-        other.communicate()
-        assert not refuses(put(folder, "b", 100_000)), "on the same connection, without a restart"
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 def test_group_is_refused_and_given_back_when_the_ledger_fails(
@@ -733,241 +347,6 @@ def test_group_is_refused_and_given_back_when_the_ledger_fails(
             assert len(os.listdir("/dev/fd")) == before
         assert not refuses(put(folder, "all", 999_999)), "nothing stays reserved"
     assert on_disk(root) == Amount(1_000_000, 2)
-
-
-# --- against a model --------------------------------------------------------------------------------------------------
-
-NAMES = st.sampled_from(["a", "b", "x/a", "x/y/b"])
-SIZES = st.sampled_from([0, 1, 50, 5_000, 66_000, 90_000])
-QUOTA = Quota(250_000, 9)
-
-
-class Model(RuleBasedStateMachine):
-    """One process; what it must have reserved and counted is known at any time."""
-
-    @initialize()
-    def start(self) -> None:
-        import tempfile
-
-        self.place = tempfile.TemporaryDirectory()
-        self.root = Path(self.place.name) / "received"
-        self.storage = Storage(self.root, Rules())
-        self.folder = self.storage.user("alice", quota=QUOTA)
-        self.visible: dict[str, int] = {}
-        self.folders: set[str] = set()  # there, or reserved for by this connection
-        self.kept: dict[str, int] = {}
-        self.under_way: dict[str, tuple[TemporaryFile, int]] = {}
-
-    def expected(self) -> Amount:
-        sizes = [*self.visible.values(), *self.kept.values(), *(size for _, size in self.under_way.values())]
-        return Amount(sum(sizes), len(sizes) + len(self.folders))
-
-    def fits(self, more: Amount) -> bool:
-        left = QUOTA.left(self.expected() + more)
-        return (left.bytes >= 0 or not more.bytes) and (left.files >= 0 or not more.files)
-
-    @rule(name=NAMES, size=SIZES, pipe=st.booleans(), policy=st.sampled_from(["fail", "replace"]))
-    def begin(self, name: str, size: int, pipe: bool, policy: str) -> None:
-        if name in self.under_way:
-            return
-        there = self.visible.get(name)
-        if there is not None and policy == "fail":
-            return
-        resumable = size > 65_536 and not pipe
-        found = self.kept.get(name, 0) if resumable else 0
-        parents = {str(each) for each in Path(name).parents} - {".", *self.folders}
-        need = Amount(max(0 if pipe else size, found) - found, 0 if resumable and name in self.kept else 1)
-        fits = self.fits(need) and self.fits(Amount(need.bytes, need.files + len(parents)))
-        try:
-            partial = begin(self.folder, name, None if pipe else size, policy)
-        except Refused as problem:
-            assert problem.code is Code.QUOTA and not fits
-            if resumable and self.kept.get(name) == 0:  # nothing to resume from
-                del self.kept[name]
-            return
-        assert fits
-        if resumable:
-            self.kept.pop(name, None)
-        self.folders |= parents
-        self.under_way[name] = partial, max(0 if pipe else size, found)
-
-    @precondition(lambda self: self.under_way)
-    @rule(data=st.data(), how=st.sampled_from(["commit", "discard", "keep", "grow"]))
-    def end(self, data: st.DataObject, how: str) -> None:
-        name = data.draw(st.sampled_from(sorted(self.under_way)))
-        partial, size = self.under_way.pop(name)
-        length = size if partial.incoming.size is not None else data.draw(st.sampled_from([0, 10, 70_000, 200_000]))
-        length = max(length, partial.size)
-        if how == "keep":
-            length = (partial.size + length) // 2
-        more = Amount(max(length - size, 0), 0)
-        self.under_way[name] = partial, size
-        fits = self.fits(more)
-        try:
-            fill(partial, length)
-        except Refused as problem:
-            assert problem.code is Code.QUOTA and not fits
-            del self.under_way[name]
-            partial.discard()
-            return
-        assert fits or partial.incoming.size is not None
-        if how == "grow":
-            self.under_way[name] = partial, max(size, length)
-            return
-        del self.under_way[name]
-        if how == "discard":
-            partial.discard()
-        elif how == "keep":
-            if partial.keep():
-                self.kept[name] = length
-        else:
-            if partial.incoming.size is not None and length < partial.incoming.size:
-                fill(partial, partial.incoming.size)
-            parents = {str(each) for each in Path(name).parents} - {".", *self.folders}  # which were removed meanwhile
-            (outcome,) = self.folder.publish([partial])
-            if isinstance(outcome, Settled):
-                self.visible[name] = partial.size
-                self.folders |= parents
-            else:
-                assert outcome.code is Code.EXISTS or (outcome.code is Code.QUOTA and parents)
-
-    @precondition(lambda self: self.visible)
-    @rule(data=st.data())
-    def remove_by_hand(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.visible)))
-        (self.root / "alice" / name).unlink()
-        del self.visible[name]
-        self.recount()
-
-    @precondition(lambda self: self.visible)
-    @rule(data=st.data(), to=NAMES)
-    def move(self, data: st.DataObject, to: str) -> None:
-        name = data.draw(st.sampled_from(sorted(self.visible)))
-        parents = {str(each) for each in Path(to).parents} - {".", *self.folders}
-        fits = self.fits(Amount(0, len(parents)))
-        try:
-            self.folder.changes.move(tuple(name.split("/")), tuple(to.split("/")))
-        except Refused as problem:
-            if problem.code is Code.QUOTA:
-                assert not fits
-                return
-            assert problem.code is Code.EXISTS and to in self.visible
-        else:
-            assert to not in self.visible
-            self.visible[to] = self.visible.pop(name)
-        self.folders |= parents
-
-    @precondition(lambda self: self.visible or self.folders)
-    @rule(data=st.data())
-    def remove(self, data: st.DataObject) -> None:
-        home = self.root / "alice"
-        name = data.draw(st.sampled_from(sorted([*self.visible, *self.folders])))
-        there = {str(each.relative_to(home)) for each in home.rglob("*") if each.is_dir()}
-        try:
-            self.folder.changes.remove(tuple(name.split("/")), True, self.folder.changes.removal(lambda: None))
-        except Refused as problem:
-            assert problem.code is Code.NOT_FOUND and name not in there | set(self.visible)
-            return
-        gone = {each for each in (*self.visible, *there) if each == name or each.startswith(f"{name}/")}
-        self.folders -= gone & there
-        self.visible = {each: size for each, size in self.visible.items() if each not in gone}
-
-    @rule()
-    def recount(self) -> None:
-        self.storage.ledgers.recount("alice")
-
-    @rule(how=st.sampled_from(["end", "die"]))
-    def connect_anew(self, how: str) -> None:
-        """The connection ends, or its process dies: then a new one counts what lies there."""
-        for name, (partial, _) in list(self.under_way.items()):
-            if how == "end":
-                if partial.keep():
-                    self.kept[name] = partial.size
-            else:
-                for descriptor in (partial.descriptor, getattr(partial, "_journal_descriptor", -1)):
-                    if descriptor >= 0:
-                        os.close(descriptor)
-                if isinstance(partial, PartialFile):
-                    self.kept[name] = partial.size
-                elif isinstance(partial, AnonymousFile) and partial._name:  # stays until the sweep
-                    self.kept[partial._name] = partial.size
-        self.under_way.clear()
-        if how == "die":
-            StagingArea._owners.clear()
-            ledger = self.folder.allowance._ledger
-            assert ledger is not None
-            ledger._write_down = lambda spare: None  # type: ignore[method-assign]
-            mine = self.storage.ledgers._processes._ours
-            if mine is not None:
-                os.close(mine[1])
-                self.storage.ledgers._processes._ours = None
-        self.folder.close()
-        self.folder, home = self.storage.user("alice", quota=QUOTA), self.root / "alice"
-        self.folders = {str(each.relative_to(home)) for each in home.rglob("*") if each.is_dir()}
-
-    @invariant()
-    def ledger_is_right(self) -> None:
-        if not hasattr(self, "folder"):
-            return
-        ledger = self.folder.allowance._ledger
-        assert ledger is not None
-        used = ledger.used()
-        assert used is not None
-        assert used - ledger._spare == self.expected()
-        there = on_disk(self.root)
-        assert there.bytes <= used.bytes <= 250_000
-        assert there.files <= used.files <= 9
-
-    def teardown(self) -> None:
-        if hasattr(self, "folder"):
-            for partial, _ in self.under_way.values():
-                partial.discard()
-            self.folder.close()
-            self.storage.close()
-            self.place.cleanup()
-
-
-def test_ledger_follows_the_model() -> None:
-    few = settings(max_examples=20, stateful_step_count=25, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(Model, settings=few)
-
-
-@pytest.mark.long
-def test_ledger_follows_the_model_for_long() -> None:
-    many = settings(max_examples=600, stateful_step_count=50, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(Model, settings=many)
-
-
-def test_threads_that_publish_without_a_pause_let_another_process_count(tmp_path: Path) -> None:
-    file = tmp_path / "gate"
-    with contextlib.ExitStack() as opened:
-        ours, theirs = (os.open(file, os.O_RDWR | os.O_CREAT, 0o600) for _ in range(2))
-        for descriptor in (ours, theirs):
-            opened.callback(os.close, descriptor)
-        now, waits, came_in = [0.0], threading.Event(), threading.Event()
-        gate = Gate(ours, lambda: now[0])
-        wait = gate._changed.wait
-
-        def tell_and_wait(timeout: float | None = None) -> bool:
-            waits.set()
-            return wait(timeout)
-
-        gate._changed.wait = tell_and_wait  # type: ignore[method-assign]
-
-        def join() -> None:
-            with gate.moving():
-                came_in.set()
-
-        late = threading.Thread(target=join)
-        with gate.moving():
-            now[0] = 60
-            late.start()
-            assert waits.wait(30) and not came_in.is_set()
-            with gate.moving():  # a thread that is inside does not wait for itself
-                pass
-        late.join(30)
-        assert came_in.is_set()
-        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize("what", ["kept", "visible"])
@@ -1052,31 +431,6 @@ def test_failed_writing_of_the_ledger_is_not_repeated_after_a_count(
     assert written(root) == on_disk(root) == Amount(110, 2)
 
 
-def test_folder_that_two_connections_make_at_the_same_time_is_counted_once(
-    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both, real = threading.Barrier(2), folders.open_folder
-
-    def meet(parent: int, name: str, create: int | None = None) -> int:
-        if create is not None and name == "new":
-            with contextlib.suppress(threading.BrokenBarrierError):
-                both.wait(0.2)  # in vain, when only one is there at a time
-        return real(parent, name, create)
-
-    with opened(storage, ENDLESS) as one, opened(storage, ENDLESS) as other:
-        partials = [fill(begin(folder, f"new/{at}", 10), 10) for at, folder in enumerate((one, other))]
-        monkeypatch.setattr(visible_files, "open_folder", meet)
-        threads = [
-            threading.Thread(target=folder.publish, args=([partial],))
-            for folder, partial in zip((one, other), partials, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert written(root) == on_disk(root) == Amount(20, 3)
-
-
 @pytest.mark.parametrize("policy", ["fail", "skip", "rename", "replace"])
 def test_small_file_that_is_there_already_needs_no_room_when_the_quota_is_used_up(
     storage: Storage, root: Path, policy: str
@@ -1119,44 +473,6 @@ def test_folders_that_are_announced_and_never_made_can_not_fill_the_memory(stora
     assert written(root) == on_disk(root)
 
 
-def test_connection_that_takes_over_while_the_other_one_closes_is_not_counted_twice(
-    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    transfer, taken = os.urandom(16), []
-    with opened(storage, ENDLESS) as old, opened(storage, ENDLESS) as new:
-        partial = fill(begin(old, "a", 100_000, transfer=transfer), LARGE)
-        taker = threading.Thread(target=lambda: taken.append(begin(new, "a", 100_000, transfer=transfer)))
-        fstat, measured = os.fstat, partial.descriptor
-
-        def take_over_when_measured(descriptor: int) -> os.stat_result:
-            found = fstat(descriptor)
-            if descriptor == measured and threading.current_thread() is not taker and not taker.ident:
-                taker.start()
-                taker.join(0.2)  # in vain, when it has to wait
-            return found
-
-        monkeypatch.setattr(os, "fstat", take_over_when_measured)
-        monkeypatch.setattr(partial, "_make_durable", lambda: None)
-        partial.keep()
-        taker.join()
-        monkeypatch.undo()
-        assert isinstance(new.publish([fill(taken[0], 100_000)])[0], Settled)
-    assert written(root) == on_disk(root) == Amount(100_000, 1)
-
-
-def test_credit_that_is_written_before_its_file_is_counted_is_not_lost(storage: Storage, root: Path) -> None:
-    with opened(storage, ENDLESS) as folder:
-        ledger = storage.ledgers.enter("alice")
-        ledger.reserve(Amount(100, 1), ENDLESS)
-        with ledger.moving():
-            ledger.credit(Amount(100, 1))
-        with ledger.moving():
-            ledger.count(Amount(100, 1))
-        storage.ledgers.leave("alice")
-        put(folder, "a", 10)
-    assert written(root) == on_disk(root) == Amount(10, 1)
-
-
 # --- a root that is opened anew ---------------------------------------------------------------------------------------
 
 
@@ -1189,28 +505,3 @@ def test_connection_of_the_old_root_may_outlive_its_ledgers(tmp_path: Path) -> N
     old.close()
     storage.close()
     assert len(os.listdir("/dev/fd")) == before
-
-
-def test_threads_that_meet_a_dead_root_at_once_all_get_their_folder(tmp_path: Path) -> None:
-    root = tmp_path / "received"
-    storage = Storage(root, Rules())
-    for _ in range(5):
-        storage.user("alice", quota=ENDLESS).close()
-        shutil.rmtree(root)
-        root.mkdir()
-        ready = threading.Barrier(8)
-        opened: list[UserFolder] = []
-
-        def enter(ready: threading.Barrier = ready, opened: list[UserFolder] = opened) -> None:
-            ready.wait()
-            opened.append(storage.user("alice", quota=ENDLESS))
-
-        threads = [threading.Thread(target=enter) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(opened) == 8
-        for folder in opened:
-            folder.close()
-    storage.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeServer
 from processes import Client, make, wait_until
-from test_ledger import begin, fill, on_disk, put, refuses, written
+from quota_files import begin, fill, on_disk, put, refuses, written
 
 from sft.common.errors import Refused
 from sft.disk.amounts import Amount, Quota

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from test_ledger import ENDLESS, Disk, begin, fill, on_disk, put, refuses, written
+from quota_files import ENDLESS, Disk, begin, fill, on_disk, put, refuses, written
 
 from sft.common.errors import Code, Refused
 from sft.disk import journal

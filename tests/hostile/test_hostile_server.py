@@ -356,7 +356,7 @@ def batched(**more: Any) -> Serve:
 
 
 def to_batch(*said: bytes) -> Serve:
-    """Something else is said to it."""
+    """Something else answers it."""
 
     def serve(session: Session) -> None:
         session.expect_batch()

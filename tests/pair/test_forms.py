@@ -128,9 +128,10 @@ def test_zeros_within_a_piece_become_a_hole(storage: Storage, engine: Engine, ho
 def test_zeros_out_of_a_pipe_become_a_hole(storage: Storage, engine: Engine, home: Path, tmp_path: Path) -> None:
     content = b"begin" + bytes(9 * MIB) + b"end" + bytes(5)
     (tmp_path / "piped").write_bytes(content)
-    piped = Item("-", ("piped",), "fail", lambda: PipeSource(os.open(tmp_path / "piped", os.O_RDONLY)))
     receiving = Receiving(storage, engine)
-    assert send(receiving, [piped], Told()) < 3 * MIB
+    with (tmp_path / "piped").open("rb") as pipe:
+        piped = Item("-", ("piped",), "fail", lambda: PipeSource(pipe.fileno()))
+        assert send(receiving, [piped], Told()) < 3 * MIB
     assert (home / "piped").read_bytes() == content
     assert on_the_disk(home / "piped") < 3 * MIB
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeProxy, MakeServer
 from processes import MIB, PASSWORD, Client, Fault, Result, Running, Server, login_sent, make, run, wait_until
-from test_ledger import on_disk, written
+from quota_files import on_disk, written
 
 import server
 from crypto_utils import STRETCHED_SIZE
