@@ -125,7 +125,11 @@ def _passwd(path: Path, storage: Path, options: argparse.Namespace) -> None:
 def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
     name = options.name
     open_accounts(path).remove(name)
-    stays = f", and what it sent stays in {storage / name}" if os.path.lexists(storage / name) else ""
+    try:
+        left = _left_by(name, storage)
+    except UsageError:  # of a folder that can't be looked into, this is what is known
+        left = storage / name
+    stays = f", and what it sent stays in {left}" if left is not None else ""
     say(f"removed {name}; {_CUT_OFF}{stays}")
 
 

@@ -121,10 +121,11 @@ def test_every_command_without_accounts_names_the_settings_in_use(
     assert advised(by_flags)[:4] == ["--accounts", flags[0].split("=")[1], "--storage", flags[1].split("=")[1]]
 
 
-def test_removing_an_account_names_its_folder_only_if_there_is_one(server: Server, tmp_path: Path) -> None:
+def test_removing_an_account_names_its_folder_only_if_something_is_there(server: Server, tmp_path: Path) -> None:
     own = Server(tmp_path / "own", server.accounts)
-    own.add("bob")
+    own.add("bob", "--quota=1G")
     make(own.storage / "alice" / "a")
+    assert "0 B in 0 files" in own.command("users").out and (own.storage / "bob").exists()
     cut_off = "connections that it has are cut off within a second"
     assert own.command("deluser", "bob").out == f"removed bob; {cut_off}\n"
     kept = f"what it sent stays in {own.storage / 'alice'}"
