@@ -116,6 +116,20 @@ def test_turns_share_one_rate_and_come_after_each_other() -> None:
     assert clock.now == pytest.approx(1_010)
 
 
+def test_account_pays_for_a_sixteenth_of_the_content_and_a_limit_of_the_connection_for_what_is_sent() -> None:
+    clock = Clock()
+    account = RateLimiter(1_000, clock.read, clock.wait, counts_content=True)
+    account.spend(21, content=160_000)
+    assert clock.now == pytest.approx(1_010)
+    account.spend(10_000, content=16_000)
+    assert clock.now == pytest.approx(1_020)
+    slower = RateLimiter(None, clock.read, clock.wait).within(1_000)
+    slower.spend(1_000, content=1 << 40)
+    assert clock.now == pytest.approx(1_021)
+    account.within(100).spend(21, content=16_000)
+    assert clock.now == pytest.approx(1_021.75)  # it had rested for a second, which is worth a quarter
+
+
 def test_connections_of_one_user_share_a_limit_and_others_do_not() -> None:
     limiters = RateLimiters()
     alice, again, bob, none = (limiters.of(*who) for who in (("alice", 5), ("alice", 5), ("bob", 5), ("eve", None)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from crypto_utils import new_digest
 from sft.common.errors import NoThread, threads_needed
+from sft.common.zeros import zeros
 from sft.disk.folders import ExistingFile
 from sft.disk.sources import Source
 from sft.disk.temporary import TemporaryFile
@@ -38,10 +39,14 @@ def hash_source(
     running, done, space = new_digest(), 0, memoryview(bytearray(_READ_SIZE))
     source.go_to(0)
     while done < size:
-        piece = space[: min(_READ_SIZE, size - done)]
         if not goes_on():
             return None
-        if source.read_into(piece) < len(piece):
+        run, is_hole = source.run()
+        piece = space[: min(_READ_SIZE, size - done)]
+        if is_hole:
+            piece = zeros(min(run, len(piece)))
+            source.skip(len(piece))
+        elif source.read_into(piece) < len(piece):
             source.check_unchanged()
             raise OtherSize
         running.update(piece)

@@ -17,6 +17,7 @@ from sft.transfer.shrinking import Compress, Shrinking
 from sft.transfer.states import Sending
 from sft.wire.channel import Channel
 from sft.wire.content import DATA_HEADER_SIZE
+from sft.wire.outbox import Shrinks
 from sft.wire.protocol import DATA_LEAST, DATA_SIZE, MAX_INTEGER
 
 # Implementation constants: the other end does not notice them.
@@ -100,6 +101,13 @@ class Pieces:
             waiting, line = MAX_INTEGER, 1.0
         return self._shrinking.tries(waiting, line)
 
+    def _compress(self, shrinks: Shrinks, size: int) -> int:
+        """Compress the record; how many bytes it takes, where that counts. A worker does it, where it does not."""
+        if self._limiter.is_limited:
+            return self._channel.compress_now(shrinks)
+        self._channel.compress(shrinks)
+        return size
+
     def _send_piece(self, outgoing: Outgoing, offset: int, content: memoryview, is_hole: bool, shrinks: bool) -> None:
         """One DATA, of what is in the space for content, or of zeros."""
         count = len(content)
@@ -111,11 +119,9 @@ class Pieces:
             if self._zeros >= _ZEROS_TOGETHER:
                 self._channel.flush()
                 self._zeros = 0
-        elif not shrinks:
-            self._channel.content_done(outgoing.id, offset, count)
-        elif self._limiter.is_limited:  # what is to be waited for must be known
-            sent = self._channel.compress_now(outgoing.id, offset, count, self._shrinking.done)
         else:
-            self._channel.compressed_done(outgoing.id, offset, count, self._shrinking.done)
+            self._channel.content_done(outgoing.id, offset, count)
+            if shrinks:
+                sent = self._compress(Shrinks(DATA_HEADER_SIZE, self._shrinking.done), sent)
         self._on_event(Progress(outgoing.item, count))
         self._limiter.spend(sent, self._channel.flush, count)

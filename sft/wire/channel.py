@@ -150,17 +150,13 @@ class Channel:
         write_data_header(self._outbox.space(DATA_HEADER_SIZE), id, offset, size, size)
         self._outbox.done(DATA_HEADER_SIZE + size)
 
-    def compressed_done(self, id: int, offset: int, size: int, shrinks: Shrinks) -> None:
-        """Like `content_done`, for content alone in its record: a worker compresses it, and tells `shrinks`."""
-        self.content_done(id, offset, size)
+    def compress(self, shrinks: Shrinks) -> None:
+        """Let a worker compress the record that is being filled, which is one message, and let it leave."""
         self._outbox.flush(shrinks)
 
-    def compress_now(self, id: int, offset: int, size: int, shrinks: Shrinks) -> int:
-        """Like `content_done`, for content alone in its record, compressed at once; how many bytes it takes then."""
-        self.content_done(id, offset, size)
-        sent, frame, seconds = self._outbox.shrink()
-        shrinks(size, frame, seconds)
-        return sent
+    def compress_now(self, shrinks: Shrinks) -> int:
+        """Compress the record that is being filled, which is one message; how many bytes it takes then."""
+        return self._outbox.shrink(shrinks)
 
     def send_zeros(self, id: int, offset: int, size: int) -> int:
         """Send `size` zero bytes of `id`, without content; how many bytes that takes. Raises like `space`."""

@@ -10,14 +10,13 @@ from typing import NamedTuple
 from sft.common.errors import ProtocolViolation
 from sft.common.zeros import zeros
 from sft.wire.bodies import Kind
-from sft.wire.compression import check_frame, compressed, decoded
+from sft.wire.compression import check_frame, decoded
 from sft.wire.protocol import DATA_SIZE, MAX_ID, MAX_INTEGER
 
 DATA_TYPE = int(Kind.DATA)
 _FIELDS = struct.Struct(">IQI")
 _HEADER = struct.Struct(">BIIQI")
 DATA_HEADER_SIZE = _HEADER.size
-_LEAST_SHRUNK = 32  # a piece that shrinks by less than this part is sent as it is, which costs the other end less
 
 
 class Data(NamedTuple):
@@ -73,18 +72,3 @@ def write_data_header(into: memoryview, id: int, offset: int, size: int, on_wire
 def zeros_message(id: int, offset: int, size: int) -> bytes:
     """A DATA of `size` zero bytes."""
     return _HEADER.pack(DATA_TYPE, _FIELDS.size, id, offset, size)
-
-
-def shrink(message: memoryview) -> tuple[int, int]:
-    """Compress the content of a DATA that has it as it is, in place, if that makes it smaller by a little.
-
-    How long the message is then, and how long the frame, also where it was not worth it.
-    """
-    _, _, id, offset, size = _HEADER.unpack_from(message)
-    content = message[DATA_HEADER_SIZE : DATA_HEADER_SIZE + size]
-    frame = compressed(content)
-    if len(frame) > size - size // _LEAST_SHRUNK:
-        return DATA_HEADER_SIZE + size, len(frame)
-    content[: len(frame)] = frame
-    write_data_header(message, id, offset, size, len(frame))
-    return DATA_HEADER_SIZE + len(frame), len(frame)

@@ -19,10 +19,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from crypto_utils import TAG_SIZE, RecordCipher
 from sft.common.errors import ConnectionTrouble
-from sft.wire.content import DATA_HEADER_SIZE, shrink
+from sft.wire.compression import shrink
 from sft.wire.life import Ending, Lifecycle, State
 from sft.wire.messages import PING_MESSAGE
 from sft.wire.protocol import HEADER_SIZE, PING_AFTER, RECORD_TEXT_LIMIT, WINDOW, frame_header
@@ -39,7 +40,22 @@ _UNREAD_BYTES = 1 << 20
 _ANSWERS_RECORD = SMALL_RECORD + RECORD_TEXT_LIMIT // 2  # bytes of answers in one record, at most
 _REMEMBERED = 0.75  # of the line's speed, at each record
 
-Shrinks = Callable[[int, int, float], None]  # size of a piece, of its frame, and the seconds that it took
+
+class Shrinks(NamedTuple):
+    """That the content of a message, from `at` to its end, is to be compressed.
+
+    `tell(size, smaller, seconds)` gets the size of the content, that of its frame, and how long it took.
+    """
+
+    at: int
+    tell: Callable[[int, int, float], None]
+
+    def do(self, message: memoryview) -> int:
+        """Compress it in place; how long the message is then."""
+        started = time.perf_counter()
+        size, smaller = shrink(message, self.at)
+        self.tell(len(message) - self.at, smaller, time.perf_counter() - started)
+        return size
 
 
 class Outbox:
@@ -87,20 +103,20 @@ class Outbox:
         self._filled += size
 
     def flush(self, shrinks: Shrinks | None = None) -> None:
-        """Put the record that is being filled into the queue. With `shrinks` it is one DATA, to be compressed first."""
+        """Put the record that is being filled into the queue. `shrinks`: it is one message, to be compressed first."""
         if self._filling is None or not self._filled:
             return
         with self._life.lock:
             self._put_in_queue(self._filled, self._filling, self._buffers, shrinks)
         self._filling, self._filled = None, 0
 
-    def shrink(self) -> tuple[int, int, float]:
-        """Compress the one DATA that is the record being filled; see `sft.wire.content.shrink`, and the seconds."""
+    def shrink(self, shrinks: Shrinks) -> int:
+        """Compress the one message that is the record being filled now; its size then."""
         if self._filling is None:
             raise RuntimeError("a record that is not being filled")
-        started = time.perf_counter()
-        self._filled, frame = shrink(memoryview(self._filling)[HEADER_SIZE : HEADER_SIZE + self._filled])
-        return self._filled, frame, time.perf_counter() - started
+        text = memoryview(self._filling)[HEADER_SIZE : HEADER_SIZE + self._filled]
+        self._filled = shrinks.do(text)
+        return self._filled
 
     @property
     def waiting(self) -> int:
@@ -243,9 +259,7 @@ class Outbox:
 
     def _shrink_and_seal(self, shrinks: Shrinks, record: Record) -> None:
         """Its number is fixed already, its size is not: nothing of a record leaves before it is sealed."""
-        started, size = time.perf_counter(), record.size
-        record.size, frame = shrink(record.text())
-        shrinks(size - DATA_HEADER_SIZE, frame, time.perf_counter() - started)
+        record.size = shrinks.do(record.text())
         self._seal(record)
 
     def _seal(self, record: Record) -> None:

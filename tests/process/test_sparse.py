@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ def image(path: Path, size: int, parts: int) -> str:
 def test_image_of_a_disk_goes_there_and_back_as_what_is_in_it(
     server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str, size: int, parts: int
 ) -> None:
+    if shutil.disk_usage(folder).free < size * 1.1:
+        pytest.skip("a file with holes counts as its size, and this disk has less: --basetemp names another")
     source = folder / "disk.img"
     sha256 = image(source, size, parts)
     line = proxy(server.port)
