@@ -101,13 +101,14 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
     (Check(5, 2**32, SHA256), 7, b"\x93", [b"\5", b"\xcf\0\0\0\1\0\0\0\0", BIN_SHA256]),
     (RECEIPT, 8, b"\x96", [b"\7", b"\x91\xa9db.1.dump", MOST, BIN_SHA256, b"\x0c", b"\xa6stored"]),
     (EMPTY_RECEIPT, 8, b"\x96", [b"\7", b"\x91\xa1x", b"\0", NIL, LEAST, b"\xa6folder"]),
-    (Get(1, ("a", "b"), True, True), 9, b"\x94", [b"\1", b"\x92\xa1a\xa1b", YES, YES]),
-    (Get(MAX_ID, (), False, False), 9, b"\x94", [b"\xce\xff\xff\xff\xff", b"\x90", NO, NO]),
-    (Get(1, ("a",) * 15, False, True), 9, b"\x94", [b"\1", b"\x9f" + b"\xa1a" * 15, NO, YES]),
-    (Get(1, ("a",) * 16, False, True), 9, b"\x94", [b"\1", b"\xdc\0\x10" + b"\xa1a" * 16, NO, YES]),
-    (Get(1, ("n" * 31,), False, True), 9, b"\x94", [b"\1", b"\x91\xbf" + b"n" * 31, NO, YES]),
-    (Get(1, ("n" * 32,), False, True), 9, b"\x94", [b"\1", b"\x91\xd9\x20" + b"n" * 32, NO, YES]),
-    (Get(1, ("n" * 255,), False, True), 9, b"\x94", [b"\1", b"\x91\xd9\xff" + b"n" * 255, NO, YES]),
+    (Get(1, ("a", "b"), True, True), 9, b"\x95", [b"\1", b"\x92\xa1a\xa1b", YES, YES, NO]),
+    (Get(1, ("a",), False, False, True), 9, b"\x95", [b"\1", b"\x91\xa1a", NO, NO, YES]),
+    (Get(MAX_ID, (), False, False), 9, b"\x95", [b"\xce\xff\xff\xff\xff", b"\x90", NO, NO, NO]),
+    (Get(1, ("a",) * 15, False, True), 9, b"\x95", [b"\1", b"\x9f" + b"\xa1a" * 15, NO, YES, NO]),
+    (Get(1, ("a",) * 16, False, True), 9, b"\x95", [b"\1", b"\xdc\0\x10" + b"\xa1a" * 16, NO, YES, NO]),
+    (Get(1, ("n" * 31,), False, True), 9, b"\x95", [b"\1", b"\x91\xbf" + b"n" * 31, NO, YES, NO]),
+    (Get(1, ("n" * 32,), False, True), 9, b"\x95", [b"\1", b"\x91\xd9\x20" + b"n" * 32, NO, YES, NO]),
+    (Get(1, ("n" * 255,), False, True), 9, b"\x95", [b"\1", b"\x91\xd9\xff" + b"n" * 255, NO, YES, NO]),
     (ListFolder(1, (), None), 10, b"\x93", [b"\1", b"\x90", NIL]),
     (ListFolder(2, ("a",), "b"), 10, b"\x93", [b"\2", b"\x91\xa1a", b"\xa1b"]),
     (TWO_ENTRIES, 11, b"\x93", [b"\6", b'\x92\x94\xa1a\xa4file\3\4\x94\xa1"\xa6folder\0\xfb', YES]),
@@ -497,7 +498,7 @@ WRONG: dict[int, list[list[bytes]]] = {
             packed([["stored", None]] * 513),
         ],
     ],
-    Kind.GET: [ID, NOT_A_PATH, NOT_A_FLAG, NOT_A_FLAG],
+    Kind.GET: [ID, NOT_A_PATH, NOT_A_FLAG, NOT_A_FLAG, NOT_A_FLAG],
     Kind.LIST: [ID, NOT_A_PATH, NOT_A_TEXT],
     Kind.ENTRY: [
         ID,
@@ -729,7 +730,7 @@ def test_largest_bodies_cost_little_memory_while_they_are_read() -> None:
     entries = b"\xdc\x17\x00" + b"\x94\xa1a\xa4file\0\0" * 0x1700
     tracemalloc.start()
     try:
-        assert isinstance(body_of(Kind.GET, b"\x94\1" + names + NO + NO), Misnamed)
+        assert isinstance(body_of(Kind.GET, b"\x95\1" + names + NO + NO + NO), Misnamed)
         refused(Kind.RECEIPT, b"\x96\1" + names + b"\0\xc0\0\xa6folder")
         refused(Kind.ENTRY, b"\x93\1" + entries + NO)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
@@ -873,7 +874,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Refuse, ids, codes),
     st.builds(Check, ids, sizes, st.none() | hashes),
     st.builds(Receipt, ids, paths, sizes, st.none() | hashes, times, st.sampled_from(OUTCOMES)),
-    st.builds(Get, ids, paths | st.just(()), st.booleans(), st.booleans()),
+    st.builds(Get, ids, paths | st.just(()), st.booleans(), st.booleans(), st.booleans()),
     st.builds(ListFolder, ids, paths | st.just(()), st.none() | names),
     st.builds(
         Entries, ids, st.lists(st.builds(Entry, names, kinds, sizes, times), max_size=4).map(tuple), st.booleans()

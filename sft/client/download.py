@@ -5,6 +5,7 @@ is not looked at again. Everything that was asked for must be answered: a server
 protocol.
 """
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from crypto_utils import digest
@@ -20,7 +21,7 @@ from sft.common.errors import (
     SourceError,
     TransferError,
 )
-from sft.common.names import PathParts
+from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 from sft.transfer.events import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # a client sends its hello before it loads these
     from collections.abc import Sequence
 
     from sft.disk.temporary import Incoming, Outcome, TemporaryFile, Whole
+    from sft.disk.visible_files import VisibleFiles
     from sft.transfer.events import ReceiveEvent
     from sft.transfer.groups import Begun, Folder
     from sft.transfer.shrinking import Compress
@@ -67,6 +69,7 @@ class Download:
         self.reader_has_left = False  # of standard output
         self._answered: set[PathParts] = {()}  # an empty folder is an answer, too
         self._done: set[bytes] = set()
+        self._offered: set[PathParts] = set()  # those of `wanted` whose small files are offered first
 
     def place(self, put: "Put | Misnamed") -> "Incoming":
         """Where a PUT of the server goes. Raises Refused; ProtocolViolation for a name that is not allowed."""
@@ -84,6 +87,19 @@ class Download:
     def remembering(self, folder: "Folder") -> "Folder":
         """`folder`, which needs no second look at what this run has fetched already."""
         return _Remembering(folder, self._done)
+
+    def look_here(self, visible: "VisibleFiles") -> None:
+        """Note for which of the names something is here already, so that small files are worth an offer."""
+        self._offered = {path for path in self.wanted if self._has_content(visible, path)}
+
+    def _has_content(self, visible: "VisibleFiles", path: PathParts) -> bool:
+        place = local_path(path[-1:], self._asked, self.to) if path else tuple(filter(None, [self.to.new_name]))
+        if place:
+            seen = visible.look(place)
+            return seen is not None and seen.is_folder
+        with contextlib.suppress(Refused):
+            return any(name != LOCAL_PARTIAL_AREA for name in visible.names(place)[0])
+        return False
 
     def fetch(
         self, folder: "Folder", channel: "Channel", keys: "SessionKeys", limit: int | None, compress: "Compress"
@@ -103,7 +119,7 @@ class Download:
         if limit is not None:
             channel.post(Rate(limit).encode())
         for id, path in enumerate(self.wanted, 1):
-            channel.post(Get(id, path, id < len(self.wanted), zstd).encode())
+            channel.post(Get(id, path, id < len(self.wanted), zstd, path in self._offered).encode())
         messages, secret = channel.messages(), keys.file_s2c
         Receiver(channel, messages, secret, folder, self.place, self.on_event, RateLimiter(None), zstd=zstd).run()
         self.check_answered()

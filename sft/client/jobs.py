@@ -169,10 +169,12 @@ class Run:
 
             self._reporter.prepare()
 
-        def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
+        def wait() -> None:
             looking.wait()
             self._reporter.begin(upload.total)
-            upload.send(channel, keys, limiter, self._settings.compress)
+
+        def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
+            upload.send(channel, keys, limiter, self._settings.compress, wait)
 
         try:
             self._again_and_again(credentials, load, job)
@@ -246,6 +248,7 @@ class Run:
             raise refused_here(problem, f"the folder {download.to.base}") from None
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
+            download.look_here(folder.visible)
             download.fetch(download.remembering(folder), channel, keys, self._settings.limit, self._settings.compress)
 
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from crypto_utils import random_bytes
 from sft.client.refusals import TIME_BEYOND, refused_there
 from sft.client.targets import remote_paths
+from sft.client.there import There, places_to_look
 from sft.common.errors import (
     PASSING_CODES,
     Code,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.common.rate_limit import RateLimiter
     from sft.transfer.events import SendEvent
     from sft.transfer.shrinking import Compress
-    from sft.wire.channel import Channel
+    from sft.wire.channel import Arrived, Channel
     from sft.wire.handshake import SessionKeys
     from sft.wire.messages import PolicyWord, Receipt
 
@@ -78,6 +79,8 @@ class Upload:
         self.pipe: PipeSource | None = None
         self.is_over = False  # nothing more of it is wanted
         self.is_deep = False  # a source is a folder: there may be more than was found yet
+        self._is_found = False  # all of it
+        self._there = There(policy)
         self._opened = Folders()
         self._found: deque[tuple[Found, Iterator[Found | Skipped | SourceError], Tree, PathParts]] = deque()
 
@@ -86,6 +89,8 @@ class Upload:
 
         Raises UsageError. What is wrong with one source is reported.
         """
+        folders: list[PathParts] = []
+        files: list[PathParts] = []
         for source, path in remote_paths(sources, target):
             if source == PIPE:
                 self._add_pipe(path)
@@ -96,8 +101,10 @@ class Upload:
             if isinstance(first, Found):
                 self._found.append((first, found, tree, path))
                 self.is_deep = self.is_deep or first.is_folder
+                (folders if first.is_folder else files).append(path)
             else:
                 self._take(first, tree, path)
+        self._there.look_below(places_to_look(folders, files))
         if not self.is_deep:
             self.look_below()
 
@@ -109,6 +116,7 @@ class Upload:
                 if self.is_over:
                     return
                 self._take(each, tree, place)
+        self._is_found = True
 
     def to_send(self) -> list[Item]:
         """What the next connection sends: what is left, and folders whose time a connection that broke did not set."""
@@ -126,9 +134,10 @@ class Upload:
             case Found(is_folder=False, parts=parts, identity=identity) if parts and identity in self._logs:
                 self._reporter.skipped(found.path, "this program's own log")
             case Found(is_folder=False):
-                path = (*place, *found.parts)
-                if self._add(found.path, path, self._opener(tree, found)) and self.total is not None:
-                    self.total += found.size
+                item = self._add(found.path, (*place, *found.parts), self._opener(tree, found))
+                if item is not None:
+                    item.found_size = found.size
+                    self.total = None if self.total is None else self.total + found.size
             case Found() if path := (*place, *found.parts):
                 self._add(found.path, path, None, found.mtime, found.mode)
             case Skipped(is_source=True):
@@ -171,32 +180,57 @@ class Upload:
         open: Callable[[], Source] | None,
         mtime: int | None = None,
         mode: int | None = None,
-    ) -> bool:
+    ) -> Item | None:
         item = Item(name, target, self._policy, open, mtime, mode, self._mask)
         try:
             item.judge()
         except Refused as problem:
             self._reporter.failed(name, refused_there(problem, show_path(target)))
-            return False
+            return None
         self.left[item] = None
-        return True
+        return item
 
     def names_left(self) -> list[str]:
         """The files without a receipt, in order; a folder is not a line of its own."""
         return [item.name for item in list(self.left) if item.open is not None]
 
-    def send(self, channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter", compress: "Compress") -> None:
-        """Send what is left over one connection. Raises what `Sender.run` raises, and PeerStopped."""
+    def _look_there(self, channel: "Channel", messages: "Iterator[Arrived | None]") -> int:
+        """Ask the receiver what it has where things are going to; the id of the last question."""
+        answers = (arrived[0] for arrived in messages if arrived is not None)
+        return self._there.read(channel, answers, lambda: len(self.left) if self._is_found else None)
+
+    def _offered(self, items: list[Item]) -> Iterator[Item]:
+        """The items, of which those that may be there are offered first."""
+        for item in items:
+            item.offer = self._there.is_worth_offering(item.target, item.found_size)
+            yield item
+
+    def send(
+        self,
+        channel: "Channel",
+        keys: "SessionKeys",
+        limiter: "RateLimiter",
+        compress: "Compress",
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Send what is left over one connection. Raises what `Sender.run` raises, and PeerStopped.
+
+        Meanwhile more may be found; `wait()` waits until everything is.
+        """
         from sft.transfer.sender import Sender
         from sft.wire.compression import is_installed
 
+        messages = channel.messages()
+        last_id = self._look_there(channel, messages)
+        wait()
         self.busy.clear()
         self.stopping = None
         try:
-            messages, how, secret = channel.messages(), compress if is_installed() else "off", keys.file_c2s
-            on_event, transfer = self.on_event, self._transfer
-            sender = Sender(channel, messages, secret, on_event, limiter, compress=how, transfer=transfer)
-            sender.run(self.to_send())
+            how, secret, transfer = compress if is_installed() else "off", keys.file_c2s, self._transfer
+            sender = Sender(
+                channel, messages, secret, self.on_event, limiter, compress=how, transfer=transfer, last_id=last_id
+            )
+            sender.run(self._offered(self.to_send()))
             self.connection_ended()
             if self.stopping is not None:
                 raise PeerStopped(self.stopping.code)

@@ -54,7 +54,7 @@ from sft.wire.tree_messages import Tree
 
 _POLICY: PolicyWord = "skip"  # for the PUTs of this end: the client decides itself what to do with a name that is taken
 
-_Wanted = tuple[int, bytes]  # the id of a GET, and its path
+_Wanted = tuple[int, bytes, bool]  # the id of a GET, its path, and whether its small files are offered
 _Question = ListFolder | Tree | Remove | Move | Usage | SetAttributes | Misnamed
 
 # The requests: what a connection's first message may be.
@@ -204,7 +204,7 @@ class Requests:
             self._take(get, wanted)
             if isinstance(get, Get) and not get.zstd:
                 compress = "off"
-        items = (item for id, path in wanted for item in self._items(id, _unpacked(path)))
+        items = (item for id, path, offers in wanted for item in self._items(id, _unpacked(path), offers))
         secret, on_event = self._keys.file_s2c, self._on_send_event
         Sender(self._channel, messages, secret, on_event, self._giving, self._share, compress).run(items)
 
@@ -229,7 +229,7 @@ class Requests:
             self._admit("get")
             if isinstance(get, Misnamed):
                 raise Refused(Code.NAME, why=get.why)
-            wanted.append((get.id, "/".join(get.path).encode()))
+            wanted.append((get.id, "/".join(get.path).encode(), get.offers))
         except Refused as problem:
             name = briefly(get.shown) if isinstance(get, Misnamed) else show_briefly(get.path)
             self._not_given(get.id, name, problem)
@@ -238,13 +238,14 @@ class Requests:
         self._log_sparingly("not given: %s: %s", name, problem.cause)
         self._channel.post(Refuse(id, problem.code).encode())
 
-    def _items(self, get: int, path: PathParts) -> Iterator[Item]:
+    def _items(self, get: int, path: PathParts, offers: bool) -> Iterator[Item]:
         """What lies at and below the path, named from its last component on; `get` is the request's id."""
         above = max(len(path) - 1, 0)
         try:
             self._admit("get")
             for seen in self._folder.visible.walk(path, lambda *missed: self._omit(get, above, *missed)):
                 if (item := self._item(get, seen, seen.path[above:])) is not None:
+                    item.offer = offers
                     yield item
         except Refused as problem:
             self._not_given(get, show_briefly(path), problem)

@@ -31,12 +31,13 @@ class Item:
 
     `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
     `is_stream`: its content has another size than its file system says. `offer`: a small one is offered by its digest
-    first, and its content sent when it is wanted.
+    first, and its content sent when it is wanted. `found_size`: as it was when it was found, if that is known.
     """
 
     __slots__ = (
         "_is_judged",
         "_transfer",
+        "found_size",
         "is_stream",
         "mode",
         "mode_mask",
@@ -64,6 +65,7 @@ class Item:
         self.mtime, self.mode, self.mode_mask = mtime, mode, mode_mask
         self._transfer = transfer
         self.offer = False
+        self.found_size: int | None = None
         self.sha256: bytes | None = None
         self.is_stream = False
         self._is_judged = False

@@ -75,8 +75,11 @@ class Sender:
         share: Share | None = None,
         compress: Compress = "off",
         transfer: bytes | None = None,
+        last_id: int = 0,
     ) -> None:
-        """`messages`: the channel's, from the point on where the caller has left them. `transfer`: the run's id."""
+        """`messages`: the channel's, from the point on where the caller has left them. `transfer`: the run's id.
+
+        `last_id`: the highest that was used in this connection."""
         self._channel, self._messages, self._on_event, self._limiter = channel, messages, on_event, limiter
         self._mac, self._transfer = Mac(file_secret), transfer or random_bytes(TRANSFER_ID_SIZE)
         self._pieces = Pieces(channel, limiter, on_event, compress)
@@ -87,7 +90,7 @@ class Sender:
         self._waiting = 0  # large files that are announced and not begun
         self._again: deque[Item] = deque()  # to be sent as streams
         # Of both threads, changed under its lock, like the state of each Outgoing:
-        self._open = Unsettled()
+        self._open = Unsettled(last_id)
         self._changed = self._open.changed
         self._todo: deque[Outgoing] = deque()  # answered, and the next message about it is ours
         self._over = False  # no answer comes any more

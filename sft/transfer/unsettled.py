@@ -18,9 +18,10 @@ _OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by 
 class Unsettled:
     """Until each is answered and closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_id: int = 0) -> None:
+        """`last_id`: the highest that was used before."""
         self.changed = threading.Condition()
-        self.last_id = 0
+        self.last_id = last_id
         self._open: dict[int, Outgoing | OutgoingBatch] = {}
         self._count = self._memory = 0  # of all files and folders
         self._enough = -1  # the packing thread waits until no more than this are open

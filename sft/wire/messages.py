@@ -123,7 +123,7 @@ class Receipt(Control, frozen=True):
 class Get(Control, frozen=True):
     """The server is asked to become the sender of `path`, an empty one for all; `more`: another GET follows.
 
-    `zstd`: the content may come compressed.
+    `zstd`: the content may come compressed. `offers`: small files are to be offered before their content comes.
     """
 
     KIND = Kind.GET
@@ -131,6 +131,7 @@ class Get(Control, frozen=True):
     path: Path
     more: bool
     zstd: bool
+    offers: bool = False
 
     def why_not(self) -> str:
         return why_not_allowed(self.path or _ALL)

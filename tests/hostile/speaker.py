@@ -424,7 +424,7 @@ FIELDS = {
     "RECEIPT": ("id", "path", "size", "sha256", "time", "outcome"),
     "BATCH": ("id", "transfer", "policy", "files"),  # its header
     "RECEIPTS": ("id", "time", "sha256", "outcomes"),
-    "GET": ("id", "path", "more", "zstd"),
+    "GET": ("id", "path", "more", "zstd", "offers"),
     "LIST": ("id", "path", "after"),
     "ENTRY": ("id", "entries", "more"),
     "ERROR": ("code",),
@@ -524,7 +524,7 @@ def body_of(fields: Fields) -> bytes:
 def control(kind: str, /, **fields: Any) -> bytes:
     """A message whose body is the array of its type's fields, in its order, then of those it does not have."""
     if kind == "GET":
-        fields = {"zstd": False, **fields}
+        fields = {"zstd": False, "offers": False, **fields}
     known = {name: fields[name] for name in FIELDS[kind] if name in fields}
     return message(kind, body_of({**known, **fields}))
 

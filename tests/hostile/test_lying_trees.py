@@ -1,10 +1,11 @@
-"""A server whose answers to TREE make no tree: the client says so, and prints nothing that was not said in order."""
+"""A server whose answers to TREE make no tree, or no true one: the client says so, and loses nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from speaker import Session, control, message
+from speaker import Session, control, message, sha256
 from test_hostile_server import Serve, meet, served
 
 INTEGRITY, FAILED = 5, 1
@@ -103,3 +104,161 @@ def test_list_in_the_place_of_a_tree_of_no_folder_is_asked_for(tmp_path: Path) -
     result = meet(served(serve), tmp_path, "--list", "-R", "in")
     assert (result.status, result.err) == (0, "")
     assert result.out.split() == ["7", "1970-01-01T00:00:00Z", "in"]
+
+
+# --- a client that sends a folder, and asks first what is there -------------------------------------------------------
+
+FILES = {"a": b"first", "b": b"second", "c": b""}
+
+
+def source(folder: Path) -> Path:
+    (folder / "album").mkdir()
+    for name, content in FILES.items():
+        (folder / "album" / name).write_bytes(content)
+    return folder / "album"
+
+
+def node_of(name: str) -> Node:
+    return [1, name, "file", len(FILES[name]), 1, 0o644, None]
+
+
+ALL_THERE = [node_of(name) for name in FILES]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_makes_no_tree_is_no_hint_for_a_client_that_sends(tmp_path: Path, lie: str) -> None:
+    album = source(tmp_path)
+    result = meet(served(tree(*LIES[lie])), tmp_path, album, "in/")
+    assert result.status == INTEGRITY
+    assert "\x1b" not in result.out + result.err
+    assert "delivered: in" not in result.out
+
+
+def took(session: Session, nodes: list[Node], becomes: Callable[[dict[str, Any]], str]) -> dict[str, bytes]:
+    """What a client sends that gets these entries; `becomes(file)`: the outcome of each file."""
+    session.expect("TREE", path=["in", "album"], after=None)
+    session.say(control("BRANCH", id=1, entries=nodes, more=False))
+    landed: dict[str, bytes] = {}
+    found = session.hear()
+    while found.kind not in ("BYE", "ERROR"):
+        if found.kind == "PUT":
+            session.say(session.receipt(found.fields))
+        else:
+            outcomes, digests, at = list[list[str | None]](), b"", 0
+            for each in found.fields["files"]:
+                word = becomes(each)
+                outcomes.append([word, None])
+                digests += each["sha256"] if word in ("stored", "already") else b""
+                size = each["size"] if each["with_content"] else 0
+                if each["with_content"]:
+                    landed[each["path"][-1]] = found.body[at : at + size]
+                at += size
+            session.say(session.receipts(found.fields, sha256=sha256(digests), outcomes=outcomes))
+        found = session.hear()
+    session.say(message("BYE"))
+    return landed
+
+
+def test_content_that_is_not_there_in_spite_of_the_tree_is_sent(tmp_path: Path) -> None:
+    landed: dict[str, bytes] = {}
+    offered: list[str] = []
+
+    def becomes(file: dict[str, Any]) -> str:
+        if not file["with_content"]:
+            offered.append(file["path"][-1])
+        return "stored" if file["with_content"] else "wanted"
+
+    result = meet(
+        served(lambda session: landed.update(took(session, ALL_THERE[:2], becomes))), tmp_path, source(tmp_path), "in/"
+    )
+    assert (result.status, result.err) == (0, "")
+    assert offered == ["a", "b"]
+    assert landed == FILES
+
+
+def test_file_that_is_said_to_be_there_counts_only_with_its_digest(tmp_path: Path) -> None:
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1)
+        session.say(control("BRANCH", id=1, entries=ALL_THERE, more=False))
+        found = session.hear()
+        while found.kind == "PUT":
+            session.say(session.receipt(found.fields))
+            found = session.hear()
+        outcomes = [["already", None]] * len(found.fields["files"])
+        session.say(session.receipts(found.fields, sha256=bytes(32), outcomes=outcomes))
+        session.hear_all()
+
+    result = meet(served(serve), tmp_path, source(tmp_path), "in/")
+    assert result.status == INTEGRITY
+    assert "there already" not in result.out
+
+
+def test_file_that_was_only_offered_can_not_be_stored(tmp_path: Path) -> None:
+    def becomes(file: dict[str, Any]) -> str:
+        return "stored"
+
+    def serve(session: Session) -> None:
+        took(session, ALL_THERE, becomes)
+
+    result = meet(served(serve), tmp_path, source(tmp_path), "in/")
+    assert result.status == INTEGRITY
+    assert "delivered: in" not in result.out
+
+
+@pytest.mark.parametrize("answer", ["not-found", "denied", "stopping", "storage"])
+def test_tree_that_is_refused_is_one_question_and_all_is_sent(tmp_path: Path, answer: str) -> None:
+    landed: dict[str, bytes] = {}
+
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1)
+        session.say(control("REFUSE", id=1, code=answer))
+        found = session.hear()
+        while found.kind != "BYE":
+            assert found.kind in ("PUT", "BATCH")
+            if found.kind == "PUT":
+                session.say(session.receipt(found.fields))
+            else:
+                assert found.fields["id"] > 1
+                landed.update({path[-1]: content for path, content in session.take_batch(found).items()})
+            found = session.hear()
+        session.say(message("BYE"))
+
+    result = meet(served(serve), tmp_path, source(tmp_path), "in/")
+    assert (result.status, result.err) == (0, "")
+    assert landed == FILES
+
+
+def test_single_file_is_sent_without_a_question(tmp_path: Path) -> None:
+    kinds: list[str] = []
+
+    def serve(session: Session) -> None:
+        found = session.hear()
+        kinds.append(found.kind)
+        session.take_batch(found)
+        session.expect("BYE")
+        session.say(message("BYE"))
+
+    assert meet(served(serve), tmp_path, source(tmp_path) / "a", "in/").status == 0
+    assert kinds == ["BATCH"]
+
+
+def test_tree_without_end_is_read_as_far_as_it_is_in_proportion(tmp_path: Path) -> None:
+    pages: list[int] = []
+
+    def serve(session: Session) -> None:
+        found = session.hear()
+        while found.kind == "TREE":
+            pages.append(found.fields["id"])
+            entries = [[1, f"{len(pages):06}-{number:04}", "file", 5, 1, 0, None] for number in range(3000)]
+            session.say(control("BRANCH", id=found.fields["id"], entries=entries, more=True))
+            found = session.hear()
+        while found.kind != "BYE":
+            if found.kind == "PUT":
+                session.say(session.receipt(found.fields))
+            else:
+                session.take_batch(found)
+            found = session.hear()
+        session.say(message("BYE"))
+
+    assert meet(served(serve), tmp_path, source(tmp_path), "in/").status == 0
+    assert 4 <= len(pages) < 100
