@@ -74,13 +74,13 @@ class Measuring:
                 if number % _CHECK_EVERY == 0:
                     self._check()
                 with contextlib.suppress(FileNotFoundError, PermissionError):
-                    seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
-                    if seen is None:
-                        continue
                     if level.last is None:
+                        seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
+                        if seen is None:
+                            continue
                         size, count = size + max(seen.size, self._least), count + 1
-                    if seen.is_folder and (level.last is None or os.fsencode(entry.name) > level.last):
-                        names.append(os.fsencode(entry.name))
+                    if entry.is_dir(follow_symlinks=False) and (name := os.fsencode(entry.name)) > (level.last or b""):
+                        names.append(name)
                         if len(names) > 2 * most:
                             names = sorted(names)[: most + 1]
         self.amount += Amount(size, count)

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import RunHere
-from processes import PASSWORD, Result, Server, Terminal, make, run
+from conftest import MakeServer, RunHere
+from processes import PASSWORD, USER, Client, Result, Server, Terminal, make, run
+
+from sft.accounts import format as accounts_format
+from sft.server import options
 
 LISTEN = "--listen=127.0.0.1"
 
@@ -174,3 +177,82 @@ def test_old_files_that_can_not_be_seen_are_not_given_away(run_here: RunHere, tm
     make(server.storage / "bob")  # a file where the folder would be
     refused = run_here("server.py", *server.settings, "adduser", "bob", "--password-file", secret)
     assert refused.status == 2 and "can't look into" in refused.err and not server.accounts.exists()
+
+
+def test_account_of_the_first_start_may_do_everything(tmp_path: Path) -> None:
+    server = Server(tmp_path / "first")
+    with first_start(server, "--port=0") as terminal:
+        terminal.expect(" out.txt\n\n")
+    assert server.command("users").out.split()[1] == "put,get,list,replace,remove"
+
+
+# --- rights -----------------------------------------------------------------------------------------------------------
+
+
+def test_rights_of_the_command_line_are_those_of_the_accounts_file() -> None:
+    assert options.RIGHTS == accounts_format.RIGHTS
+    assert all(set(words) < set(options.RIGHTS) for words in (options.DEFAULT_RIGHTS, *options.PRESETS.values()))
+
+
+@pytest.mark.parametrize(
+    ("flags", "rights"),
+    [
+        ([], "put,get,list,replace"),
+        (["--drop-only"], "put"),
+        (["--append-only"], "put,get,list"),
+        (["--read-only"], "get,list"),
+        (["--rights=remove,put"], "put,remove"),
+        (["--rights", "put,get,list,replace,remove"], "put,get,list,replace,remove"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_account_has_the_rights_it_was_given_and_limits_changes_them(
+    tmp_path: Path, accounts: dict[str, Path], flags: list[str], rights: str
+) -> None:
+    server = Server(tmp_path / "server", accounts[USER])
+    server.add("bob", *flags)
+    assert server.command("users").out.splitlines()[1].split() == ["bob", rights]
+    changed = server.command("limits", USER, *(flags or ["--rights=put,get,list"]))
+    assert (changed.status, changed.err) == (0, "")
+    assert changed.out.splitlines()[1].split() == ["rights", rights if flags else "put,get,list"]
+    again = server.command("limits", USER, *(flags or ["--rights=put,get,list"]))
+    assert "nothing was changed" in again.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--rights="], '--rights: "" is not a right. Choose from put, get, list, replace, remove'),
+        (["--rights=put,links"], '--rights: "links" is not a right'),
+        (["--rights=put, get"], '--rights: " get" is not a right'),
+        (["--rights=all"], '--rights: "all" is not a right'),
+        (["--rights=put", "--drop-only"], "--drop-only: not allowed with argument --rights"),
+        (["--append-only", "--read-only"], "not allowed with argument"),
+    ],
+)
+@pytest.mark.parametrize("command", ["adduser", "limits"])
+def test_refuse_rights_that_do_not_exist_and_two_sets_of_them(
+    run_here: RunHere, tmp_path: Path, accounts: dict[str, Path], command: str, flags: list[str], words: str
+) -> None:
+    server = Server(tmp_path / "server", accounts[USER])
+    name = USER if command == "limits" else "bob"
+    result = run_here("server.py", *server.settings, command, name, *flags)
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+    assert words in result.err
+
+
+def test_accounts_file_of_before_works_on(make_server: MakeServer, client: Client, tmp_path: Path) -> None:
+    """Its accounts could replace; a change of one line leaves the others as they are."""
+    server = make_server()
+    lines = server.accounts.read_text().replace(" may=put,get,list,replace ", " rights=put,get,list ")
+    server.accounts.write_text(lines)
+    assert server.command("users").out.split() == [USER, "put,get,list,replace"]
+    here, source = client.at(server.port), make(tmp_path / "a", 10)
+    assert here("-q", source, "a").status == 0
+    source.write_bytes(b"another")
+    assert here("-q", "--if-exists=replace", source, "a").status == 0
+    assert "may not do that" in here("--remove", "a").err
+    server.add("bob")
+    assert server.accounts.read_text().startswith(lines)
+    assert server.command("limits", USER, "--rights=put").status == 0
+    assert " may=put quota" in server.accounts.read_text() and "rights=" not in server.accounts.read_text()

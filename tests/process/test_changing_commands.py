@@ -268,3 +268,20 @@ def test_names_are_checked_before_a_password_is_asked_for(run_here: RunHere) -> 
     for arguments in (["--remove", "-r", "."], ["--move", "a", "a"], ["--move", "a", "a/b"]):
         result = run_here("client.py", "--user=u", "--password-file=no such file", *arguments)
         assert result.status == 2 and "password" not in result.err
+
+
+@pytest.mark.parametrize("size", [5, 100_000], ids=["small", "large"])
+def test_append_only_account_replaces_nothing_and_sends_beside_it(
+    make_server: MakeServer, client: Client, tmp_path: Path, size: int
+) -> None:
+    server = make_server()
+    assert server.command("limits", USER, "--append-only").status == 0
+    here, old, new = client.at(server.port), make(tmp_path / "old", size), tmp_path / "new"
+    new.write_bytes(bytes(size))
+    assert here("-q", old, "d/a").status == 0
+    result = here("--if-exists=replace", new, "d/a")
+    assert result.status == 1 and "your account may not write d/a" in result.err
+    assert here("-q", "--if-exists=rename", new, "d/a").status == 0
+    assert server.path("d/a").read_bytes() == old.read_bytes()
+    assert server.path("d/a.1").read_bytes() == bytes(size)
+    assert here("-q", "--get", "d/a", tmp_path / "back").status == 0
