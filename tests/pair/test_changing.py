@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from peers import C2S, S2C, Raw, data, end
 from processes import LIMIT, wait_until
+from test_batches import batch, file
 from transfers import Receiving, answers_to, put, written
 
+import sft.wire.outbox
 from sft.common.errors import Code, Ended, ProtocolViolation, Refused
 from sft.disk import removal
 from sft.disk.storage import Storage
+from sft.wire.batch import Receipts
 from sft.wire.change_messages import Amounts, Done, Move, Remove, SetAttributes, Usage
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -24,6 +27,7 @@ from sft.wire.messages import (
     Error,
     Get,
     ListFolder,
+    Ping,
     Rate,
     Receipt,
     Refuse,
@@ -271,3 +275,51 @@ def test_replacing_needs_a_right_of_its_own(storage: Storage, engine: Engine, ho
     assert heard[0] == Refuse(1, Code.DENIED)
     assert isinstance(heard[1], Receipt) and heard[1].path == ("b",)
     assert (home / "a").read_bytes() == b"old"
+
+
+@pytest.mark.usefixtures("there")
+def test_signs_of_life_go_on_while_something_is_removed(
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard_of_it, real = threading.Event(), removal.Removal._unlink
+
+    def wait(*words: object) -> bool:
+        assert heard_of_it.wait(30)
+        return real(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(removal.Removal, "_unlink", wait)
+    monkeypatch.setattr(sft.wire.outbox, "PING_AFTER", 0.05)
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(Remove(1, ("d",), True).encode())
+    assert isinstance(raw.hear(), Ping)
+    heard_of_it.set()
+    raw.say(BYE_MESSAGE)
+    assert [each for each in raw.hear_all() if not isinstance(each, Ping)] == [Done(1, 7), Bye()]
+    raw.close()
+    assert receiving.finish() is None
+
+
+def test_set_behind_a_batch_finds_its_files_and_replacing_needs_the_right_there_too(
+    storage: Storage, engine: Engine, home: Path
+) -> None:
+    written(home / "old", b"old")
+
+    def admit(right: str) -> None:
+        if right == "replace" and not is_allowed:
+            raise Refused(Code.DENIED)
+
+    is_allowed = True
+    receiving = Receiving(storage, engine, admit)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(batch(1, file("a", b"12345")), SetAttributes(2, ("a",), TIME, None).encode())
+    heard = raw.hear(), raw.hear()
+    assert isinstance(heard[0], Receipts) and heard[1] == Done(2, 1)
+    is_allowed = False
+    raw.say(batch(3, file("old", b"new"), policy="replace"), SetAttributes(4, ("a",), 0, None).encode(), BYE_MESSAGE)
+    found = raw.hear()
+    assert isinstance(found, Receipts) and [each.word for each in found.outcomes] == ["denied"]
+    assert raw.hear_all() == [Refuse(4, Code.DENIED), Bye()]
+    raw.close()
+    assert receiving.finish() is None
+    assert ((home / "a").stat().st_mtime_ns, (home / "old").read_bytes()) == (TIME, b"old")
