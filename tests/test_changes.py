@@ -451,6 +451,53 @@ def test_name_that_is_taken_in_the_last_moment_is_never_replaced(
     assert names_in(home) == {"a", "d", "d/c", "to"} | ({"to/theirs"} if what == "folder" else set())
 
 
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_process_that_dies_while_it_moves_loses_nothing(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Where the system can't move in one step; before each call that changes a name."""
+    monkeypatch.setattr(moving, "_move", None)
+    name, states = "old", []
+    for number in range(1, 5):
+        shutil.rmtree(home)
+        home.mkdir()
+        os.dup2(at := os.open(home, os.O_RDONLY), folder.visible.descriptor)
+        os.close(at)
+        fill(home, {"old": b"content"} if what == "file" else {"old/a": b"content"})
+        child = os.fork()
+        if child == 0:
+            _die_at_call(number)
+            with contextlib.suppress(BaseException):
+                move(folder, name, "new")
+            os._exit(0)
+        os.waitpid(child, 0)
+        states.append(names_in(home))
+        whole = [each for each in home.rglob("*") if each.is_file()]
+        assert whole and {each.read_bytes() for each in whole} == {b"content"}
+    below = set() if what == "file" else {"/a"}
+    old, new = ({each + more for more in {"", *below}} for each in ("old", "new"))
+    between = {"old", "new"} if what == "file" else {"old", "old/a", "new"}
+    assert states == [old, between, new, new]
+
+
+def _die_at_call(number: int) -> None:
+    """The process ends in front of that call, as by a kill."""
+    left = number
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **more: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os._exit(9)
+            return real(*words, **more)
+
+        return call
+
+    for name in ("link", "unlink", "mkdir", "rename", "replace", "rmdir"):
+        setattr(os, name, dying(getattr(os, name)))
+
+
 def test_portable_names_hold_for_what_is_moved(tmp_path: Path) -> None:
     with (
         contextlib.closing(Storage(tmp_path / "received", Rules(portable_names=True))) as storage,
