@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count, islice
 from dataclasses import replace
 from pathlib import Path
 
@@ -1435,9 +1436,9 @@ def test_empty_group_is_nothing(folder: UserFolder) -> None:
 
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
 def test_many_threads_and_one_name_never_mix(storage: Storage, root: Path, policy: str) -> None:
-    count, size = 32, 70_000
-    outcomes: list[Outcome | None] = [None] * count
-    together = threading.Barrier(count)
+    many, size = 32, 70_000
+    outcomes: list[Outcome | None] = [None] * many
+    together = threading.Barrier(many)
 
     def work(number: int) -> None:
         with using(storage) as folder:
@@ -1456,7 +1457,7 @@ def test_many_threads_and_one_name_never_mix(storage: Storage, root: Path, polic
             partial.sha256 = hashlib.sha256(bytes([number]) * size).digest()
             (outcomes[number],) = commit(folder, partial)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(many)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -1479,10 +1480,10 @@ def test_many_threads_and_one_name_never_mix(storage: Storage, root: Path, polic
                 assert isinstance(outcome, Refused)
                 assert outcome.code is Code.EXISTS
     elif policy == "rename":
-        assert len(stored) == count
+        assert len(stored) == many
         assert {outcome.path[-1]: bytes([number]) * size for number, outcome in stored.items()} == contents
     else:
-        assert len(stored) == count
+        assert len(stored) == many
         assert list(contents) == ["a"]
     assert left(root) == []
 
@@ -1601,9 +1602,9 @@ def test_no_way_through_leaks_a_descriptor(storage: Storage, root: Path, outside
 def test_deep_path_takes_few_descriptors(folder: UserFolder) -> None:
     """A peer chooses the depth; the process has one limit for all of its connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = os.dup(folder.area.folder)
-    os.close(lowest_free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 20, hard))
+    taken = set(map(int, os.listdir("/dev/fd")))
+    free = (number for number in count() if number not in taken)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(islice(free, 20, None)), hard))
     try:
         outcome = put(folder, *("d",) * 200, "a")
     finally:
