@@ -13,8 +13,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from itertools import count, islice
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
