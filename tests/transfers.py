@@ -267,13 +267,18 @@ class Receiving:
 
 
 def send(
-    receiving: Receiving, items: list[Item], told: Told, compress: Compress = "off", transfer: bytes | None = None
+    receiving: Receiving,
+    items: list[Item],
+    told: Told,
+    compress: Compress = "off",
+    transfer: bytes | None = None,
+    rate: int | None = None,
 ) -> int:
     """Send the items and end the connection; how many bytes went over the wire. Raises what the Sender raises.
 
     `transfer`: the id of the run, in its BATCHes.
     """
-    channel, limiter = Channel(receiving.near, C2S, S2C, receiving.engine), RateLimiter(None)
+    channel, limiter = Channel(receiving.near, C2S, S2C, receiving.engine), RateLimiter(rate)
     try:
         messages = channel.messages()
         sender = Sender(channel, messages, FILE_SECRET, told, limiter, compress=compress, transfer=transfer)

@@ -50,9 +50,9 @@ class Batches:
             return
         incomings = [self._placed(arriving, at) for at in range(arriving.count)]
         files = [(put, put.size or 0) for put in arriving.puts if isinstance(put, Put)]
-        self._on_event(BatchStarted(files, len(batch.contents)))
+        self._on_event(BatchStarted(files, batch.size))
         self._judge_offers(arriving, batch, incomings)
-        self._store(arriving, self._whole(arriving, batch, incomings))
+        self._store(arriving, self._whole(arriving, batch, batch.plain(), incomings))
 
     def settle(self, arriving: ArrivingBatch, at: int, file: TemporaryFile, outcome: DiskOutcome) -> None:
         """A file was published, or could not be."""
@@ -97,7 +97,7 @@ class Batches:
                 self._settle(arriving, at, outcome)
 
     def _whole(
-        self, arriving: ArrivingBatch, batch: Batch, incomings: list[Incoming | Refused]
+        self, arriving: ArrivingBatch, batch: Batch, contents: memoryview, incomings: list[Incoming | Refused]
     ) -> list[tuple[int, Whole]]:
         """The files that are to be stored, each with its place in the batch."""
         wholes: list[tuple[int, Whole]] = []
@@ -105,7 +105,7 @@ class Batches:
         for at, (file, incoming) in enumerate(zip(batch.files, incomings, strict=True)):
             if not file.with_content:
                 continue
-            content = batch.contents[start : start + file.size]
+            content = contents[start : start + file.size]
             start += file.size
             if isinstance(incoming, Refused):
                 self._settle(arriving, at, incoming)

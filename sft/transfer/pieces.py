@@ -50,7 +50,7 @@ class Pieces:
         compress: Compress,
     ) -> None:
         self._channel, self._limiter, self._on_event = channel, limiter, on_event
-        self._shrinking = Shrinking(compress)
+        self._shrinking, self._shrinking_batches = Shrinking(compress), Shrinking(compress)
         self._known_from = 0.0  # when the line has shown its speed
         self.most = max(DATA_LEAST, int(min(DATA_SIZE, limiter.bytes_in(_PIECE_SECONDS))))  # of content, in one DATA
         self._beyond = memoryview(bytearray(1))
@@ -62,13 +62,12 @@ class Pieces:
         None when the receiver has answered meanwhile. Raises SourceError, OtherSize, and what ended the channel.
         """
         announced = outgoing.size
-        self._known_from = self._known_from or time.monotonic() + _UNKNOWN_SECONDS
         self._shrinking.begin_file()
         while announced is None or offset < announced:
             if outgoing.state is not Sending.SENDING:
                 return None
             size, is_hole = next_piece(*source.run(), (announced or MAX_INTEGER) - offset, self.most)
-            shrinks = not is_hole and self._tries_to_shrink()
+            shrinks = not is_hole and self._tries_to_shrink(self._shrinking)
             if is_hole:
                 source.skip(size)
                 content = zeros(size)
@@ -88,18 +87,30 @@ class Pieces:
             raise OtherSize
         return offset
 
-    def _tries_to_shrink(self) -> bool:
+    def tries_to_shrink_batch(self, size: int) -> bool:
+        """Whether to compress the next batch, whose contents have `size` bytes; then it gets a record of its own."""
+        tries = size >= DATA_LEAST and self._tries_to_shrink(self._shrinking_batches)
+        if tries:
+            self._channel.flush()
+        return tries
+
+    def shrink_batch(self, size: int, content_size: int) -> int:
+        """Compress the contents of the batch that is in the record; how many bytes it takes, where that counts."""
+        return self._compress(Shrinks(size - content_size, self._shrinking_batches.done), size)
+
+    def _tries_to_shrink(self, shrinking: Shrinking) -> bool:
         """Whether to compress the next piece.
 
         With a limit, that is the line, and always waited for. So is a line that has not shown its speed yet: to begin
         with, everything vanishes quickly into buffers.
         """
+        self._known_from = self._known_from or time.monotonic() + _UNKNOWN_SECONDS
         waiting, line = self._channel.waiting, self._channel.line_seconds
         if self._limiter.is_limited:
             waiting, line = MAX_INTEGER, max(line, 1 / self._limiter.bytes_in(1))
         elif time.monotonic() < self._known_from:
             waiting, line = MAX_INTEGER, 1.0
-        return self._shrinking.tries(waiting, line)
+        return shrinking.tries(waiting, line)
 
     def _compress(self, shrinks: Shrinks, size: int) -> int:
         """Compress the record; how many bytes it takes, where that counts. A worker does it, where it does not."""

@@ -40,9 +40,9 @@ from sft.transfer.groups import Begun, Folder, Groups, Published
 from sft.transfer.hashing import Hashing
 from sft.transfer.places import Places, Share
 from sft.transfer.states import Receiving
-from sft.wire.batch import Batch
+from sft.wire.batch import Batch, content_of
 from sft.wire.channel import Arrived, Channel
-from sft.wire.content import Data, content_of
+from sft.wire.content import Data
 from sft.wire.messages import (
     BYE_MESSAGE,
     FOLDER,
@@ -137,6 +137,8 @@ class Receiver:
         self._on_event(CutOff(put, partial.size, partial.keep()))
 
     def _take(self, message: Message, body: memoryview) -> None:
+        if not self._zstd and isinstance(message, Data | Batch) and message.is_frame:
+            raise ProtocolViolation("compressed content that was not asked for")
         if isinstance(message, Data):
             self._data(message)
         elif isinstance(message, Batch):
@@ -315,8 +317,6 @@ class Receiver:
 
     def _data(self, data: Data) -> None:
         arriving = self._opened(data.id)
-        if data.is_frame and not self._zstd:
-            raise ProtocolViolation("compressed content that was not asked for")
         arriving.count(data)
         if arriving.partial is None:
             return

@@ -235,12 +235,15 @@ class Sender:
         if not self._batch.count:
             return
         batch, self._batch = self._batch, OutgoingBatch(self._room)
+        shrinks = self._pieces.tries_to_shrink_batch(batch.content_size)
         size = batch.write(self._channel.space, self._open.last_id + 1, self._transfer, self._mac)
         self._open.add(batch)
         self._channel.done(size)
+        if shrinks:
+            size = self._pieces.shrink_batch(size, batch.content_size)
         self._on_event(BatchStarted(batch.sizes(), batch.content_size))
         self._channel.flush()
-        self._spend(size)
+        self._limiter.spend(size, content=batch.content_size)
 
     def _answer_check(self, outgoing: Outgoing, source: Source) -> None:
         """Hash the first bytes of the source, as many as the receiver has, and send the digest."""

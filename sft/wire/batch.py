@@ -1,6 +1,6 @@
 """Small files, many in one message, to bytes and back: BATCH, which announces and brings them, and RECEIPTS.
 
-    BATCH     u32 h ‖ HMAC ‖ header of h bytes ‖ contents, back to back
+    BATCH     u32 h ‖ HMAC ‖ header of h bytes ‖ contents, back to back, or one zstd frame of them
 
 Rules: those of `sft/wire/messages.py`. A path that is not allowed is the trouble of its one file: it is named here, and
 the others go on.
@@ -29,6 +29,8 @@ from sft.wire.bodies import (
     TransferId,
     read_body,
 )
+from sft.wire.compression import check_frame, decoded
+from sft.wire.content import Data
 from sft.wire.protocol import BATCH_CONTENT, BATCH_FILES, BATCH_HEADER_LIMIT, RECORD_TEXT_LIMIT, UNASKED_LIMIT
 
 _HEADER_SIZE = struct.Struct(">I")
@@ -73,7 +75,7 @@ class BatchHeader(Control, frozen=True):
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """A BATCH as it arrived. `contents` is a view into the record, to be used before its buffer is given back.
 
-    `not_allowed`: which files have a path that is not allowed, and why.
+    `not_allowed`: which files have a path that is not allowed, and why. `size`: bytes of all contents.
     """
 
     KIND: ClassVar[Kind] = Kind.BATCH
@@ -84,7 +86,17 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     not_allowed: dict[int, str]
     mac: bytes
     header: bytes
+    size: int
     contents: memoryview
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether its contents are compressed."""
+        return len(self.contents) < self.size
+
+    def plain(self) -> memoryview:
+        """The contents themselves. Raises ProtocolViolation for a frame that does not hold as many bytes."""
+        return memoryview(decoded(self.contents, self.size)) if self.is_frame else self.contents
 
 
 class Outcome(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -113,6 +125,11 @@ class Receipts(Control, frozen=True):
     def why_not(self) -> str:
         named = (outcome.name for outcome in self.outcomes if outcome.name is not None)
         return next(filter(None, (why_not_allowed((name,)) for name in named)), "")
+
+
+def content_of(message: object) -> int:
+    """How many bytes of files a message stands for."""
+    return message.size if isinstance(message, Batch | Data) else 0
 
 
 def header_room(path: Path) -> int:
@@ -146,8 +163,10 @@ def read_batch(body: memoryview) -> Batch:
     header = read_body(_DECODER, raw)
     contents = body[_BEFORE_HEADER + size :]
     content_size = header.content_size
-    if content_size > BATCH_CONTENT or len(contents) != content_size:
+    if content_size > BATCH_CONTENT or len(contents) > content_size:
         raise ProtocolViolation("contents of another size than a batch announces, or over their ceiling")
+    if len(contents) < content_size:
+        check_frame(contents, content_size)
     not_allowed = {at: why for at, file in enumerate(header.files) if (why := why_not_allowed(file.path))}
     mac = bytes(body[_HEADER_SIZE.size : _BEFORE_HEADER])
-    return Batch(header.id, header.transfer, header.policy, header.files, not_allowed, mac, raw, contents)
+    return Batch(header.id, header.transfer, header.policy, header.files, not_allowed, mac, raw, content_size, contents)

@@ -44,11 +44,6 @@ class Data(NamedTuple):
         return memoryview(decoded(self.content, self.size)) if self.is_frame else self.content
 
 
-def content_of(message: object) -> int:
-    """How many bytes of a file a message stands for."""
-    return message.size if isinstance(message, Data) else 0
-
-
 def read_data(body: memoryview) -> Data:
     """The body of a DATA. Raises ProtocolViolation for one that no DATA has; a frame is looked at, not decoded."""
     if len(body) < _FIELDS.size:

@@ -587,7 +587,9 @@ def read_batch(body: bytes) -> tuple[Fields, bytes]:
     fields["files"] = [dict(zip(names, each, strict=True)) for each in fields["files"]]
     total = sum(each["size"] for each in fields["files"] if each["with_content"])
     check(all(each["size"] <= SMALL for each in fields["files"]), "size of a file in a BATCH")
-    check(total == len(contents) <= BLOCK, "contents of a BATCH")
+    check(total <= BLOCK, "contents of a BATCH")
+    check(bool(contents) == bool(total), "contents of a BATCH that has none, or none")
+    contents = plain(contents, total) if total else contents
     return {**fields, "mac": body[4:36], "header": header}, contents
 
 

@@ -11,6 +11,7 @@ from peers import C2S, FILE_SECRET, S2C, Raw, check_nothing_is_left, close_all, 
 from transfers import Fetch, Hostile, Receiving, Told, fetch, item, kept_of, on_disk, put, send, written
 
 import sft.transfer.pieces
+from crypto_utils import digest, mac
 from sft.common.errors import Code, ProtocolViolation
 from sft.common.rate_limit import RateLimiter
 from sft.disk.holes import HOLE_LEAST
@@ -19,6 +20,7 @@ from sft.disk.storage import Storage
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
 from sft.transfer.shrinking import Compress
+from sft.wire.batch import BATCH_OVERHEAD, BatchFile, BatchHeader, Receipts, batch_mac_input, write_batch
 from sft.wire.channel import Channel
 from sft.wire.content import Data
 from sft.wire.messages import BYE_MESSAGE, Accept, Bye, End, Error, Get, Put, Receipt, Refuse
@@ -478,3 +480,91 @@ def test_whole_transfer_that_is_compressed_arrives(
     sent = send(receiving, [item(written(tmp_path / "all", content))], Told(), "on")
     assert sent < 2 * MIB
     assert on_disk(home) == {"all": content}
+
+
+# --- small files together ---------------------------------------------------------------------------------------------
+
+SMALL = {f"s{number}": b"line %d of many that are nearly the same\n" % number * 400 for number in range(20)}
+
+
+def batch(files: dict[str, bytes], contents: bytes, secret: bytes = FILE_SECRET) -> bytes:
+    """A BATCH of these files, with anything as its contents."""
+    told = tuple(BatchFile((name,), len(each), None, None, digest(each), True) for name, each in files.items())
+    header = BatchHeader(2, b"r" * 16, "fail", told).body()
+    into = memoryview(bytearray(BATCH_OVERHEAD + len(header) + len(contents)))
+    write_batch(into, mac(secret, *batch_mac_input(header)), header, [contents])
+    return bytes(into)
+
+
+ALL = b"".join(SMALL.values())
+
+
+def test_small_files_in_one_frame_are_stored(storage: Storage, engine: Engine, home: Path) -> None:
+    hostile = Hostile(storage, engine)
+    message = batch(SMALL, frame(ALL))
+    assert len(message) < len(ALL) // 5
+    hostile.raw.say(message, BYE_MESSAGE)
+    heard, problem = hostile.finish()
+    assert problem is None
+    assert isinstance(heard[0], Receipts) and {outcome.word for outcome in heard[0].outcomes} == {"stored"}
+    assert on_disk(home) == {"good": b"12345", **SMALL}
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        pytest.param(frame(ALL)[:-1], id="cut"),
+        pytest.param(frame(ALL)[:-3] + b"!!!", id="damaged"),
+        pytest.param(frame(ALL) + b"\0", id="a byte behind it"),
+        pytest.param(frame(ALL + b"x"), id="of more"),
+        pytest.param(frame(bytes(1 << 28)), id="a bomb"),
+        pytest.param(ALL[:-1], id="none"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_contents_that_are_no_frame_of_them_are_a_violation(
+    storage: Storage, engine: Engine, home: Path, contents: bytes
+) -> None:
+    hostile = Hostile(storage, engine)
+    hostile.raw.say(batch(SMALL, contents))
+    heard, problem = hostile.finish()
+    assert isinstance(problem, ProtocolViolation)
+    assert heard == [Error(Code.PROTOCOL)]
+    assert on_disk(home) == {"good": b"12345"}
+
+
+def test_frame_of_a_batch_with_a_wrong_hmac_is_not_decoded(storage: Storage, engine: Engine, home: Path) -> None:
+    hostile = Hostile(storage, engine)
+    hostile.raw.say(batch(SMALL, frame(ALL)[:-3] + b"!!!", secret=b"x" * 32), BYE_MESSAGE)
+    heard, problem = hostile.finish()
+    assert problem is None
+    assert isinstance(heard[0], Receipts) and {outcome.word for outcome in heard[0].outcomes} == {"integrity"}
+    assert on_disk(home) == {"good": b"12345"}
+
+
+@pytest.mark.parametrize("rate", [None, 100 * MIB])
+def test_small_files_are_compressed_together(
+    storage: Storage, engine: Engine, home: Path, tmp_path: Path, rate: int | None
+) -> None:
+    items = [item(written(tmp_path / name, content)) for name, content in SMALL.items()]
+    items += [item(written(tmp_path / f"noise{number}", os.urandom(5_000))) for number in range(20)]
+    receiving, told = Receiving(storage, engine), Told()
+    sent = send(receiving, items, told, "on", rate=rate)
+    assert sent < len(ALL) // 5 + 100_000 + 10_000
+    assert set(told.outcomes().values()) == {"stored"} and len(told.receipts) == 40
+    assert {name: (home / name).read_bytes() for name in SMALL} == SMALL
+
+
+def test_small_files_are_fetched_compressed_by_who_reads_it(
+    storage: Storage, engine: Engine, home: Path, tmp_path: Path
+) -> None:
+    for name, content in SMALL.items():
+        written(home / "small" / name, content)
+    for asks in (True, False):
+        receiving = Receiving(storage, engine, compress="on")
+        fetched = Fetch(engine, receiving.near, ["small"], f"{tmp_path}/{asks}/", zstd=asks)
+        (tmp_path / f"{asks}").mkdir()
+        fetched.run()
+        assert (receiving.finish(), fetched.problem) == (None, None)
+        assert {path.name: path.read_bytes() for path in (tmp_path / f"{asks}/small").iterdir()} == SMALL
+        assert (receiving.channel.bytes_sent < len(ALL) // 2) is asks

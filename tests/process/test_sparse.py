@@ -36,15 +36,16 @@ def test_image_of_a_disk_goes_there_and_back_as_what_is_in_it(
     source = folder / "disk.img"
     sha256 = image(source, size, parts)
     line = proxy(server.port)
+    seconds = 30 + size / 20e6
     most = parts * MIB * 11 // 10
-    result = client.at(line.port)("--json", source, f"{box}/")
+    result = client.at(line.port)("--json", source, f"{box}/", seconds=seconds)
     assert (result.status, result.err) == (0, "")
     assert f'"sha256": "{sha256}"' in result.out
     assert sum(line.passed) < most
     stored = server.path(box, "disk.img")
     assert stored.stat().st_size == size and stored.stat().st_blocks * 512 < most
     source.unlink()
-    result = client.at(line.port)("--json", "--get", f"{box}/disk.img", f"{folder}/back/")
+    result = client.at(line.port)("--json", "--get", f"{box}/disk.img", f"{folder}/back/", seconds=seconds)
     assert (result.status, result.err) == (0, "")
     assert f'"sha256": "{sha256}"' in result.out
     assert sum(line.passed) < 2 * most
