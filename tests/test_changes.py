@@ -19,6 +19,7 @@ from sft.disk import folders, measuring, moving, removal, walking
 from sft.disk.amounts import Amount, Quota
 from sft.disk.folders import measure
 from sft.disk.storage import Storage
+from sft.disk.temporary import Settled
 from sft.disk.user_folder import Rules, UserFolder
 
 SECRET = b"nobody may read or change this"
@@ -350,6 +351,30 @@ def test_folder_above_one_that_was_announced_is_charged_when_it_was_removed_mean
         partial = quota_files.begin(folder, "d/e/a", 100)
         remove(other, "d")
         folder.publish([quota_files.fill(partial, 100)])
+    assert written(root) == on_disk(root)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("policy", ["fail", "replace"])
+def test_folder_that_is_removed_while_a_file_is_published_is_made_again(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch, size: int, policy: str
+) -> None:
+    with opened(storage, ENDLESS) as folder, opened(storage, ENDLESS) as other:
+        partial = quota_files.fill(quota_files.begin(folder, "d/a", size, policy), size)
+        call = "rename" if policy == "replace" else "link"
+        real, times = getattr(type(partial), call), 0
+
+        def overtaken(self: Any, name: str, at: int) -> None:
+            nonlocal times
+            times += 1
+            if times == 1:
+                remove(other, "d", recursive=True)
+            real(self, name, at)
+
+        monkeypatch.setattr(type(partial), call, overtaken)
+        (outcome,) = folder.publish([partial])
+        assert isinstance(outcome, Settled), outcome
+    assert times == 2 and (root / "alice/d/a").stat().st_size == size
     assert written(root) == on_disk(root)
 
 

@@ -233,7 +233,12 @@ class Publisher:
         if file.refusal is not None:
             return self._settle_without_space(file, file.refusal)
         give_name = self._replace if file.incoming.policy == Policy.REPLACE else self._link
-        settled = give_name(file, folders.get(file.incoming.path[:-1]))
+        above = file.incoming.path[:-1]
+        try:
+            settled = give_name(file, folders.get(above))
+        except FileNotFoundError:  # another connection has removed the folder: it is made again
+            folders.close()
+            settled = give_name(file, folders.get(above))
         if not settled.skipped and not settled.already:
             file.reservation.published(file.size)
         return settled
