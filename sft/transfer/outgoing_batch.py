@@ -97,8 +97,9 @@ class OutgoingBatch:
         mode = None if source.mode is None else source.mode & item.mode_mask
         self.items.append(item)
         self.files.append(BatchFile(item.target, len(content), mtime, mode, digest(content), not item.offer))
-        self._header += header_room(item.target)
-        self.memory += memory_of(b"", item.target) + header_room(item.target)
+        room = header_room(item.target)
+        self._header += room
+        self.memory += memory_of(b"", item.target) + room
         if item.offer:
             self.has_offers = True
         else:
