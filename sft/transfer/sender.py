@@ -217,8 +217,12 @@ class Sender:
         try:
             content = source.read_small(size)
             source.check_unchanged()
-        except SourceError as problem:
-            self._on_event(Failed(item, problem))
+        except SourceError as problem:  # the other end hears of it, too: it may have asked for this file
+            outgoing = Outgoing(item, source, self._open.last_id + 1)
+            message, _ = outgoing.put(self._mac)
+            self._open.add(outgoing)
+            self._channel.send(message)
+            self._withdraw(outgoing, source, problem)
             return
         finally:
             source.close()
