@@ -264,3 +264,13 @@ def test_large_file_whose_flush_fails_is_kept_when_the_trouble_may_pass(
     assert isinstance(again, PartialFile)
     assert bool(again.offers) is stays
     again.discard()
+
+
+def test_folder_whose_mode_can_not_be_found_out_refuses_its_files_and_is_closed(
+    alice: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(sft.disk.publish.Parent, "__init__", fail)
+    assert [word(each) for each in alice.publish(whole(alice, 2))] == [Code.UNAVAILABLE] * 2
