@@ -25,6 +25,7 @@ from sft.wire.messages import (
     Entries,
     Entry,
     Message,
+    Ping,
     Put,
     decode_message,
     file_mac_begin,
@@ -135,7 +136,13 @@ class Raw:
         return [decode_message(kind, body) for kind, body in split_record(text)]
 
     def hear(self) -> Message | None:
-        """The next message, None at the end."""
+        """The next message, None at the end. Signs of life are left out: they come when the machine is busy."""
+        while isinstance(message := self.hear_any(), Ping):
+            pass
+        return message
+
+    def hear_any(self) -> Message | None:
+        """The next message, also a sign of life; None at the end."""
         while not self._waiting:
             self._waiting = self.record()
             if not self._waiting:

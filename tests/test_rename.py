@@ -144,7 +144,8 @@ def test_receipt_of_another_path_is_of_another_file(alice: UserFolder, home: Pat
 
 def test_receipt_is_found_by_the_path_that_was_asked_for(alice: UserFolder, home: Path) -> None:
     (home / "a").write_bytes(b"old")
-    assert stored(alice, ONE, "a") == "a.1" == stored(alice, ONE, "a")
+    assert stored(alice, ONE, "a") == "a.1"
+    assert stored(alice, ONE, "a") == "a.1 already"
     assert stored(alice, ONE, "a.1", content=b"two") == "a.1.1"
 
 

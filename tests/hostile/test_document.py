@@ -238,4 +238,7 @@ def test_names_that_can_not_be_said_are_spelled_to_a_listing_and_to_a_get(odd: S
         heard = [session.hear() for _ in range(5)]
     omitted = [each.fields for each in heard if each.kind == "OMITTED"]
     assert omitted == [{"id": 7, "name": f"odd/{name}", "code": "name", "more": 0} for name in spelled]
-    assert [each.fields["path"] for each in heard if each.kind == "PUT"] == [["odd"], ["odd", "good"]]
+    assert [each.fields["path"] for each in heard if each.kind == "PUT"] == [["odd"]]
+    assert [file["path"] for each in heard if each.kind == "BATCH" for file in each.fields["files"]] == [
+        ["odd", "good"]
+    ]

@@ -292,10 +292,10 @@ def test_signs_of_life_go_on_while_something_is_removed(
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     raw.say(Remove(1, ("d",), True).encode())
-    assert isinstance(raw.hear(), Ping)
+    assert isinstance(raw.hear_any(), Ping)
     heard_of_it.set()
     raw.say(BYE_MESSAGE)
-    assert [each for each in raw.hear_all() if not isinstance(each, Ping)] == [Done(1, 7), Bye()]
+    assert raw.hear_all() == [Done(1, 7), Bye()]
     raw.close()
     assert receiving.finish() is None
 
