@@ -14,6 +14,7 @@ import pytest
 import sft.disk.durable
 import sft.disk.publish
 from sft.common.errors import Code, Refused
+from sft.disk.parents import Parent
 from sft.disk.partials import PartialFile
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import UserFolder
@@ -272,5 +273,5 @@ def test_folder_whose_mode_can_not_be_found_out_refuses_its_files_and_is_closed(
     def fail(*arguments: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(sft.disk.publish.Parent, "__init__", fail)
+    monkeypatch.setattr(Parent, "__init__", fail)
     assert [word(each) for each in alice.publish(whole(alice, 2))] == [Code.UNAVAILABLE] * 2
