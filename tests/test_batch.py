@@ -192,8 +192,8 @@ class Source:
 def batch_of(*items: Item, room: int = BATCH_ROOM, content: bytes = b"abc") -> OutgoingBatch:
     batch = OutgoingBatch(room)
     for item in items:
-        assert batch.has_room_for(item, len(content))
-        batch.add(item, Source(), content)  # type: ignore[arg-type]
+        assert batch.has_room_for(item, len(content), header_room(item.target))
+        batch.add(item, Source(), content, header_room(item.target))  # type: ignore[arg-type]
     return batch
 
 
@@ -205,14 +205,14 @@ def item(*path: str, policy: PolicyWord = "fail", offer: bool = False) -> Item:
 
 def test_batch_has_room_up_to_its_borders() -> None:
     batch = batch_of(*(item(f"{number}") for number in range(BATCH_FILES)))
-    assert not batch.has_room_for(item("more"), 0)
+    assert not batch.has_room_for(item("more"), 0, 70)
     full = batch_of(*(item(f"{number}") for number in range(15)), content=bytes(65536))
     assert full.content_size + 65536 <= BATCH_CONTENT
-    assert full.has_room_for(item("more"), 65536)
-    full.add(item("more"), Source(), bytes(65536))  # type: ignore[arg-type]
-    assert not full.has_room_for(item("more"), 1)
-    assert full.has_room_for(item("more", offer=True), 65536)
-    assert not batch_of(item("a")).has_room_for(item("b", policy="skip"), 0)
+    assert full.has_room_for(item("more"), 65536, 70)
+    full.add(item("more"), Source(), bytes(65536), 70)  # type: ignore[arg-type]
+    assert not full.has_room_for(item("more"), 1, 70)
+    assert full.has_room_for(item("more", offer=True), 65536, 70)
+    assert not batch_of(item("a")).has_room_for(item("b", policy="skip"), 0, 70)
 
 
 def test_what_is_estimated_of_a_header_is_never_too_little() -> None:
@@ -236,7 +236,7 @@ def test_limited_sender_fills_no_batch_beyond_its_piece() -> None:
     assert can_hold(item("a"), 1800, room) and not can_hold(item("a"), 2000, room)
     assert not can_hold(item("a"), 65537, BATCH_ROOM) and can_hold(item("a"), 65536, BATCH_ROOM)
     batch = batch_of(item("a"), room=room, content=bytes(1500))
-    assert not batch.has_room_for(item("b"), 500)
+    assert not batch.has_room_for(item("b"), 500, 70)
 
 
 def answer(*outcomes: Outcome, sha256: bytes) -> Receipts:

@@ -15,6 +15,7 @@ from sft.transfer.outgoing import sayable_time
 from sft.wire.batch import (
     BATCH_OVERHEAD,
     BATCH_ROOM,
+    MOST_HEADER_ROOM,
     BatchFile,
     BatchHeader,
     Receipts,
@@ -39,7 +40,9 @@ def room_for(piece: int | None) -> int:
 
 def can_hold(item: Item, size: int, room: int) -> bool:
     """Whether a file of `size` bytes can go in a BATCH of that room at all."""
-    return size <= UNASKED_LIMIT and _FIXED + header_room(item.target) + size <= room
+    if size > UNASKED_LIMIT:
+        return False
+    return _FIXED + MOST_HEADER_ROOM + size <= room or _FIXED + header_room(item.target) + size <= room
 
 
 class OutgoingBatch:
@@ -82,24 +85,23 @@ class OutgoingBatch:
         """Whether nothing more is to be sent about it, whatever is answered."""
         return not self.has_offers
 
-    def has_room_for(self, item: Item, size: int) -> bool:
-        """Whether a file of `size` bytes may be added."""
+    def has_room_for(self, item: Item, size: int, header: int) -> bool:
+        """Whether a file of `size` bytes may be added, which takes `header` bytes of the header."""
         if not self.items:
             return True
-        header = self._header + header_room(item.target)
+        header += self._header
         content = self.content_size + (0 if item.offer else size)
         is_full = len(self.items) >= BATCH_FILES or content > BATCH_CONTENT or header > BATCH_HEADER_LIMIT
         return not is_full and header + content <= self._room and item.policy == self.items[0].policy
 
-    def add(self, item: Item, source: Source, content: bytes) -> bool:
+    def add(self, item: Item, source: Source, content: bytes, header: int) -> bool:
         """One more file; whether the time in it is the nearest to an mtime that can't be expressed."""
         mtime, is_other = sayable_time(source.mtime)
         mode = None if source.mode is None else source.mode & item.mode_mask
         self.items.append(item)
         self.files.append(BatchFile(item.target, len(content), mtime, mode, digest(content), not item.offer))
-        room = header_room(item.target)
-        self._header += room
-        self.memory += memory_of(b"", item.target) + room
+        self._header += header
+        self.memory += header + memory_of(b"", item.target)
         if item.offer:
             self.has_offers = True
         else:

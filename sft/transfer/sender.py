@@ -46,7 +46,7 @@ from sft.transfer.places import Places, Share
 from sft.transfer.shrinking import Compress
 from sft.transfer.states import Sending
 from sft.transfer.unsettled import Unsettled
-from sft.wire.batch import Receipts
+from sft.wire.batch import Receipts, header_room
 from sft.wire.channel import Arrived, Channel
 from sft.wire.messages import (
     Accept,
@@ -229,9 +229,10 @@ class Sender:
         if len(content) != size:
             self._send_as_stream(item)
             return
-        if not self._batch.has_room_for(item, size):
+        header = header_room(item.target)
+        if not self._batch.has_room_for(item, size, header):
             self._send_batch()
-        if self._batch.add(item, source, content):
+        if self._batch.add(item, source, content, header):
             self._on_event(TimeClamped(item))
 
     def _send_batch(self) -> None:

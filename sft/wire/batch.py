@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from crypto_utils import DIGEST_SIZE
 from sft.common.errors import Code, ProtocolViolation
-from sft.common.names import why_not_allowed
+from sft.common.names import MAX_DEPTH, MAX_PATH, why_not_allowed
 from sft.wire.bodies import (
     MESSAGE_HEADER,
     Control,
@@ -37,7 +37,9 @@ _HEADER_SIZE = struct.Struct(">I")
 _BEFORE_HEADER = _HEADER_SIZE.size + DIGEST_SIZE
 BATCH_OVERHEAD = MESSAGE_HEADER.size + _BEFORE_HEADER  # bytes of a BATCH beside its header and contents
 BATCH_ROOM = RECORD_TEXT_LIMIT - BATCH_OVERHEAD  # for header and contents together
-_EACH = 64  # bytes of one file's header beside its path, at most
+_EACH, _COMPONENT = 64, 3  # bytes of one file's header beside its path, and of one component beside its text, at most
+_LONGEST_PATH = MAX_PATH + _COMPONENT * MAX_DEPTH
+MOST_HEADER_ROOM = _EACH + _LONGEST_PATH  # bytes that a file takes of a header, whatever its path
 
 SmallSize = Annotated[int, Meta(ge=0, le=UNASKED_LIMIT)]
 BatchWord = Literal["stored", "already", "skipped", "wanted"]
@@ -134,7 +136,7 @@ def content_of(message: object) -> int:
 
 def header_room(path: Path) -> int:
     """Bytes that one file takes of a header, at most."""
-    return _EACH + 3 * len(path) + len("".join(path).encode())
+    return _EACH + len("".join(path).encode()) + _COMPONENT * len(path)
 
 
 def batch_mac_input(header: bytes) -> tuple[bytes, ...]:
