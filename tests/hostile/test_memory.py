@@ -11,7 +11,7 @@ import pytest
 from conftest import MakeServer
 from processes import Client, wait_until
 from scene import Stage
-from speaker import SMALL, Fields, Session, body_of, control, message, pack, put_fields
+from speaker import SMALL, Fields, Session, batch, batch_file, batch_header, body_of, control, message, pack, put_fields
 from test_hostile_server import hostile, served
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in /proc")
@@ -92,11 +92,33 @@ def folders(session: Session) -> None:
     puts(session, longest, "ACCEPT", 1_501)
 
 
+def batches(session: Session) -> None:
+    """Headers that are full of one letter, one after the other; each file is refused for its path."""
+    for id in range(1, 257):
+        file = batch_file(["PATH"], b"")
+        header = batch_header(id, [file]).replace(pack(["PATH"]), endless(id))
+        session.say(message("BATCH", batch(session.file_key, header, b"")))
+        session.expect("RECEIPTS", id=id, outcomes=[["name", None]])
+
+
+def batches_that_are_taken(session: Session) -> None:
+    """The longest paths, as many as a header holds: files with a file in the place of their folder, and offers."""
+    for id in range(1, 65):
+        files = [batch_file([f"PATH{at}"], b"", offered=bool(at % 2)) for at in range(12)]
+        header = batch_header(id, files)
+        for at in range(12):
+            header = header.replace(pack([f"PATH{at}"]), below("honest", longest(12 * id + at)))
+        session.say(message("BATCH", batch(session.file_key, header, b"")))
+        session.expect("RECEIPTS", id=id, outcomes=[["not-folder", None], ["wanted", None]] * 6)
+
+
 AT_THE_SERVER: dict[str, Callable[[Session], None]] = {
     "256 PUTs that are refused": lambda session: puts(session, endless, "REFUSE"),
     "256 PUTs that are taken": lambda session: puts(session, longest, "ACCEPT"),
     "folders and PUTs": folders,
     "GETs that wait for the last": gets,
+    "BATCHes that are refused": batches,
+    "BATCHes with long paths": batches_that_are_taken,
 }
 
 
