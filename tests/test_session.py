@@ -1,6 +1,8 @@
-"""How a connection ends, by the error that ends it."""
+"""How a connection ends, by the error that ends it; and when what became of a client's files is written to the log."""
 
 import logging
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +16,10 @@ from sft.common.errors import (
     Refused,
     TransferError,
 )
-from sft.server.session import ending_of
+from sft.common.log_limits import Sparing
+from sft.server.session import ReceiveLog, ending_of
+from sft.transfer.events import IDLE, Delivered
+from sft.wire.messages import FILE, Put, Receipt
 
 ENDINGS: list[tuple[TransferError, Code | None, int, str]] = [
     (Ended(Code.ACCOUNT), Code.ACCOUNT, logging.WARNING, "ended: "),
@@ -35,3 +40,16 @@ def test_connection_ends_with_this_code_and_this_line(
     problem: TransferError, code: Code | None, level: int, begins: str
 ) -> None:
     assert ending_of(problem) == (code, level, begins + problem.cause)
+
+
+def test_lines_that_wait_for_a_pause_are_bounded() -> None:
+    written: list[int] = []
+    log = cast(Any, SimpleNamespace(isEnabledFor=lambda level: False, info=lambda lines: written.append(len(lines))))
+    received = ReceiveLog(log, Sparing(log))
+    put = Put(1, bytes(16), ("a",), FILE, 1, None, None, "fail")
+    stored = Delivered(put, Receipt(1, ("a",), 1, bytes(32), 0, "stored"))
+    for _ in range(512 + 3):
+        received.on_event(stored)
+    assert written == [512]
+    received.on_event(IDLE)
+    assert written == [512, 3]

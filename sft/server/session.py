@@ -30,6 +30,7 @@ from sft.server.origin import shown_origin
 from sft.server.requests import Requests
 from sft.server.shared import Shared
 from sft.transfer.events import (
+    IDLE,
     BatchSettled,
     BatchStarted,
     CutOff,
@@ -52,6 +53,7 @@ from sft.wire.sockets import Link
 _LAST_WORD_SECONDS = 0.4  # for the reason to reach the client of a changed account, before its socket is cut
 # The account is not looked at again within this time: in a run of small files, not each then costs a look.
 _ACCOUNT_SECONDS = 0.002
+_LINES_TOGETHER = 512  # at most
 
 
 class Connection:
@@ -139,6 +141,7 @@ class Connection:
         quota = Quota(account.quota, account.quota_files)
         folder = shared.storage.user(account.name, "get" not in account.rights, quota, account.largest)
         sparing = Sparing(self._log, shared.line_limits.setdefault(account.name, LineLimit()))
+        received = ReceiveLog(self._log, sparing)
         try:
             limiter = shared.limiters.of(account.name, account.rate).for_connection(lambda: channel.ended)
             share = shared.places.of(account.name)
@@ -149,9 +152,10 @@ class Connection:
             requests = Requests(
                 channel, keys, folder, admit, self._log.info, limiter, sparing.info, share, shared.compress
             )
-            requests.run(_ReceiveLog(self._log, sparing).on_event)
+            requests.run(received.on_event)
         finally:
             folder.close()
+            received.on_event(IDLE)
             sparing.tell()
 
     def _admit(self, account: Account, right: str) -> None:
@@ -197,14 +201,14 @@ def ending_of(problem: TransferError) -> tuple[Code | None, int, str]:
     return code, logging.ERROR, f"can't open the user's folder: {problem.cause}"
 
 
-class _ReceiveLog:
+class ReceiveLog:
     """Writes what becomes of a client's files to the log."""
 
     def __init__(self, log: Log, sparing: Sparing) -> None:
         """`sparing`: for what a client can cause at will, without storing anything."""
         self._own_log, self._own_sparing = log, sparing
         self._is_verbose = log.isEnabledFor(logging.DEBUG)
-        self._stored: list[str] = []  # lines that are written together when nothing more arrives
+        self._stored: list[str] = []  # lines that are written together, at the latest when nothing more arrives
 
     @property
     def _sparing(self) -> Sparing:
@@ -263,8 +267,13 @@ class _ReceiveLog:
         if receipt.sha256 is None:  # a folder, or skipped
             self._sparing.info("%s %s", receipt.outcome, show_briefly(receipt.path))
             return
-        sha256, path = receipt.sha256.hex(), show_path(receipt.path)
-        self._stored.append(f"{receipt.outcome} {path}, {counted(receipt.size, 'byte', '')}, SHA-256 {sha256}")
+        what = f"{counted(receipt.size, 'byte', '')}, SHA-256 {receipt.sha256.hex()}"
+        if receipt.outcome == "already":  # which a client can cause without end
+            self._sparing.info("already %s, %s", show_briefly(receipt.path), what)
+            return
+        self._stored.append(f"{receipt.outcome} {show_path(receipt.path)}, {what}")
+        if len(self._stored) >= _LINES_TOGETHER:
+            self._write_stored()
 
     def _rejected(self, put: Put | Misnamed, problem: Refused) -> None:
         name = briefly(put.shown) if isinstance(put, Misnamed) else show_briefly(put.path)

@@ -86,8 +86,7 @@ class Receiver:
         """
         self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
         self._messages = limited(channel, messages, limiter, content_of)
-        self._place, self._on_event, self._limiter = place, on_event, limiter
-        self._zstd = zstd
+        self._place, self._on_event, self._limiter, self._zstd = place, on_event, limiter, zstd
         self._share = share or Places().of("")
         self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
         self._open: dict[int, Arriving] = {}
@@ -105,6 +104,7 @@ class Receiver:
             for arrived in self._messages:
                 if arrived is None:
                     self._publish()
+                    self._on_event(IDLE)
                 else:
                     self._take(*arrived)
                 if self._unplaced or arrived is None:

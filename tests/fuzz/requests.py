@@ -33,7 +33,7 @@ from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
-from sft.server.session import _Prefixed, _ReceiveLog
+from sft.server.session import ReceiveLog, _Prefixed
 from sft.wire.change_messages import Done, Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Channel
 from sft.wire.handshake import SessionKeys
@@ -228,7 +228,7 @@ def _server(channel: Channel, folder: UserFolder, flags: int) -> None:
     try:
         requests = Requests(channel, _KEYS, folder, lambda right: _admit(right, flags), log.info, RateLimiter(None))
         prefixed = _Prefixed(log, {"number": 1, "who": "fuzz"})
-        requests.run(_ReceiveLog(prefixed, Sparing(prefixed)).on_event)
+        requests.run(ReceiveLog(prefixed, Sparing(prefixed)).on_event)
     except Ended as problem:
         code = problem.code
     except IntegrityError as problem:

@@ -14,7 +14,20 @@ import pytest
 from conftest import MakeServer
 from processes import PASSWORD, Client, Server, make, wait_until
 from scene import Stage
-from speaker import ClientLogin, Ended, Line, Session, body_of, control, data, message, put_fields
+from speaker import (
+    ClientLogin,
+    Ended,
+    Line,
+    Session,
+    batch,
+    batch_file,
+    batch_header,
+    body_of,
+    control,
+    data,
+    message,
+    put_fields,
+)
 from test_hostile_server import hostile, served
 
 from sft.server.listener import Listener
@@ -55,6 +68,28 @@ def test_refused_files_with_long_names_leave_the_log_readable(stage: Stage) -> N
         for id in range(1, MANY + 1):
             session.expect("REFUSE", id=id, code="name")
     check_sparing(stage.told(), "refused: ", 210)
+
+
+def offer(session: Session, id: int, name: str) -> None:
+    header = batch_header(id, [batch_file([name], b"x", offered=True)])
+    session.say(message("BATCH", batch(session.file_key, header, b"")))
+    assert session.expect("RECEIPTS", id=id)["outcomes"] == [["already", None]]
+
+
+def test_offered_file_that_is_there_is_logged_at_once(stage: Stage) -> None:
+    (stage.home / "there").write_bytes(b"x")
+    with stage.session() as session:
+        offer(session, 1, "there")
+        wait_until(lambda: ": already there, 1 byte, SHA-256 " in stage.told())
+        session.farewell()
+
+
+def test_offers_without_end_leave_the_log_readable(stage: Stage) -> None:
+    (stage.home / ("x" * 255)).write_bytes(b"x")
+    with heard(stage) as session:
+        for id in range(1, MANY + 1):
+            offer(session, id, "x" * 255)
+    check_sparing(stage.told(), ": already ", 210)
 
 
 def test_reconnecting_does_not_reset_the_limit_of_log_lines(stage: Stage) -> None:
