@@ -17,7 +17,7 @@ from quota_files import ENDLESS, on_disk, opened, put, written
 from sft.common.errors import Code, ConnectionTrouble, Refused
 from sft.disk import folders, measuring, moving, removal, walking
 from sft.disk.amounts import Amount, Quota
-from sft.disk.folders import measure
+from sft.disk.measuring import measure
 from sft.disk.storage import Storage
 from sft.disk.temporary import Settled
 from sft.disk.user_folder import Rules, UserFolder
@@ -260,7 +260,7 @@ def test_more_folders_than_are_kept_in_memory_are_removed_and_counted_all_the_sa
         monkeypatch.setattr(module, "_MOST_NAMES", most)
         monkeypatch.setattr(module, "_LEAST_NAMES", 1)
     fill(home, {f"d/{one}/{two}/x": b"1" * 600 for one in range(7) for two in range(11)})
-    assert folder.changes.used(lambda step: step(), lambda: None) == Amount(*measure_of(home))
+    assert folder.changes.used(lambda step: step(), lambda: None) == measure_of(home)
     assert remove(folder, "d", recursive=True) == 1 + 7 + 2 * 77
     assert names_in(home) == set()
 
@@ -293,7 +293,7 @@ def test_what_the_system_does_not_let_go_is_refused(folder: UserFolder, home: Pa
     (home / "d").chmod(0o700)
 
 
-def measure_of(home: Path) -> tuple[int, int]:
+def measure_of(home: Path) -> Amount:
     at = os.open(home, os.O_RDONLY)
     try:
         return measure(at, 512)

@@ -1,4 +1,4 @@
-"""Folders from descriptor to descriptor, never through a link: opened, measured and flushed.
+"""Folders from descriptor to descriptor, never through a link: opened, looked at and flushed.
 
 Rules: a name is opened or looked at in an open folder, so that no link can be put there between the look and the use.
 What is neither a file nor a folder counts as not there. Names were judged before (`sft/common/names.py`).
@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crypto_utils import new_digest
@@ -137,41 +137,6 @@ def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:
         return None
     mode = stat.S_IMODE(state.st_mode) & 0o777
     return Seen(path, is_folder, 0 if is_folder else state.st_size, state.st_mtime_ns, mode)
-
-
-def measure(folder: int, least: int = 0) -> tuple[int, int]:
-    """How many bytes lie below a folder, and in how many files and folders. What this user can't read is left out.
-
-    Each file and folder counts as `least` bytes at least. Raises OSError when the answer would be too small, such as
-    without a free descriptor.
-    """
-    size = count = 0
-    with contextlib.ExitStack() as opened:
-        below: list[tuple[int, list[str]]] = [(folder, ["."])]  # open folders, and those in them that are still to do
-        opened.callback(lambda: _close_all(at for at, _ in below[1:]))
-        while below:
-            parent, names = below[-1]
-            if not names:
-                below.pop()
-                if below:
-                    os.close(parent)
-                continue
-            with contextlib.suppress(FileNotFoundError, PermissionError, Refused):
-                at, inside = open_folder(parent, names.pop()), list[str]()
-                below.append((at, inside))
-                with os.scandir(at) as entries:
-                    for entry in entries:
-                        seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
-                        if seen is not None:
-                            size, count = size + max(seen.size, least), count + 1
-                        if seen is not None and seen.is_folder:
-                            inside.append(entry.name)
-    return size, count
-
-
-def _close_all(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""Counting what lies below a folder, in steps that each read one folder: for a client that asks, at any size and depth.
+"""Counting what lies below a folder, in steps that each read one folder, at any size and depth.
 
 Rules: from one open folder to the next, never through a link. Memory and descriptors are bounded: of the folders in a
 folder only the next names are kept, in the order of their bytes, and it is read again for those behind them. What
-can't be opened is left out, and so is what vanishes meanwhile. `sft/disk/folders.py` has `measure` for the ledger,
-which counts while nothing is published.
+can't be opened is left out, and so is what vanishes meanwhile. Where a folder is moved or removed while it is counted,
+the walk goes on from the nearest folder above that is still where it was.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ _CHECK_EVERY = 1000  # names
 class _Level:
     """A folder that is being counted: names of folders in it that come next, the last one first, and what is behind."""
 
+    name: str = ""
     folders: list[str] = field(default_factory=list)
     last: bytes | None = None  # of the names that were read before
     has_more: bool = True
@@ -34,8 +35,10 @@ class Measuring:
 
     def __init__(self, folder: int, least: int, check: Callable[[], None]) -> None:
         """`folder` is open, and stays the caller's; each thing counts as `least` bytes at least. Raises OSError."""
-        self._place, self._least, self._check = Place(folder), least, check
+        self._folder, self._least, self._check = folder, least, check
+        self._place = Place(folder)
         self._levels = [_Level()]
+        self._waiting = 0  # names of folders, at all depths together
         self.amount = NOTHING
 
     def __enter__(self) -> "Measuring":
@@ -50,24 +53,42 @@ class Measuring:
         return bool(self._levels)
 
     def step(self) -> None:
-        """Read one folder, and go to the next. Raises Refused (BUSY) when folders are moved meanwhile, OSError."""
+        """Read one folder, and go to the next. Raises OSError."""
         level = self._levels[-1]
         if level.has_more and not level.folders:
             self._read(level)
         while self._levels and not level.folders and not level.has_more:
             self._levels.pop()
             if self._levels:
-                self._place.leave()
+                self._go_up()
                 level = self._levels[-1]
         if level.folders:
+            name = level.folders.pop()
+            self._waiting -= 1
             with contextlib.suppress(Refused, PermissionError):
-                self._place.enter(level.folders.pop())
-                self._levels.append(_Level())
+                self._place.enter(name)
+                self._levels.append(_Level(name))
+
+    def _go_up(self) -> None:
+        """To the last level; where its folder is elsewhere by now, to the nearest one above it that is not."""
+        with contextlib.suppress(Refused, PermissionError):
+            self._place.leave()
+            return
+        again = Place(self._folder)
+        self._place.close()
+        self._place = again
+        for depth, level in enumerate(self._levels[1:], 1):
+            try:
+                self._place.enter(level.name)
+            except (Refused, PermissionError):
+                self._waiting -= sum(len(lost.folders) for lost in self._levels[depth:])
+                del self._levels[depth:]
+                return
 
     def _read(self, level: _Level) -> None:
         """Count what is in the folder, the first time; the next names of folders."""
         names: list[bytes] = []
-        most = _share(self._levels)
+        most = max((_MOST_NAMES - self._waiting) // 2, _LEAST_NAMES)
         size = count = 0
         with os.scandir(self._place.descriptor) as entries:
             for number, entry in enumerate(entries):
@@ -89,8 +110,12 @@ class Measuring:
         level.folders = [os.fsdecode(name) for name in reversed(names[:most])]
         level.last = names[:most][-1] if names else b""
 
+        self._waiting += len(level.folders)
 
-def _share(levels: list[_Level]) -> int:
-    """How many names the deepest level may keep."""
-    left = _MOST_NAMES - sum(len(level.folders) for level in levels)
-    return max(left // 2, _LEAST_NAMES)
+
+def measure(folder: int, least: int = 0) -> Amount:
+    """All that lies below an open folder, each file and folder as `least` bytes at least. Raises OSError."""
+    with Measuring(folder, least, lambda: None) as measuring:
+        while measuring.has_more:
+            measuring.step()
+        return measuring.amount

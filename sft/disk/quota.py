@@ -16,9 +16,10 @@ from typing import TypeVar
 from sft.common.errors import Code, Refused
 from sft.disk.amounts import NOTHING, Amount, Quota, file_of, folders_of
 from sft.disk.durable import disk_errors
-from sft.disk.folders import PathParts, measure, open_folder, state_of
+from sft.disk.folders import PathParts, open_folder, state_of
 from sft.disk.ledger import GATE, LEDGER, Ledger
 from sft.disk.ledger_locks import Processes
+from sft.disk.measuring import measure
 from sft.disk.receipts import RECEIPTS
 from sft.disk.reservations import FreeSpace, Reservation, with_repair
 from sft.disk.staging import StagingArea
@@ -80,7 +81,7 @@ class Ledgers:
 
             def count() -> Amount:
                 kept = [file_of(size) for size in area.sizes_of_ownerless(NOT_TEMPORARY)]
-                return sum(kept, Amount(*measure(visible, file_of(0).bytes)))
+                return sum(kept, measure(visible, file_of(0).bytes))
 
             ledger = Ledger(staging, self._processes, count)
             opened.callback(ledger.close)
