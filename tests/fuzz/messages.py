@@ -55,10 +55,12 @@ def one_input(data: bytes) -> None:
                 _check_misnamed(message, body)
                 continue
             assert _written(message) == whole
-            if isinstance(message, Data):
+            if isinstance(message, Data | Batch):
                 with contextlib.suppress(ProtocolViolation):
                     assert len(message.plain()) == message.size
-            assert isinstance(message, Data) or len(body) <= (BRANCH_LIMIT if kind == Kind.BRANCH else CONTROL_LIMIT)
+            assert isinstance(message, Data | Batch) or len(body) <= (
+                BRANCH_LIMIT if kind == Kind.BRANCH else CONTROL_LIMIT
+            )
     except ProtocolViolation:
         return
     assert covered == len(data)
@@ -88,7 +90,8 @@ def _is_plain(name: str) -> bool:
 def _batch(batch: Batch) -> bytes:
     header = BatchHeader(batch.id, batch.transfer, batch.policy, batch.files).body()
     assert header == batch.header
-    assert sum(file.size for file in batch.files if file.with_content) == len(batch.contents) <= 1 << 20
+    assert sum(file.size for file in batch.files if file.with_content) == batch.size <= 1 << 20
+    assert len(batch.contents) <= batch.size
     for at, file in enumerate(batch.files):
         assert at in batch.not_allowed or not why_not_allowed(file.path)
     space = memoryview(bytearray(BATCH_OVERHEAD + len(header) + len(batch.contents)))

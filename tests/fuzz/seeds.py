@@ -12,10 +12,11 @@ import threading
 from pathlib import Path
 
 from frames import zstd
+from msgspec.structs import replace
 from peers import C2S, FILE_SECRET, MEMORY, S2C, Raw, close_all, piece, tcp_pair
 from transfers import Receiving, Told, folder_item, item, written
 
-from crypto_utils import TAG_SIZE, RecordCipher
+from crypto_utils import TAG_SIZE, RecordCipher, digest, mac
 from fuzz import CORPUS, HARNESSES, login
 from fuzz.requests import PATHS, Step
 from sft.common.errors import Code
@@ -24,6 +25,7 @@ from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
 from sft.transfer.items import Item
 from sft.transfer.sender import Sender
+from sft.wire.batch import BATCH_OVERHEAD, BatchFile, BatchHeader, batch_mac_input, write_batch
 from sft.wire.change_messages import Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Channel
 from sft.wire.handshake import busy_frame
@@ -57,6 +59,7 @@ def main() -> int:
     seeds["messages"] = {f"record-{number:02}": text for number, text in enumerate(records)}
     text = b"All work and no play makes Jack a dull boy. " * 30
     forms = piece(2, 0, UNASKED_LIMIT) + piece(2, UNASKED_LIMIT, len(text), zstd.compress(text))
+    forms += _batch(text)
     seeds["messages"] |= {"forms": forms, "frame-cut": piece(2, 0, len(text), zstd.compress(text)[:-1])}
     seeds["messages"] |= {"cut": records[0][:-1], "more": records[0] + b"\0", "bye": BYE_MESSAGE}
     seeds["names"] = {f"name-{number:02}": name for number, name in enumerate([*names, *_EVIL])}
@@ -69,6 +72,16 @@ def main() -> int:
             (CORPUS / harness / name).write_bytes(content)
         print(f"{harness}: {len(files)} seeds, {sum(map(len, files.values())):,} bytes")
     return 0
+
+
+def _batch(content: bytes) -> bytes:
+    """A BATCH of two files with that content, compressed."""
+    file = BatchFile(("a",), len(content), None, None, digest(content), True)
+    header = BatchHeader(3, bytes(16), "fail", (file, replace(file, path=("b",)))).body()
+    contents = zstd.compress(content * 2)
+    whole = memoryview(bytearray(BATCH_OVERHEAD + len(header) + len(contents)))
+    write_batch(whole, mac(FILE_SECRET, *batch_mac_input(header)), header, [contents])
+    return bytes(whole)
 
 
 # --- logins -----------------------------------------------------------------------------------------------------------
