@@ -17,8 +17,8 @@ from sft.wire.change_messages import Amounts, Done, Move, Remove, SetAttributes,
 from sft.wire.channel import Channel
 from sft.wire.messages import Kind, Misnamed, Refuse
 
-# The rights that each needs. Moving takes a name away and gives one.
-_RIGHTS = {Kind.REMOVE: ("remove",), Kind.MOVE: ("remove", "put"), Kind.USAGE: ("list",), Kind.SET: ("replace",)}
+# The rights that each needs. Moving takes a name away and gives one; SET tells whether a name is there.
+_RIGHTS = {Kind.REMOVE: ("remove",), Kind.MOVE: ("remove", "put"), Kind.USAGE: ("list",), Kind.SET: ("replace", "get")}
 _WORDS = {Kind.REMOVE: "removed", Kind.MOVE: "moved", Kind.USAGE: "counted", Kind.SET: "set"}
 
 Request = Remove | Move | Usage | SetAttributes | Misnamed

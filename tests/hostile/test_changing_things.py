@@ -306,6 +306,22 @@ def test_read_only_account_sends_nothing(rich: Server) -> None:
     assert rich.command("limits", OTHER, "--rights=put,get,list,replace").status == 0
 
 
+def test_account_that_may_replace_and_not_fetch_learns_and_changes_nothing_by_set(rich: Server) -> None:
+    assert rich.command("limits", OTHER, "--rights=put,replace").status == 0
+    stage, home = Stage(rich), rich.path(user=OTHER)
+    (home / "d").mkdir(parents=True, exist_ok=True)
+    (home / "theirs").write_bytes(b"theirs")
+    before = [(home / name).stat() for name in ("d", "theirs")]
+    with stage.session(OTHER) as session:
+        for id, path in enumerate((["theirs"], ["d"], ["missing"], ["theirs", "x"], ["d", "x"]), 1):
+            assert code_of(session.ask("SET", id=id, path=path, mtime=1, mode=0)) == "denied"
+        session.farewell()
+    after = [(home / name).stat() for name in ("d", "theirs")]
+    assert [(each.st_mtime_ns, each.st_mode) for each in after] == [(each.st_mtime_ns, each.st_mode) for each in before]
+    assert rich.command("limits", OTHER, "--rights=put,get,list,replace").status == 0
+    (home / "d").rmdir()
+
+
 # --- what a server may not say ----------------------------------------------------------------------------------------
 
 LIES: dict[str, bytes] = {

@@ -78,7 +78,7 @@ def test_first_message_makes_it_a_connection_of_questions(storage: Storage, engi
         (EACH[0], {"remove"}),
         (EACH[1], {"remove", "put"}),
         (EACH[2], {"list"}),
-        (EACH[3], {"replace"}),
+        (EACH[3], {"replace", "get"}),
     ],
     ids=NAMES,
 )
