@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.client.targets import checked_parts, destination, local_path, parts_of, remote_paths
+from sft.client.targets import Destination, checked_parts, destination, local_path, parts_of, remote_paths
 from sft.common.errors import Code, Refused, TransferError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
 
@@ -210,3 +210,9 @@ def test_name_that_no_receiver_allows_is_rejected(name: str) -> None:
         checked_parts(name)
     assert name in caught.value.cause
     assert caught.value.exit_status == 1
+
+
+@pytest.mark.parametrize("base", [".", "/", "here", "/a/b", "..", "a/.."])
+@pytest.mark.parametrize("path", [(), ("x",), ("d", "e", "x.txt")])
+def test_place_of_what_was_fetched_is_shown_as_a_path(base: str, path: tuple[str, ...]) -> None:
+    assert Destination(Path(base), True, None, False).shown(path) == str(Path(base).joinpath(*path))

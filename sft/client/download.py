@@ -154,11 +154,12 @@ class Download:
                 self._missed(omitted)
 
     def _started(self, files: "Sequence[tuple[Put, int | None]]") -> None:
+        self._reporter.expect(sum([size or 0 for _, size in files]))
         for put, size in files:
             if not self.to.to_stdout:  # what is written there can't be taken back
                 self.missing.comes_again(put.path)
-            self._reporter.expect(size or 0)
-            self._reporter.started(show_path(put.path), self.place(put).path, size)
+            if self._reporter.tells_starts:
+                self._reporter.started(show_path(put.path), self.place(put).path, size)
 
     def _moved(self, count: int, put: "Put | None") -> None:
         if put is not None and count:

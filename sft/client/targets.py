@@ -89,7 +89,10 @@ class Destination(NamedTuple):
 
     def shown(self, path: PathParts) -> str:
         """How a person finds what was placed at `path`."""
-        return "standard output" if self.to_stdout else str(self.base.joinpath(*path))
+        if self.to_stdout:
+            return "standard output"
+        base = str(self.base)  # joined as text: a Path for each of many small files takes longer than to write it
+        return os.path.join(*([] if base == os.curdir and path else [base]), *path)
 
 
 def destination(names: list[str], wanted: list[PathParts], target: str) -> Destination:
