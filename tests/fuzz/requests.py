@@ -22,7 +22,7 @@ from pathlib import Path
 from frames import frame
 from peers import C2S, FILE_SECRET, MEMORY, S2C, SECONDS, Raw, data, end, piece, tcp_pair
 
-from crypto_utils import TAG_SIZE
+from crypto_utils import TAG_SIZE, mac
 from fuzz import memory
 from sft.common.background import BackgroundTask
 from sft.common.errors import Code, Ended, IntegrityError, ProtocolViolation, Refused, TransferError
@@ -34,6 +34,7 @@ from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 from sft.server.requests import Requests
 from sft.server.session import ReceiveLog, _Prefixed
+from sft.wire.batch import BatchFile, BatchHeader, batch_mac_input
 from sft.wire.change_messages import Done, Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Channel
 from sft.wire.handshake import SessionKeys
@@ -49,6 +50,7 @@ from sft.wire.messages import (
     Entries,
     Error,
     Get,
+    Kind,
     ListFolder,
     Message,
     Put,
@@ -88,6 +90,7 @@ class Step(IntEnum):
     SAY = 6  # any other message
     SEND = 7  # the messages so far, as one record
     NEXT = 8  # the end of this client, and another one
+    BATCH = 9  # small files in one message
 
 
 def one_input(steps: bytes) -> None:
@@ -304,6 +307,8 @@ class _Client:
             self._put(which, one, two & 0xF8 | two % 3)
             self._data(self._last, 0)
             self._end(self._last, 0)
+        elif step is Step.BATCH:
+            self._batch(which, one, two)
         elif step is Step.DATA:
             self._data(self._id(which), one, two)
         elif step is Step.END:
@@ -381,6 +386,26 @@ class _Client:
             file.next = size  # if that was what is there, it goes on from here
             if size == len(file.content) and file.put.size == size:  # it may be there already
                 self._prove(file.put, hashlib.sha256(file.content).digest())
+
+    def _batch(self, which: int, one: int, two: int) -> None:
+        """`which`: transfer and contents; `one`: the first path, and policy; `two`: sizes, how many, what is wrong."""
+        policy = POLICIES[one // len(PATHS) % len(POLICIES)]
+        is_offered, is_forged, is_other = two & 8, two & 16, two & 32
+        files: list[BatchFile] = []
+        contents: list[bytes] = []
+        self._last += 1
+        for number in range(1 + two // 64):
+            path = PATHS[(one + number) % len(PATHS)]
+            content = content_of((which + number) % 4, SIZES[(two + number) % 4])
+            sha256 = hashlib.sha256(content).digest()
+            files.append(BatchFile(path, len(content), None, 0o600, sha256, not is_offered))
+            contents.append(bytes(len(content)) if is_other else content)
+            if not (is_offered or is_forged) and contents[-1] == content:
+                self._prove(Put(self._last, bytes(16), path, FILE, len(content), None, None, policy), sha256)
+        header = BatchHeader(self._last, bytes([which]) * 16, policy, tuple(files)).body()
+        proof = mac(b"x" * 32 if is_forged else FILE_SECRET, *batch_mac_input(header))
+        body = len(header).to_bytes(4, "big") + proof + header + (b"" if is_offered else b"".join(contents))
+        self._say(bytes([Kind.BATCH]) + len(body).to_bytes(4, "big") + body)
 
     def _prove(self, put: Put, sha256: bytes) -> None:
         """From now on a file of that digest may be there."""

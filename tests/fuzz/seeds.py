@@ -248,7 +248,11 @@ _PIPE, _IS_FOLDER, _MORE_THAN_LARGE = 16, 8, 5
 
 REQUESTS: dict[str, list[tuple[int, int, int, int]]] = {
     "one-file": [(Step.WHOLE, 0, _A, _SMALL)],
-    "many-in-one-record": [(Step.WHOLE, number, path, _SMALL) for number, path in enumerate((_A, _B, _INSIDE, _DEEP))],
+    "many-in-one-record": [
+        *((Step.WHOLE, number, path, _SMALL) for number, path in enumerate((_A, _B, _INSIDE, _DEEP))),
+        *((Step.BATCH, 0, _A, 128), (Step.BATCH, 1, _B + _RENAME, 128), (Step.BATCH, 2, _INSIDE, 8)),
+        *((Step.BATCH, 3, _A, 16), (Step.BATCH, 3, _A, 32 + _SMALL)),
+    ],
     "one-record-each": [
         step for path in (_A, _B, _INSIDE) for step in ((Step.WHOLE, 0, path, _SMALL), (Step.SEND, 0, 0, 0))
     ],
