@@ -9,11 +9,12 @@ that the one that failed is known. It opens nothing.
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import platform
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.flushing import flush
@@ -28,7 +29,7 @@ _HELD_BY_ALL = 0x7FFFFFFF * 10**9  # ns: 2038, the end of ext3 and of XFS as it 
 _COARSEST = 2 * 10**9  # ns, of FAT
 
 # From so many files on, one syncfs costs less than an fsync for each: 51 to 200 us a file with 256 of them (ext4).
-_TOGETHER_FROM = 8
+TOGETHER_FROM = 8
 
 
 def refusal(problem: OSError) -> Refused:
@@ -90,11 +91,17 @@ class FileSystem:
         self._folder = folder
         self._lock = threading.Lock()
         self._has_failed = False
+        self.device = os.fstat(folder).st_dev
+
+    @property
+    def can_flush(self) -> bool:
+        """Whether it can be flushed at once, as far as is known."""
+        return not self._has_failed and _syncfs is not None and _kind_of(self._folder) in _TELLING
 
     def flush(self) -> bool:
         """Whether all that was written to it is on the disk now. Safe to use from several threads."""
         with self._lock:
-            if self._has_failed or _syncfs is None or _kind_of(self._folder) not in _TELLING:
+            if _syncfs is None or not self.can_flush:
                 return False
             self._has_failed = _syncfs(self._folder) != 0
             return not self._has_failed
@@ -102,14 +109,19 @@ class FileSystem:
 
 def flush_all(descriptors: list[int], file_system: FileSystem) -> Iterator[OSError | None]:
     """Flush open files of one file system; for each file the error, if there was one."""
-    together = len(descriptors) >= _TOGETHER_FROM and file_system.flush()
+    if len(descriptors) >= TOGETHER_FROM and file_system.flush():
+        return itertools.repeat(None, len(descriptors))
+    return flush_each(descriptors)
+
+
+def flush_each(descriptors: Iterable[int]) -> Iterator[OSError | None]:
+    """Flush open files, each by itself; for each the error, if there was one."""
     for descriptor in descriptors:
         problem = None
-        if not together:
-            try:
-                flush(descriptor)
-            except OSError as found:
-                problem = found
+        try:
+            flush(descriptor)
+        except OSError as found:
+            problem = found
         yield problem
 
 

@@ -47,7 +47,8 @@ def open_folder(parent: int, name: str, create: int | None = None) -> int:
 class FolderFlush:
     """Flushes folders below an open one.
 
-    `above`: open folders over it, which are flushed, too; `file_system`: that of all of them.
+    `above`: open folders over it, which are flushed, too; `file_system`: that of all of them, unless another one is
+    mounted below.
     """
 
     folder: int
@@ -57,9 +58,17 @@ class FolderFlush:
     def flush(self, paths: set[PathParts]) -> dict[PathParts, Refused]:
         """Flush the folders `paths` and all above them; those that could not be flushed, and why."""
         many = len(paths) + max(map(len, paths), default=0) >= _MANY_FOLDERS
-        if many and self.file_system.flush():
+        if many and self._are_on_it(paths) and self.file_system.flush():
             return {}
         return _flush_each(self.folder, paths, self.above)
+
+    def _are_on_it(self, paths: set[PathParts]) -> bool:
+        """Whether all of them are on the file system: another one may be mounted below."""
+        try:
+            devices = {os.stat("/".join(path) or ".", dir_fd=self.folder).st_dev for path in paths}
+        except OSError:
+            return False
+        return devices == {self.file_system.device}
 
 
 def _flush_each(folder: int, paths: set[PathParts], above: Sequence[int]) -> dict[PathParts, Refused]:

@@ -1,7 +1,8 @@
 """Small files that are offered by their digests: which of them are there already, so that no content need come.
 
 Rules: a file is there when a regular file of its size and digest has its name, and that counts only once file and
-folders are flushed. What a taken name means is decided in `sft/disk/decisions.py`. Nothing is changed here. An account
+folders are flushed, once for many files. None but regular files on the file system of the staging area are flushed with
+it. What a taken name means is decided in `sft/disk/decisions.py`. Nothing is changed here. An account
 that may not read is never told: its caller does not ask.
 """
 
@@ -13,9 +14,10 @@ from typing import TypeGuard
 from crypto_utils import digest, equal
 from sft.common.errors import Code, Refused
 from sft.common.names import judge_path
+from sft.common.open_files import few_left_from
 from sft.common.values import value
 from sft.disk.decisions import Action, Existing, decide
-from sft.disk.durable import disk_errors, flush_all
+from sft.disk.durable import TOGETHER_FROM, disk_errors, flush_each
 from sft.disk.folders import FolderFlush, PathParts, existing_of, state_of
 from sft.disk.temporary import Incoming, Outcome, Settled
 from sft.disk.visible_files import READ_FLAGS, VisibleFiles
@@ -39,13 +41,23 @@ class Offers:
 
     def judge(self, offered: Sequence[Offered]) -> list[Outcome | None]:
         """What becomes of each without its content; None when the content is wanted."""
+        file_system = self._flush.file_system
+        together = len(offered) >= TOGETHER_FROM and file_system.can_flush
         found: list[Outcome | None] = []
         for first in range(0, len(offered), _AT_ONCE):
-            found += self._judge(offered[first : first + _AT_ONCE])
+            some = offered[first : first + _AT_ONCE]
+            found += self._judge(some, file_system.device if together else None)
+            if len(found) < first + len(some):
+                break
+        found += [None] * (len(offered) - len(found))
+        if together and any(map(_is_already, found)) and not file_system.flush():
+            return [None if _is_already(each) else each for each in found]
         failed = self._flush.flush({each.path[:-1] for each in found if _is_already(each)})
         return [None if _is_already(each) and each.path[:-1] in failed else each for each in found]
 
-    def _judge(self, offered: Sequence[Offered]) -> list[Outcome | None]:
+    def _judge(self, offered: Sequence[Offered], device: int | None) -> list[Outcome | None]:
+        """Those up to the one that gets one of the last descriptors. What is on `device` will be flushed with it."""
+        few_left = few_left_from()
         same: dict[int, int] = {}  # place and descriptor of those with the same content, which are still to be flushed
         with contextlib.ExitStack() as opened:
             folders: dict[PathParts, int | None] = {}
@@ -54,15 +66,21 @@ class Offers:
                 above = each.incoming.path[:-1]
                 if above not in folders:
                     folders[above] = self._open(above, opened)
-                outcome = self._judge_one(each, folders[above])
+                outcome, descriptor = self._judge_one(each, folders[above]), folders[above] or 0
                 if isinstance(outcome, int):
-                    same[len(found)] = outcome
-                    opened.callback(os.close, outcome)
+                    descriptor = max(descriptor, outcome)
+                    if os.fstat(outcome).st_dev == device:
+                        os.close(outcome)
+                    else:
+                        same[len(found)] = outcome
+                        opened.callback(os.close, outcome)
                     outcome = Settled(
                         each.incoming.path, already=True, size=each.incoming.size or 0, sha256=each.sha256
                     )
                 found.append(outcome)
-            for at, problem in zip(same, flush_all(list(same.values()), self._flush.file_system), strict=True):
+                if descriptor >= few_left:
+                    break
+            for at, problem in zip(same, flush_each(same.values()), strict=True):
                 if problem is not None:
                     found[at] = None
         return found
@@ -90,7 +108,10 @@ class Offers:
             return problem
         action = decide(incoming.policy, existing, is_private=False)
         if action is Action.COMPARE:
-            same = _open_if_same(offered, folder)
+            try:
+                same = _open_if_same(offered, folder)
+            except OSError:  # such as one of another owner: those who send the content learn more
+                return None
             if same is not None:
                 return same
             action = decide(incoming.policy, Existing.OTHER, is_private=False)
@@ -104,15 +125,14 @@ def _is_already(outcome: Outcome | None) -> TypeGuard[Settled]:
 
 
 def _open_if_same(offered: Offered, folder: int) -> int | None:
-    """A descriptor of the file of that name, if it has the content that is offered; None else."""
+    """A descriptor of the file of that name; None if it has not the content that is offered. Raises OSError."""
     size = offered.incoming.size or 0
+    descriptor = os.open(offered.incoming.path[-1], READ_FLAGS, dir_fd=folder)
+    is_same = False
     try:
-        descriptor = os.open(offered.incoming.path[-1], READ_FLAGS, dir_fd=folder)
-    except OSError:  # such as one of another owner
-        return None
-    with contextlib.suppress(OSError):
         content = os.read(descriptor, size + 1)
-        if len(content) == size and equal(digest(content), offered.sha256):
-            return descriptor
-    os.close(descriptor)
-    return None
+        is_same = len(content) == size and equal(digest(content), offered.sha256)
+    finally:
+        if not is_same:
+            os.close(descriptor)
+    return descriptor if is_same else None

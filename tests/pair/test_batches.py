@@ -1,5 +1,6 @@
 """BATCHes between two ends: each file is settled by itself, all are answered together, and what is offered may stay."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -28,11 +29,12 @@ from transfers import (
 
 from crypto_utils import digest, mac
 from sft.common.errors import Code, ConnectionTrouble, IntegrityError, ProtocolViolation, Refused, SourceError
+from sft.disk.durable import FileSystem
 from sft.disk.offers import Offered
 from sft.disk.sources import FileSource
 from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled
-from sft.disk.user_folder import Rules
+from sft.disk.user_folder import Rules, UserFolder
 from sft.transfer.items import Item
 from sft.wire.batch import (
     BATCH_OVERHEAD,
@@ -85,6 +87,7 @@ def words(message: object) -> list[str]:
 
 
 def test_each_file_of_a_batch_is_settled_by_itself(storage: Storage, engine: Engine, home: Path) -> None:
+    written(home / "there", b"12345")
     hostile = Hostile(storage, engine)
     broken = BatchFile(("broken",), 5, None, None, digest(b"other"), True), b"12345"
     files = [
@@ -95,13 +98,13 @@ def test_each_file_of_a_batch_is_settled_by_itself(storage: Storage, engine: Eng
         file("good/below", b"b"),
         file("d/b", b""),
     ]
-    hostile.raw.say(batch(2, *files, file("good", b"12345")), BYE_MESSAGE)
+    hostile.raw.say(batch(2, *files, file("there", b"12345")), BYE_MESSAGE)
     heard, problem = hostile.finish()
     assert problem is None
     assert words(heard[0]) == ["stored", "exists", "integrity", "name", "not-folder", "stored", "already"]
     assert isinstance(heard[0], Receipts) and heard[0].sha256 == of(b"a", b"", b"12345")
     assert heard[1:] == [Bye()]
-    assert on_disk(home) == {"good": b"12345", "a": b"a", "d/b": b""}
+    assert on_disk(home) == {"good": b"12345", "there": b"12345", "a": b"a", "d/b": b""}
     problems = {name: refused.code for name, refused in hostile.receiving.taken.problems.items()}
     assert problems == {
         "good": Code.EXISTS,
@@ -220,9 +223,96 @@ def test_already_is_promised_only_for_what_can_be_flushed(
     failed = {("e",): Refused(Code.STORAGE)}
     monkeypatch.setattr(type(folder.flush), "flush", lambda self, paths: failed if ("e",) in paths else {})
     assert folder.have([offer("d", "a"), offer("e", "b")]) == [there, None]
-    monkeypatch.setattr("sft.disk.offers.flush_all", lambda files, system: iter([OSError(5, "broken")] * len(files)))
+    monkeypatch.setattr("sft.disk.offers.flush_each", lambda files: iter([OSError(5, "broken")] * len(files)))
     assert folder.have([offer("d", "a")]) == [None]
     folder.close()
+
+
+@pytest.fixture
+def many(storage: Storage, home: Path) -> Iterator[tuple[UserFolder, list[Offered]]]:
+    """A folder, and offers of all the files that are there."""
+    offered: list[Offered] = []
+    for number in range(200):
+        written(home / f"{number % 20}" / f"{number}", b"12345")
+        path = (f"{number % 20}", f"{number}")
+        offered.append(Offered(Incoming(TRANSFER, path, 5, None, None, "fail"), digest(b"12345")))
+    folder = storage.user("alice")
+    yield folder, offered
+    folder.close()
+
+
+def together(monkeypatch: pytest.MonkeyPatch, works: bool = True) -> list[int]:
+    """Where the file system can be flushed at once; how often that was done."""
+    times: list[int] = []
+
+    def flush(_: FileSystem) -> bool:
+        times.append(1)
+        return works
+
+    monkeypatch.setattr(FileSystem, "can_flush", True)
+    monkeypatch.setattr(FileSystem, "flush", flush)
+    return times
+
+
+def test_many_that_are_there_are_flushed_together(
+    many: tuple[UserFolder, list[Offered]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = together(monkeypatch)
+    monkeypatch.setattr("sft.disk.offers.flush_each", lambda files: iter([OSError(5, "broken")] * len(files)))
+    folder, offered = many
+    assert all(isinstance(each, Settled) and each.already for each in folder.have(offered))
+    assert len(times) == 2  # the files, then their folders
+
+
+def test_many_that_are_there_are_wanted_when_they_can_not_be_flushed_together(
+    many: tuple[UserFolder, list[Offered]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together(monkeypatch, works=False)
+    folder, offered = many
+    assert folder.have(offered) == [None] * len(offered)
+
+
+def test_what_lies_on_another_file_system_is_flushed_by_itself(
+    many: tuple[UserFolder, list[Offered]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together(monkeypatch)
+    folder, offered = many
+    folder.flush.file_system.device += 1
+    flushed: list[int] = []
+    monkeypatch.setattr("sft.disk.durable.flush", flushed.append)
+    monkeypatch.setattr("sft.disk.folders.flush", flushed.append)
+    assert all(isinstance(each, Settled) and each.already for each in folder.have(offered))
+    assert len(flushed) >= len(offered) + 20
+
+
+@pytest.mark.parametrize("policy", ["fail", "rename", "replace"])
+@pytest.mark.parametrize("function", ["open", "read"])
+def test_offer_of_what_can_not_be_read_now_is_wanted(
+    many: tuple[UserFolder, list[Offered]], monkeypatch: pytest.MonkeyPatch, policy: PolicyWord, function: str
+) -> None:
+    folder, there = many
+    offered = Offered(Incoming(TRANSFER, there[21].incoming.path, 5, None, None, policy), there[21].sha256)
+    real = getattr(os, function)
+
+    def fails(what: object, *more: object, **options: object) -> object:
+        if function == "read" or (what == offered.incoming.path[-1] and options.get("dir_fd") is not None):
+            raise OSError(errno.EMFILE, "no more")
+        return real(what, *more, **options)
+
+    monkeypatch.setattr(f"sft.disk.offers.os.{function}", fails)
+    assert folder.have([offered]) == [None]
+
+
+def test_offers_take_none_of_the_last_descriptors(
+    many: tuple[UserFolder, list[Offered]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, offered = many
+    monkeypatch.setattr(FileSystem, "can_flush", False)
+    first = os.dup(folder.visible.descriptor)
+    os.close(first)
+    monkeypatch.setattr("sft.disk.offers.few_left_from", lambda: first + 10)
+    opened = [False if each is None else each.already for each in folder.have(offered) if not isinstance(each, Refused)]
+    assert 1 <= opened.count(True) <= 10 and not any(opened[10:])
 
 
 VIOLATIONS: dict[str, list[bytes]] = {
