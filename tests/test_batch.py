@@ -41,6 +41,7 @@ from sft.wire.batch import (
     Outcome,
     Receipts,
     batch_mac_input,
+    content_of,
     header_room,
     write_batch,
 )
@@ -160,15 +161,27 @@ def test_batch_is_taken_up_to_its_borders_and_no_further() -> None:
     refused(Kind.BATCH, batch_with(*files(513, 0)))
     assert isinstance(body_of(Kind.BATCH, batch_with(*files(16, 65536))), Batch)
     refused(Kind.BATCH, batch_with(*files(16, 65536), BatchFile(("more",), 1, None, None, SHA256, True)))
-    long = BatchFile(("n" * 250,), 0, None, None, SHA256, True)
-    room = BATCH_HEADER_LIMIT - len(BatchHeader(1, TRANSFER, "fail", (long,) * 200).body())
-    many = [long] * 200
+    many = [BatchFile((f"{number:0250}",), 0, None, None, SHA256, True) for number in range(200)]
+    room = BATCH_HEADER_LIMIT - len(BatchHeader(1, TRANSFER, "fail", tuple(many)).body())
     while room > 0:
-        one = replace(long, path=("n" * min(250, max(32, room - 44)),))
+        one = replace(many[0], path=(f"{len(many):0{min(250, max(32, room - 44))}}",))
         many.append(one)
         room = BATCH_HEADER_LIMIT - len(BatchHeader(1, TRANSFER, "fail", tuple(many)).body())
     refused(Kind.BATCH, batch_with(*many))
     assert isinstance(body_of(Kind.BATCH, batch_with(*many[:-1])), Batch)
+
+
+@pytest.mark.parametrize("with_content", [True, False])
+@pytest.mark.parametrize("path", [("a",), ("d", "a"), ("..",)])
+def test_reject_path_that_is_twice_in_a_batch(path: tuple[str, ...], with_content: bool) -> None:
+    first, other = BatchFile(path, 0, None, None, SHA256, True), BatchFile(("b",), 0, None, None, SHA256, True)
+    refused(Kind.BATCH, batch_with(first, other, replace(first, with_content=with_content)))
+
+
+@pytest.mark.parametrize("with_content", [True, False])
+def test_batch_counts_as_what_is_hashed_for_it(with_content: bool) -> None:
+    files = [BatchFile((f"{number}",), 1000, None, None, SHA256, with_content) for number in range(4)]
+    assert content_of(body_of(Kind.BATCH, batch_with(*files))) == 4000
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -210,9 +223,19 @@ def test_batch_has_room_up_to_its_borders() -> None:
     assert full.content_size + 65536 <= BATCH_CONTENT
     assert full.has_room_for(item("more"), 65536, 70)
     full.add(item("more"), Source(), bytes(65536), 70)  # type: ignore[arg-type]
-    assert not full.has_room_for(item("more"), 1, 70)
-    assert full.has_room_for(item("more", offer=True), 65536, 70)
+    assert not full.has_room_for(item("other"), 1, 70)
+    assert full.has_room_for(item("offered", offer=True), 65536, 70)
     assert not batch_of(item("a")).has_room_for(item("b", policy="skip"), 0, 70)
+
+
+def test_two_sources_of_one_path_go_into_different_batches() -> None:
+    batch = batch_of(item("d", "a"))
+    assert not batch.has_room_for(item("d", "a"), 0, 70) and not batch.has_room_for(item("d", "a", offer=True), 0, 70)
+    assert batch.has_room_for(item("d", "b"), 0, 70)
+
+
+def test_batch_that_is_sent_counts_as_what_was_hashed_for_it() -> None:
+    assert batch_of(item("a"), item("b", offer=True)).hashed_size == 6
 
 
 def test_what_is_estimated_of_a_header_is_never_too_little() -> None:

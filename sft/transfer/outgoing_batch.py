@@ -53,6 +53,7 @@ class OutgoingBatch:
     __slots__ = (
         "_header",
         "_room",
+        "_targets",
         "content_size",
         "contents",
         "files",
@@ -74,6 +75,7 @@ class OutgoingBatch:
         self.is_closed = False  # its answer is here
         self.has_offers = False  # some files are offered without their content
         self._header = _FIXED  # bytes of it, at most
+        self._targets: set[tuple[str, ...]] = set()
 
     @property
     def count(self) -> int:
@@ -89,6 +91,8 @@ class OutgoingBatch:
         """Whether a file of `size` bytes may be added, which takes `header` bytes of the header."""
         if not self.items:
             return True
+        if item.target in self._targets:
+            return False
         header += self._header
         content = self.content_size + (0 if item.offer else size)
         is_full = len(self.items) >= BATCH_FILES or content > BATCH_CONTENT or header > BATCH_HEADER_LIMIT
@@ -99,6 +103,7 @@ class OutgoingBatch:
         mtime, is_other = sayable_time(source.mtime)
         mode = None if source.mode is None else source.mode & item.mode_mask
         self.items.append(item)
+        self._targets.add(item.target)
         self.files.append(BatchFile(item.target, len(content), mtime, mode, digest(content), not item.offer))
         self._header += header
         self.memory += header + memory_of(b"", item.target)
@@ -117,7 +122,13 @@ class OutgoingBatch:
         size = BATCH_OVERHEAD + len(header) + self.content_size
         write_batch(space(size), proof, header, self.contents)
         self.contents.clear()
+        self._targets.clear()
         return size
+
+    @property
+    def hashed_size(self) -> int:
+        """Bytes of all files, whether their content comes with it or not."""
+        return sum([file.size for file in self.files])
 
     def sizes(self) -> list[tuple[Item, int]]:
         """Each file with its size."""

@@ -248,7 +248,7 @@ class Sender:
             size = self._pieces.shrink_batch(size, batch.content_size)
         self._on_event(BatchStarted(batch.sizes(), batch.content_size))
         self._channel.flush()
-        self._limiter.spend(size, content=batch.content_size)
+        self._limiter.spend(size, content=batch.hashed_size)
 
     def _answer_check(self, outgoing: Outgoing, source: Source) -> None:
         """Hash the first bytes of the source, as many as the receiver has, and send the digest."""

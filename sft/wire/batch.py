@@ -130,8 +130,10 @@ class Receipts(Control, frozen=True):
 
 
 def content_of(message: object) -> int:
-    """How many bytes of files a message stands for."""
-    return message.size if isinstance(message, Batch | Data) else 0
+    """How many bytes of files a message stands for, or has the receiver compare."""
+    if isinstance(message, Batch):
+        return sum([file.size for file in message.files])
+    return message.size if isinstance(message, Data) else 0
 
 
 def header_room(path: Path) -> int:
@@ -169,6 +171,8 @@ def read_batch(body: memoryview) -> Batch:
         raise ProtocolViolation("contents of another size than a batch announces, or over their ceiling")
     if len(contents) < content_size:
         check_frame(contents, content_size)
+    if len({file.path for file in header.files}) < len(header.files):
+        raise ProtocolViolation("a path that is twice in a batch")
     not_allowed = {at: why for at, file in enumerate(header.files) if (why := why_not_allowed(file.path))}
     mac = bytes(body[_HEADER_SIZE.size : _BEFORE_HEADER])
     return Batch(header.id, header.transfer, header.policy, header.files, not_allowed, mac, raw, content_size, contents)

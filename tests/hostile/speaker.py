@@ -583,6 +583,7 @@ def read_batch(body: bytes) -> tuple[Fields, bytes]:
     header, contents = body[36 : 36 + size], body[36 + size :]
     fields = fields_of("BATCH", header)
     check(1 <= len(fields["files"]) <= 512 and all(len(each) == 6 for each in fields["files"]), "files of a BATCH")
+    check(len({tuple(each[0]) for each in fields["files"]}) == len(fields["files"]), "a path twice in a BATCH")
     names = ("path", "size", "mtime", "mode", "sha256", "with_content")
     fields["files"] = [dict(zip(names, each, strict=True)) for each in fields["files"]]
     total = sum(each["size"] for each in fields["files"] if each["with_content"])
