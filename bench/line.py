@@ -112,6 +112,9 @@ class Line:
         self._there, self._back = _Way(rate), _Way(rate)
         self._ahead = int(4 * rate * rtt) + _MORE_AHEAD if rate else _RING_UNLIMITED
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        # The kernel's buffer at this end is no part of a line: with its usual megabytes, a sender would not notice the
+        # rate for seconds.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
         self.port: int = self._listener.getsockname()[1]
 
     def serve(self) -> None:
