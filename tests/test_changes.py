@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,9 +16,10 @@ import quota_files
 from quota_files import ENDLESS, on_disk, opened, put, written
 
 from sft.common.errors import Code, ConnectionTrouble, Refused
-from sft.disk import folders, measuring, moving, removal, walking
+from sft.disk import changes, folders, measuring, moving, removal, walking
 from sft.disk.amounts import Amount, Quota
 from sft.disk.measuring import measure
+from sft.disk.removals import Removals
 from sft.disk.storage import Storage
 from sft.disk.temporary import Settled
 from sft.disk.user_folder import Rules, UserFolder
@@ -79,7 +81,7 @@ def remove(folder: UserFolder, name: str, recursive: bool = False, check: Callab
 
 
 def move(folder: UserFolder, name: str, to: str) -> None:
-    folder.changes.move(tuple(name.split("/")), tuple(to.split("/")))
+    folder.changes.move(tuple(name.split("/")), tuple(to.split("/")), lambda: None)
 
 
 def code_of(work: Callable[[], object]) -> Code:
@@ -149,8 +151,8 @@ def test_users_folder_itself_has_no_path_to_remove_or_move(folder: UserFolder, h
     one = folder.changes.removal(lambda: None)
     for work in (
         lambda: folder.changes.remove((), True, one),
-        lambda: folder.changes.move((), ("b",)),
-        lambda: folder.changes.move(("a",), ()),
+        lambda: folder.changes.move((), ("b",), lambda: None),
+        lambda: folder.changes.move(("a",), (), lambda: None),
         lambda: folder.changes.set((), 0, None),
     ):
         assert code_of(work) is Code.NAME
@@ -260,7 +262,7 @@ def test_more_folders_than_are_kept_in_memory_are_removed_and_counted_all_the_sa
         monkeypatch.setattr(module, "_MOST_NAMES", most)
         monkeypatch.setattr(module, "_LEAST_NAMES", 1)
     fill(home, {f"d/{one}/{two}/x": b"1" * 600 for one in range(7) for two in range(11)})
-    assert folder.changes.used(lambda step: step(), lambda: None) == measure_of(home)
+    assert folder.changes.used(lambda: None) == measure_of(home)
     assert remove(folder, "d", recursive=True) == 1 + 7 + 2 * 77
     assert names_in(home) == set()
 
@@ -311,9 +313,9 @@ def test_what_is_removed_is_free_again_at_once(storage: Storage, root: Path) -> 
             put(folder, name, 3000)
         (root / "alice/link").symlink_to("c")
         assert isinstance(put(other, "new", 3000), Refused)
-        assert folder.changes.used(lambda step: step(), lambda: None) == Amount(10_024, 5)
+        assert folder.changes.used(lambda: None) == Amount(10_024, 5)
         assert remove(folder, "d", recursive=True) == 4
-        assert folder.changes.used(lambda step: step(), lambda: None) == Amount(3000, 1)
+        assert folder.changes.used(lambda: None) == Amount(3000, 1)
         assert not isinstance(put(other, "new", 3000), Refused)
         assert (remove(other, "c"), remove(other, "link")) == (1, 1)
     assert written(root) == on_disk(root) == Amount(3000, 1)
@@ -392,10 +394,10 @@ def test_use_is_the_same_with_and_without_a_quota(storage: Storage, root: Path) 
         for name, size in (("a", 0), ("d/b", 1000), ("d/e/c", 70_000)):
             put(folder, name, size)
         (root / "alice/link").symlink_to("a")
-        without = folder.changes.used(lambda step: step(), lambda: None)
+        without = folder.changes.used(lambda: None)
         assert folder.changes.free() == os.statvfs(root).f_bavail * os.statvfs(root).f_frsize
     with opened(storage, ENDLESS) as folder:
-        assert folder.changes.used(lambda step: step(), lambda: None) == without == Amount(72_536, 5)
+        assert folder.changes.used(lambda: None) == without == Amount(72_536, 5)
 
 
 # --- moving -----------------------------------------------------------------------------------------------------------
@@ -532,6 +534,140 @@ def test_portable_names_hold_for_what_is_moved(tmp_path: Path) -> None:
         assert code_of(lambda: move(folder, "nul", "con")) is Code.NAME_NOT_PORTABLE
         move(folder, "nul", "a")
     assert names_in(tmp_path / "received/alice") == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("below", "to", "code"),
+    [
+        ("/".join("x" * 249), "/".join("y" * 6), None),
+        ("/".join("x" * 249), "/".join("y" * 7), Code.NAME),
+        ("/".join(["x" * 200] * 19), "y" * 200, None),
+        ("/".join(["x" * 200] * 20), "y" * 75, None),
+        ("/".join(["x" * 200] * 20), "y" * 76, Code.NAME),
+    ],
+    ids=["255 deep", "256 deep", "short", "4,096 bytes", "4,097 bytes"],
+)
+def test_nothing_below_gets_a_path_that_is_longer_than_one_may_be(
+    folder: UserFolder, home: Path, below: str, to: str, code: Code | None
+) -> None:
+    folder.make_folder(("d", *below.split("/")), None, None)
+    (home / "d/a").touch()
+    if code is None:
+        move(folder, "d", to)
+        assert (home / to / "a").exists()
+        move(folder, to, "d")
+    else:
+        assert code_of(lambda: move(folder, "d", to)) is code
+        assert os.listdir(home) == ["d"]
+
+
+def test_folder_that_lies_too_deep_can_be_moved_upwards(folder: UserFolder, home: Path) -> None:
+    folder.make_folder(("a", "b", *"x" * 250), None, None)
+    (home / "y/y/y/y").mkdir(parents=True)
+    (home / "a").rename(home / "y/y/y/y/a")
+    move(folder, "y/y/y/y/a", "y/y/a")
+    assert (home / "y/y/a/b").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "moves"),
+    [
+        ("d", "moved", False),
+        ("d/e", "moved", False),
+        ("d/e/f/a", "moved", False),
+        ("above", "moved", False),
+        ("other", "d/e/new", False),
+        ("D/e", "moved", False),
+        ("other", "moved", True),
+        ("dd", "moved", True),
+    ],
+)
+def test_nothing_is_moved_out_of_or_into_what_is_being_removed(
+    storage: Storage, folder: UserFolder, home: Path, name: str, to: str, moves: bool
+) -> None:
+    """By another connection: the removal would go on wherever the folder is."""
+    top = "above/" if name == "above" else ""
+    fill(home, {f"{top}d/e/f/a": b"1", f"{top}d/e/f/b": b"2", "other": b"3", "dd": b"4"})
+    if name.startswith("D"):  # which a disk may take for the same name
+        fill(home, {"D/e/f": b"5"})
+    codes: list[Code | None] = []
+
+    def look() -> None:
+        if not codes:
+            try:
+                move(other, name, to)
+                codes.append(None)
+            except Refused as problem:
+                codes.append(problem.code)
+
+    with contextlib.closing(storage.user("alice")) as other:
+        remove(folder, f"{top}d", True, look)
+        assert codes == [None if moves else Code.BUSY]
+        assert (home / "moved").exists() == moves
+        fill(home, {"new/a": b"1"})
+        move(other, "new", "again")  # it has ended
+
+
+def test_removal_waits_for_a_move_that_is_being_done() -> None:
+    running = Removals()
+    order: list[str] = []
+
+    def removal() -> None:
+        with running.removing(("a",)):
+            order.append("removed")
+
+    thread = threading.Thread(target=removal)
+    with running.moving(("a", "b"), ("c",)):
+        thread.start()
+        thread.join(0.05)
+        order.append("moved")
+    thread.join()
+    assert order == ["moved", "removed"]
+
+
+@pytest.mark.parametrize("what", ["old", "new", "new/folder"])
+def test_moved_is_done_also_when_another_connection_moves_or_removes_the_folders_then(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    fill(home, {"old/a": b"1"})
+    real = moving.rename_new
+
+    def overtaken(*words: Any) -> None:
+        real(*words)
+        (home / what).rename(home / "elsewhere") if what != "old" else (home / what).rmdir()
+
+    monkeypatch.setattr(changes, "rename_new", overtaken)
+    move(folder, "old/a", "new/folder/b")
+    assert [each.name for each in home.rglob("*") if each.is_file()] == ["b"]
+
+
+def test_removed_is_done_also_when_another_connection_removes_the_folder_then(
+    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(home, {"d/a": b"1"})
+    real = removal.Removal.remove
+
+    def overtaken(*words: Any) -> None:
+        real(*words)
+        (home / "d").rmdir()
+
+    monkeypatch.setattr(removal.Removal, "remove", overtaken)
+    assert remove(folder, "d/a") == 1
+
+
+def test_all_folders_that_a_move_has_made_are_flushed_wherever_they_are(
+    folder: UserFolder, home: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(home, {"old/a": b"1"})
+    flushed: set[str] = set()
+
+    def flush(descriptor: int) -> None:
+        flushed.add(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), root))
+
+    monkeypatch.setattr(folders, "flush", flush)
+    monkeypatch.setattr(changes, "flush", flush)
+    move(folder, "old/a", "new/folder/b")
+    assert flushed == {".", "alice", "alice/old", "alice/new", "alice/new/folder"}
 
 
 # --- time and bits ----------------------------------------------------------------------------------------------------

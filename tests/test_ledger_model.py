@@ -138,7 +138,7 @@ class Model(RuleBasedStateMachine):
         parents = {str(each) for each in Path(to).parents} - {".", *self.folders}
         fits = self.fits(Amount(0, len(parents)))
         try:
-            self.folder.changes.move(tuple(name.split("/")), tuple(to.split("/")))
+            self.folder.changes.move(tuple(name.split("/")), tuple(to.split("/")), lambda: None)
         except Refused as problem:
             if problem.code is Code.QUOTA:
                 assert not fits

@@ -192,7 +192,7 @@ def deal(root):
     storage.ledgers.recount("alice")
     folder.close()
     folder = storage.user("alice", quota=ENDLESS)  # which reserves nothing, and removes
-    folder.changes.move(("x", "0"), ("y", "z", "0"))
+    folder.changes.move(("x", "0"), ("y", "z", "0"), lambda: None)
     for path in (("large",), ("x",), ("y", "z")):
         folder.changes.remove(path, True, folder.changes.removal(lambda: None))
     folder.close()

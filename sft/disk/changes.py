@@ -1,7 +1,8 @@
 """Changing what is visible below a user's folder: removing, moving, and giving another time or other permission bits.
 
 Rules: a path is judged, then walked from descriptor to descriptor, never through a link; the user's folder itself has
-no path here. Moving never replaces anything. What a method has done is on the disk itself when it returns. Each is one
+no path here. Moving never replaces anything, makes no path longer than one may be, and takes nothing out of a folder
+that this process is removing. What a method has done is on the disk itself when it returns. Each is one
 step for the system where it can be; removing a folder is one for each thing in it.
 """
 
@@ -13,16 +14,18 @@ from collections.abc import Callable, Iterator
 
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
-from sft.common.names import judge_path
+from sft.common.names import MAX_DEPTH, MAX_PATH, judge_path, size_of
 from sft.disk.amounts import Amount, file_of
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.folders import FolderFlush, PathParts, open_folder, state_of
+from sft.disk.listing_rate import ListingRate
 from sft.disk.measuring import Measuring
 from sft.disk.moving import rename_new
 from sft.disk.new_folders import NewFolders
 from sft.disk.permissions import file_bits, folder_bits, give_again
 from sft.disk.quota import NOT_TEMPORARY, Allowance
 from sft.disk.removal import Removal
+from sft.disk.removals import Removals
 from sft.disk.staging import StagingArea
 from sft.disk.visible_files import READ_FLAGS, VisibleFiles
 
@@ -42,8 +45,13 @@ class Changes:
         portable_names: bool,
         file_mode: int | None,
         umask: int,
+        rate: ListingRate,
+        removals: Removals,
     ) -> None:
-        """`file_mode`: permission bits for all files, instead of what the system gives by `umask`."""
+        """`rate` and `removals` are those of the user.
+
+        `file_mode`: permission bits for all files, instead of what the system gives by `umask`.
+        """
         self._visible, self._area, self._folders, self._flush, self._allowance = (
             visible,
             area,
@@ -52,6 +60,7 @@ class Changes:
             allowance,
         )
         self._portable_names, self._file_mode, self._umask = portable_names, file_mode, umask
+        self._rate, self._removals = rate, removals
 
     def removal(self, check: Callable[[], None]) -> Removal:
         """For one `remove`; `check` is called all the time, and ends it by raising."""
@@ -64,32 +73,56 @@ class Changes:
         """
         judge_path(path)
         with disk_errors(), self._visible.folder(path[:-1]) as folder:
-            removal.remove(path[-1], folder, recursive)
-        self._flush_folders(path[:-1])
+            with self._removals.removing(path):
+                removal.remove(path[-1], folder, recursive)
+            flush(folder)
 
-    def move(self, path: PathParts, to: PathParts) -> None:
+    def move(self, path: PathParts, to: PathParts, check: Callable[[], None]) -> None:
         """Move a file, a link or a folder to a free name; folders that are missing there are made.
 
-        Raises Refused (NOT_FOUND, EXISTS, IS_FOLDER for a name that a folder has, INSIDE).
+        `check` is called all the time, and ends it by raising. Raises Refused (NOT_FOUND, EXISTS, IS_FOLDER for a name
+        that a folder has, INSIDE, NAME where something in a folder would get a path that is too long, BUSY).
         """
         judge_path(path)
         judge_path(to, self._portable_names)
         if len(to) > len(path) and to[: len(path)] == path:
             raise Refused(Code.INSIDE)
-        if self._visible.state_of_path(path) is None:  # before folders are made for it
+        there = self._visible.state_of_path(path)
+        if there is None:  # before folders are made for it
             raise Refused(Code.NOT_FOUND)
-        self._allowance.try_twice(lambda: self._move(path, to))
-        self._allowance.forget_folders()
-        self._flush_folders(path[:-1], to[:-1])
+        if stat.S_ISDIR(there.st_mode) and (len(to) > len(path) or size_of(to) > size_of(path)):
+            self._judge_below(path, to, check)
+        with contextlib.ExitStack() as opened:
+            folder, new_folder = self._allowance.try_twice(lambda: self._move(path, to, opened))
+            self._allowance.forget_folders()
+            with disk_errors():  # by what is open: another connection may move or remove the folders by now
+                flush(folder)
+                self._flush.flush_from(new_folder, len(to) - 1)
 
-    def _move(self, path: PathParts, to: PathParts) -> None:
-        with disk_errors(), self._allowance.moving(), contextlib.ExitStack() as opened:
+    def _judge_below(self, path: PathParts, to: PathParts, check: Callable[[], None]) -> None:
+        """Raises Refused (NAME) when something in a folder would get a path that is longer than one may be."""
+        with (
+            disk_errors(),
+            self._visible.folder(path) as folder,
+            Measuring(folder, 0, check) as below,
+        ):
+            while below.has_more:
+                self._rate.read(below.step, check)
+                if len(to) + below.depth > MAX_DEPTH:
+                    raise Refused(Code.NAME, why=f"something in it would be more than {MAX_DEPTH} folders deep")
+                if size_of(to) + below.longest > MAX_PATH:
+                    raise Refused(Code.NAME, why=f"something in it would have a path of more than {MAX_PATH} bytes")
+
+    def _move(self, path: PathParts, to: PathParts, opened: contextlib.ExitStack) -> tuple[int, int]:
+        """The folders that it was in and is in, which `opened` closes."""
+        with disk_errors(), self._allowance.moving():
             folder = self._visible.open_folder(path[:-1])
             opened.callback(os.close, folder)
             new_folder = self._folders.open(to[:-1])
             opened.callback(os.close, new_folder)
             try:
-                rename_new(path[-1], folder, to[-1], new_folder)
+                with self._removals.moving(path, to):
+                    rename_new(path[-1], folder, to[-1], new_folder)
             except FileExistsError:
                 there = state_of(to[-1], new_folder)
                 is_folder = there is not None and stat.S_ISDIR(there.st_mode) and path != to
@@ -100,10 +133,7 @@ class Changes:
                 if problem.errno != errno.EINVAL:
                     raise
                 raise Refused(Code.INSIDE) from None  # by another spelling of its name
-
-    def _flush_folders(self, *paths: PathParts) -> None:
-        for problem in self._flush.flush(set(paths)).values():
-            raise problem
+        return folder, new_folder
 
     def set(self, path: PathParts, mtime: int | None, mode: int | None) -> bool:
         """Give a file or folder that time and those bits, as one that arrives gets them; None leaves them.
@@ -122,18 +152,17 @@ class Changes:
             flush(descriptor)
         return has_time
 
-    def used(self, read: Callable[[Callable[[], None]], None], check: Callable[[], None]) -> Amount:
+    def used(self, check: Callable[[], None]) -> Amount:
         """What is used, and counts for a quota: all that is visible, and what is kept of interrupted transfers.
 
-        Without a quota it is counted now, folder by folder: `read` does what it is given when its turn has come, and
-        `check` is called all the time.
+        Without a quota it is counted now, folder by folder, and `check` is called all the time.
         """
         with disk_errors():
             used = self._allowance.used()
             if used is None:
                 with Measuring(self._visible.descriptor, file_of(0).bytes, check) as measuring:
                     while measuring.has_more:
-                        read(measuring.step)
+                        self._rate.read(measuring.step, check)
                 kept = [file_of(size) for size in self._area.sizes_of_ownerless(NOT_TEMPORARY)]
                 used = sum(kept, measuring.amount)
         return used

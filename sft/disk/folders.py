@@ -70,6 +70,31 @@ class FolderFlush:
             return False
         return devices == {self.file_system.device}
 
+    def flush_from(self, descriptor: int, depth: int) -> None:
+        """Flush an open folder below, and all above it, wherever they are by now. Raises OSError.
+
+        `depth`: how deep it was when it was opened.
+        """
+        is_on_it = os.fstat(descriptor).st_dev == self.file_system.device
+        if depth >= _MANY_FOLDERS and is_on_it and self.file_system.flush():
+            return
+        top, at = os.fstat(self.folder), os.dup(descriptor)
+        try:
+            while not os.path.samestat(state := os.fstat(at), top):
+                flush(at)
+                try:
+                    above = os.open("..", _FOLDER_FLAGS, dir_fd=at)
+                except FileNotFoundError:  # it was removed
+                    break
+                os.close(at)
+                at = above
+                if os.path.samestat(state, os.fstat(at)):  # the root of the system: somebody has moved it elsewhere
+                    break
+        finally:
+            os.close(at)
+        for each in (self.folder, *self.above):
+            flush(each)
+
 
 def _flush_each(folder: int, paths: set[PathParts], above: Sequence[int]) -> dict[PathParts, Refused]:
     """Each folder once. Each path is walked once, from the top, so that the cost grows with what is flushed only."""

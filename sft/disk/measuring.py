@@ -25,13 +25,18 @@ class _Level:
     """A folder that is being counted: names of folders in it that come next, the last one first, and what is behind."""
 
     name: str = ""
+    length: int = 0  # in bytes, of its path, with a slash behind each name
     folders: list[str] = field(default_factory=list)
     last: bytes | None = None  # of the names that were read before
     has_more: bool = True
 
 
 class Measuring:
-    """`amount` is what was counted so far; call `step` as long as there is more. To be closed, or used in a `with`."""
+    """`amount` is what was counted so far; call `step` as long as there is more. Use it in a `with`.
+
+    `depth`: how many names the deepest path below the folder has; `longest`: bytes of the longest, each name with a
+    slash. Links count for these two.
+    """
 
     def __init__(self, folder: int, least: int, check: Callable[[], None]) -> None:
         """`folder` is open, and stays the caller's; each thing counts as `least` bytes at least. Raises OSError."""
@@ -40,6 +45,7 @@ class Measuring:
         self._levels = [_Level()]
         self._waiting = 0  # names of folders, at all depths together
         self.amount = NOTHING
+        self.depth = self.longest = 0
 
     def __enter__(self) -> "Measuring":
         return self
@@ -67,7 +73,7 @@ class Measuring:
             self._waiting -= 1
             with contextlib.suppress(Refused, PermissionError):
                 self._place.enter(name)
-                self._levels.append(_Level(name))
+                self._levels.append(_Level(name, level.length + len(os.fsencode(name)) + 1))
 
     def _go_up(self) -> None:
         """To the last level; where its folder is elsewhere by now, to the nearest one above it that is not."""
@@ -89,13 +95,14 @@ class Measuring:
         """Count what is in the folder, the first time; the next names of folders."""
         names: list[bytes] = []
         most = max((_MOST_NAMES - self._waiting) // 2, _LEAST_NAMES)
-        size = count = 0
+        size = count = longest = 0
         with os.scandir(self._place.descriptor) as entries:
             for number, entry in enumerate(entries):
                 if number % _CHECK_EVERY == 0:
                     self._check()
                 with contextlib.suppress(FileNotFoundError, PermissionError):
                     if level.last is None:
+                        longest = max(longest, len(os.fsencode(entry.name)) + 1)
                         seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
                         if seen is None:
                             continue
@@ -105,6 +112,8 @@ class Measuring:
                         if len(names) > 2 * most:
                             names = sorted(names)[: most + 1]
         self.amount += Amount(size, count)
+        if longest:
+            self.depth, self.longest = max(self.depth, len(self._levels)), max(self.longest, level.length + longest)
         names.sort()
         level.has_more = len(names) > most
         level.folders = [os.fsdecode(name) for name in reversed(names[:most])]

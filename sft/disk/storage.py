@@ -25,6 +25,7 @@ from sft.disk.listing_rate import ListingRate
 from sft.disk.permissions import folder_bits
 from sft.disk.quota import NOT_TEMPORARY, Ledgers
 from sft.disk.receipts import ReceiptIndex, Receipts
+from sft.disk.removals import Removals
 from sft.disk.root import Root
 from sft.disk.staging import HAS_LOCKS, StagingArea
 from sft.disk.user_folder import Rules, UserFolder
@@ -41,6 +42,7 @@ class Storage:
         self.rules, self.umask = rules, umask_of_process()
         self._receipts: dict[str, ReceiptIndex] = {}
         self._listing_rates: dict[str, ListingRate] = {}
+        self._removals: dict[str, Removals] = {}
         self._lock = threading.Lock()
         self._reopening = threading.Lock()
         self._root = Root(root)
@@ -145,6 +147,7 @@ class Storage:
                 ledger=ledger,
                 receipts=Receipts(staging, self._receipts_of(name)),
                 listing_rate=self._listing_rates.setdefault(name, ListingRate()),
+                removals=self._removals.setdefault(name, Removals()),
             )
 
     def _receipts_of(self, name: str) -> ReceiptIndex:

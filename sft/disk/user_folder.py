@@ -28,6 +28,7 @@ from sft.disk.partials import begin_partial
 from sft.disk.publish import FewOpen, GroupFlush, Publisher
 from sft.disk.quota import Allowance
 from sft.disk.receipts import Receipts
+from sft.disk.removals import Removals
 from sft.disk.staging import StagingArea
 from sft.disk.temporary import DeliveredBefore, Incoming, Outcome, Settled, TemporaryFile, Whole
 from sft.disk.visible_files import VisibleFiles
@@ -63,6 +64,7 @@ class UserFolder:
         ledger: Ledger | None = None,
         receipts: Receipts | None = None,
         listing_rate: ListingRate | None = None,
+        removals: Removals | None = None,
     ) -> None:
         """`above`: open folders over it, which are flushed with it. `receipts` None: no receipt is ever repeated.
 
@@ -96,6 +98,8 @@ class UserFolder:
             rules.portable_names,
             rules.file_mode,
             umask,
+            self.listing_rate,
+            removals or Removals(),
         )
 
     @property

@@ -60,7 +60,7 @@ class Changing:
         if isinstance(request, Remove):
             return Done(request.id, self._remove(request.path, request.recursive))
         if isinstance(request, Move):
-            changes.move(request.path, request.to)
+            changes.move(request.path, request.to, self._channel.check)
             self._log_sparingly("moved %s to %s", show_briefly(request.path), show_briefly(request.to))
         else:
             if not changes.set(request.path, request.mtime, request.mode):
@@ -82,8 +82,7 @@ class Changing:
 
     def _usage(self, request: Usage) -> Amounts:
         folder = self._folder
-        check = self._channel.check
-        used = folder.changes.used(lambda step: folder.listing_rate.read(step, check), check)
+        used = folder.changes.used(self._channel.check)
         quota = folder.quota
         return Amounts(request.id, used.bytes, used.files, quota.bytes, quota.files, folder.changes.free())
 
