@@ -94,6 +94,7 @@ class Requests:
         self._listings = Listings(channel, folder, admit, self._log_sparingly, limiter)
         self._changing = Changing(channel, folder, admit, log, self._log_sparingly)
         self._last_question = 0  # the highest id of those in front of the first PUT
+        self._ids_rise = True  # of those
 
     def run(self, on_receive_event: Callable[[ReceiveEvent], None]) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
@@ -153,6 +154,7 @@ class Requests:
     def _answer_before_puts(self, first: Arrived | None) -> Arrived | None:
         """Answer the TREEs and SETs before all else; the message behind them, None at the client's BYE."""
         while first is not None and _may_be_between_puts(first[0]):
+            self._ids_rise &= first[0].id > self._last_question
             self._last_question = max(self._last_question, first[0].id)
             self._answer(first[0])
             first = self._next()
@@ -189,7 +191,7 @@ class Requests:
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
 
         put, secret = first[0] if first is not None else None, self._keys.file_c2s
-        if not isinstance(put, Put | Batch | Misnamed) or put.id <= self._last_question:
+        if not isinstance(put, Put | Batch | Misnamed) or put.id <= self._last_question or not self._ids_rise:
             raise ProtocolViolation("an id that is not higher than the last")
         messages = self._without_questions(put.id)
         Receiver(self._channel, messages, secret, self._folder, place, on_event, self._limiter, self._share).run(first)
