@@ -5,6 +5,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from peers import Against
+from processes import wait_until
 
 from sft.common.errors import (
     Code,
@@ -17,9 +19,10 @@ from sft.common.errors import (
     TransferError,
 )
 from sft.common.log_limits import Sparing
-from sft.server.session import ReceiveLog, ending_of
+from sft.server.session import Connection, ReceiveLog, ending_of
 from sft.transfer.events import IDLE, Delivered
-from sft.wire.messages import FILE, Put, Receipt
+from sft.wire.messages import FILE, Cancel, Put, Receipt
+from sft.wire.workers import Engine
 
 ENDINGS: list[tuple[TransferError, Code | None, int, str]] = [
     (Ended(Code.ACCOUNT), Code.ACCOUNT, logging.WARNING, "ended: "),
@@ -53,3 +56,17 @@ def test_lines_that_wait_for_a_pause_are_bounded() -> None:
     assert written == [512]
     received.on_event(IDLE)
     assert written == [512, 3]
+
+
+def test_server_that_stops_uses_nothing_more_of_what_has_arrived(engine: Engine) -> None:
+    against = Against(engine)
+    against.raw.say(Cancel(1).encode())
+    messages = against.channel.messages()
+    assert next(arrived for arrived in messages if arrived is not None)[0] == Cancel(1)
+    against.raw.say(Cancel(2).encode())
+    wait_until(lambda: not against.channel._inbox.is_idle)
+    Connection.cut_off(cast(Connection, SimpleNamespace(_channel=against.channel)))
+    with pytest.raises(Ended):
+        next(messages)
+    against.raw.close()
+    against.channel.close()

@@ -94,7 +94,7 @@ class Connection:
         if self._channel is None:
             self._link.cut()
         else:
-            self._channel.stop(Ended(Code.STOPPING))
+            self._channel.cut(Ended(Code.STOPPING))  # what has arrived may take long
 
     @property
     def account(self) -> Account | None:

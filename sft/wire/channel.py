@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 
 from sft.common.errors import Code, PeerStopped, ProtocolViolation, TransferError
+from sft.wire.batch import content_of
 from sft.wire.content import DATA_HEADER_SIZE, write_data_header, zeros_message
 from sft.wire.inbox import Inbox
 from sft.wire.life import Ending, Lifecycle
@@ -29,6 +30,7 @@ from sft.wire.messages import (
     split_record,
 )
 from sft.wire.outbox import Outbox, Shrinks
+from sft.wire.protocol import RECORD_CONTENT_LIMIT
 from sft.wire.silence import WatchedSocket
 from sft.wire.sockets import lost
 from sft.wire.workers import Engine
@@ -208,13 +210,16 @@ class Channel:
 
     def _messages_of(self, text: memoryview) -> Generator[Arrived, None, bool]:
         """The messages of one record for the consumer, and in the end whether it held BYE."""
-        has_said_bye = False
+        has_said_bye, content = False, 0
         for kind, body in split_record(text):
             if not self._life.state.delivers:
                 self.check()
             if has_said_bye:
                 raise ProtocolViolation("a message behind BYE")
             message = decode_message(kind, body)
+            content += content_of(message)
+            if content > RECORD_CONTENT_LIMIT:
+                raise ProtocolViolation("a record that stands for more content than one may")
             if kind not in _OURS:
                 self._outbox.wait_until_read()
                 yield message, body

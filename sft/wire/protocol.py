@@ -22,6 +22,7 @@ LOGIN_FRAME_LIMIT = 8 * 1024
 DATA_SIZE = 1 << 20
 DATA_LEAST = 2048  # unless it is a file's last
 RECORD_TEXT_LIMIT = DATA_SIZE + 4096
+RECORD_CONTENT_LIMIT = 64 << 20  # bytes of files that the messages of one record stand for
 RECORD_FRAME_LIMIT = RECORD_TEXT_LIMIT + TAG_SIZE
 CONTROL_LIMIT = 64 * 1024
 UNASKED_LIMIT = 64 * 1024

@@ -16,6 +16,9 @@ from speaker import (
     ClientLogin,
     Line,
     Session,
+    batch,
+    batch_file,
+    batch_header,
     body_of,
     control,
     data,
@@ -199,6 +202,10 @@ MESSAGES: dict[str, bytes] = {
     "RATE, TREE, PUT": control("RATE", rate=1000) + control("TREE", id=1, path=[NO_SUCH], after=None) + put(2),
     "TREE, RATE": control("TREE", id=1, path=[NO_SUCH], after=None) + control("RATE", rate=1000),
     "TREE, PUT with the same id": control("TREE", id=1, path=[NO_SUCH], after=None) + put(1),
+    "TREE twice with one id, PUT": control("TREE", id=1, path=[NO_SUCH], after=None) * 2 + put(2),
+    "TREE, TREE with a lower id, PUT": control("TREE", id=2, path=[NO_SUCH], after=None)
+    + control("TREE", id=1, path=[NO_SUCH], after=None)
+    + put(3),
     "PUT, TREE with the same id": put(1) + control("TREE", id=1, path=[NO_SUCH], after=None),
     "TREE behind an empty path": control("TREE", id=1, path=[], after=[]),
     "TREE behind a name": control("TREE", id=1, path=[], after="a"),
@@ -217,6 +224,30 @@ def test_refuse_message(stage: Stage, fault: str) -> None:
     stage.check_tree({f"received/{USER}/{name}": kind for name, kind in LEAVES.get(fault, {}).items()})
     for name in LEAVES.get(fault, {}):
         (stage.home / name).rmdir()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_one_record_stands_for_so_much_content_and_no_more(stage: Stage, more: int) -> None:
+    with stage.session() as session:
+        session.say(put(size=None))
+        session.expect("ACCEPT", id=1)
+        zeros = b"".join(data(1, at * BLOCK, b"", BLOCK) for at in range(64 + more))
+        session.say(zeros + control("CANCEL", id=1, code=None) + message("BYE"))
+        kinds, how = ending(session)
+        assert (kinds, how) == ([ENDED_BY_US] if more else ["BYE"], "closed")
+    stage.check()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_one_record_has_so_much_compared_and_no_more(stage: Stage, more: int) -> None:
+    with stage.session() as session:
+        files = [batch_file([f"{number}"], b"", offered=True, size=65536) for number in range(512)]
+        batches = [batch_header(id, files[: 512 if id < 3 else more]) for id in range(1, 3 + more)]
+        said = b"".join(message("BATCH", batch(session.file_key, each, b"")) for each in batches)
+        session.say(said + message("BYE"))
+        kinds, how = ending(session)
+        assert kinds[-1] == (ENDED_BY_US if more else "BYE") and how == "closed"
+    stage.check()
 
 
 def test_refuse_more_files_than_the_window_holds(stage: Stage) -> None:

@@ -301,8 +301,9 @@ def test_rate_of_an_account_counts_a_sixteenth_of_what_is_hashed(storage: Storag
     announced = put(1, "zeros", size=160 * MIB)
     raw.say(announced.encode())
     assert isinstance(raw.hear(), Accept)
-    raw.say(*(piece(1, offset, MIB) for offset in range(0, 160 * MIB, MIB)), end(announced, bytes(160 * MIB)).encode())
-    raw.say(BYE_MESSAGE)
+    for first in range(0, 160 * MIB, 32 * MIB):
+        raw.say(*(piece(1, offset, MIB) for offset in range(first, first + 32 * MIB, MIB)))
+    raw.say(end(announced, bytes(160 * MIB)).encode(), BYE_MESSAGE)
     assert [type(message) for message in raw.hear_all()] == [Receipt, Bye]
     raw.close()
     assert receiving.finish() is None
