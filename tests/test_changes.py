@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -18,6 +19,7 @@ from quota_files import ENDLESS, on_disk, opened, put, written
 from sft.common.errors import Code, ConnectionTrouble, Refused
 from sft.disk import changes, folders, measuring, moving, removal, walking
 from sft.disk.amounts import Amount, Quota
+from sft.disk.listing_rate import ListingRate
 from sft.disk.measuring import measure
 from sft.disk.removals import Removals
 from sft.disk.storage import Storage
@@ -252,6 +254,69 @@ def test_deep_folder_is_removed_with_few_descriptors(folder: UserFolder, home: P
     assert remove(folder, "deep-folder", True, look) == 700
     assert names_in(home) == set()
     assert most <= before + 4
+
+
+def make_chain(home: Path, depth: int, files: bool = False) -> None:
+    at = os.open(home, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("deep-folder", dir_fd=at)
+        below = os.open("deep-folder", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+        if files:
+            os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+    os.close(at)
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many functions are called, and generators gone on with."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_counting_and_removing_cost_as_much_as_there_are_folders_at_any_depth(folder: UserFolder, home: Path) -> None:
+    costs: list[tuple[int, int]] = []
+    for depth in (150, 600):
+        make_chain(home, depth)
+        counting = calls_of(lambda: measure_of(home))
+        costs.append((counting, calls_of(lambda: remove(folder, "deep-folder", True))))
+    for few, many in zip(*costs, strict=True):
+        assert many < 5 * few
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["nothing", "a file in each"])
+def test_way_down_on_which_nothing_is_removed_is_paid_for(folder: UserFolder, home: Path, files: bool) -> None:
+    """Who hangs up before anything is gone can't keep the server busy by doing it again."""
+    make_chain(home, 300, files)
+    now = used = waited = 0.0
+
+    def spent() -> float:
+        nonlocal used
+        used += 0.02  # seconds of processor time in each step
+        return used
+
+    def wait(seconds: float) -> None:
+        nonlocal now, waited
+        now, waited = now + seconds, waited + seconds
+
+    one = removal.Removal(folder.allowance, ListingRate(lambda: now, spent, wait), lambda: None)
+    with folder.visible.folder(()) as top:
+        one.remove("deep-folder", top, True)
+    assert one.count == (600 if files else 300)
+    if files:
+        assert waited == 0
+    else:
+        assert waited >= 299 * 0.02 * 5 - 2.0 - 1
 
 
 @pytest.mark.parametrize("most", [1, 5])

@@ -64,7 +64,7 @@ class Changes:
 
     def removal(self, check: Callable[[], None]) -> Removal:
         """For one `remove`; `check` is called all the time, and ends it by raising."""
-        return Removal(self._allowance, check)
+        return Removal(self._allowance, self._rate, check)
 
     def remove(self, path: PathParts, recursive: bool, removal: Removal) -> None:
         """Remove a file, a link (never what it leads to) or a folder, with `recursive` together with all that is in it.

@@ -43,7 +43,17 @@ class ListingRate:
             try:
                 return work()
             finally:
-                cost = (self._used() - before) * _PARTS
-                self._free_at = max(self._free_at, began - _CREDIT_SECONDS) + cost
+                self._charge(self._used() - before, began)
         finally:
             self._lock.release()
+
+    def used(self) -> float:
+        """Processor time of the calling thread, in seconds."""
+        return self._used()
+
+    def pay(self, seconds: float, check: Callable[[], None]) -> None:
+        """Wait for a turn as if for a reading, of which `seconds` of processor time were used already."""
+        self.read(lambda: self._charge(seconds, self._clock()), check)
+
+    def _charge(self, seconds: float, began: float) -> None:
+        self._free_at = max(self._free_at, began - _CREDIT_SECONDS) + seconds * _PARTS

@@ -2,8 +2,9 @@
 
 Rules: from one open folder to the next, never through a link: a link is removed itself. Names are read and removed a
 few at a time, so memory and descriptors are bounded for a folder of any size and depth, and other connections of the
-account go on in between. The caller's `check` is called before each step and ends the removal by raising; what is gone
-by then is gone. What was counted for a quota is free as soon as it is gone.
+account go on in between. Going through folders in which nothing is removed is paid for like listing them, because a
+client can hang up on the way down and begin again. The caller's `check` is called before each step and ends the removal
+by raising; what is gone by then is gone. What was counted for a quota is free as soon as it is gone.
 """
 
 import errno
@@ -15,12 +16,14 @@ from dataclasses import dataclass, field
 
 from sft.common.errors import Code, Refused
 from sft.disk.folders import state_of
+from sft.disk.listing_rate import ListingRate
 from sft.disk.quota import Allowance
 from sft.disk.walking import Place
 
 _STEP_NAMES, _STEP_SECONDS = 256, 0.1  # of one step, in which no other connection of the account publishes
 _MOST_NAMES = 8192  # of folders that wait, at all depths together: each level takes half of what is left,
 _LEAST_NAMES = 16  # and so many at least
+_UNPAID_SECONDS = 0.01  # of processor time, since something was removed
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 _MOST_TRIES = 3  # at a name that is another thing each time, or a folder that is filled while it is emptied
 
@@ -37,8 +40,9 @@ class _Level:
 class Removal:
     """One removal; `count` is how many files, links and folders are gone so far, and `files` how many files."""
 
-    def __init__(self, allowance: Allowance, check: Callable[[], None]) -> None:
-        self._allowance, self._check = allowance, check
+    def __init__(self, allowance: Allowance, rate: ListingRate, check: Callable[[], None]) -> None:
+        self._allowance, self._rate, self._check = allowance, rate, check
+        self._waiting = 0  # names of folders that wait, at all depths together
         self.count = self.files = 0
 
     def remove(self, name: str, folder: int, recursive: bool) -> None:
@@ -112,15 +116,27 @@ class Removal:
         with Place(folder) as place:
             levels: list[_Level] = []
             self._enter(place, levels, _Level(name))
+            began, before = self._rate.used(), self.count
             while levels:
                 self._check()
-                level = levels[-1]
-                if not level.folders:
-                    level.folders = self._clear(place.descriptor, _share(levels))
-                if level.folders:
-                    self._enter(place, levels, _Level(level.folders.pop()))
-                else:
-                    self._leave(place, levels)
+                self._step(place, levels)
+                now = self._rate.used()
+                if self.count != before:
+                    began, before = now, self.count
+                elif now - began > _UNPAID_SECONDS:
+                    self._rate.pay(now - began, self._check)
+                    began = self._rate.used()
+
+    def _step(self, place: Place, levels: list[_Level]) -> None:
+        level = levels[-1]
+        if not level.folders:
+            level.folders = self._clear(place.descriptor, max((_MOST_NAMES - self._waiting) // 2, _LEAST_NAMES))
+            self._waiting += len(level.folders)
+        if level.folders:
+            self._waiting -= 1
+            self._enter(place, levels, _Level(level.folders.pop()))
+        else:
+            self._leave(place, levels)
 
     def _enter(self, place: Place, levels: list[_Level], level: _Level) -> None:
         """Go into a folder; what has taken its place meanwhile is removed."""
@@ -169,9 +185,3 @@ class Removal:
                 if time.monotonic() > until:
                     break
         return True
-
-
-def _share(levels: list[_Level]) -> int:
-    """How many names the deepest level may take."""
-    left = _MOST_NAMES - sum(len(level.folders) for level in levels)
-    return max(left // 2, _LEAST_NAMES)
