@@ -1,5 +1,6 @@
 """Everything below a folder, in order, from any place on, whatever is done to it meanwhile."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -231,6 +232,28 @@ def test_storage_that_is_gone_for_a_moment_loses_nothing(
     step = walk.next()
     walk.pause()
     assert isinstance(step, Node) and step.name == "2"
+
+
+def test_folder_that_can_not_be_entered_for_a_moment_is_not_left_out(visible: VisibleFiles, tmp_path: Path) -> None:
+    made(tmp_path, "a/1", "b")
+    walk = TreeWalk(visible, (), (), at_once)
+    assert isinstance(step := walk.next(), Node) and step.name == "a"
+    real = os.open
+
+    def fail(path: Any, *more: Any, **options: Any) -> int:
+        if path == "a":
+            raise OSError(errno.EMFILE, "no more")
+        return real(path, *more, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(Refused) as refused:
+            walk.next()
+    walk.pause()
+    assert refused.value.code is Code.UNAVAILABLE
+    names = [step.name for step in iter(walk.next, None) if isinstance(step, Node)]
+    walk.pause()
+    assert names == ["1", "b"]
 
 
 @pytest.mark.parametrize("memory", [0, 10, 1 << 20])

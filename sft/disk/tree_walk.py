@@ -111,8 +111,8 @@ class TreeWalk:
                 self._leave()
                 continue
             if self._enters:
-                self._enters = False
                 self._enter(folder)
+                self._enters = False
             elif (node := self._look_further(folder)) is not None:
                 self._enters = node.kind == "folder"
                 return node
@@ -145,12 +145,14 @@ class TreeWalk:
                 level.names = None
 
     def _enter(self, above: int, behind: str | None = None) -> bool:
-        """Go into the folder that the walk has come to; whether it is one, and can be read."""
+        """Go into the folder that the walk has come to; whether it is one, and can be read. Raises Refused."""
         name = self._levels[-1].last
         try:
             with disk_errors():
                 self._go_into(open_folder(above, name), behind)
         except Refused as problem:
+            if problem.code is Code.UNAVAILABLE:
+                raise
             if problem.code not in _REPLACED:
                 self._leave_out((*self._below(), name))
             return False
