@@ -223,7 +223,8 @@ class UserFolder:
     def take(self, files: Sequence[Whole]) -> list[TemporaryFile | Outcome]:
         """Store the first of some files, at least one, to be published; for each its file, or what became of it.
 
-        It stops behind a file that got one of the last descriptors: publish, then come with the others.
+        It stops behind a file that got one of the last descriptors: publish, then come with the others. What it raises
+        leaves nothing of them.
         """
         taken: list[TemporaryFile | Outcome] = []
         few_left = few_left_from()
@@ -234,7 +235,7 @@ class UserFolder:
                 for each, whole in zip(judged, files, strict=True)
             ]
         )
-        with self.publisher.parents() as parents:
+        with contextlib.ExitStack() as undo, self.publisher.parents() as parents:
             for incoming, whole, settled in zip(judged, files, before, strict=True):
                 if isinstance(incoming, Refused):
                     taken.append(incoming)
@@ -244,8 +245,11 @@ class UserFolder:
                     continue
                 file = self._stored(incoming, whole, parents)
                 taken.append(file)
-                if isinstance(file, AnonymousFile) and file.descriptor >= few_left:
-                    break
+                if isinstance(file, AnonymousFile):
+                    undo.callback(file.discard)
+                    if file.descriptor >= few_left:
+                        break
+            undo.pop_all()
         return taken
 
     def _judged_or_refused(self, incoming: Incoming) -> Incoming | Refused:

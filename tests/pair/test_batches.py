@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peers import FILE_SECRET
@@ -29,11 +30,12 @@ from transfers import (
 
 from crypto_utils import digest, mac
 from sft.common.errors import Code, ConnectionTrouble, IntegrityError, ProtocolViolation, Refused, SourceError
+from sft.disk.anonymous import AnonymousFile
 from sft.disk.durable import FileSystem
 from sft.disk.offers import Offered
 from sft.disk.sources import FileSource
 from sft.disk.storage import Storage
-from sft.disk.temporary import Incoming, Settled
+from sft.disk.temporary import Incoming, Settled, Whole
 from sft.disk.user_folder import Rules, UserFolder
 from sft.transfer.items import Item
 from sft.wire.batch import (
@@ -225,6 +227,31 @@ def test_already_is_promised_only_for_what_can_be_flushed(
     assert folder.have([offer("d", "a"), offer("e", "b")]) == [there, None]
     monkeypatch.setattr("sft.disk.offers.flush_each", lambda files: iter([OSError(5, "broken")] * len(files)))
     assert folder.have([offer("d", "a")]) == [None]
+    folder.close()
+
+
+def test_unexpected_error_at_one_file_leaves_nothing_of_those_before(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = storage.user("alice")
+    files = [
+        Whole(Incoming(TRANSFER, (f"{number}",), 1, None, None, "fail"), memoryview(b"x"), digest(b"x"))
+        for number in range(3)
+    ]
+    begun: list[AnonymousFile] = []
+    real = AnonymousFile.store
+
+    def store(file: AnonymousFile, *more: Any) -> None:
+        begun.append(file)
+        if len(begun) == len(files):
+            raise RuntimeError("not foreseen")
+        real(file, *more)
+
+    monkeypatch.setattr(AnonymousFile, "store", store)
+    before = os.listdir("/dev/fd")
+    with pytest.raises(RuntimeError, match="not foreseen"):
+        folder.take(files)
+    assert len(begun) == len(files) and os.listdir("/dev/fd") == before
     folder.close()
 
 
