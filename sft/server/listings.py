@@ -56,6 +56,7 @@ class Listings:
         self._channel, self._folder, self._admit, self._log, self.limiter = channel, folder, admit, log, limiter
         self._known: _Known = {}  # of one folder at a time
         self._walk: tuple[PathParts, PathParts, TreeWalk] | None = None  # of what, how far, and the walk itself
+        self._late: list[LeftOut] = []  # of that walk, beyond what may come before one page
 
     def answer(self, request: ListFolder | Tree | Misnamed) -> Iterator[bytes]:
         """The messages of one page, or a REFUSE; to be sent one after the other. Raises Ended."""
@@ -113,35 +114,45 @@ class Listings:
         """What one page of a tree is sent as: first what is left out, then the entries."""
         walk, path = self._walk_of(request), request.after or ()
         self._walk = None  # until this page is whole
+        late, self._late = self._late, []
         omitted: list[Omitted] = []
         nodes: list[Node] = []
         size, most = 0, min(_BRANCH_BYTES, self.limiter.bytes_in(_PAGE_SECONDS))
         more = True
         try:
             while not nodes or (size < most and len(nodes) < BRANCH_ENTRIES_LIMIT and len(omitted) <= _MOST_OMITTED):
-                found = walk.next()
+                found = late.pop(0) if late else walk.next()
                 if found is None:
                     more = False
                     break
                 if isinstance(found, LeftOut):
-                    above = (*request.path, *found.folder)
-                    omitted += self._omitted(request.id, above, found.folder, found.names, found.code)
+                    if len(omitted) > _MOST_OMITTED:
+                        self._late.append(found)
+                        continue
+                    omitted += self._left_out(request, found)
                     continue
                 nodes.append(_node(found))
                 size += _NODE_BYTES + len(found.name.encode()) + len((nodes[-1].target or "").encode())
                 path = (*path[: found.depth - 1], found.name)
         finally:
             walk.pause()
-        self._walk = (request.path, path, walk) if more else None
+        if more:
+            self._walk, self._late = (request.path, path, walk), [*self._late, *late]
+        else:  # no page comes behind this one
+            omitted += [each for found in self._late for each in self._left_out(request, found)]
         yield from omitted[:OMITTED_LIMIT]
         yield Branch(request.id, tuple(nodes), more)
+
+    def _left_out(self, request: Tree, found: LeftOut) -> Iterator[Omitted]:
+        above = (*request.path, *found.folder)
+        return self._omitted(request.id, above, found.folder, found.names, found.code)
 
     def _walk_of(self, request: Tree) -> TreeWalk:
         """The walk that has come to where the request goes on, or a new one. Raises Refused."""
         after = request.after or ()
         if self._walk is not None and self._walk[:2] == (request.path, after) and after:
             return self._walk[2]
-        self._walk = None  # its memory, before that of another
+        self._walk, self._late = None, []  # its memory, before that of another
         rate, check = self._folder.listing_rate, self._channel.check
         return TreeWalk(self._folder.visible, request.path, after, lambda work: rate.read(work, check))
 

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from peers import C2S, S2C, Raw, data, end
 from transfers import Admit, Receiving, anything, files_in, kept_of, put, written
 
 from sft.common.errors import Code, ProtocolViolation, Refused
+from sft.disk import tree_walk
 from sft.disk.storage import Storage
 from sft.wire.messages import (
     BYE_MESSAGE,
@@ -231,6 +233,31 @@ def test_no_page_has_more_omitted_than_may_come(storage: Storage, engine: Engine
     raw.close()
     assert receiving.finish() is None
     assert sum(counts) == 1200 and max(counts) <= 256
+
+
+def test_what_one_page_can_not_name_comes_before_the_next(
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that one folder has is omitted, then what those above it have."""
+    left_out = [
+        tree_walk.LeftOut(("d",) * (5 - depth), [f"{number}" for number in range(90)], Code.UNREADABLE)
+        for depth in range(5)
+    ]
+    nodes = [tree_walk.Node(1, name, "folder", 0, 0, 0o755, None) for name in "ef"]
+    walk = iter([*left_out, *nodes])
+    fake = SimpleNamespace(next=lambda: next(walk, None), pause=lambda: None)
+    monkeypatch.setattr("sft.server.listings.TreeWalk", lambda *_: fake)
+    asked = [Tree(id, (), after) for id, after in ((1, None), (2, ("e",)), (3, ("f",)))]
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(*(each.encode() for each in asked), BYE_MESSAGE)
+    heard = raw.hear_all()
+    raw.close()
+    assert receiving.finish() is None
+    omitted = [each for each in heard if isinstance(each, Omitted)]
+    assert len({each.name for each in omitted}) == len(omitted) == 5 * 90
+    assert max(sum(each.id == id for each in omitted) for id in (1, 2, 3)) <= 256
+    assert [each.name for page in heard if isinstance(page, Branch) for each in page.entries] == ["e", "f"]
 
 
 def all_but_list(right: str) -> None:
