@@ -50,6 +50,18 @@ def test_quota_of_files_counts_folders_too(storage: Storage, root: Path) -> None
     assert written(root) == on_disk(root) == Amount(20, 5)
 
 
+def test_folder_that_is_removed_is_reserved_again_above_one_that_is_not_made_yet(storage: Storage) -> None:
+    with opened(storage, ENDLESS) as folder:
+        assert not refuses(put(folder, "x/a", 10))
+        begin(folder, "x/y/b", 10).discard()  # x/y stays reserved until the connection ends
+        folder.changes.remove(("x",), True, folder.changes.removal(lambda: None))
+        begun = begin(folder, "x/y/b", 10)
+        ledger = folder.allowance._ledger
+        assert ledger is not None and (used := ledger.used()) is not None
+        assert used - ledger._spare == Amount(10, 3)
+        begun.discard()
+
+
 @pytest.mark.parametrize("size", [100, LARGE])
 def test_announced_size_is_reserved_before_a_byte_has_come(storage: Storage, size: int) -> None:
     with opened(storage, Quota(size + 50)) as folder, opened(storage, Quota(size + 50)) as other:

@@ -135,7 +135,7 @@ class Allowance:
         """`free_space`: bytes that must stay free on the disk. `ledger` None: no quota."""
         self._visible, self._quota, self._ledger = visible, quota, ledger
         self._space = FreeSpace(visible.descriptor, free_space)
-        self._seen: set[bytes] = set()  # folders that exist
+        self._seen: set[bytes] = set()  # folders on whose paths all exist or are reserved
         self._seen_size = 0
         self._promised: set[PathParts] = set()  # folders that are missing, and were reserved
 
@@ -223,7 +223,7 @@ class Allowance:
         key = "/".join(path).encode()
         if anew:
             self._seen.discard(key)
-        elif path in self._promised or key in self._seen:
+        elif key in self._seen:
             return
         folders = _folders_on(path)
         there = self._visible.depth_of(path)
@@ -233,11 +233,10 @@ class Allowance:
                 raise Refused(Code.QUOTA, why="too many folders announced and not made")
             self._ledger.reserve(folders_of(len(missing)), self._quota)
             self._promised |= missing
-        elif there == len(folders):
-            if self._seen_size > _MOST_SEEN:
-                self._seen, self._seen_size = set(), 0
-            self._seen.add(key)
-            self._seen_size += len(key) + _EACH_SEEN
+        if self._seen_size > _MOST_SEEN:
+            self.forget_folders()
+        self._seen.add(key)
+        self._seen_size += len(key) + _EACH_SEEN
 
     def forget_folders(self) -> None:
         """Folders that were there may have another name by now, or be gone."""
