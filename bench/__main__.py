@@ -172,7 +172,7 @@ def _memory(quick: bool) -> Path:
     """The folder in memory, if it has enough space."""
     if _MEMORY.is_dir() and machine.free_space(_MEMORY) > (GIB if quick else _ENOUGH):
         return _MEMORY
-    _tell(f"files lie in {_DISK}, because {_MEMORY} has not enough room")
+    _tell(f"files lie in {_DISK}, because {_MEMORY} has not enough space")
     return _DISK
 
 

@@ -18,7 +18,7 @@ from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import UserFolder
 
-ROOM = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent
 
 LARGE = 70_000  # more than what may not be resumed
 

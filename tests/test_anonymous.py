@@ -24,7 +24,7 @@ from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import UserFolder
 
-ROOM = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="this system has no files without a name")
 
@@ -141,8 +141,8 @@ for size in (3, None):
     partial.finish(0o644)
 os._exit(7)
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOM)}
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "r"], cwd=ROOM, env=environment, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "r"], cwd=PROJECT, env=environment, timeout=60)
     assert done.returncode == 7
     assert os.listdir(tmp_path / "r" / PARTIAL_AREA / "alice") == os.listdir(tmp_path / "r/alice") == []
 

@@ -31,10 +31,10 @@ from test_messages import (
 from crypto_utils import Mac, digest
 from sft.common.errors import Code, IntegrityError, ProtocolViolation, Refused
 from sft.transfer.items import Item
-from sft.transfer.outgoing_batch import OutgoingBatch, can_hold, room_for
+from sft.transfer.outgoing_batch import OutgoingBatch, can_hold, space_for
 from sft.wire.batch import (
     BATCH_OVERHEAD,
-    BATCH_ROOM,
+    BATCH_SPACE,
     Batch,
     BatchFile,
     BatchHeader,
@@ -42,7 +42,7 @@ from sft.wire.batch import (
     Receipts,
     batch_mac_input,
     content_of,
-    header_room,
+    header_space,
     write_batch,
 )
 from sft.wire.messages import POLICIES, Kind, PolicyWord, split_record
@@ -70,10 +70,10 @@ def batch_with(*files: BatchFile) -> bytes:
 def test_batch_both_ways() -> None:
     header = HEADER.body()
     message = b"\x11" + len(body(header)).to_bytes(4, "big") + body(header)
-    room = memoryview(bytearray(BATCH_OVERHEAD + len(header) + 5))
-    write_batch(room, MAC, header, [b"123", b"45", b""])
-    assert bytes(room) == message
-    ((kind, raw),) = split_record(room)
+    space = memoryview(bytearray(BATCH_OVERHEAD + len(header) + 5))
+    write_batch(space, MAC, header, [b"123", b"45", b""])
+    assert bytes(space) == message
+    ((kind, raw),) = split_record(space)
     read = body_of(kind, bytes(raw))
     assert isinstance(read, Batch)
     assert (read.id, read.transfer, read.policy, read.files) == (MAX_ID, TRANSFER, "rename", FILES)
@@ -162,11 +162,11 @@ def test_batch_is_taken_up_to_its_borders_and_no_further() -> None:
     assert isinstance(body_of(Kind.BATCH, batch_with(*files(16, 65536))), Batch)
     refused(Kind.BATCH, batch_with(*files(16, 65536), BatchFile(("more",), 1, None, None, SHA256, True)))
     many = [BatchFile((f"{number:0250}",), 0, None, None, SHA256, True) for number in range(200)]
-    room = BATCH_HEADER_LIMIT - len(BatchHeader(1, TRANSFER, "fail", tuple(many)).body())
-    while room > 0:
-        one = replace(many[0], path=(f"{len(many):0{min(250, max(32, room - 44))}}",))
+    space = BATCH_HEADER_LIMIT - len(BatchHeader(1, TRANSFER, "fail", tuple(many)).body())
+    while space > 0:
+        one = replace(many[0], path=(f"{len(many):0{min(250, max(32, space - 44))}}",))
         many.append(one)
-        room = BATCH_HEADER_LIMIT - len(BatchHeader(1, TRANSFER, "fail", tuple(many)).body())
+        space = BATCH_HEADER_LIMIT - len(BatchHeader(1, TRANSFER, "fail", tuple(many)).body())
     refused(Kind.BATCH, batch_with(*many))
     assert isinstance(body_of(Kind.BATCH, batch_with(*many[:-1])), Batch)
 
@@ -202,11 +202,11 @@ class Source:
     size, mtime, mode = 3, 5, 0o777
 
 
-def batch_of(*items: Item, room: int = BATCH_ROOM, content: bytes = b"abc") -> OutgoingBatch:
-    batch = OutgoingBatch(room)
+def batch_of(*items: Item, space: int = BATCH_SPACE, content: bytes = b"abc") -> OutgoingBatch:
+    batch = OutgoingBatch(space)
     for item in items:
-        assert batch.has_room_for(item, len(content), header_room(item.target))
-        batch.add(item, Source(), content, header_room(item.target))  # type: ignore[arg-type]
+        assert batch.has_space_for(item, len(content), header_space(item.target))
+        batch.add(item, Source(), content, header_space(item.target))  # type: ignore[arg-type]
     return batch
 
 
@@ -218,20 +218,20 @@ def item(*path: str, policy: PolicyWord = "fail", offer: bool = False) -> Item:
 
 def test_batch_has_room_up_to_its_borders() -> None:
     batch = batch_of(*(item(f"{number}") for number in range(BATCH_FILES)))
-    assert not batch.has_room_for(item("more"), 0, 70)
+    assert not batch.has_space_for(item("more"), 0, 70)
     full = batch_of(*(item(f"{number}") for number in range(15)), content=bytes(65536))
     assert full.content_size + 65536 <= BATCH_CONTENT
-    assert full.has_room_for(item("more"), 65536, 70)
+    assert full.has_space_for(item("more"), 65536, 70)
     full.add(item("more"), Source(), bytes(65536), 70)  # type: ignore[arg-type]
-    assert not full.has_room_for(item("other"), 1, 70)
-    assert full.has_room_for(item("offered", offer=True), 65536, 70)
-    assert not batch_of(item("a")).has_room_for(item("b", policy="skip"), 0, 70)
+    assert not full.has_space_for(item("other"), 1, 70)
+    assert full.has_space_for(item("offered", offer=True), 65536, 70)
+    assert not batch_of(item("a")).has_space_for(item("b", policy="skip"), 0, 70)
 
 
 def test_two_sources_of_one_path_go_into_different_batches() -> None:
     batch = batch_of(item("d", "a"))
-    assert not batch.has_room_for(item("d", "a"), 0, 70) and not batch.has_room_for(item("d", "a", offer=True), 0, 70)
-    assert batch.has_room_for(item("d", "b"), 0, 70)
+    assert not batch.has_space_for(item("d", "a"), 0, 70) and not batch.has_space_for(item("d", "a", offer=True), 0, 70)
+    assert batch.has_space_for(item("d", "b"), 0, 70)
 
 
 def test_batch_that_is_sent_counts_as_what_was_hashed_for_it() -> None:
@@ -250,16 +250,16 @@ def test_what_is_estimated_of_a_header_is_never_too_little() -> None:
     paths = [each.target for each in batch.items]
     size = batch.write(space, MAX_ID, TRANSFER, Mac(bytes(32)))
     assert size == len(spaces[0])
-    assert size - BATCH_OVERHEAD - 9 <= 48 + sum(map(header_room, paths))
+    assert size - BATCH_OVERHEAD - 9 <= 48 + sum(map(header_space, paths))
 
 
 def test_limited_sender_fills_no_batch_beyond_its_piece() -> None:
-    room = room_for(2048)
-    assert room == 2048 - BATCH_OVERHEAD
-    assert can_hold(item("a"), 1800, room) and not can_hold(item("a"), 2000, room)
-    assert not can_hold(item("a"), 65537, BATCH_ROOM) and can_hold(item("a"), 65536, BATCH_ROOM)
-    batch = batch_of(item("a"), room=room, content=bytes(1500))
-    assert not batch.has_room_for(item("b"), 500, 70)
+    space = space_for(2048)
+    assert space == 2048 - BATCH_OVERHEAD
+    assert can_hold(item("a"), 1800, space) and not can_hold(item("a"), 2000, space)
+    assert not can_hold(item("a"), 65537, BATCH_SPACE) and can_hold(item("a"), 65536, BATCH_SPACE)
+    batch = batch_of(item("a"), space=space, content=bytes(1500))
+    assert not batch.has_space_for(item("b"), 500, 70)
 
 
 def answer(*outcomes: Outcome, sha256: bytes) -> Receipts:

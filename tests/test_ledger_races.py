@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quota_files import ENDLESS, LARGE, ROOM, begin, fill, ledger_file, on_disk, opened, put, refuses, written
+from quota_files import ENDLESS, LARGE, PROJECT, begin, fill, ledger_file, on_disk, opened, put, refuses, written
 
 from sft.disk import folders, visible_files
 from sft.disk import ledger as ledgers
@@ -140,7 +140,7 @@ def test_sixteen_connections_of_two_processes_never_pass_one_quota(root: Path) -
     Storage(root, Rules()).close()
     (root / "alice").mkdir()
     (root / PARTIAL_AREA / "alice").mkdir(mode=0o700)
-    command = [sys.executable, "-c", WORKER, str(ROOM), str(root)]
+    command = [sys.executable, "-c", WORKER, str(PROJECT), str(root)]
     workers = [subprocess.Popen([*command, seed, str(most)], stdout=subprocess.PIPE, text=True) for seed in "12"]
     seen = 0
     try:
@@ -241,7 +241,7 @@ print(number)
 
 
 def die_at_calls(place: Path, step: int) -> None:
-    command = [sys.executable, "-c", CRASHES, str(ROOM), str(place), str(step)]
+    command = [sys.executable, "-c", CRASHES, str(PROJECT), str(place), str(step)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 200, "so many calls were died before"
@@ -272,7 +272,7 @@ print("reserved", flush=True)
 sys.stdin.read()
 """
     with opened(storage, Quota(100_000)) as folder:
-        command = [sys.executable, "-c", script, str(ROOM), str(root)]
+        command = [sys.executable, "-c", script, str(PROJECT), str(root)]
         other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None and other.stdout.readline() == "reserved\n"
         assert refuses(put(folder, "b", 1))

@@ -89,7 +89,7 @@ class AnonymousFile:
             _write_all(self.descriptor, content)
 
     def _go_to_disk(self, size: int) -> None:
-        """Let it be on the disk, with room for `size` bytes. Raises Refused, OSError."""
+        """Let it be on the disk, with space for `size` bytes. Raises Refused, OSError."""
         if self.refusal is not None:
             raise self.refusal
         if self.descriptor < 0:

@@ -1,4 +1,4 @@
-"""One BATCH at the sending end: small files are added while there is room, then it is sent, and answered by RECEIPTS.
+"""One BATCH at the sending end: small files are added while they fit, then it is sent, and answered by RECEIPTS.
 
 Rules: it has no thread, no channel and no lock. It is filled by the thread that reads and packs; once it is sent, only
 its answer is taken. What the answer says of files that are there is believed only with the digest of all of them.
@@ -14,13 +14,13 @@ from sft.transfer.items import Item, memory_of
 from sft.transfer.outgoing import sayable_time
 from sft.wire.batch import (
     BATCH_OVERHEAD,
-    BATCH_ROOM,
-    MOST_HEADER_ROOM,
+    BATCH_SPACE,
+    MOST_HEADER_SPACE,
     BatchFile,
     BatchHeader,
     Receipts,
     batch_mac_input,
-    header_room,
+    header_space,
     write_batch,
 )
 from sft.wire.messages import OUTCOMES, Receipt, ReceiptOutcome
@@ -33,16 +33,16 @@ _WORDS: dict[str, ReceiptOutcome] = {word: word for word in OUTCOMES}
 Results = list[tuple[Item, Receipt | Refused]]
 
 
-def room_for(piece: int | None) -> int:
+def space_for(piece: int | None) -> int:
     """Bytes for header and contents of one BATCH, when no more than `piece` bytes may leave at once."""
-    return BATCH_ROOM if piece is None else min(BATCH_ROOM, piece - BATCH_OVERHEAD)
+    return BATCH_SPACE if piece is None else min(BATCH_SPACE, piece - BATCH_OVERHEAD)
 
 
-def can_hold(item: Item, size: int, room: int) -> bool:
-    """Whether a file of `size` bytes can go in a BATCH of that room at all."""
+def can_hold(item: Item, size: int, space: int) -> bool:
+    """Whether a file of `size` bytes can go in a BATCH with that space at all."""
     if size > UNASKED_LIMIT:
         return False
-    return _FIXED + MOST_HEADER_ROOM + size <= room or _FIXED + header_room(item.target) + size <= room
+    return _FIXED + MOST_HEADER_SPACE + size <= space or _FIXED + header_space(item.target) + size <= space
 
 
 class OutgoingBatch:
@@ -52,7 +52,7 @@ class OutgoingBatch:
 
     __slots__ = (
         "_header",
-        "_room",
+        "_space",
         "_targets",
         "content_size",
         "contents",
@@ -64,8 +64,8 @@ class OutgoingBatch:
         "memory",
     )
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, space: int) -> None:
+        self._space = space
         self.id = 0  # once it is sent
         self.items: list[Item] = []
         self.files: list[BatchFile] = []
@@ -87,7 +87,7 @@ class OutgoingBatch:
         """Whether nothing more is to be sent about it, whatever is answered."""
         return not self.has_offers
 
-    def has_room_for(self, item: Item, size: int, header: int) -> bool:
+    def has_space_for(self, item: Item, size: int, header: int) -> bool:
         """Whether a file of `size` bytes may be added, which takes `header` bytes of the header."""
         if not self.items:
             return True
@@ -96,7 +96,7 @@ class OutgoingBatch:
         header += self._header
         content = self.content_size + (0 if item.offer else size)
         is_full = len(self.items) >= BATCH_FILES or content > BATCH_CONTENT or header > BATCH_HEADER_LIMIT
-        return not is_full and header + content <= self._room and item.policy == self.items[0].policy
+        return not is_full and header + content <= self._space and item.policy == self.items[0].policy
 
     def add(self, item: Item, source: Source, content: bytes, header: int) -> bool:
         """One more file; whether the time in it is the nearest to an mtime that can't be expressed."""

@@ -40,13 +40,13 @@ from sft.transfer.events import (
 from sft.transfer.hashing import OtherSize, hash_source
 from sft.transfer.items import Item
 from sft.transfer.outgoing import Outgoing
-from sft.transfer.outgoing_batch import OutgoingBatch, can_hold, room_for
+from sft.transfer.outgoing_batch import OutgoingBatch, can_hold, space_for
 from sft.transfer.pieces import Pieces
 from sft.transfer.places import Places, Share
 from sft.transfer.shrinking import Compress
 from sft.transfer.states import Sending
 from sft.transfer.unsettled import Unsettled
-from sft.wire.batch import Receipts, header_room
+from sft.wire.batch import Receipts, header_space
 from sft.wire.channel import Arrived, Channel
 from sft.wire.messages import (
     Accept,
@@ -83,8 +83,8 @@ class Sender:
         self._channel, self._messages, self._on_event, self._limiter = channel, messages, on_event, limiter
         self._mac, self._transfer = Mac(file_secret), transfer or random_bytes(TRANSFER_ID_SIZE)
         self._pieces = Pieces(channel, limiter, on_event, compress)
-        self._room = room_for(self._pieces.most if self._pieces.most < DATA_SIZE else None)
-        self._batch = OutgoingBatch(self._room)  # that fills
+        self._space = space_for(self._pieces.most if self._pieces.most < DATA_SIZE else None)
+        self._batch = OutgoingBatch(self._space)  # that fills
         # Of the thread that reads and packs:
         self._share = share or Places().of("")  # a place for each of `_waiting`, and one for the next file
         self._waiting = 0  # large files that are announced and not begun
@@ -150,7 +150,7 @@ class Sender:
             self._on_event(Failed(item, problem))
             return
         size = None if source is None or item.is_stream else source.size
-        if source is not None and size is not None and can_hold(item, size, self._room):
+        if source is not None and size is not None and can_hold(item, size, self._space):
             self._pack(item, source, size)
             return
         if source is not None and item.is_stream:
@@ -229,8 +229,8 @@ class Sender:
         if len(content) != size:
             self._send_as_stream(item)
             return
-        header = header_room(item.target)
-        if not self._batch.has_room_for(item, size, header):
+        header = header_space(item.target)
+        if not self._batch.has_space_for(item, size, header):
             self._send_batch()
         if self._batch.add(item, source, content, header):
             self._on_event(TimeClamped(item))
@@ -239,7 +239,7 @@ class Sender:
         """Send the small files that were read, if there are any."""
         if not self._batch.count:
             return
-        batch, self._batch = self._batch, OutgoingBatch(self._room)
+        batch, self._batch = self._batch, OutgoingBatch(self._space)
         shrinks = self._pieces.tries_to_shrink_batch(batch.content_size)
         size = batch.write(self._channel.space, self._open.last_id + 1, self._transfer, self._mac)
         self._open.add(batch)

@@ -36,10 +36,10 @@ from sft.wire.protocol import BATCH_CONTENT, BATCH_FILES, BATCH_HEADER_LIMIT, RE
 _HEADER_SIZE = struct.Struct(">I")
 _BEFORE_HEADER = _HEADER_SIZE.size + DIGEST_SIZE
 BATCH_OVERHEAD = MESSAGE_HEADER.size + _BEFORE_HEADER  # bytes of a BATCH beside its header and contents
-BATCH_ROOM = RECORD_TEXT_LIMIT - BATCH_OVERHEAD  # for header and contents together
+BATCH_SPACE = RECORD_TEXT_LIMIT - BATCH_OVERHEAD  # for header and contents together
 _EACH, _COMPONENT = 64, 3  # bytes of one file's header beside its path, and of one component beside its text, at most
 _LONGEST_PATH = MAX_PATH + _COMPONENT * MAX_DEPTH
-MOST_HEADER_ROOM = _EACH + _LONGEST_PATH  # bytes that a file takes of a header, whatever its path
+MOST_HEADER_SPACE = _EACH + _LONGEST_PATH  # bytes that a file takes of a header, whatever its path
 
 SmallSize = Annotated[int, Meta(ge=0, le=UNASKED_LIMIT)]
 BatchWord = Literal["stored", "already", "skipped", "wanted"]
@@ -136,7 +136,7 @@ def content_of(message: object) -> int:
     return message.size if isinstance(message, Data) else 0
 
 
-def header_room(path: Path) -> int:
+def header_space(path: Path) -> int:
     """Bytes that one file takes of a header, at most."""
     return _EACH + len("".join(path).encode()) + _COMPONENT * len(path)
 
