@@ -195,6 +195,7 @@ VARIES = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
     (r"in [\d.]+ s, [\d.]+ [kMG]?B/s", "in SECONDS"),
     (r'"seconds": [\d.]+', '"seconds": SECONDS'),
+    (r'"wire": \d+', '"wire": BYTES'),  # signs of life, and how many messages share a record
     (r"\b[A-Z0-9]{4}(-[A-Z0-9]{4}){3}\b", "PASSWORD"),
     (r"/tmp/secure-file-transfer-\w+|/[\w./-]*/secure-file-transfer-\w{8}\b", "TEMPORARY"),
     (r"--port \d{5}|(?<=127\.0\.0\.1:)\d+", "PORT"),
