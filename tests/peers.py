@@ -232,10 +232,10 @@ def delivered(channel: Channel) -> list[Message | bytes]:
 def send_content(channel: Channel, content: bytes, id: int = 1) -> None:
     offset = 0
     while offset < len(content):
-        room = channel.content_space(min(DATA_SIZE, len(content) - offset))
-        room[:] = content[offset : offset + len(room)]
-        channel.content_done(id, offset, len(room))
-        offset += len(room)
+        space = channel.content_space(min(DATA_SIZE, len(content) - offset))
+        space[:] = content[offset : offset + len(space)]
+        channel.content_done(id, offset, len(space))
+        offset += len(space)
 
 
 def produce(channel: Channel, content: bytes) -> None:

@@ -354,12 +354,11 @@ def test_reject_control_over_its_ceiling(kind: int) -> None:
 
 
 def test_writer_keeps_to_the_ceiling_of_control_messages() -> None:
-    room = (
-        CONTROL_LIMIT - len(Get(1, ("n" * 256,), False, True).body()) + 256
-    )  # all of these have a header of three bytes
-    assert len(Get(1, ("n" * room,), False, True).encode()) == MESSAGE_HEADER_SIZE + CONTROL_LIMIT
+    rest = len(Get(1, ("n" * 256,), False, True).body()) - 256  # of a name of 256 bytes or more
+    longest = CONTROL_LIMIT - rest
+    assert len(Get(1, ("n" * longest,), False, True).encode()) == MESSAGE_HEADER_SIZE + CONTROL_LIMIT
     with pytest.raises(ProtocolViolation):
-        Get(1, ("n" * (room + 1),), False, True).encode()
+        Get(1, ("n" * (longest + 1),), False, True).encode()
     with pytest.raises(ProtocolViolation):
         encode_message(Kind.ERROR, bytes(CONTROL_LIMIT + 1))
 

@@ -273,7 +273,7 @@ def test_interrupted_file_that_a_thief_goes_on_with_or_drops_never_becomes_visib
 
 @pytest.mark.parametrize("backup", [("--quota=1M",)], indirect=True)
 def test_quota_that_a_thief_has_filled_harms_nothing_that_is_there(backup: Stage) -> None:
-    """It keeps out what would have come; the owner has to make room."""
+    """It keeps out what would have come; the owner has to free space."""
     with backup.session(OTHER) as thief:
         for id in range(1, 12):
             put = body_of(put_fields(id, [f"junk{id}"], 100_000))
