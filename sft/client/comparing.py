@@ -1,0 +1,130 @@
+"""Two trees, the sender's and the receiver's, compared path by path: what differs, and in which respect.
+
+Rules: both come as streams in the order of TREE, folders before their content and names in the order of their UTF-8
+bytes, so any number of entries takes the memory of two. What the sender has and does not send stands in its stream as
+HIDDEN: nothing is said about it, nor about what the receiver has at its path and below. Nothing here reads, sends,
+changes or removes anything.
+"""
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Literal, NamedTuple
+
+from sft.common.names import PathParts
+
+# How coarsely file systems keep times, in ns: NTFS and SMB; those that count microseconds; older ones of Unix; FAT.
+_GRAINS = (100, 1_000, 1_000_000_000, 2_000_000_000)
+_OWNER_BITS = {"file": 0o400, "folder": 0o700}  # that a receiver always gives
+
+
+class Entry(NamedTuple):
+    """What has a path. `mtime` in ns; each of the last four is None where it is not known."""
+
+    kind: Literal["file", "folder", "link", "hidden"]
+    size: int = 0
+    mtime: int | None = None
+    mode: int | None = None
+    target: str | None = None
+    sha256: bytes | None = None
+
+
+HIDDEN = Entry("hidden")  # excluded, unreadable, or of a kind that is not sent
+
+Entries = Iterable[tuple[PathParts, Entry]]
+
+
+class Criteria(NamedTuple):
+    """What is compared beside kinds, sizes, targets of links, and digests where both are known.
+
+    `modes`: the permission bits that count.
+    """
+
+    times: bool = True
+    modes: int = 0
+
+
+class Difference(Enum):
+    """What is different, the weightiest thing first; the value is the word for people."""
+
+    EXTRA = "extra"  # only the receiver has it
+    NEW = "new"  # only the sender has it
+    KIND = "kind"
+    SIZE = "size"
+    CONTENT = "content"
+    TARGET = "target"  # of a link
+    TIME = "time"
+    MODE = "mode"  # and nothing else
+    NONE = "none"
+
+
+class Pair(NamedTuple):
+    """One path, and what each end has there: at least one of them something."""
+
+    path: PathParts
+    sender: Entry | None
+    receiver: Entry | None
+
+
+def paired(sender: Entries, receiver: Entries) -> Iterator[Pair]:
+    """Each path of either end, in order, but for what is hidden.
+
+    Raises RuntimeError when an end is out of order: what is missing there could not be told from what comes late.
+    """
+    ours, theirs = _in_order(sender), _in_order(receiver)
+    here, there = next(ours, None), next(theirs, None)
+    hidden: PathParts | None = None  # the last path that is
+    while here is not None or there is not None:
+        if there is not None and hidden is not None and there[0][: len(hidden)] == hidden:
+            there = next(theirs, None)
+        elif here is None or (there is not None and there[0] < here[0]):
+            if there is not None:
+                yield Pair(there[0], None, there[1])
+            there = next(theirs, None)
+        elif here[1] is HIDDEN:
+            hidden, here = here[0], next(ours, None)
+        elif there is None or here[0] < there[0]:
+            yield Pair(here[0], here[1], None)
+            here = next(ours, None)
+        else:
+            yield Pair(here[0], here[1], there[1])
+            here, there = next(ours, None), next(theirs, None)
+
+
+def _in_order(entries: Entries) -> Iterator[tuple[PathParts, Entry]]:
+    """Paths compare as TREE has them: the order of UTF-8 bytes is that of code points."""
+    last: PathParts | None = None
+    for path, entry in entries:
+        if last is not None and path <= last:
+            raise RuntimeError(f"two trees are compared, and one is out of order behind {last}")
+        yield path, entry
+        last = path
+
+
+def difference(sender: Entry | None, receiver: Entry | None, criteria: Criteria) -> Difference:
+    """The weightiest difference between what both ends have at one path."""
+    if sender is None or receiver is None:
+        return Difference.EXTRA if sender is None else Difference.NEW
+    if sender.kind != receiver.kind:
+        return Difference.KIND
+    if sender.size != receiver.size:
+        return Difference.SIZE
+    if None not in (sender.sha256, receiver.sha256) and sender.sha256 != receiver.sha256:
+        return Difference.CONTENT
+    if sender.target != receiver.target:
+        return Difference.TARGET
+    if criteria.times and not is_same_time(sender.mtime, receiver.mtime):
+        return Difference.TIME
+    return Difference.MODE if _has_other_mode(sender, receiver, criteria.modes) else Difference.NONE
+
+
+def is_same_time(sender: int | None, receiver: int | None) -> bool:
+    """Whether the receiver's file has the sender's time, as exactly as its disk can keep it; so, if one is unknown."""
+    if sender is None or receiver is None or sender == receiver:
+        return True
+    return any(receiver % grain == 0 and 0 < sender - receiver < grain for grain in _GRAINS)
+
+
+def _has_other_mode(sender: Entry, receiver: Entry, bits: int) -> bool:
+    if sender.mode is None or receiver.mode is None or sender.kind not in _OWNER_BITS:
+        return False
+    return bool(((sender.mode | _OWNER_BITS[sender.kind]) ^ receiver.mode) & bits)

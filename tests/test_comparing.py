@@ -1,0 +1,157 @@
+"""Two trees compared: which paths are looked at, and the whole matrix of what is different at one path."""
+
+import tracemalloc
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+
+from sft.client.comparing import HIDDEN, Criteria, Difference, Entry, Pair, difference, is_same_time, paired
+
+D = Difference
+Parts = tuple[str, ...]
+
+FILE = Entry("file", 5, 1_700_000_000_000_000_007, 0o640)
+FOLDER = Entry("folder", 0, 1_700_000_000_000_000_007, 0o750)
+LINK = Entry("link", 0, 1_700_000_000_000_000_007, None, "a/b")
+TIMES, MODES = Criteria(), Criteria(modes=0o777)
+
+# what the sender has, what the receiver has, what counts
+MATRIX = [
+    (None, FILE, MODES, D.EXTRA),
+    (None, FOLDER, MODES, D.EXTRA),
+    (None, LINK, MODES, D.EXTRA),
+    (FILE, None, MODES, D.NEW),
+    (FOLDER, None, MODES, D.NEW),
+    (LINK, None, MODES, D.NEW),
+    (FILE, FOLDER, MODES, D.KIND),
+    (FILE, LINK, MODES, D.KIND),
+    (FOLDER, FILE, MODES, D.KIND),
+    (FOLDER, LINK, MODES, D.KIND),
+    (LINK, FILE, MODES, D.KIND),
+    (LINK, FOLDER, MODES, D.KIND),
+    (FILE, FILE, MODES, D.NONE),
+    (FOLDER, FOLDER, MODES, D.NONE),
+    (LINK, LINK, MODES, D.NONE),
+    (FILE, FILE._replace(size=6), MODES, D.SIZE),
+    (FILE, FILE._replace(size=4, mtime=0, mode=0), MODES, D.SIZE),
+    (FILE, FILE._replace(mtime=0), TIMES, D.TIME),
+    (FILE, FILE._replace(mtime=0, mode=0), MODES, D.TIME),
+    (FILE, FILE._replace(mtime=0), Criteria(times=False), D.NONE),
+    (FILE, FILE._replace(mtime=None), TIMES, D.NONE),
+    (FILE._replace(mtime=None), FILE, TIMES, D.NONE),
+    (FILE, FILE._replace(mode=0o600), MODES, D.MODE),
+    (FILE, FILE._replace(mode=0o641), Criteria(modes=0o666), D.NONE),
+    (FILE, FILE._replace(mode=0o600), TIMES, D.NONE),
+    (FILE, FILE._replace(mode=None), MODES, D.NONE),
+    (FILE._replace(mode=None), FILE, MODES, D.NONE),
+    (FILE._replace(mode=0o040), FILE._replace(mode=0o440), MODES, D.NONE),
+    (FILE._replace(mode=0o040), FILE._replace(mode=0o640), MODES, D.MODE),
+    (FOLDER._replace(mode=0o050), FOLDER, MODES, D.NONE),
+    (FOLDER, FOLDER._replace(mtime=0), TIMES, D.TIME),
+    (FOLDER, FOLDER._replace(mode=0o700), MODES, D.MODE),
+    (LINK, LINK._replace(target="b"), MODES, D.TARGET),
+    (LINK, LINK._replace(mtime=0), TIMES, D.TIME),
+    (LINK, LINK._replace(mode=0o777), MODES, D.NONE),
+    (FILE._replace(sha256=b"1"), FILE._replace(sha256=b"2"), TIMES, D.CONTENT),
+    (FILE._replace(sha256=b"1"), FILE._replace(sha256=b"2", mtime=0), TIMES, D.CONTENT),
+    (FILE._replace(sha256=b"1"), FILE._replace(sha256=b"2", size=6), TIMES, D.SIZE),
+    (FILE._replace(sha256=b"1"), FILE._replace(sha256=b"1"), TIMES, D.NONE),
+    (FILE._replace(sha256=b"1"), FILE._replace(sha256=b"1", mtime=0), TIMES, D.TIME),
+    (FILE._replace(sha256=b"1"), FILE, TIMES, D.NONE),
+    (FILE, FILE._replace(sha256=b"1"), TIMES, D.NONE),
+]
+
+
+@pytest.mark.parametrize(("sender", "receiver", "criteria", "is_different"), MATRIX)
+def test_weightiest_difference_is_named(
+    sender: Entry | None, receiver: Entry | None, criteria: Criteria, is_different: Difference
+) -> None:
+    assert difference(sender, receiver, criteria) is is_different
+
+
+def test_matrix_has_every_kind_at_either_end() -> None:
+    there = (FILE, FOLDER, LINK, None)
+    kinds = {(sender and sender.kind, receiver and receiver.kind) for sender, receiver, _, _ in MATRIX}
+    assert kinds == {(one and one.kind, two and two.kind) for one, two in product(there, there)} - {(None, None)}
+    assert {case[3] for case in MATRIX} == set(Difference)
+
+
+def test_matrix_is_the_same_in_both_directions() -> None:
+    """But for a time that the receiver's disk keeps coarsely, and for the bits that every receiver gives."""
+    for sender, receiver, criteria, is_different in MATRIX:
+        if is_different not in (D.EXTRA, D.NEW) and (sender is None or (sender.mode or 0o400) & 0o400):
+            assert difference(receiver, sender, criteria) is is_different
+
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "is_same"),
+    [
+        (3 * SECOND + 1, 3 * SECOND + 1, True),
+        (3 * SECOND + 123_456_789, 3 * SECOND + 123_456_700, True),  # NTFS
+        (3 * SECOND + 123_456_789, 3 * SECOND + 123_456_000, True),  # microseconds
+        (3 * SECOND + 123_456_789, 3 * SECOND, True),  # seconds
+        (3 * SECOND + 123_456_789, 2 * SECOND, True),  # FAT
+        (-SECOND - 1, -2 * SECOND, True),
+        (3 * SECOND + 123_456_789, 3 * SECOND + 123_456_788, False),
+        (3 * SECOND + 123_456_789, 3 * SECOND + 123_456_800, False),
+        (3 * SECOND + 123_456_789, 3 * SECOND + 123_000_000, False),
+        (3 * SECOND + 123_456_789, 4 * SECOND, False),
+        (3 * SECOND, 2 * SECOND - 1, False),
+        (5 * SECOND, 3 * SECOND, False),
+        (4 * SECOND, 2 * SECOND, False),
+    ],
+)
+def test_time_is_the_same_as_far_as_the_receivers_disk_keeps_it(sender: int, receiver: int, is_same: bool) -> None:
+    assert is_same_time(sender, receiver) is is_same
+
+
+def entries(*paths: str, hidden: tuple[str, ...] = ()) -> Iterator[tuple[Parts, Entry]]:
+    for path in paths:
+        yield tuple(path.split("/")), HIDDEN if path in hidden else FILE
+
+
+def shown(pairs: Iterator[Pair]) -> list[str]:
+    return [f"{'s' if pair.sender else ''}{'r' if pair.receiver else ''} {'/'.join(pair.path)}" for pair in pairs]
+
+
+def test_both_trees_are_merged_in_their_order() -> None:
+    ours = entries("a", "a/b", "a/b/c", "a!", "b", "e", "\ue000", "\U00010000")
+    theirs = entries("a", "a/a", "a/b", "a/b/d", "a!", "c", "c/c", "\U00010000")
+    merged = ["sr a", "r a/a", "sr a/b", "s a/b/c", "r a/b/d", "sr a!", "s b", "r c", "r c/c", "s e"]
+    assert shown(paired(ours, theirs)) == [*merged, "s \ue000", "sr \U00010000"]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [((), ()), (("a",), ()), ((), ("a",)), (("b",), ("a",)), (("a",), ("b",))])
+def test_one_end_may_have_nothing_more(ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
+    expected = sorted([*(f"s {path}" for path in ours), *(f"r {path}" for path in theirs)], key=lambda line: line[2:])
+    assert shown(paired(entries(*ours), entries(*theirs))) == expected
+
+
+def test_nothing_is_said_of_what_is_hidden_and_what_the_receiver_has_below_it() -> None:
+    ours = entries("a", "a/x", "b", "c", "d", hidden=("a/x", "c"))
+    theirs = entries("a", "a/w", "a/x", "a/x/1", "a/x/1/2", "a/x!", "a/y", "c/1", "c!", "d", "d/c")
+    assert shown(paired(ours, theirs)) == ["sr a", "r a/w", "r a/x!", "r a/y", "s b", "r c!", "sr d", "r d/c"]
+
+
+@pytest.mark.parametrize("paths", [("b", "a"), ("a", "a"), ("a/b", "a"), ("a", "b", "a/c")])
+def test_tree_out_of_order_is_never_compared(paths: tuple[str, ...]) -> None:
+    for ours, theirs in ((paths, ()), ((), paths), (paths, paths)):
+        with pytest.raises(RuntimeError, match="out of order"):
+            list(paired(entries(*ours), entries(*theirs)))
+
+
+def test_memory_does_not_grow_with_the_trees() -> None:
+    def many(step: int) -> Iterator[tuple[Parts, Entry]]:
+        for number in range(0, 100_000, step):
+            yield ("folder", f"{number:09}"), FILE
+
+    tracemalloc.start()
+    try:
+        assert sum(pair.receiver is None for pair in paired(many(1), many(2))) == 50_000
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
