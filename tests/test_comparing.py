@@ -131,7 +131,7 @@ def test_one_end_may_have_nothing_more(ours: tuple[str, ...], theirs: tuple[str,
     assert shown(paired(entries(*ours), entries(*theirs))) == expected
 
 
-def test_nothing_is_said_of_what_is_hidden_and_what_the_receiver_has_below_it() -> None:
+def test_what_is_hidden_is_left_out_with_what_the_receiver_has_below_it() -> None:
     ours = entries("a", "a/x", "b", "c", "d", hidden=("a/x", "c"))
     theirs = entries("a", "a/w", "a/x", "a/x/1", "a/x/1/2", "a/x!", "a/y", "c/1", "c!", "d", "d/c")
     assert shown(paired(ours, theirs)) == ["sr a", "r a/w", "r a/x!", "r a/y", "s b", "r c!", "sr d", "r d/c"]

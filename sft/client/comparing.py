@@ -2,8 +2,8 @@
 
 Rules: both come as streams in the order of TREE, folders before their content and names in the order of their UTF-8
 bytes, so any number of entries takes the memory of two. What the sender has and does not send stands in its stream as
-HIDDEN: nothing is said about it, nor about what the receiver has at its path and below. Nothing here reads, sends,
-changes or removes anything.
+HIDDEN, and is left out together with what the receiver has at its path and below. Nothing here reads, sends, changes or
+removes anything.
 """
 
 from collections.abc import Iterable, Iterator
