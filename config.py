@@ -148,7 +148,7 @@ class ServerSettings:
     compress: Literal["auto", "on", "off"] = _setting("auto", _COMPRESS, "compress what is fetched: auto (while the line is slow), on (always) or off", "WHEN")
     memory: int = _setting("256 MiB", _MEMORY, "memory for the buffers of all connections together, from 4 MiB on", "SIZE")
     grace: int = _setting(10, as_whole(0, 86_400), "seconds that transfers may go on after the signal to stop", "SECONDS")
-    file_mode: int | None = _setting(None, as_mode, "permission bits of new files (none: 0666 less the umask)", "MODE", _NONE)
+    file_mode: int | None = _setting(None, as_mode, "permission bits that new files may have (none: those of the source, less the umask)", "MODE", _NONE)
     portable_names: bool = _setting(False, as_yes_no, "reject names that Windows does not allow", "YES/NO")
     # fmt: on
 

@@ -29,6 +29,7 @@ THAT_ARE_JOBS = ("--get", "--list", "--remove", "--move", "--usage")
 # The jobs that each option goes with.
 GOES_WITH = {
     "--follow": "send dry show",
+    "--no-modes": "send dry get show",
     "--preserve-mode": "send dry get show",
     "--receipts": "send pipe dry get stdout show",
     "--dry-run": "send pipe dry show",

@@ -10,8 +10,8 @@ from sft.transfer.events import Delivered, NotGiven, Rejected, Withdrawn
 from sft.wire.messages import EntryKind, Misnamed, Put, Receipt, decode_message
 
 
-def fetching(names: list[str], target: str, policy: str = "fail", preserve: bool = False) -> Download:
-    return Download(Noted(), policy, preserve, names, target)
+def fetching(names: list[str], target: str, policy: str = "fail", keep_modes: bool = True) -> Download:
+    return Download(Noted(), policy, keep_modes, names, target)
 
 
 def put(
@@ -31,21 +31,22 @@ def test_server_that_gives_a_name_that_is_not_allowed_breaks_the_protocol(names:
 
 
 @pytest.mark.parametrize(
-    ("policy", "preserve", "kind", "mode", "placed"),
+    ("policy", "keep_modes", "kind", "mode", "placed"),
     [
-        ("fail", False, "file", 0o755, 0o644),
+        ("fail", False, "file", 0o755, None),
         ("rename", True, "file", 0o755, 0o755),
         ("replace", True, "file", 0o7777, 0o777),
-        ("skip", False, "file", None, None),
-        ("fail", False, "folder", 0o755, 0o755),
-        ("fail", False, "folder", 0o7777, 0o777),
+        ("skip", True, "file", None, None),
+        ("fail", True, "folder", 0o755, 0o755),
+        ("fail", True, "folder", 0o7777, 0o777),
+        ("fail", False, "folder", 0o755, None),
     ],
 )
 def test_policy_and_bits_are_ours(
-    policy: str, preserve: bool, kind: EntryKind, mode: int | None, placed: int | None
+    policy: str, keep_modes: bool, kind: EntryKind, mode: int | None, placed: int | None
 ) -> None:
     """What the server says of them only restricts."""
-    incoming = fetching(["a"], "out/", policy, preserve).place(put("a", kind=kind, mode=mode))
+    incoming = fetching(["a"], "out/", policy, keep_modes).place(put("a", kind=kind, mode=mode))
     assert incoming == Incoming(b"t" * 16, ("a",), 5, 7, placed, policy)
 
 
@@ -60,7 +61,7 @@ def test_standard_output_takes_one_name() -> None:
 
 def test_fetched_file_is_told_once_however_often_it_comes() -> None:
     noted = Noted()
-    plan = Download(noted, "fail", False, ["a"], "out/")
+    plan = Download(noted, "fail", True, ["a"], "out/")
     receipt = Receipt(1, ("a",), 5, bytes(32), 0, "stored")
     plan.on_event(Delivered(put("a"), receipt))
     plan.on_event(Delivered(put("a"), Receipt(2, ("a",), 5, bytes(32), 0, "already")))
@@ -92,7 +93,7 @@ def test_what_was_fetched_before_needs_no_second_look() -> None:
 @pytest.mark.parametrize(("id", "name"), [(1, "a"), (2, "box/b")])
 def test_refusal_of_a_get_names_what_was_asked_for(id: int, name: str) -> None:
     noted = Noted()
-    Download(noted, "fail", False, ["a", "box/b"], "out/").on_event(NotGiven(id, Refused(Code.NOT_FOUND)))
+    Download(noted, "fail", True, ["a", "box/b"], "out/").on_event(NotGiven(id, Refused(Code.NOT_FOUND)))
     assert [told for told, _ in noted.problems] == [name]
 
 
@@ -104,7 +105,7 @@ def test_refusal_of_what_was_not_asked_for_is_a_violation(id: int) -> None:
 
 def test_refusal_of_everything_names_the_folder() -> None:
     noted = Noted()
-    Download(noted, "fail", False, [""], "out/").on_event(NotGiven(1, Refused(Code.DENIED)))
+    Download(noted, "fail", True, [""], "out/").on_event(NotGiven(1, Refused(Code.DENIED)))
     assert [told for told, _ in noted.problems] == ["your folder"]
 
 
@@ -119,7 +120,7 @@ def test_refusal_of_everything_names_the_folder() -> None:
 )
 def test_file_withdrawn_by_the_server_is_a_failure(code: Code | None, said: str) -> None:
     noted = Noted()
-    plan = Download(noted, "fail", False, ["a"], "out/")
+    plan = Download(noted, "fail", True, ["a"], "out/")
     plan.place(put("a"))
     plan.on_event(Withdrawn(put("a"), code))
     plan.check_answered()
@@ -129,7 +130,7 @@ def test_file_withdrawn_by_the_server_is_a_failure(code: Code | None, said: str)
 
 def test_what_the_server_can_give_another_time_is_no_failure_yet() -> None:
     noted = Noted()
-    plan = Download(noted, "fail", False, ["a", "b"], "out/")
+    plan = Download(noted, "fail", True, ["a", "b"], "out/")
     plan.place(put("a"))
     plan.on_event(Withdrawn(put("a", "x"), Code.UNAVAILABLE))
     plan.on_event(NotGiven(2, Refused(Code.UNAVAILABLE)))
@@ -142,7 +143,7 @@ def test_what_the_server_can_give_another_time_is_no_failure_yet() -> None:
 
 def test_failure_is_said_once_over_all_connections() -> None:
     noted = Noted()
-    plan = Download(noted, "fail", False, ["a", "b"], "out/")
+    plan = Download(noted, "fail", True, ["a", "b"], "out/")
     for _ in range(3):
         plan.missing.begin()
         plan.on_event(NotGiven(1, Refused(Code.NOT_FOUND)))
@@ -152,7 +153,7 @@ def test_failure_is_said_once_over_all_connections() -> None:
 
 def test_what_a_server_withdraws_is_not_gathered_without_end() -> None:
     noted = Noted()
-    plan = Download(noted, "fail", False, ["a"], "out/")
+    plan = Download(noted, "fail", True, ["a"], "out/")
     for number in range(3000):
         plan.on_event(Withdrawn(put("a", f"{number}"), None))
         assert number - len(noted.problems) < 1000
@@ -170,6 +171,6 @@ def test_what_a_server_withdraws_is_not_gathered_without_end() -> None:
 )
 def test_trouble_of_this_disk_is_not_blamed_on_the_other_end(problem: Refused, cause: str) -> None:
     noted = Noted()
-    fetching = Download(noted, "fail", False, ["a"], "box/")
+    fetching = Download(noted, "fail", True, ["a"], "box/")
     fetching.on_event(Rejected(Put(1, bytes(16), ("a",), "file", 1, 0, 0o644, "skip"), problem))
     assert [(str(each.cause), each.exit_status) for _, each in noted.problems] == [(cause, 1)]

@@ -31,7 +31,7 @@ def planned(
     sources: list[str], target: str, follow: bool = False, logs: set[tuple[int, int]] | None = None
 ) -> tuple[Upload, Noted]:
     noted = Noted()
-    sending = Upload(noted, "fail", follow, False, logs or set())
+    sending = Upload(noted, "fail", follow, True, logs or set())
     sending.plan(sources, target)
     sending.look_below()
     return sending, noted
@@ -50,7 +50,7 @@ def test_what_is_wrong_with_a_source_is_told_before_its_folders_are_looked_into(
 
     monkeypatch.setattr(os, "listdir", never)
     noted = Noted()
-    sending = Upload(noted, "fail", False, False, set())
+    sending = Upload(noted, "fail", False, True, set())
     sending.plan(["d", "missing", "a"], "box")
     assert [name for name, _ in noted.problems] == ["missing"]
     assert sending.is_deep and not sending.left
@@ -58,7 +58,7 @@ def test_what_is_wrong_with_a_source_is_told_before_its_folders_are_looked_into(
 
 @pytest.mark.usefixtures("here")
 def test_search_ends_when_nothing_more_is_wanted() -> None:
-    sending = Upload(Noted(), "fail", False, False, set())
+    sending = Upload(Noted(), "fail", False, True, set())
     sending.plan(["d", "a"], "box")
     sending.is_over = True
     sending.look_below()
@@ -158,18 +158,20 @@ def test_total_is_the_sum_of_what_will_be_sent() -> None:
     assert planned(["-"], "box")[0].total is None
 
 
-@pytest.mark.parametrize(("preserve", "mode"), [(False, 0o666), (True, 0o777)])
-@pytest.mark.usefixtures("here")
-def test_permission_bits_are_masked(preserve: bool, mode: int) -> None:
-    sending = Upload(Noted(), "fail", False, preserve, set())
-    sending.plan(["a"], "b")
-    assert [item.mode_mask for item in sending.left] == [mode]
+@pytest.mark.parametrize("keep_modes", [False, True])
+def test_permission_bits_are_kept_unless_they_are_not_wanted(here: Path, keep_modes: bool) -> None:
+    (here / "d").chmod(0o2711)
+    sending = Upload(Noted(), "fail", False, keep_modes, set())
+    sending.plan(["a", "d"], "box/")
+    sending.look_below()
+    file, folder = list(sending.left)[:2]
+    assert file.keeps_mode is keep_modes and folder.mode == (0o711 if keep_modes else None)
 
 
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
 @pytest.mark.usefixtures("here")
 def test_every_item_has_the_policy_and_a_transfer_of_its_own(policy: PolicyWord) -> None:
-    sending = Upload(Noted(), policy, False, False, set())
+    sending = Upload(Noted(), policy, False, True, set())
     sending.plan(["a", "b", "d"], "box")
     sending.look_below()
     assert {item.policy for item in sending.left if item.open} == {policy}
@@ -198,7 +200,7 @@ def test_pipe_needs_a_name() -> None:
 
 
 def test_pipe_has_the_policy_of_the_command() -> None:
-    sending = Upload(Noted(), "rename", False, False, set())
+    sending = Upload(Noted(), "rename", False, True, set())
     sending.plan(["-"], "box/name")
     assert [item.policy for item in sending.left] == ["rename"]
 
@@ -266,7 +268,7 @@ def test_folder_is_sent_with_what_lies_in_it() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_sources_with_one_path_are_rejected_before_anything_is_looked_for() -> None:
-    sending = Upload(Noted(), "fail", False, False, set())
+    sending = Upload(Noted(), "fail", False, True, set())
     with pytest.raises(UsageError):
         sending.plan(["a", "missing", "./a"], "box/")
     assert not sending.left

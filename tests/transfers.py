@@ -472,12 +472,12 @@ class Fetch:
         names: list[str],
         target: str,
         policy: str = "fail",
-        preserve: bool = False,
+        keep_modes: bool = True,
         zstd: bool = True,
     ) -> None:
         self._zstd = zstd
         self.reporter = Noted()
-        self.fetching = Download(self.reporter, policy, preserve, names, target)
+        self.fetching = Download(self.reporter, policy, keep_modes, names, target)
         self.engine, self.channel = engine, Channel(near, C2S, S2C, engine)
         self.problem: TransferError | None = None
 
@@ -506,10 +506,10 @@ class Fetch:
 
 
 def fetch(
-    receiving: Receiving, names: list[str], target: Path | str, policy: str = "fail", preserve: bool = False
+    receiving: Receiving, names: list[str], target: Path | str, policy: str = "fail", keep_modes: bool = True
 ) -> Noted:
     """Fetch from our own server, and end the connection."""
-    fetched = Fetch(receiving.engine, receiving.near, names, str(target), policy, preserve)
+    fetched = Fetch(receiving.engine, receiving.near, names, str(target), policy, keep_modes)
     fetched.run()
     assert receiving.finish() is None
     assert fetched.problem is None

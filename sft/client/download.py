@@ -24,6 +24,7 @@ from sft.common.errors import (
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
+from sft.disk.sources import PERMISSIONS
 from sft.transfer.events import (
     BatchSettled,
     BatchStarted,
@@ -38,7 +39,6 @@ from sft.transfer.events import (
     TimeLost,
     Withdrawn,
 )
-from sft.transfer.items import ALL_BITS, FILE_BITS
 from sft.wire.protocol import MAX_INTEGER
 
 if TYPE_CHECKING:  # a client sends its hello before it loads these
@@ -57,10 +57,9 @@ if TYPE_CHECKING:  # a client sends its hello before it loads these
 class Download:
     """What is fetched in one run: where each thing goes, and what becomes of it."""
 
-    def __init__(self, reporter: Reporter, policy: str, preserve_mode: bool, names: list[str], target: str) -> None:
+    def __init__(self, reporter: Reporter, policy: str, keep_modes: bool, names: list[str], target: str) -> None:
         """Raises UsageError."""
-        self._reporter, self._policy = reporter, policy
-        self._mask = ALL_BITS if preserve_mode else FILE_BITS
+        self._reporter, self._policy, self._keep_modes = reporter, policy, keep_modes
         self.wanted = [checked_parts(name) for name in names]
         self.to = destination(names, self.wanted, target)
         self._asked = {wanted[-1:] for wanted in self.wanted}
@@ -81,7 +80,7 @@ class Download:
         if put.path[:1] in self._asked:
             self._answered.add(put.path[:1])
         path = local_path(put.path, self._asked, self.to)
-        mode = None if put.mode is None else put.mode & (self._mask if put.kind == "file" else ALL_BITS)
+        mode = put.mode & PERMISSIONS if self._keep_modes and put.mode is not None else None
         return Incoming(put.transfer, path, put.size, put.mtime, mode, self._policy)
 
     def remembering(self, folder: "Folder") -> "Folder":

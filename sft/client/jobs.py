@@ -130,9 +130,9 @@ class Run:
     def _put(self, sources: list[str], target: str) -> None:
         from sft.client.upload import Upload, files_of_log
 
-        follow, bits = self._options.follow, self._options.preserve_mode
+        follow, modes = self._options.follow, not self._options.no_modes
         logs = files_of_log(self._settings.client_log)
-        upload = Upload(self._reporter, self._settings.if_exists, follow, bits, logs)
+        upload = Upload(self._reporter, self._settings.if_exists, follow, modes, logs)
         upload.plan(sources, target)
         if self._options.dry_run:
             upload.look_below()
@@ -202,7 +202,7 @@ class Run:
 
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
-        download = Download(self._reporter, self._settings.if_exists, self._options.preserve_mode, names, target)
+        download = Download(self._reporter, self._settings.if_exists, not self._options.no_modes, names, target)
         if download.to.to_stdout:
             self._get_to_stdout(download)
         else:

@@ -48,7 +48,7 @@ from sft.transfer.events import (
     Started,
     TimeClamped,
 )
-from sft.transfer.items import ALL_BITS, FILE_BITS, Item
+from sft.transfer.items import Item
 from sft.wire.protocol import TRANSFER_ID_SIZE
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
@@ -64,11 +64,11 @@ class Upload:
     """The items of one run, in order, and what becomes of them."""
 
     def __init__(
-        self, reporter: Reporter, policy: "PolicyWord", follow: bool, preserve_mode: bool, logs: set[tuple[int, int]]
+        self, reporter: Reporter, policy: "PolicyWord", follow: bool, keep_modes: bool, logs: set[tuple[int, int]]
     ) -> None:
         """`logs`: device and inode of each of our own logs, which are never sent."""
         self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs
-        self._mask = ALL_BITS if preserve_mode else FILE_BITS
+        self._keep_modes = keep_modes
         self._transfer = random_bytes(TRANSFER_ID_SIZE)  # of all small files
         self._checked: dict[Item, int] = {}
         self.left: dict[Item, None] = {}
@@ -181,7 +181,7 @@ class Upload:
         mtime: int | None = None,
         mode: int | None = None,
     ) -> Item | None:
-        item = Item(name, target, self._policy, open, mtime, mode, self._mask)
+        item = Item(name, target, self._policy, open, mtime, mode if self._keep_modes else None, self._keep_modes)
         try:
             item.judge()
         except Refused as problem:

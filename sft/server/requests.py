@@ -26,7 +26,7 @@ from sft.disk.visible_files import why_unreadable
 from sft.server.changing import Changing
 from sft.server.listings import Listings, omissions
 from sft.transfer.events import BatchSettled, Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
-from sft.transfer.items import ALL_BITS, Item
+from sft.transfer.items import Item
 from sft.transfer.places import Share
 from sft.transfer.receiver import Receiver
 from sft.transfer.sender import Sender
@@ -278,7 +278,7 @@ class Requests:
         if seen.is_folder:
             item = Item(name, target, _POLICY, None, seen.mtime, seen.mode)
         else:
-            item = Item(name, target, _POLICY, open_it, mode_mask=ALL_BITS)
+            item = Item(name, target, _POLICY, open_it)
         try:
             item.judge()
         except Refused as problem:

@@ -15,9 +15,6 @@ from sft.wire.protocol import TRANSFER_ID_SIZE
 if TYPE_CHECKING:
     from sft.wire.messages import PolicyWord
 
-FILE_BITS = 0o666
-ALL_BITS = 0o777
-
 _COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
 
 
@@ -32,6 +29,7 @@ class Item:
     `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
     `is_stream`: its content has another size than its file system says. `offer`: a small one is offered by its digest
     first, and its content sent when it is wanted. `found_size`: as it was when it was found, if that is known.
+    `keeps_mode`: whether a file's permission bits are sent; those of a folder are `mode`.
     """
 
     __slots__ = (
@@ -39,8 +37,8 @@ class Item:
         "_transfer",
         "found_size",
         "is_stream",
+        "keeps_mode",
         "mode",
-        "mode_mask",
         "mtime",
         "name",
         "offer",
@@ -58,11 +56,11 @@ class Item:
         open: Callable[[], Source] | None,
         mtime: int | None = None,
         mode: int | None = None,
-        mode_mask: int = FILE_BITS,
+        keeps_mode: bool = True,
         transfer: bytes | None = None,
     ) -> None:
         self.name, self.target, self.policy, self.open = name, target, policy, open
-        self.mtime, self.mode, self.mode_mask = mtime, mode, mode_mask
+        self.mtime, self.mode, self.keeps_mode = mtime, mode, keeps_mode
         self._transfer = transfer
         self.offer = False
         self.found_size: int | None = None

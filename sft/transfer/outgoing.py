@@ -78,8 +78,7 @@ class Outgoing:
         if source is None:
             mtime, mode = item.mtime, item.mode
         else:
-            mtime = source.mtime
-            mode = None if source.mode is None else source.mode & item.mode_mask
+            mtime, mode = source.mtime, source.mode if item.keeps_mode else None
         mtime, has_other_time = sayable_time(mtime)
         kind = FOLDER if source is None else FILE
         body = Put(self.id, item.transfer, item.target, kind, self.size, mtime, mode, item.policy).body()

@@ -101,7 +101,7 @@ class OutgoingBatch:
     def add(self, item: Item, source: Source, content: bytes, header: int) -> bool:
         """One more file; whether the time in it is the nearest to an mtime that can't be expressed."""
         mtime, is_other = sayable_time(source.mtime)
-        mode = None if source.mode is None else source.mode & item.mode_mask
+        mode = source.mode if item.keeps_mode else None
         self.items.append(item)
         self._targets.add(item.target)
         self.files.append(BatchFile(item.target, len(content), mtime, mode, digest(content), not item.offer))

@@ -186,7 +186,7 @@ def test_server_that_gives_more_than_one_file_to_standard_output_is_refused(engi
     near, far = tcp_pair()
     raw = Raw(far, S2C, C2S)
     reporter = Noted()
-    fetching = Download(reporter, "fail", False, ["a"], "-")
+    fetching = Download(reporter, "fail", True, ["a"], "-")
     channel = Channel(near, C2S, S2C, engine)
     with (tmp_path / "stdout").open("wb") as file:
         stream = StandardOutput(file.fileno())

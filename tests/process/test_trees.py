@@ -190,7 +190,7 @@ def test_links_and_special_files_are_skipped_with_a_line(
     assert server.path(box, "named link").read_bytes() == (source / "file").read_bytes()
 
 
-def test_execute_bits_travel_when_asked_for_and_special_bits_never(
+def test_execute_bits_travel_unless_not_wanted_and_special_bits_never(
     server: Server, client: Client, folder: Path, box: str, tmp_path: Path
 ) -> None:
     source = folder / "tree"
@@ -203,18 +203,20 @@ def test_execute_bits_travel_when_asked_for_and_special_bits_never(
     def modes_of(place: Path) -> dict[str, int]:
         return {name: each[3] for name, each in tree_of(place).items()}
 
-    assert client(source, f"{box}/plain").status == client("--preserve-mode", source, f"{box}/kept").status == 0
-    plain = {"program": 0o644, "private program": 0o600, "setuid": 0o644, "open": 0o644, "read-only": 0o444}
+    assert client("--no-modes", source, f"{box}/plain").status == client(source, f"{box}/kept").status == 0
+    plain = dict.fromkeys(modes, 0o644)
     kept = {"program": 0o755, "private program": 0o700, "setuid": 0o755, "open": 0o644, "read-only": 0o444}
     private = {"private": 0o700, "private/file": 0o600}
-    assert modes_of(server.path(box, "plain")) == plain | private
+    open_to_all = {"private": 0o755, "private/file": 0o644}
+    assert modes_of(server.path(box, "plain")) == plain | open_to_all
     assert modes_of(server.path(box, "kept")) == kept | private
     back = tmp_path / "back"
     back.mkdir()
-    assert client("--get", f"{box}/kept", f"{back}/plain").status == 0
-    assert client("--get", "--preserve-mode", f"{box}/kept", f"{back}/kept").status == 0
-    assert modes_of(back / "plain") == plain | private
-    assert modes_of(back / "kept") == kept | private
+    assert client("--get", "--no-modes", f"{box}/kept", f"{back}/plain").status == 0
+    assert client("--get", f"{box}/kept", f"{back}/kept").status == 0
+    assert client("--get", "--preserve-mode", f"{box}/kept", f"{back}/same").status == 0
+    assert modes_of(back / "plain") == plain | open_to_all
+    assert modes_of(back / "kept") == modes_of(back / "same") == kept | private
 
 
 @pytest.mark.skipif(IS_ROOT, reason="root may read everything")
