@@ -41,6 +41,8 @@ from sft.wire.workers import Engine
 
 _BACKLOG = 512
 _LISTEN_REMEDY = "Give addresses of this machine, separated by commas, or leave it out for all of them"
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors for an address that no interface has
+_PORTS_TRIED = 16
 _TURNED_AWAY_AT_ONCE = 64  # connections that get the answer "busy"
 _BUSY_SECONDS = 1  # for a client to take that answer
 
@@ -64,18 +66,34 @@ def listen(addresses: str, port: int) -> list[socket.socket]:
     named = [part.strip() for part in addresses.split(",") if part.strip()]
     if addresses and not named:
         raise UsageError(f"listen: {addresses!r} has no address in it", _LISTEN_REMEDY)
-    wanted = named or (["::", "0.0.0.0"] if socket.has_dualstack_ipv6() else ["0.0.0.0"])  # noqa: S104 -- it is a server
+    if named:
+        return _listen_on_all(named, port)
+    if not socket.has_dualstack_ipv6():
+        return _listen_on_all(["0.0.0.0"], port)  # noqa: S104 -- it is a server
+    try:
+        return _listen_on_all(["::", "0.0.0.0"], port)  # noqa: S104
+    except _NoAddress:  # a machine without IPv6
+        return _listen_on_all(["0.0.0.0"], port)  # noqa: S104
+
+
+def _listen_on_all(addresses: list[str], port: int) -> list[socket.socket]:
+    """Port 0: one that is free at each address. Raises UsageError."""
+    for _ in range(_PORTS_TRIED if port == 0 else 0):
+        with contextlib.suppress(_PortTaken):  # the one that the first address got, at another address
+            return _listen_on_one_port(addresses, port)
+    return _listen_on_one_port(addresses, port)
+
+
+def _listen_on_one_port(addresses: list[str], port: int) -> list[socket.socket]:
     listening: list[socket.socket] = []
-    for address in wanted:
-        try:
-            listening.append(_listen_on(address.strip("[]"), port))
-        except (OSError, UnicodeError) as problem:
-            if not named and address == "::":
-                continue  # a machine without IPv6
-            for each in listening:
-                each.close()
-            raise _cant_listen(address, port, problem) from None
-        port = listening[0].getsockname()[1]
+    with contextlib.ExitStack() as undo:
+        for address in addresses:
+            try:
+                listening.append(undo.enter_context(_listen_on(address.strip("[]"), port)))
+            except (OSError, UnicodeError) as problem:
+                raise _cant_listen(address, port, problem) from None
+            port = listening[0].getsockname()[1]
+        undo.pop_all()
     return listening
 
 
@@ -96,16 +114,23 @@ def _listen_on(address: str, port: int) -> socket.socket:
     return listening
 
 
+class _NoAddress(UsageError):
+    """The machine does not have the address."""
+
+
+class _PortTaken(UsageError):
+    """Another program listens there."""
+
+
 def _cant_listen(address: str, port: int, problem: OSError | UnicodeError) -> UsageError:
-    if isinstance(problem, socket.gaierror | UnicodeError):
-        return UsageError(f"listen: {address} is not an address of this machine", _LISTEN_REMEDY)
+    if isinstance(problem, socket.gaierror | UnicodeError) or problem.errno in _NOT_OURS:
+        return _NoAddress(f"listen: {address} is not an address of this machine", _LISTEN_REMEDY)
+    kind, remedy = UsageError, _LISTEN_REMEDY
     if problem.errno in (errno.EACCES, errno.EPERM):
         remedy = "Choose a --port above 1023, or give this program the right to lower ones (CAP_NET_BIND_SERVICE)"
     elif problem.errno == errno.EADDRINUSE:
-        remedy = "Another server may use it: stop that one, or choose another --port"
-    else:
-        remedy = _LISTEN_REMEDY
-    return UsageError(f"can't listen on {address} port {port} ({problem.strerror})", remedy)
+        kind, remedy = _PortTaken, "Another server may use it: stop that one, or choose another --port"
+    return kind(f"can't listen on {address} port {port} ({problem.strerror})", remedy)
 
 
 def login_link(sock: socket.socket) -> Link:

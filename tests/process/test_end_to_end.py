@@ -1,6 +1,5 @@
 """The two programs as their users meet them: real processes, a real terminal, what is printed, what arrives."""
 
-import errno
 import hashlib
 import os
 import re
@@ -37,10 +36,7 @@ from processes import (
     wait_until,
 )
 
-from config import ServerSettings, load
-from sft.common.errors import UsageError
 from sft.common.sizes import counted
-from sft.server.listener import listen
 
 LOGIN_REFUSED = (
     "error: login refused: wrong username or password, too many attempts, or not your server. "
@@ -394,27 +390,6 @@ def test_impossible_command_is_refused_before_connecting(
     settings = [f"--client-log={tmp_path / 'log'}", "--port=1", "--user=u", f"--password-file={folder / 'a'}"]
     result = run_here("client.py", *settings, *names, cwd=folder)
     assert (result.status, result.out) == (2, "") and words in one_line(result)
-
-
-@pytest.mark.parametrize(
-    ("number", "remedy"),
-    [
-        (errno.EACCES, "Choose a --port above 1023, or give this program the right to lower ones"),
-        (errno.EADDRINUSE, "Another server may use it: stop that one, or choose another --port"),
-        (errno.EADDRNOTAVAIL, "Give addresses of this machine, separated by commas"),
-    ],
-)
-def test_port_that_can_not_be_had_is_said_with_what_helps(
-    monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("sft.server.listener._listen_on", refuse)
-    settings = load(ServerSettings, {"listen": "127.0.0.1", "port": "80"}, {"SFT_CONFIG": os.devnull}, None).values
-    with pytest.raises(UsageError) as caught:
-        listen(settings.listen, settings.port)
-    assert str(caught.value).startswith(f"can't listen on 127.0.0.1 port 80 ({os.strerror(number)}). {remedy}")
 
 
 def test_target_with_dot_dot_is_refused_and_leaves_nothing(server: Server, client: Client, folder: Path) -> None:
