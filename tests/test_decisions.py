@@ -22,17 +22,17 @@ from sft.disk.decisions import (
 A, C = Action, Code
 
 NAMES: dict[Policy, list[Action | Code]] = {
-    # policy, then what is there: NOTHING, SAME_SIZE, SAME, OTHER, FOLDER
-    Policy.FAIL: [A.STORE, A.COMPARE, A.ALREADY, C.EXISTS, C.IS_FOLDER],
-    Policy.RENAME: [A.STORE, A.COMPARE, A.ALREADY, A.NEXT_NAME, C.IS_FOLDER],
-    Policy.REPLACE: [A.STORE, A.COMPARE, A.ALREADY, A.REPLACE, C.IS_FOLDER],
-    Policy.SKIP: [A.STORE, A.SKIP, A.SKIP, A.SKIP, C.IS_FOLDER],
+    # policy, then what is there: NOTHING, SAME_SIZE, SAME, OTHER, FOLDER, LINK, SPECIAL
+    Policy.FAIL: [A.STORE, A.COMPARE, A.ALREADY, C.EXISTS, C.IS_FOLDER, C.EXISTS, C.EXISTS],
+    Policy.RENAME: [A.STORE, A.COMPARE, A.ALREADY, A.NEXT_NAME, C.IS_FOLDER, A.NEXT_NAME, A.NEXT_NAME],
+    Policy.REPLACE: [A.STORE, A.COMPARE, A.ALREADY, A.REPLACE, C.IS_FOLDER, C.LINK, C.SPECIAL],
+    Policy.SKIP: [A.STORE, A.SKIP, A.SKIP, A.SKIP, C.IS_FOLDER, A.SKIP, A.SKIP],
 }
 PRIVATE_NAMES: dict[Policy, list[Action | Code]] = {
-    Policy.FAIL: [A.STORE, *[A.NEXT_NAME] * 4],
-    Policy.RENAME: [A.STORE, *[A.NEXT_NAME] * 4],
-    Policy.REPLACE: [C.DENIED] * 5,
-    Policy.SKIP: [A.STORE, *[A.NEXT_NAME] * 4],
+    Policy.FAIL: [A.STORE, *[A.NEXT_NAME] * 6],
+    Policy.RENAME: [A.STORE, *[A.NEXT_NAME] * 6],
+    Policy.REPLACE: [C.DENIED] * 7,
+    Policy.SKIP: [A.STORE, *[A.NEXT_NAME] * 6],
 }
 
 

@@ -23,7 +23,11 @@ _SENT: _Words = {
     Code.NOT_FOLDER: ("a part of {path} is a file on the receiver, not a folder", "Choose another folder"),
     Code.LINK: (
         "a part of {path} is a symbolic link on the receiver",
-        "Choose another folder; links are never followed",
+        "Choose another name; links are neither followed nor replaced",
+    ),
+    Code.SPECIAL: (
+        "{path} is neither a file nor a folder on the receiver, and is not replaced",
+        "Choose another name",
     ),
     Code.NAME: ("the name {path} is not allowed on the receiver", "Choose another name"),
     Code.NAME_NOT_PORTABLE: (
@@ -60,7 +64,11 @@ _FETCHED: _Words = {
     Code.EXISTS: ("{path} exists already here", "Choose another TARGET, or --if-exists rename, replace or skip"),
     Code.IS_FOLDER: ("{path} is a folder here", "To put the file into it, write {path}/"),
     Code.NOT_FOLDER: ("a part of {path} is a file here, not a folder", "Choose another TARGET"),
-    Code.LINK: ("a part of {path} is a symbolic link here", "Choose another TARGET; links are never followed"),
+    Code.LINK: (
+        "a part of {path} is a symbolic link here",
+        "Choose another TARGET; links are neither followed nor replaced",
+    ),
+    Code.SPECIAL: ("{path} is neither a file nor a folder here, and is not replaced", "Choose another TARGET"),
     Code.NAME: ("the name {path} can't be used here", "Choose another TARGET, or rename it on the receiver"),
     Code.NO_SPACE: ("there is no space for {path} here", "Free some space on this machine, then fetch it again"),
     Code.TOO_LARGE: ("{path} is larger than a file may be here", "Check `ulimit -f` and the file system"),
@@ -84,6 +92,7 @@ _ASKED: _Words = {
     Code.NOT_FOUND: ("{path} does not exist on the receiver", "Check the name"),
     Code.NOT_FOLDER: ("a part of {path} is a file on the receiver, not a folder", "Check the name"),
     Code.LINK: ("a part of {path} is a symbolic link on the receiver", "Links are never followed"),
+    Code.SPECIAL: ("{path} is neither a file nor a folder on the receiver", "Only files and folders can be fetched"),
     Code.NAME: ("the name {path} is not allowed on the receiver", "Check the name"),
     Code.DENIED: ("your account may not read {path} on the receiver", "Ask the receiver's owner for the right"),
     Code.STORAGE: ("{path} can't be read on the receiver", _IN_ITS_LOG),
@@ -127,6 +136,13 @@ _OMITTED: _Words = {
         "Rename it there",
     ),
     Code.UNREADABLE: _ASKED[Code.UNREADABLE],
+}
+
+
+# Why the receiver leaves something out without a fault: it is skipped, as it is when it is sent.
+SKIPPED = {
+    Code.LINK: "a symbolic link on the receiver",
+    Code.SPECIAL: "neither a file nor a folder on the receiver",
 }
 
 

@@ -182,6 +182,7 @@ class Code(StrEnum):
     NOT_EMPTY = "not-empty", "the folder is not empty"
     INSIDE = "inside", "a folder can't be moved into itself"
     LINK = "link", "a part of that path is a symbolic link"
+    SPECIAL = "special", "it is neither a file nor a folder"
     NAME = "name", "that name is not allowed"
     NAME_NOT_PORTABLE = "name-not-portable", "Windows can't hold that name"
     NO_SPACE = "no-space", "the disk is full"

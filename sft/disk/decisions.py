@@ -26,8 +26,10 @@ class Existing(Enum):
     NOTHING = auto()
     SAME_SIZE = auto()  # a regular file of the same size, not compared yet
     SAME = auto()  # a regular file with the same bytes
-    OTHER = auto()  # a regular file with other bytes, a link or a special file
+    OTHER = auto()  # a regular file with other bytes
     FOLDER = auto()
+    LINK = auto()  # a symbolic link, wherever it leads
+    SPECIAL = auto()  # a FIFO, socket or device
 
 
 class Action(Enum):
@@ -44,12 +46,19 @@ class Action(Enum):
 NEEDS_NO_SPACE = frozenset([Action.ALREADY, Action.SKIP])
 
 _CASES = tuple(Existing)
+# `replace` replaces files only: a link or a special file was put there on purpose, and is no older version of a file.
 _TABLE: dict[str, tuple[Action | Code, ...]] = {
-    # NOTHING, SAME_SIZE, SAME, OTHER, FOLDER
-    Policy.FAIL: (Action.STORE, Action.COMPARE, Action.ALREADY, Code.EXISTS, Code.IS_FOLDER),
-    Policy.RENAME: (Action.STORE, Action.COMPARE, Action.ALREADY, Action.NEXT_NAME, Code.IS_FOLDER),
-    Policy.REPLACE: (Action.STORE, Action.COMPARE, Action.ALREADY, Action.REPLACE, Code.IS_FOLDER),
-    Policy.SKIP: (Action.STORE, Action.SKIP, Action.SKIP, Action.SKIP, Code.IS_FOLDER),
+    # NOTHING, SAME_SIZE, SAME, OTHER, FOLDER, LINK, SPECIAL
+    Policy.FAIL: (Action.STORE, Action.COMPARE, Action.ALREADY, Code.EXISTS, Code.IS_FOLDER, *[Code.EXISTS] * 2),
+    Policy.RENAME: (
+        *(Action.STORE, Action.COMPARE, Action.ALREADY, Action.NEXT_NAME, Code.IS_FOLDER),
+        *[Action.NEXT_NAME] * 2,
+    ),
+    Policy.REPLACE: (
+        *(Action.STORE, Action.COMPARE, Action.ALREADY, Action.REPLACE, Code.IS_FOLDER),
+        *(Code.LINK, Code.SPECIAL),
+    ),
+    Policy.SKIP: (Action.STORE, Action.SKIP, Action.SKIP, Action.SKIP, Code.IS_FOLDER, *[Action.SKIP] * 2),
 }
 
 

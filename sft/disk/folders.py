@@ -150,7 +150,11 @@ def existing_of(there: os.stat_result | None, size: int | None) -> Existing:
         return Existing.NOTHING
     if stat.S_ISDIR(there.st_mode):
         return Existing.FOLDER
-    return Existing.SAME_SIZE if stat.S_ISREG(there.st_mode) and there.st_size == size else Existing.OTHER
+    if stat.S_ISLNK(there.st_mode):
+        return Existing.LINK
+    if not stat.S_ISREG(there.st_mode):
+        return Existing.SPECIAL
+    return Existing.SAME_SIZE if there.st_size == size else Existing.OTHER
 
 
 @dataclass(frozen=True, slots=True)

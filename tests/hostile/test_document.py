@@ -177,7 +177,11 @@ LINK_IS_IN_THE_WAY = [
     (put(1, "link", size=None), "exists"),
     (control("GET", id=1, path=["link"], more=False), "link"),
     (control("GET", id=1, path=["link", "x"], more=False), "link"),
-    (control("GET", id=1, path=["fifo"], more=False), "not-found"),
+    (control("GET", id=1, path=["fifo"], more=False), "special"),
+    (put(1, "link", policy="replace"), "link"),
+    (put(1, "link", size=SMALL + 1, policy="replace"), "link"),
+    (put(1, "fifo", policy="replace"), "special"),
+    (put(1, "fifo", size=SMALL + 1, policy="replace"), "special"),
     (control("GET", id=1, path=["fifo", "x"], more=False), "not-folder"),
     (control("LIST", id=1, path=["link"], after=None), "link"),
     (control("LIST", id=1, path=["fifo"], after=None), "not-folder"),
@@ -214,14 +218,6 @@ def test_what_is_in_the_way_has_its_code(odd: Stage, asked: bytes, code: str) ->
         found = session.hear()
         assert (found.kind, found.fields["code"]) == ("REFUSE", code)
     odd.check()
-
-
-def test_small_file_with_replace_takes_the_place_of_a_link_itself(odd: Stage) -> None:
-    with odd.session() as session:
-        session.send(1, ["link"], CONTENT, policy="replace")
-        session.farewell()
-    assert not (odd.home / "link").is_symlink()
-    odd.check(link=CONTENT)
 
 
 def test_names_that_can_not_be_said_are_spelled_to_a_listing_and_to_a_get(odd: Stage) -> None:

@@ -109,7 +109,7 @@ LINKS = ("live link", "link to a folder", "link to another user", "dangling link
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", [*LINKS, "FIFO", "folder"])
 def test_trap_at_the_final_name_is_never_followed_written_or_waited_for(stage: Stage, kind: str, size: str) -> None:
-    """Only `replace` removes it, and then the trap itself; `rename` goes round it."""
+    """No policy removes it; `rename` goes round it."""
     place, content = stage.home / "trap.x", b"n" * SIZES[size]
     try:
         for policy in POLICIES:
@@ -127,10 +127,12 @@ def test_trap_at_the_final_name_is_never_followed_written_or_waited_for(stage: S
             elif policy == "skip":
                 assert found.fields["outcome"] == "skipped"
                 stage.check()
+            elif policy == "replace":
+                assert said(found) == f"REFUSE {'special' if kind == 'FIFO' else 'link'}"
+                stage.check()
             else:
-                name = "trap.1.x" if policy == "rename" else "trap.x"
-                assert (found.fields["outcome"], found.fields["path"]) == ("stored", [name])
-                stage.check(**{name: content})
+                assert (found.fields["outcome"], found.fields["path"]) == ("stored", ["trap.1.x"])
+                stage.check(**{"trap.1.x": content})
             remove(place, stage.home / "trap.1.x")
     finally:
         remove(place, stage.home / "trap.1.x")
@@ -182,9 +184,10 @@ def test_trap_is_neither_given_nor_listed(stage: Stage, kind: str) -> None:
             session.farewell()
         with stage.session() as session:
             assert session.fetch("top") == {("top", "good"): b"good"}
+            assert session.left_out == [("top/trap", "special" if kind == "FIFO" else "link")]
         with stage.session() as session:
             session.say(control("GET", id=1, path=["top", "trap"], more=False))
-            assert said(session.hear()) == ("REFUSE not-found" if kind == "FIFO" else "REFUSE link")
+            assert said(session.hear()) == ("REFUSE special" if kind == "FIFO" else "REFUSE link")
             session.expect("BYE")
         stage.check()
     finally:
