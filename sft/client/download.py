@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import digest
 from sft.client.missing import Missing, report_omitted
-from sft.client.refusals import TIME_BEYOND, not_given, refused_here
+from sft.client.refusals import SKIPPED, TIME_BEYOND, not_given, refused_here
 from sft.client.targets import checked_parts, destination, local_path
 from sft.common.errors import (
     PASSING_CODES,
@@ -252,6 +252,8 @@ class Download:
         name = "/".join((*wanted[:-1], omission.name))
         if omission.code is Code.UNAVAILABLE:
             self.missing.wait_for(name, omission.code)
+        elif omission.code in SKIPPED:
+            self.missing.skip(omission, name)
         else:
             report_omitted(self._reporter, omission, name, self.missing.fail)
 

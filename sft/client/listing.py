@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from sft.client.branches import Branches
 from sft.client.missing import report_omitted
-from sft.client.refusals import TIME_BEYOND, not_given
+from sft.client.refusals import SKIPPED, TIME_BEYOND, not_given
 from sft.client.targets import checked_parts
 from sft.common.errors import PASSING_CODES, Code, ConnectionTrouble, PeerStopped, ProtocolViolation, Refused
+from sft.common.sizes import counted
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 from sft.console.screen import is_unsaid
@@ -65,7 +66,12 @@ class Listing:
 
     def _report(self, missed: "list[Omitted]") -> None:
         for omitted in missed:
-            report_omitted(self._reporter, omitted, "/".join((*self._path, omitted.name)))
+            name = "/".join((*self._path, omitted.name))
+            if omitted.code in SKIPPED:
+                more = f" (and {counted(omitted.more, 'more name')} beside it)" if omitted.more else ""
+                self._reporter.note(f"{name}{more}: {SKIPPED[omitted.code]}")
+            else:
+                report_omitted(self._reporter, omitted, name)
 
     def _print(self, page: "Entries") -> None:
         for entry in page.entries:

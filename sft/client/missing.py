@@ -7,7 +7,7 @@ What a hostile server can name is remembered within bounds. It knows no channel 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sft.client.refusals import omitted
+from sft.client.refusals import SKIPPED, omitted
 from sft.common.errors import Code, PeerStopped, SourceError, TransferError
 from sft.common.names import PathParts
 from sft.common.sizes import counted
@@ -38,12 +38,25 @@ class Missing:
 
     def fail(self, name: str, problem: TransferError) -> bool:
         """Report it, unless that was done in an earlier connection of this run; whether it was not."""
-        both = f"{name}\0{problem.cause}"
+        if self._is_new(name, problem.cause):
+            self._reporter.failed(name, problem)
+            return True
+        return False
+
+    def skip(self, omission: "Omitted", name: str) -> None:
+        """Report what the receiver leaves out, and not because of a fault, unless that was done before."""
+        why = SKIPPED[omission.code]
+        if self._is_new(name, why):
+            self._reporter.skipped(name, why)
+            if omission.more:
+                self._reporter.skipped_beside(name, omission.more, why)
+
+    def _is_new(self, name: str, why: str) -> bool:
+        both = f"{name}\0{why}"
         if both in self._reported:
             return False
         if len(self._reported) < _MOST_NAMED:
             self._reported.add(both)
-        self._reporter.failed(name, problem)
         return True
 
     def wait_for(self, name: str, code: Code) -> None:

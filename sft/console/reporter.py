@@ -301,6 +301,13 @@ class Reporter:
         if not self._event("skipped", name=name, why=why):
             self._say(f"skipped: {name}: {why}")
 
+    def skipped_beside(self, name: str, count: int, why: str) -> None:
+        """So many more in the same folder are left out for the same reason, and not named."""
+        self.skipped_count += count
+        self._sparing.info("skipped: %s beside %s: %s", counted(count, "more name"), briefly(name), why)
+        if not self._event("skipped", name=name, why=why, more=count):
+            self._say(f"skipped: {counted(count, 'more name')} beside it: {why}")
+
     def failed_beside(self, count: int) -> None:
         """The last line also stands for `count` more things that do not arrive."""
         self.failed_count += count

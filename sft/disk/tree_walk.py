@@ -201,22 +201,22 @@ class TreeWalk:
     def _look_further(self, folder: int) -> Node | None:
         """The next node in the deepest folder; None at its end, or when something in `_left_out` comes first."""
         level, depth = self._levels[-1], len(self._levels)
-        failed: list[str] = []
+        failed: dict[Code, list[str]] = {}
         before = level.at
         while level.take():
             try:
                 node = _node(depth, level.last, folder)
-            except OSError:
+            except (OSError, Refused) as problem:
                 node = None
-                failed.append(level.last)
+                code = problem.code if isinstance(problem, Refused) else Code.UNREADABLE
+                failed.setdefault(code, []).append(level.last)
             if node is not None and not failed:
                 return node
             if node is not None:
                 level.at = before  # it comes behind those that failed
                 break
             before = level.at
-        if failed:
-            self._left_out.append(LeftOut(self._below(), failed, Code.UNREADABLE))
+        self._left_out += [LeftOut(self._below(), names, code) for code, names in failed.items()]
         return None
 
 
@@ -227,7 +227,7 @@ def _behind(last: str | None, names: list[str]) -> bytes:
 
 
 def _node(depth: int, name: str, folder: int) -> Node | None:
-    """What has that name in an open folder; None for what is gone, or is nothing that can be sent. Raises OSError."""
+    """What has that name in an open folder; None for what is gone. Raises Refused (SPECIAL), OSError."""
     state = state_of(name, folder)
     if state is None:
         return None
@@ -238,4 +238,4 @@ def _node(depth: int, name: str, folder: int) -> Node | None:
         return Node(depth, name, "folder", 0, mtime, mode, None)
     if stat.S_ISLNK(state.st_mode):
         return Node(depth, name, "link", 0, mtime, mode, os.readlink(name, dir_fd=folder))
-    return None
+    raise Refused(Code.SPECIAL)

@@ -28,6 +28,16 @@ def why_unreadable(problem: Refused | SourceError) -> Code:
     return problem.code if problem.code is Code.UNAVAILABLE else Code.UNREADABLE
 
 
+def why_not_sent(entry: "os.DirEntry[str]") -> Code | None:
+    """The code for a link or a special file; None for all else, and for what can't be looked at."""
+    with contextlib.suppress(OSError):
+        if entry.is_symlink():
+            return Code.LINK
+        if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+            return Code.SPECIAL
+    return None
+
+
 class VisibleFiles:
     """What is below the folder of one descriptor, which stays the caller's."""
 
@@ -114,18 +124,19 @@ class VisibleFiles:
                 raise (Refused(Code.LINK) if problem.errno == errno.ELOOP else problem) from None
 
     def walk(self, path: PathParts, missed: Missed = lambda *_: None) -> Iterator[Seen]:
-        """`path` itself, and what lies below it; folders before their content, links and special files left out.
+        """`path` itself, and what lies below it: files, and folders before their content.
 
-        Raises Refused when `path` is not there or can't be reached. What vanishes meanwhile is left out; `missed` is
-        called for what can't be read, and for names that can't be sent.
+        Raises Refused when `path` is not there, can't be reached, or is something else. What vanishes meanwhile is left
+        out; `missed` is called for links, special files, what can't be read, and names that can't be sent.
         """
         if path:
             judge_path(path)
             state = self.state_of_path(path)
-            if state is None or as_seen(path, state) is None:
-                is_link = state is not None and stat.S_ISLNK(state.st_mode)
-                raise Refused(Code.LINK if is_link else Code.NOT_FOUND)
-        pending = [path] if path else [(name,) for name in reversed(self._allowed_names((), missed))]
+            if state is None:
+                raise Refused(Code.NOT_FOUND)
+            if as_seen(path, state) is None:
+                raise Refused(Code.LINK if stat.S_ISLNK(state.st_mode) else Code.SPECIAL)
+        pending = [path] if path else [(name,) for name in reversed(self._content((), missed))]
         while pending:
             above = pending.pop()
             try:
@@ -134,16 +145,23 @@ class VisibleFiles:
                     continue
                 yield seen
                 if seen.is_folder:
-                    pending += [(*seen.path, name) for name in reversed(self._allowed_names(seen.path, missed))]
+                    pending += [(*seen.path, name) for name in reversed(self._content(seen.path, missed))]
             except Refused as problem:
                 if problem.code is not Code.NOT_FOUND:
                     missed(above[:-1], [above[-1]], why_unreadable(problem))
 
-    def _allowed_names(self, path: PathParts, missed: Missed) -> list[str]:
-        allowed, others = self.names(path)
-        if others:
-            missed(path, others, Code.NAME)
-        return allowed
+    def _content(self, path: PathParts, missed: Missed) -> list[str]:
+        """The names of the files and folders in a folder, in the order of their bytes. Raises Refused."""
+        with disk_errors(), self.folder(path) as folder, os.scandir(folder) as entries:
+            others = {entry.name: why_not_sent(entry) for entry in entries}
+        allowed, unsayable = split_names(path, others)
+        groups: dict[Code | None, list[str]] = {None: [], Code.NAME: sorted(unsayable, key=os.fsencode)}
+        for name in sorted(allowed, key=str.encode):
+            groups.setdefault(others[name], []).append(name)
+        for code, names in groups.items():
+            if code is not None and names:
+                missed(path, names, code)
+        return groups[None]
 
     def names(self, path: PathParts) -> tuple[list[str], list[str]]:
         """The names in a folder, in the order of their bytes: those that can be sent, and the others.

@@ -647,6 +647,7 @@ class Session:
         self.said = self.heard = 0
         self.ended = ""
         self._waiting = list[Heard]()
+        self.left_out = list[tuple[str, str]]()  # by a fetch: name and code
 
     @staticmethod
     def _cipher(secret: bytes, number: int, size: int) -> Any:
@@ -735,7 +736,10 @@ class Session:
     # --- the receiving half: a server, or a client after its GET ---
 
     def take_all(self, first: Heard | None = None) -> dict[tuple[str, ...], bytes]:
-        """Every file that the other end sends until its BYE, by path, judged and receipted; BYE is not answered."""
+        """Every file that the other end sends until its BYE, by path, judged and receipted; BYE is not answered.
+
+        `left_out` has what it names as left out.
+        """
         puts, contents, landed = dict[int, Heard](), dict[int, bytes](), dict[tuple[str, ...], bytes]()
         found = first or self.hear()
         while found.kind != "BYE":
@@ -759,6 +763,8 @@ class Session:
                 check(put.fields["size"] in (None, len(content)), f"size of {put.fields}")
                 landed[tuple(put.fields["path"])] = content
                 self.say(self.receipt(put.fields, content))
+            elif found.kind == "OMITTED" and found.fields["code"] in ("link", "special"):
+                self.left_out.append((found.fields["name"], found.fields["code"]))
             else:
                 raise Broken(f"{found}")
             found = self.hear()

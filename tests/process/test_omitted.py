@@ -81,6 +81,30 @@ def test_fetch_names_what_it_can_not_fetch_and_brings_the_rest(client: Client, b
     assert (tmp_path / "here" / box / "sub" / "good").exists()
 
 
+def test_hundred_links_are_named_and_the_others_counted_and_none_is_a_failure(
+    server: Server, client: Client, box: str, tmp_path: Path
+) -> None:
+    make(server.path(box, "file"))
+    for number in range(230):
+        server.path(box, f"{number:03d}").symlink_to("file")
+    result = client("--get", box, f"{tmp_path}/here/")
+    assert (result.status, result.err) == (0, "")
+    assert result.out.count(": a symbolic link on the receiver") == 101
+    assert "skipped: 130 more names beside it: a symbolic link on the receiver\n" in result.out
+    assert ", 230 skipped" in result.out
+    result = client("--get", "--json", box, f"{tmp_path}/again/")
+    told = [event for event in map(json.loads, result.out.splitlines()) if event["event"] == "skipped"]
+    assert len(told) == 101 and told[-1]["more"] == 130
+
+
+def test_tree_listing_names_a_fifo_and_is_whole(server: Server, client: Client, box: str) -> None:
+    make(server.path(box, "a"))
+    os.mkfifo(server.path(box, "b"))
+    result = client("--list", "-R", box)
+    assert [line.split()[-1] for line in result.out.splitlines()] == ["a"]
+    assert (result.status, result.err) == (0, f"{box}/b: neither a file nor a folder on the receiver\n")
+
+
 def test_hundred_names_are_said_and_the_others_counted(
     server: Server, client: Client, box: str, tmp_path: Path
 ) -> None:

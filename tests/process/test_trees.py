@@ -352,9 +352,15 @@ def test_links_here_are_never_followed(server: Server, client: Client, box: str,
     outside.mkdir()
     (here / "tree" / "sub").symlink_to(outside)
     (here / "tree" / "plain").symlink_to(outside / "made")
+    os.mkfifo(here / "fifo")
     result = client("--get", "--if-exists=replace", f"{box}/tree", f"{here}/")
     assert result.status == 1 and os.listdir(outside) == []
-    assert not (here / "tree" / "plain").is_symlink()
+    assert os.readlink(here / "tree" / "plain") == str(outside / "made")
+    result = client("--get", "--if-exists=replace", f"{box}/tree/plain", here / "fifo")
+    assert result.status == 1 and stat.S_ISFIFO((here / "fifo").stat().st_mode)
+    assert result.err == (
+        f"error: plain: {here}/fifo is neither a file nor a folder here, and is not replaced. Choose another TARGET\n"
+    )
 
 
 def test_links_there_are_never_followed(server: Server, client: Client, box: str, tmp_path: Path) -> None:
@@ -363,8 +369,16 @@ def test_links_there_are_never_followed(server: Server, client: Client, box: str
     make(area / "file")
     (area / "link").symlink_to(outside)
     (area / "folder").symlink_to(outside.parent)
+    os.mkfifo(area / "fifo")
     result = client("--get", box, f"{here}/")
-    assert result.status == 0 and visible(here / box) == ["file"]
+    assert (result.status, result.err) == (0, "") and visible(here / box) == ["file"]
+    told = [line for line in result.out.splitlines() if line.startswith("skipped: ")]
+    assert told == [
+        f"skipped: {box}/fifo: neither a file nor a folder on the receiver",
+        f"skipped: {box}/folder: a symbolic link on the receiver",
+        f"skipped: {box}/link: a symbolic link on the receiver",
+    ]
+    assert ", 3 skipped" in result.out
     names = ("link", "folder", "folder/secret")
     running = [client.start("--get", *(f"{box}/{name}" for name in names), f"{here}/")]
     running += [client.start("--list", f"{box}/{name}") for name in names[1:]]
@@ -455,9 +469,9 @@ def test_recursive_listing_tells_all_that_is_below_in_order(server: Server, clie
     result = client("--list", "-R", box)
     assert [line.split("Z  ")[1] for line in result.out.splitlines()] == expected
     assert result.status == 1
-    assert (
-        result.err.startswith(f"error: {box}/a/latin \\xe9 on the receiver has a name ") and result.err.count("\n") == 1
-    )
+    named, told = result.err.splitlines()
+    assert named.startswith(f"error: {box}/a/latin \\xe9 on the receiver has a name ")
+    assert told == f"{box}/fifo: neither a file nor a folder on the receiver"
     assert f"{(area / 'z').stat().st_size:>15,}  2009-02-13T23:31:30Z  z" in result.out.splitlines()
     events = [json.loads(line) for line in client("--list", "-R", "--json", f"{box}/").out.splitlines()]
     entries = [event for event in events if event["event"] == "entry"]
