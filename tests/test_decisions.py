@@ -31,7 +31,7 @@ NAMES: dict[Policy, list[Action | Code]] = {
 PRIVATE_NAMES: dict[Policy, list[Action | Code]] = {
     Policy.FAIL: [A.STORE, *[A.NEXT_NAME] * 6],
     Policy.RENAME: [A.STORE, *[A.NEXT_NAME] * 6],
-    Policy.REPLACE: [C.DENIED] * 7,
+    Policy.REPLACE: [A.STORE, *[C.NOT_REPLACED] * 6],
     Policy.SKIP: [A.STORE, *[A.NEXT_NAME] * 6],
 }
 
@@ -40,7 +40,15 @@ PRIVATE_NAMES: dict[Policy, list[Action | Code]] = {
 def test_taken_name(policy: Policy, existing: Existing) -> None:
     at = list(Existing).index(existing)
     assert decide(policy.value, existing, is_private=False) is NAMES[policy][at]
-    assert decide(policy.value, existing, is_private=True) is PRIVATE_NAMES[policy][at]
+    for may_replace in (True, False):
+        assert decide(policy.value, existing, True, may_replace) is PRIVATE_NAMES[policy][at]
+
+
+@pytest.mark.parametrize(("policy", "existing"), list(itertools.product(Policy, Existing)))
+def test_right_to_replace_counts_only_where_something_would_be_replaced(policy: Policy, existing: Existing) -> None:
+    action = NAMES[policy][list(Existing).index(existing)]
+    without = C.NOT_REPLACED if action is A.REPLACE else action
+    assert decide(policy, existing, is_private=False, may_replace=False) is without
 
 
 @pytest.mark.parametrize("policy", Policy)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from sft.disk.partials import PartialFile
 from sft.disk.receipts import RECEIPTS, Delivery, Receipts
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
-from sft.disk.temporary import DeliveredBefore, Settled
+from sft.disk.temporary import DeliveredBefore, Settled, TemporaryFile
 from sft.disk.user_folder import UserFolder
 
 
@@ -68,6 +69,25 @@ def test_small_file_that_was_edited_after_a_lost_receipt_is_stored(storage: Stor
         folder.close()
     assert {path.name: path.read_bytes() for path in home.iterdir()} == {"db.dump": b"new", "db.1.dump": b"NEW"}
     assert last == again(published("db.1.dump", content=b"NEW"))
+
+
+@pytest.mark.parametrize("size", [3, 70_000])
+def test_lost_receipt_is_repeated_to_a_drop_only_account_that_wanted_to_replace(storage: Storage, size: int) -> None:
+    """It learns nothing from the file itself, which would be refused as one that it may not replace."""
+    incoming, words = replace(announced(policy="replace"), size=size), []
+    for _ in range(2):
+        folder = storage.user("alice", private=True)
+        begun = folder.begin(incoming, size > 65_536)
+        if isinstance(begun, TemporaryFile):
+            begun.write(memoryview(content := b"x" * size))
+            begun.sha256 = hashlib.sha256(content).digest()
+            outcome = commit(folder, begun)
+        else:
+            assert isinstance(begun, DeliveredBefore)
+            outcome = begun.settled
+        words.append(outcome.word if isinstance(outcome, Settled) else outcome.code)
+        folder.close()
+    assert words == ["stored", "already"]
 
 
 def test_lost_receipt_of_a_large_file_is_repeated_for_the_same_content(

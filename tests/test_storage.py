@@ -26,7 +26,7 @@ from processes import run_python, run_python_on_small_disk
 from sft.common.errors import Code, Refused, SourceError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.disk.durable import refusal
-from sft.disk.folders import ExistingFile, Seen
+from sft.disk.folders import ExistingFile, Seen, state_of
 from sft.disk.local import open_local
 from sft.disk.receipts import RECEIPTS
 from sft.disk.root import PARTIAL_AREA
@@ -715,13 +715,44 @@ def test_private_folder_reveals_nothing_but_a_new_name(
 
 @pytest.mark.parametrize("resumable", [True, False], ids=["large", "small"])
 @pytest.mark.parametrize("there", [False, True], ids=["free", "taken"])
-def test_private_folder_takes_no_replace(private: UserFolder, home: Path, there: bool, resumable: bool) -> None:
+def test_private_folder_replaces_nothing(private: UserFolder, home: Path, there: bool, resumable: bool) -> None:
     if there:
         (home / "a").write_bytes(b"old")
-    with pytest.raises(Refused) as caught:
-        private.begin(announced("a", policy="replace"), resumable)
-    assert caught.value.code is Code.DENIED
-    assert tree(home) == ({"a"} if there else set())
+    try:
+        outcome = in_private(private, announced("a", policy="replace"), resumable)
+    except Refused as problem:  # a large one before its content comes
+        outcome = problem
+    assert outcome == Settled(("a",)) if not there else code_of(outcome) is Code.NOT_REPLACED
+    assert (home / "a").read_bytes() == (b"old" if there else b"new") and tree(home) == {"a"}
+
+
+@pytest.mark.parametrize("resumable", [True, False], ids=["large", "small"])
+@pytest.mark.parametrize("is_private", [True, False])
+def test_name_taken_in_the_last_moment_is_not_replaced_without_the_right(
+    storage: Storage, home: Path, monkeypatch: pytest.MonkeyPatch, is_private: bool, resumable: bool
+) -> None:
+    """Whether it is put there before the name is looked at or right behind that look."""
+    look, names = state_of, list[str]()
+
+    def look_and_put(name: str, folder: int) -> os.stat_result | None:
+        names.append(name)
+        state = look(name, folder)
+        (home / name).write_bytes(b"old")
+        return state
+
+    with using(storage, private=is_private) as folder:
+        before, behind = (
+            folder.begin(replace(announced(name, policy="replace"), may_replace=False), resumable)
+            for name in ("before", "behind")
+        )
+        (home / "before").write_bytes(b"old")
+        (outcome,) = commit(folder, written(before))
+        assert code_of(outcome) is Code.NOT_REPLACED
+        names.clear()
+        monkeypatch.setattr("sft.disk.publish.state_of", look_and_put)
+        (outcome,) = commit(folder, written(behind))
+    assert (home / "before").read_bytes() == b"old" and tree(home) == {"before", "behind"}
+    assert (home / "behind").read_bytes() == (b"old" if names else b"new")
 
 
 def test_private_folder_takes_a_free_name_as_it_is(private: UserFolder, home: Path) -> None:

@@ -47,6 +47,10 @@ _SENT: _Words = {
         "your account may not write {path} on the receiver",
         "Ask the receiver's owner for the right",
     ),
+    Code.NOT_REPLACED: (
+        "{path} is on the receiver already, and your account may not replace it",
+        "Replacing needs the rights get and replace: ask the receiver's owner",
+    ),
     Code.BUSY: ("another transfer to {path} is under way on the receiver", "Wait for it to end, then send it again"),
     Code.STORAGE: ("the receiver could not store {path}", _IN_ITS_LOG),
     Code.NOT_FOUND: ("a folder above {path} vanished on the receiver", "Send it again"),

@@ -189,6 +189,7 @@ class Code(StrEnum):
     QUOTA = "quota", "the account's quota is used up"
     TOO_LARGE = "too-large", "the file is larger than is allowed"
     DENIED = "denied", "the account may not do that"
+    NOT_REPLACED = "not-replaced", "that name is taken, and the account may not replace files"
     UNSUPPORTED = "unsupported", "that is not supported"
     BUSY = "busy", "another transfer to that name is under way"
     STORAGE = "storage", "the disk reports an error"

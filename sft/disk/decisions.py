@@ -62,16 +62,17 @@ _TABLE: dict[str, tuple[Action | Code, ...]] = {
 }
 
 
-def decide(policy: str, existing: Existing, is_private: bool) -> Action | Code:
-    """What to do with a file whose name has `existing`; a Code is the refusal.
+def decide(policy: str, existing: Existing, is_private: bool, may_replace: bool = True) -> Action | Code:
+    """What to do with a file whose name has `existing`; a Code is the refusal. `may_replace`: the sender's right.
 
     In a private folder the sender learns nothing but that a name is taken, so nothing is compared, skipped or replaced.
     """
     if not is_private:
-        return _TABLE[policy][_CASES.index(existing)]
-    if policy == Policy.REPLACE:
-        return Code.DENIED
-    return Action.STORE if existing is Existing.NOTHING else Action.NEXT_NAME
+        action = _TABLE[policy][_CASES.index(existing)]
+        return Code.NOT_REPLACED if action is Action.REPLACE and not may_replace else action
+    if existing is Existing.NOTHING:
+        return Action.STORE
+    return Code.NOT_REPLACED if policy == Policy.REPLACE else Action.NEXT_NAME
 
 
 def may_need_no_space(action: Action | Code) -> bool:

@@ -106,7 +106,7 @@ class Offers:
                 existing = existing_of(state_of(incoming.path[-1], folder), incoming.size)
         except Refused as problem:
             return problem
-        action = decide(incoming.policy, existing, is_private=False)
+        action = decide(incoming.policy, existing, False, incoming.may_replace)
         if action is Action.COMPARE:
             try:
                 same = _open_if_same(offered, folder)
@@ -114,7 +114,7 @@ class Offers:
                 return None
             if same is not None:
                 return same
-            action = decide(incoming.policy, Existing.OTHER, is_private=False)
+            action = decide(incoming.policy, Existing.OTHER, False, incoming.may_replace)
         if isinstance(action, Code):
             return Refused(action)
         return Settled(incoming.path, skipped=True) if action is Action.SKIP else None

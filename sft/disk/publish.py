@@ -4,10 +4,10 @@
     finish     wait for the flush, give each file its name, flush the folders; then each file may have its receipt
 
 Rules: in that order, always. A name is given by `link`, which never replaces, or by `rename` when the sender asked for
-`replace`; what a taken name means is decided in `sft/disk/decisions.py`. A file that fails is discarded at once, or
-kept for another attempt when the trouble may pass, and the others go on. A group never takes the last descriptors of
-the process: it ends with the file that gets one of them. The flush uses the files' descriptors, so no file of a group
-is closed before `finish` or `GroupFlush.settle` has returned.
+`replace` and may; what a taken name means is decided in `sft/disk/decisions.py`. A file that fails is discarded at
+once, or kept for another attempt when the trouble may pass, and the others go on. A group never takes the last
+descriptors of the process: it ends with the file that gets one of them. The flush uses the files' descriptors, so no
+file of a group is closed before `finish` or `GroupFlush.settle` has returned.
 """
 
 import contextlib
@@ -213,7 +213,7 @@ class Publisher:
                 [
                     Delivery(file.incoming.transfer, file.incoming.path, each.path, each.size, each.sha256 or b"")
                     for file, each in zip(group.files, outcomes, strict=True)
-                    if isinstance(each, Settled) and file.incoming.policy == Policy.RENAME
+                    if isinstance(each, Settled) and self._is_remembered(file.incoming)
                 ]
             )
         return outcomes
@@ -232,7 +232,8 @@ class Publisher:
     def _settle(self, file: TemporaryFile, folders: FewOpen[int]) -> Settled:
         if file.refusal is not None:
             return self._settle_without_space(file, file.refusal)
-        give_name = self._replace if file.incoming.policy == Policy.REPLACE else self._link
+        replaces = file.incoming.policy == Policy.REPLACE and file.incoming.may_replace and not self._is_private
+        give_name = self._replace if replaces else self._link
         above = file.incoming.path[:-1]
         try:
             settled = give_name(file, folders.get(above))
@@ -294,24 +295,28 @@ class Publisher:
         existing = existing_of(there, file.size)
         if existing is Existing.SAME_SIZE and file.is_different:
             existing = Existing.OTHER
-        action = decide(file.incoming.policy, existing, self._is_private)
+        policy, may_replace = file.incoming.policy, file.incoming.may_replace
+        action = decide(policy, existing, self._is_private, may_replace)
         if action is Action.COMPARE:
             existing = Existing.SAME if _has_same_bytes(file, name, folder) else Existing.OTHER
-            action = decide(file.incoming.policy, existing, self._is_private)
+            action = decide(policy, existing, self._is_private, may_replace)
         if isinstance(action, Code):
             raise Refused(action)
         return action
 
     def delivered_before(self, files: Sequence[Announced]) -> list[Settled | None]:
         """What this transfer has published of these very files, whose receipts may have been lost, one look for all."""
-        asked = [(each.transfer, each.path) for each, _, _ in files if each.policy == Policy.RENAME]
+        asked = [(each.transfer, each.path) for each, _, _ in files if self._is_remembered(each)]
         if self._receipts is None or not asked:
             return [None] * len(files)
         known = iter(self._receipts.find_all(asked))
         return [
-            _same_as(next(known), size, sha256) if each.policy == Policy.RENAME else None
-            for each, size, sha256 in files
+            _same_as(next(known), size, sha256) if self._is_remembered(each) else None for each, size, sha256 in files
         ]
+
+    def _is_remembered(self, incoming: Incoming) -> bool:
+        """Whether a lost receipt can't be made again from the file itself: it has another name, or is not compared."""
+        return incoming.policy == Policy.RENAME or (self._is_private and incoming.policy == Policy.REPLACE)
 
 
 def _same_as(found: Delivery | None, size: int | None, sha256: bytes | None) -> Settled | None:

@@ -20,7 +20,10 @@ from sft.disk.reservations import Reservation
 
 @value
 class Incoming:
-    """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns."""
+    """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns.
+
+    `may_replace`: with policy `replace`, whether the sender has the right to it.
+    """
 
     transfer: bytes
     path: PathParts
@@ -28,6 +31,7 @@ class Incoming:
     mtime: int | None
     mode: int | None
     policy: str
+    may_replace: bool = True
 
 
 @value

@@ -126,7 +126,8 @@ class UserFolder:
             (before,) = self.publisher.delivered_before([(incoming, incoming.size, None)])
             if before is not None:
                 return DeliveredBefore(before)
-        if rules.private or (not resumable and incoming.size is not None):
+        is_small = not resumable and incoming.size is not None
+        if is_small or (rules.private and incoming.policy != Policy.REPLACE):
             return self._begin(incoming, resumable)
         existing = self._existing(incoming)
         action = self._decide(incoming, existing)
@@ -152,8 +153,7 @@ class UserFolder:
         judge_path(incoming.path, rules.portable_names)
         if (incoming.size or 0) > rules.max_file_size:
             raise Refused(Code.TOO_LARGE)
-        if rules.private:
-            self._decide(incoming, Existing.NOTHING)
+        if rules.private and incoming.policy != Policy.REPLACE:
             incoming = replace(incoming, policy=Policy.RENAME)
         return incoming
 
@@ -161,7 +161,7 @@ class UserFolder:
         return existing_of(self.visible.state_of_path(incoming.path), incoming.size)
 
     def _decide(self, incoming: Incoming, existing: Existing) -> Action:
-        action = decide(incoming.policy, existing, self._rules.private)
+        action = decide(incoming.policy, existing, self._rules.private, incoming.may_replace)
         if isinstance(action, Code):
             raise Refused(action)
         return action
@@ -206,7 +206,7 @@ class UserFolder:
             incoming, rules = file.incoming, self._rules
             if problem.code is not Code.QUOTA or incoming.size is None or rules.private:
                 raise
-            if not may_need_no_space(decide(incoming.policy, self._existing(incoming), rules.private)):
+            if not may_need_no_space(decide(incoming.policy, self._existing(incoming), False, incoming.may_replace)):
                 raise
             file.refusal = problem
 

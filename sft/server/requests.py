@@ -5,9 +5,9 @@
     (RATE) LIST REMOVE ...       questions: LIST, TREE, USAGE, REMOVE, MOVE, SET, each answered before the next
 
 Rules: PUT means BATCH, too. Before each PUT and GET the account's right to it is checked, by the function given; a PUT
-that replaces needs two. A GET makes the server the sender, by the same messages and rules; what it can't give is
-answered by REFUSE with the GET's id, or OMITTED. RATE only limits what this end sends, so it is not allowed before PUT.
-This module knows no socket and no account.
+with policy `replace` is taken without the right `replace`, and replaces nothing then. A GET makes the server the
+sender, by the same messages and rules; what it can't give is answered by REFUSE with the GET's id, or OMITTED. RATE
+only limits what this end sends, so it is not allowed before PUT. This module knows no socket and no account.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -186,15 +186,24 @@ class Requests:
             self._admit("put")
             if isinstance(put, Misnamed):
                 raise Refused(Code.NAME, why=put.why)
-            if put.policy == "replace":
-                self._admit("replace")
-            return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy)
+            may_replace = put.policy != "replace" or self._may("replace")
+            return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy, may_replace)
 
         put, secret = first[0] if first is not None else None, self._keys.file_c2s
         if not isinstance(put, Put | Batch | Misnamed) or put.id <= self._last_question or not self._ids_rise:
             raise ProtocolViolation("an id that is not higher than the last")
         messages = self._without_questions(put.id)
         Receiver(self._channel, messages, secret, self._folder, place, on_event, self._limiter, self._share).run(first)
+
+    def _may(self, right: str) -> bool:
+        """Raises Refused when that can't be told now, Ended."""
+        try:
+            self._admit(right)
+        except Refused as problem:
+            if problem.code is not Code.DENIED:
+                raise
+            return False
+        return True
 
     # --- GET ---
 

@@ -266,13 +266,15 @@ def test_replacing_needs_a_right_of_its_own(storage: Storage, engine: Engine, ho
 
     receiving = Receiving(storage, engine, admit)
     raw = Raw(receiving.near, C2S, S2C)
-    raw.say(put(1, "a", size=size, policy="replace").encode(), Cancel(1).encode())
+    asked = put(1, "a", size=size, policy="replace")
+    whole = [data(1, 0, b"other"), end(asked, b"other").encode()]  # the name of a small file is looked at in the end
+    raw.say(asked.encode(), *(whole if size == 5 else [Cancel(1).encode()]))
     raw.say(put(2, "b", size=5, policy="rename").encode(), data(2, 0, b"12345"))
     raw.say(end(put(2, "b", size=5, policy="rename"), b"12345").encode(), BYE_MESSAGE)
     heard = raw.hear_all()
     raw.close()
     assert receiving.finish() is None
-    assert heard[0] == Refuse(1, Code.DENIED)
+    assert heard[0] == Refuse(1, Code.NOT_REPLACED)
     assert isinstance(heard[1], Receipt) and heard[1].path == ("b",)
     assert (home / "a").read_bytes() == b"old"
 
@@ -318,7 +320,7 @@ def test_set_behind_a_batch_finds_its_files_and_replacing_needs_the_right_there_
     is_allowed = False
     raw.say(batch(3, file("old", b"new"), policy="replace"), SetAttributes(4, ("a",), 0, None).encode(), BYE_MESSAGE)
     found = raw.hear()
-    assert isinstance(found, Receipts) and [each.word for each in found.outcomes] == ["denied"]
+    assert isinstance(found, Receipts) and [each.word for each in found.outcomes] == ["not-replaced"]
     assert raw.hear_all() == [Refuse(4, Code.DENIED), Bye()]
     raw.close()
     assert receiving.finish() is None

@@ -175,5 +175,20 @@ def test_drop_only_account_replaces_nothing(storage: Storage, engine: Engine, he
     told = Told()
     items = [item(written(here / name, b"new"), policy="replace") for name in ("a", "b")]
     send(Receiving(storage, engine, private=True), items, told)
-    assert told.codes() == {"a": Code.DENIED, "b": Code.DENIED}
-    assert on_disk(home) == {"a": b"old"}
+    assert told.codes() == {"a": Code.NOT_REPLACED} and told.outcomes() == {"b": "stored"}
+    assert on_disk(home) == {"a": b"old", "b": b"new"}
+
+
+@pytest.mark.parametrize("size", [5, 70_000])
+@pytest.mark.parametrize("private", [False, True])
+def test_account_that_may_not_replace_sends_what_is_new(
+    storage: Storage, engine: Engine, here: Path, home: Path, size: int, private: bool
+) -> None:
+    contents = {"same": b"s" * size, "other": b"o" * size, "new": b"n" * size}
+    written(home / "same", contents["same"]), written(home / "other", b"x" * size)
+    told, receiving = Told(), Receiving(storage, engine, without("replace"), private=private)
+    send(receiving, [item(written(here / name, each), policy="replace") for name, each in contents.items()], told)
+    refused = {"other", "same"} if private else {"other"}
+    assert told.codes() == dict.fromkeys(refused, Code.NOT_REPLACED)
+    assert told.outcomes() == ({"new": "stored"} if private else {"new": "stored", "same": "already"})
+    assert on_disk(home) == contents | {"other": b"x" * size}
