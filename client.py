@@ -20,10 +20,12 @@ import threading
 from collections.abc import Sequence
 
 from config import ClientSettings, add_file_flags, add_flags, load
+from sft.common.errors import ConnectionTrouble, Failure
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_command, read_intermixed
 from sft.console.output import fill_closed_streams
+from sft.console.receiver_names import take_receiver
 from sft.console.screen import ended, leave, say
 
 _MOMENT = 0.01  # seconds: Python has left the cleaning up by then
@@ -47,17 +49,18 @@ def _parser() -> Parser:
         usage="client.py [options] SOURCE... TARGET\n       client.py --get [options] NAME... TARGET\n"
         "       client.py --list [options] [NAME]\n       client.py --remove [options] NAME...\n"
         "       client.py --move [options] OLD NEW\n       client.py --usage [options]",
-        description="Send files and folders to a receiver, fetch, list, remove and move them. A TARGET that\n"
-        "ends in a slash, or more than one SOURCE, means: into this folder. Otherwise TARGET is the new name. `-`\n"
-        "is standard input, with --get standard output. After `--` everything is a name. After an interruption\n"
-        "the same command goes on where it was.",
+        description="Send files and folders to a receiver, fetch, list, remove and move them. [USER@]HOST: in front\n"
+        "of a name there names the receiver: at the TARGET to send, at each SOURCE to fetch. A file whose name\n"
+        "has a colon is ./NAME. A TARGET that ends in a slash, or more than one SOURCE, means: into this folder.\n"
+        "Otherwise TARGET is the new name. `-` is standard input, as the TARGET of a fetch standard output. After\n"
+        "`--` everything is a name. After an interruption the same command goes on where it was.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("names", nargs="*", metavar="SOURCE... TARGET", help=argparse.SUPPRESS)
     what = parser.add_argument_group("what to do")
-    what.add_argument("--get", action="store_true", help="fetch the NAMEs to TARGET here")
+    what.add_argument("--get", action="store_true", help="fetch the NAMEs to TARGET here, as HOST:NAME does")
     what.add_argument("--list", action="store_true", help="list a folder there: size, time and name")
     what.add_argument("--remove", action="store_true", help="remove the NAMEs there, folders with -r")
     what.add_argument("--move", action="store_true", help="give OLD the name NEW there; into NEW if that is a folder")
@@ -93,14 +96,20 @@ def _main(arguments: Sequence[str]) -> int:
     if options.version:
         say(_version())
         return 0
-    check_command(options)
-    loaded = load(ClientSettings, vars(options), os.environ, options.config)
+    receiver = take_receiver(options)
+    check_command(options, receiver)
+    loaded = load(ClientSettings, vars(options), os.environ, options.config, receiver)
     if options.show_config:
         say(*loaded.lines())
         return 0
     from sft.client.jobs import Run  # not before it is known that there is something to do
 
-    return Run(loaded.values, loaded.origins, options).run(options.names)
+    try:
+        return Run(loaded.values, loaded.origins, options).run(options.names)
+    except ConnectionTrouble as problem:
+        if receiver is not None and problem.failure is Failure.UNKNOWN_HOST:
+            problem.remedy = f"Check the name of the host, and this machine's network; or {receiver.undo}"
+        raise
 
 
 def _version() -> str:

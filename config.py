@@ -1,48 +1,42 @@
 """Every setting of both programs, one line each in the two tables below; and where each value comes from.
 
-A value is looked for in this order: flag, environment variable (`SFT_` and the name in capitals), settings file (TOML),
-default. The settings file is the one named by --config or SFT_CONFIG, otherwise `~/.config/secure-file-transfer.toml`
-if there is one; never a file in the current folder. A relative path in the file starts at the file's folder, a relative
-default at the folder of the scripts, and any other at the current folder. An empty variable counts as not set. A
-password is no setting, but its sources have the same order: --password-fd or --password-file, the variable for
-passwords, SFT_PASSWORD_FILE, password_file in the file.
+A value is looked for in this order: flag or name (`alice@nas:photos`), environment variable (`SFT_` and the name in
+capitals), settings file (TOML), default. The settings file is the one named by --config or SFT_CONFIG, otherwise
+`~/.config/secure-file-transfer.toml` if there is one; never a file in the current folder. In the file the table of the
+receiver that is used comes first, then what stands above the tables. A relative path in the file starts at the file's
+folder, a relative default at the folder of the scripts, and any other at the current folder. An empty variable counts
+as not set. A password is no setting, but its sources have the same order: --password-fd or --password-file, the
+variable for passwords, SFT_PASSWORD_FILE, password_file in the file.
 
 Rules: a value out of range is an error and never replaced by another. A limit of 0 or less is an error and never means
-"unlimited". This module opens the settings file and no other, and prints nothing.
+"unlimited". What stands beside a `host` in the file, or beside a `user`, is not used for another host or user. This
+module opens no file, and prints nothing.
 """
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from sft.common.errors import UsageError
-from sft.common.home import expand_home, home_folder, state_folder
+from sft.common.home import state_folder
 from sft.common.parsers import as_host, as_mode, as_one_of, as_path, as_size_from, as_text, as_whole, as_yes_no
+from sft.common.settings_file import Settings, SettingsFile, absolute, key_of, read_settings
 from sft.common.sizes import exact_size, parse_size
 from sft.console.command_line import PASSWORD_VARIABLE, flag_of
+from sft.console.receiver_names import Receiver
 
 if TYPE_CHECKING:
     import argparse
 
 DEFAULT_PORT = 7380
 _SCRIPT_FOLDER = os.path.dirname(os.path.realpath(__file__))
-_DEFAULT_FILE = ".config/secure-file-transfer.toml"
-_LARGEST_FILE = 1 << 20
 _OFF, _NONE = "off", "none"
-_CHECK_FILE = "Check --config and SFT_CONFIG"
-_CORRECT_LINE = "Correct that line"
-
-
-def _absolute(path: str) -> str:
-    """`path` made absolute. Raises UsageError when the current folder does not exist any more."""
-    try:
-        return os.path.abspath(path)
-    except OSError as problem:
-        cause = f"{path} is relative, and the current folder can't be found ({problem.strerror})"
-        raise UsageError(cause, "Change into another folder") from None
+# What a receiver's table may have; the first four are about that receiver alone.
+_WHICH_RECEIVER = ("host", "port", "user", "password_file")
+_OF_RECEIVERS = (*_WHICH_RECEIVER, "if_exists", "retries", "limit", "compress", "connect_timeout")
 
 
 def _beside(name: str) -> Callable[[], str]:
@@ -156,21 +150,31 @@ class ServerSettings:
 Shape = TypeVar("Shape", ClientSettings, ServerSettings)
 
 
+class Line(NamedTuple):
+    """One line of --show-config."""
+
+    key: str
+    value: str
+    origin: str
+
+
 @dataclass(frozen=True)
 class Loaded(Generic[Shape]):
     """The values that hold, and for each setting where its value came from: a flag, a variable, a file, `default`."""
 
     values: Shape
     origins: dict[str, str]
+    receivers: Sequence["Line"] = ()  # what the file has about each
 
     def lines(self) -> list[str]:
         """What --show-config prints: name, value and origin, one line each."""
         table = settings_of(type(self.values))
-        shown = {name: _show(getattr(self.values, name), table[name]) for name in self.origins}
-        wide = max(len(name) for name in shown), max(len(value) for value in shown.values())
-        return [
-            f"{name:<{wide[0]}} = {value:<{wide[1]}}  # {self.origins[name]}".rstrip() for name, value in shown.items()
+        shown = [
+            Line(name, _show(getattr(self.values, name), table[name]), origin) for name, origin in self.origins.items()
         ]
+        shown += self.receivers
+        wide = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        return [f"{name:<{wide[0]}} = {value:<{wide[1]}}  # {origin}".rstrip() for name, value, origin in shown]
 
 
 def _show(value: Any, setting: Setting) -> str:
@@ -205,13 +209,6 @@ def add_file_flags(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") 
 # --- where the values come from ---
 
 
-class _Sources(NamedTuple):
-    flags: Mapping[str, str | None]
-    environment: Mapping[str, str]
-    in_file: Mapping[str, object]
-    file: Path
-
-
 class _Given(NamedTuple):
     """The value of one setting as it was written, and where."""
 
@@ -222,36 +219,102 @@ class _Given(NamedTuple):
     base: Path = Path()  # where a relative path starts
 
 
+class _Sources:
+    """Where the values of a command may come from, but for their defaults."""
+
+    def __init__(
+        self,
+        flags: Mapping[str, str | None],
+        named: Receiver | None,
+        environment: Mapping[str, str],
+        file: SettingsFile,
+        names: Collection[str],
+    ) -> None:
+        """`names`: the settings of the program; one without a host knows no receiver."""
+        self.flags, self.environment, self._named, self._file = flags, environment, named, file
+        host, user = (self._nearest(name) if name in names else None for name in ("host", "user"))
+        host_above = file.settings.get("host") if "host" in names else None
+        asked = host.value if host else host_above
+        self._receiver = asked if isinstance(asked, str) and asked in file.receivers else None
+        self._is_other_host = host is not None and host_above not in (None, host.value)
+        self._user = user.value if user else ""
+
+    def given(self, name: str) -> _Given | None:
+        """The value of a setting, from the nearest place that has one."""
+        if (nearest := self._nearest(name)) and not (name == "host" and self._receiver):
+            return nearest
+        if self._receiver is not None:
+            table = {"host": self._receiver, **self._file.receivers[self._receiver]}
+            if name in table and self._is_for_user(name, table):
+                return _in_file(self._file, table, name, self._receiver)
+        above = self._file.settings
+        if name in above and (
+            name not in _WHICH_RECEIVER or (not self._is_other_host and self._is_for_user(name, above))
+        ):
+            return _in_file(self._file, above, name)
+        return None
+
+    def _nearest(self, name: str) -> _Given | None:
+        """What the command or a variable says."""
+        flag, variable, named = flag_of(name), "SFT_" + name.upper(), self._named
+        if (text := self.flags.get(name)) is not None:
+            return _Given(text, flag, flag, f"leave {flag} out")
+        if named is not None and name in ("host", "user") and (text := getattr(named, name)):
+            return _Given(text, named.typed, named.typed, named.undo)
+        if self.environment.get(variable):
+            return _Given(self.environment[variable], variable, variable, f"unset {variable}")
+        return None
+
+    def _is_for_user(self, name: str, beside: Settings) -> bool:
+        """Whether a setting holds for the user of this command: a password is one user's."""
+        return name != "password_file" or not self._user or beside.get("user") in (None, "", self._user)
+
+
+def _in_file(file: SettingsFile, settings: Settings, name: str, receiver: str | None = None) -> _Given:
+    """A setting of the file, or of a receiver's table in it."""
+    where = file.where(receiver)
+    return _Given(settings[name], where, f"{name} in {where}", "remove that line", file.path.parent)
+
+
 def load(
-    shape: type[Shape], flags: Mapping[str, str | None], environment: Mapping[str, str], file: str | None
+    shape: type[Shape],
+    flags: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    file: str | None,
+    named: Receiver | None = None,
 ) -> Loaded[Shape]:
-    """The settings of one program; `file` is the value of --config, if given.
+    """The settings of one program; `file` is the value of --config, if given, `named` the receiver in its names.
 
     Raises UsageError for a value that is not allowed, an unknown setting in the file, or a file that can't be read.
     """
-    place = _place_of_file(file, environment)
-    in_file = {} if place is None else _read_file(place, is_named=bool(file or environment.get("SFT_CONFIG")))
-    sources = _Sources(flags, environment, in_file, place or Path())
+    table = settings_of(shape)
+    known = {*settings_of(ClientSettings), *settings_of(ServerSettings)}
+    in_use = read_settings(file, environment.get("SFT_CONFIG", ""), known, _OF_RECEIVERS)
+    sources = _Sources(flags, named, environment, in_use, table)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for name, setting in settings_of(shape).items():
-        given = _given(name, setting, sources)
+    for name, setting in table.items():
+        given = sources.given(name) or _default(name, setting)
         values[name], origins[name] = _value_of(given, setting), given.origin
         if name == "password_file" and (nearer := _nearer_password(given.origin, sources)):
             values[name], origins[name] = None, nearer
-    return Loaded(shape(**values), origins)
+    return Loaded(shape(**values), origins, _receivers(in_use) if shape is ClientSettings else [])
 
 
-def _given(name: str, setting: Setting, sources: _Sources) -> _Given:
-    """The first of flag, variable, file and default that has a value."""
-    flag, variable, file = flag_of(name), "SFT_" + name.upper(), sources.file
-    if (text := sources.flags.get(name)) is not None:
-        return _Given(text, flag, flag, f"leave {flag} out")
-    if sources.environment.get(variable):
-        return _Given(sources.environment[variable], variable, variable, f"unset {variable}")
-    if name in sources.in_file:
-        return _Given(sources.in_file[name], str(file), f"{name} in {file}", "remove that line", file.parent)
+def _default(name: str, setting: Setting) -> _Given:
+    flag = flag_of(name)
     return _Given(setting.default_text(), "default", f"the default of {flag}", f"set {flag}")
+
+
+def _receivers(file: SettingsFile) -> list[Line]:
+    """Each setting of each receiver in the file. Raises UsageError."""
+    table = settings_of(ClientSettings)
+    found = []
+    for receiver, settings in file.receivers.items():
+        for name in settings:
+            value = _value_of(_in_file(file, settings, name, receiver), table[name])
+            found.append(Line(f"{key_of(receiver)}.{name}", _show(value, table[name]), str(file.path)))
+    return found
 
 
 def _value_of(given: _Given, setting: Setting) -> Any:
@@ -269,7 +332,7 @@ def _value_of(given: _Given, setting: Setting) -> Any:
         behind = f"; the default is {default}" if default not in ("", None) else ""
         raise UsageError(f"{given.where}: {what}", f"Correct it, or {given.undo}{behind}") from None
     if isinstance(parsed, Path) and str(parsed) != "-":
-        return Path(_absolute(str(given.base / parsed)))
+        return Path(absolute(str(given.base / parsed)))
     return parsed
 
 
@@ -278,52 +341,3 @@ def _nearer_password(origin: str, sources: _Sources) -> str:
     if sources.flags.get("password_fd") is not None:
         return "--password-fd"
     return PASSWORD_VARIABLE if not origin.startswith("--") and sources.environment.get(PASSWORD_VARIABLE) else ""
-
-
-def _place_of_file(file: str | None, environment: Mapping[str, str]) -> Path | None:
-    """Where the settings file is; None when none was named and there is no home folder to look in."""
-    if file == "":
-        raise UsageError("--config: the value is empty", "Name the settings file, or leave --config out")
-    named = file or environment.get("SFT_CONFIG", "")
-    if not named:
-        home = home_folder()
-        return None if home is None else Path(home, _DEFAULT_FILE)
-    try:
-        return Path(_absolute(expand_home(named)))
-    except ValueError as problem:
-        where = "--config" if file else "SFT_CONFIG"
-        raise UsageError(f'{where}: "{named}" {problem}', "Name an existing file") from None
-
-
-def _read_file(place: Path, is_named: bool) -> dict[str, object]:
-    """The settings in the file; none when it is missing and was not named. Raises UsageError."""
-    try:
-        with place.open("rb") as opened:
-            content = opened.read(_LARGEST_FILE + 1)
-    except OSError as problem:
-        if not is_named and not os.path.lexists(place):
-            return {}  # also when a folder above it is missing or can't be read
-        if isinstance(problem, FileNotFoundError):
-            raise UsageError(f"{place}: there is no such settings file", _CHECK_FILE) from None
-        raise UsageError(f"{place}: can't read the settings file ({problem.strerror})", _CHECK_FILE) from None
-    if len(content) > _LARGEST_FILE:
-        raise UsageError(f"{place}: too large for a settings file", _CHECK_FILE)
-    found = _parse_file(place, content)
-    known = {*settings_of(ClientSettings), *settings_of(ServerSettings)}
-    for name, value in found.items():
-        if name not in known:
-            raise UsageError(f"{place}: unknown setting {name}", "See --show-config for those that exist")
-        if not isinstance(value, str | int):
-            raise UsageError(f"{name} in {place}: not a string, whole number or true/false", _CORRECT_LINE)
-    return found
-
-
-def _parse_file(place: Path, content: bytes) -> dict[str, object]:
-    import tomllib  # most runs have no settings file
-
-    try:
-        return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UsageError(f"{place}: not valid TOML ({problem})", _CORRECT_LINE) from None
-    except (ValueError, RecursionError):  # accepted as TOML, and then too much for the library
-        raise UsageError(f"{place}: a number is too long, or brackets are nested too deep", _CORRECT_LINE) from None

@@ -27,7 +27,7 @@ BESIDE = {"bench", "tests", "tools"}  # they know the product; it knows none of 
 # Who may do what is named by folder or by module.
 SOCKETS = {"sft.wire", "sft.client.login", "sft.server.listener"}
 WAITERS = {"sft.console"}  # wait for a key, a signal or a full pipe, and know no socket
-FILES = {"sft.disk", "sft.accounts", "sft.console", "sft.client.receipts_file", "config"}
+FILES = {"sft.disk", "sft.accounts", "sft.console", "sft.client.receipts_file", "sft.common.settings_file"}
 FILES |= {"sft.common.private_files", "sft.common.flushing"}
 PRINTERS = {"sft.console", *PROGRAMS}
 PRINTERS |= {f"sft.common.{each}" for each in ("python_version", "signals", "utf8_names")}  # before that is loaded

@@ -9,6 +9,7 @@ import pytest
 from config import ClientSettings, Loaded, ServerSettings, add_flags, load, settings_of
 from sft.common.errors import UsageError
 from sft.console.command_line import flag_of
+from sft.console.receiver_names import split_name
 
 SHAPES = [ClientSettings, ServerSettings]
 
@@ -360,3 +361,131 @@ def test_every_setting_has_a_flag_and_help(shape: type[ClientSettings]) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_password_is_a_setting(shape: type[ClientSettings]) -> None:
     assert [name for name in settings_of(shape) if "password" in name] in ([], ["password_file"])
+
+
+# --- receivers of the settings file -----------------------------------------------------------------------------------
+
+RECEIVERS = """
+host = "nas.example"
+port = 99
+user = "alice"
+password_file = "above"
+limit = "5M"
+
+[receivers.nas]
+host = "10.0.0.1"
+user = "bob"
+password_file = "below"
+limit = "1M"
+if_exists = "rename"
+
+[receivers."b.c"]
+port = 1234
+"""
+
+
+def with_receiver(
+    tmp_path: Path, name: str, environment: dict[str, str] | None = None, content: str = RECEIVERS, **flags: str
+) -> Loaded[ClientSettings]:
+    file, (receiver, _) = written(tmp_path / "s.toml", content), split_name(name, False)
+    return load(ClientSettings, dict(flags), environment or {}, str(file), receiver)
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "flags", "expected"),
+    [
+        ("", {}, {}, ("nas.example", 99, "alice", "above", 5_000_000)),
+        ("nas:", {}, {}, ("10.0.0.1", 7380, "bob", "below", 1_000_000)),
+        ("", {}, {"host": "nas"}, ("10.0.0.1", 7380, "bob", "below", 1_000_000)),
+        ("", {"SFT_HOST": "nas"}, {}, ("10.0.0.1", 7380, "bob", "below", 1_000_000)),
+        ("nas:", {"SFT_HOST": "other"}, {}, ("10.0.0.1", 7380, "bob", "below", 1_000_000)),
+        ("bob@nas:", {}, {}, ("10.0.0.1", 7380, "bob", "below", 1_000_000)),
+        ("carol@nas:", {}, {}, ("10.0.0.1", 7380, "carol", None, 1_000_000)),
+        ("nas:", {}, {"user": "carol"}, ("10.0.0.1", 7380, "carol", None, 1_000_000)),
+        ("nas:", {"SFT_USER": "carol"}, {}, ("10.0.0.1", 7380, "carol", None, 1_000_000)),
+        ("nas:", {}, {"port": "5", "limit": "2M"}, ("10.0.0.1", 5, "bob", "below", 2_000_000)),
+        ("nas:", {"SFT_PORT": "5", "SFT_LIMIT": "2M"}, {}, ("10.0.0.1", 5, "bob", "below", 2_000_000)),
+        ("b.c:", {}, {}, ("b.c", 1234, "", None, 5_000_000)),
+        ("x.y:", {}, {}, ("x.y", 7380, "", None, 5_000_000)),
+        ("[::1]:", {}, {}, ("::1", 7380, "", None, 5_000_000)),
+        ("nas.example:", {}, {}, ("nas.example", 99, "alice", "above", 5_000_000)),
+        ("carol@nas.example:", {}, {}, ("nas.example", 99, "carol", None, 5_000_000)),
+        ("", {}, {"user": "carol"}, ("nas.example", 99, "carol", None, 5_000_000)),
+        ("", {}, {"host": "x.y"}, ("x.y", 7380, "", None, 5_000_000)),
+    ],
+)
+def test_receiver_has_its_own_values_and_those_of_no_other(
+    tmp_path: Path,
+    name: str,
+    environment: dict[str, str],
+    flags: dict[str, str],
+    expected: tuple[str, int, str, str | None, int],
+) -> None:
+    found = with_receiver(tmp_path, name, environment, **flags).values
+    secret = found.password_file and found.password_file.name
+    assert (found.host, found.port, found.user, secret, found.limit) == expected
+
+
+def test_what_stands_above_the_tables_without_a_host_holds_for_every_receiver(tmp_path: Path) -> None:
+    content = 'port = 99\nuser = "alice"\npassword_file = "p"\n[receivers.nas]\nhost = "h"\n'
+    for name, host in (("nas:", "h"), ("x.y:", "x.y"), ("alice@x.y:", "x.y")):
+        found = with_receiver(tmp_path, name, content=content).values
+        assert (found.host, found.port, found.user, found.password_file) == (host, 99, "alice", tmp_path / "p")
+
+
+def test_host_above_the_tables_may_be_a_receiver(tmp_path: Path) -> None:
+    content = 'host = "nas"\nuser = "al"\n[receivers.nas]\nhost = "h"\nport = 5\n[receivers.loop]\nhost = "nas"\n'
+    found = with_receiver(tmp_path, "", content=content).values
+    assert (found.host, found.port, found.user) == ("h", 5, "al")
+    assert with_receiver(tmp_path, "loop:", content=content).values.host == "nas"  # looked up once
+
+
+def test_lines_show_each_receiver_and_can_be_used_as_a_settings_file(tmp_path: Path) -> None:
+    loaded = with_receiver(tmp_path, "nas:")
+    lines = loaded.lines()
+    assert lines[0].endswith(f"# [receivers.nas] in {tmp_path / 's.toml'}")
+    shown = tomllib.loads("\n".join(lines))["receivers"]
+    assert shown["nas"] == {
+        "host": "10.0.0.1",
+        "user": "bob",
+        "password_file": str(tmp_path / "below"),
+        "limit": "1 MB",
+        "if_exists": "rename",
+    }
+    assert shown["b.c"] == {"port": 1234}
+    again = load(ClientSettings, {}, {}, str(written(tmp_path / "t.toml", "\n".join(lines))))
+    assert again.values == loaded.values
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("receivers = 1", "receivers is not made of tables"),
+        ("[receivers]\nnas = 1", "receivers is not made of tables"),
+        (
+            "[receivers.nas.example]\nport = 1",
+            'example is a table. A name with a dot stands in quotes: [receivers."nas.example"]',
+        ),
+        ("[receivers.nas]\nprot = 1", "[receivers.nas] in {file}: unknown setting prot. It may have host, port"),
+        ("[receivers.nas]\nclient_log = 'x'", "[receivers.nas] in {file}: unknown setting client_log"),
+        ("[receivers.nas]\nport = 1.5", "port in [receivers.nas] in {file}: not a string, whole number"),
+        ("[receivers.nas]\nport = 0", "port in [receivers.nas] in {file}: 0 is not between 1 and 65535"),
+        ("[receivers.nas]\nhost = 'a@b'", 'host in [receivers.nas] in {file}: "a@b" contains a username'),
+        ('[receivers."a/b"]\nport = 1', '[receivers."a/b"] in {file}: a receiver can\'t have that name'),
+        ('[receivers."a:b"]\nport = 1', '[receivers."a:b"] in {file}: a receiver can\'t have that name'),
+        ('[receivers."a b"]\nport = 1', '[receivers."a b"] in {file}: a receiver can\'t have that name'),
+        ('[receivers.""]\nport = 1', '[receivers.""] in {file}: a receiver can\'t have that name'),
+    ],
+)
+def test_error_about_a_receiver_names_file_table_and_key(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        with_receiver(tmp_path, "", content=content)
+    text = str(caught.value)
+    assert words.replace("{file}", str(tmp_path / "s.toml")) in text and str(tmp_path / "s.toml") in text
+
+
+def test_server_takes_nothing_of_a_receivers_table(tmp_path: Path) -> None:
+    file = written(tmp_path / "s.toml", 'host = "nas"\nport = 5\n[receivers.nas]\nport = 6\n')
+    assert server(environment={"SFT_HOST": "other"}, file=file).values.port == 5
+    with pytest.raises(UsageError):
+        server(file=written(file, "[receivers.nas]\nstorage = 'x'\n"))

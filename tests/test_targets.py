@@ -86,21 +86,6 @@ def test_parts_of_a_path(path: str, parts: tuple[str, ...]) -> None:
     assert parts_of(path) == parts
 
 
-@pytest.mark.parametrize("path", ["alice@nas:out.txt", "alice@nas:", "alice@nas:a/b", "a@[::1]:x"])
-def test_path_that_names_user_and_host_as_scp_does_is_refused_with_the_flags(path: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        parts_of(path)
-    assert caught.value.cause == f"{path} names user and host as scp does"
-    assert f"Write --host {path[path.find('@') + 1 : path.rfind(':')]} --user " in caught.value.remedy
-    assert f"(or ./{path} for a file of that name)" in caught.value.remedy
-    assert parts_of(f"./{path}") == tuple(path.split("/"))
-
-
-@pytest.mark.parametrize("path", ["alice@nas", "nas:out", "12:30 a@b.txt", "box/alice@nas:out.txt", "@nas:a", "a@:b"])
-def test_name_that_only_resembles_scps_is_a_name(path: str) -> None:
-    assert parts_of(path) == tuple(path.split("/"))
-
-
 @pytest.mark.parametrize(
     ("sources", "target"),
     [

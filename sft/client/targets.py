@@ -7,7 +7,6 @@ was asked for, and nothing outside TARGET. Only the name of the current folder i
 """
 
 import os
-import re
 from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -18,17 +17,12 @@ from sft.common.text import show_path
 from sft.console.command_line import PIPE
 from sft.wire.protocol import ASKED_LIMIT, WINDOW
 
-_AS_SCP_HAS_IT = re.compile(r"([^/@:]+)@(\[[^]/]*\]|[^/@:[]+):(.*)", re.DOTALL)
-
 
 def parts_of(path: str) -> PathParts:
     """The components of a path at the receiver, without `.` and doubled slashes.
 
-    Raises UsageError for one that is absolute, or that names user and host as scp has them.
+    Raises UsageError for one that is absolute.
     """
-    if scp := _AS_SCP_HAS_IT.fullmatch(path):
-        own = f"Write --host {scp[2]} --user {scp[1]}, and {scp[3] or './'} as the name there"
-        raise UsageError(f"{path} names user and host as scp does", f"{own} (or ./{path} for a file of that name)")
     if path.startswith("/") and path.strip("/"):
         raise UsageError(f"{path} starts with a slash", "Names there are relative to your folder on the receiver")
     return tuple(part for part in path.split("/") if part not in ("", "."))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from sft.common.errors import UsageError
+from sft.console.receiver_names import Receiver
 from sft.console.screen import say
 
 PIPE = "-"
@@ -53,7 +54,7 @@ _NAMES: dict[str, tuple[int, int | None, str]] = {
     "--list": (0, 1, "--list takes one NAME at most"),
     "--remove": (1, None, "at least one NAME is needed"),
     "--move": (2, 2, "--move takes two names, OLD and NEW"),
-    "--usage": (0, 0, "--usage takes no NAME"),
+    "--usage": (0, 0, "--usage takes no NAME but a receiver's, such as nas:"),
     _SENDING: (2, None, "at least one SOURCE and a TARGET are needed"),
 }
 
@@ -86,15 +87,19 @@ def read_intermixed(parser: argparse.ArgumentParser, arguments: Sequence[str], n
     return options
 
 
-def check_command(options: argparse.Namespace) -> None:
-    """Raises UsageError for names that can't be meant, and for options that do not go together."""
+def check_command(options: argparse.Namespace, receiver: Receiver | None = None) -> None:
+    """Raises UsageError for names that can't be meant, and for options that do not go together.
+
+    `receiver`: the one that was taken from the names; SOURCEs there are fetched without --get.
+    """
     if "" in options.names:
         raise UsageError("an empty name stands for nothing", "Write . for a whole folder")
     given = _given(options)
     for option in given:
         for other in _CONFLICTS.get(option, ()):
             if other in given:
-                raise UsageError(f"{option} does not go with {other}", _REMEDIES.get(option, "Leave one of them out"))
+                shown = "fetching" if other == "--get" and receiver is not None else other
+                raise UsageError(f"{option} does not go with {shown}", _REMEDIES.get(option, "Leave one of them out"))
     if options.show_config:
         return
     job = next((job for job in _JOBS if job in given), _SENDING)

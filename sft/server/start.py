@@ -115,8 +115,8 @@ def _show_first_account(name: str, password: str, port: int) -> None:
     say("", "This is the first start, so an account was made. Its password is shown only now:", "")
     say(f"    username   {name}", f"    password   {password}", "")
     say("On the sending machine:", "")
-    port_flag = "" if port == DEFAULT_PORT else f" --port {port}"
-    say(f"    python client.py --host {os.uname().nodename}{port_flag} --user {name} secret.txt out.txt", "")
+    port_flag = "" if port == DEFAULT_PORT else f"--port {port} "
+    say(f"    python client.py {port_flag}secret.txt {name}@{os.uname().nodename}:", "")
 
 
 def _shown(address: tuple[object, ...]) -> str:

@@ -1,5 +1,6 @@
 """The server's first start, its account commands, and advice that can be followed as it stands."""
 
+import os
 import shlex
 import socket
 from collections.abc import Iterator
@@ -182,7 +183,7 @@ def test_old_files_that_can_not_be_seen_are_not_given_away(run_here: RunHere, tm
 def test_account_of_the_first_start_may_do_everything(tmp_path: Path) -> None:
     server = Server(tmp_path / "first")
     with first_start(server, "--port=0") as terminal:
-        terminal.expect(" out.txt\n\n")
+        terminal.expect(f"@{os.uname().nodename}:\n\n")
     assert server.command("users").out.split()[1] == "put,get,list,replace,remove"
 
 

@@ -67,10 +67,8 @@ def one_line(result: Result) -> str:
 
 def test_client_asks_on_the_terminal_and_tells_what_arrived(server: Server, tmp_path: Path, folder: Path) -> None:
     source = make(folder / "secret.txt", 1234)
-    settings = ["--host=127.0.0.1", f"--port={server.port}", f"--client-log={tmp_path / 'client.log'}"]
-    with Terminal("client.py", *settings, "secret.txt", "out.txt", cwd=folder) as terminal:
-        terminal.expect("Username")
-        terminal.type(USER)
+    settings = [f"--port={server.port}", f"--client-log={tmp_path / 'client.log'}"]
+    with Terminal("client.py", *settings, "secret.txt", f"{USER}@127.0.0.1:out.txt", cwd=folder) as terminal:
         terminal.expect("Password")
         terminal.type(PASSWORD)
         assert terminal.finish() == 0
@@ -142,14 +140,15 @@ def test_first_start_makes_an_account_and_the_shown_command_works(tmp_path: Path
         assert re.fullmatch(r"([A-Z2-7]{4}-){3}[A-Z2-7]{4}", password)
         terminal.expect("    python client.py ")
         shown = shlex.split(terminal.expect("\n"))
-        shown[shown.index("--host") + 1] = "127.0.0.1"
+        assert shown[-1] == f"carol@{os.uname().nodename}:"
+        shown[-1] = "carol@127.0.0.1:"
         with Terminal("client.py", *shown, cwd=folder, environment=environment) as sender:
             sender.expect("Password")
             sender.type(password)
             assert sender.finish() == 0
         terminal.type("\x03", end="")
         assert terminal.finish() == 0
-    assert server.path("out.txt", user="carol").read_bytes() == source.read_bytes()
+    assert server.path("secret.txt", user="carol").read_bytes() == source.read_bytes()
     assert terminal.screen.count(password) == 1
     assert password not in server.told() + (tmp_path / "client.log").read_text() + server.accounts.read_text()
 

@@ -394,7 +394,7 @@ class Stage:
         self.server = self.receiver.terminal(command)
         self.server.expect("server.log\n")
         if any("password" in line for line in shown):
-            self.server.expect(" out.txt\n\n")
+            self.server.expect("@nas.example:\n\n")
             found = re.search(r"password   (\S+)", self.server.screen)
             assert found
             self.know(found[1])
