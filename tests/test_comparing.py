@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 
 from sft.client.comparing import HIDDEN, Criteria, Difference, Entry, Pair, difference, is_same_time, paired
+from sft.common.errors import ConnectionTrouble
 
 D = Difference
 Parts = tuple[str, ...]
@@ -142,6 +143,28 @@ def test_tree_out_of_order_is_never_compared(paths: tuple[str, ...]) -> None:
     for ours, theirs in ((paths, ()), ((), paths), (paths, paths)):
         with pytest.raises(RuntimeError, match="out of order"):
             list(paired(entries(*ours), entries(*theirs)))
+
+
+def test_comparison_goes_on_behind_what_reading_an_end_has_raised() -> None:
+    class Broken(Iterator[tuple[Parts, Entry]]):
+        def __init__(self) -> None:
+            self._entries, self._is_broken = entries("a", "c", "d"), True
+
+        def __next__(self) -> tuple[Parts, Entry]:
+            self._is_broken = not self._is_broken
+            if not self._is_broken:
+                raise ConnectionTrouble("it broke", "")
+            return next(self._entries)
+
+    pairs, found, broken = paired(entries("a", "b", "d"), Broken()), list[Pair](), 0
+    while True:
+        try:
+            found.append(next(pairs))
+        except ConnectionTrouble:
+            broken += 1
+        except StopIteration:
+            break
+    assert shown(iter(found)) == ["sr a", "s b", "r c", "sr d"] and broken == 4
 
 
 def test_memory_does_not_grow_with_the_trees() -> None:

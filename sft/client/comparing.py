@@ -65,39 +65,67 @@ class Pair(NamedTuple):
     receiver: Entry | None
 
 
-def paired(sender: Entries, receiver: Entries) -> Iterator[Pair]:
+class _End:
+    """The entries of one end, of which the next one is known; what reading raises leaves it as it was."""
+
+    def __init__(self, entries: Entries) -> None:
+        self._entries = iter(entries)
+        self._last: PathParts | None = None
+        self._is_read = False
+        self._next: tuple[PathParts, Entry] | None = None
+
+    def next(self) -> tuple[PathParts, Entry] | None:
+        """The next entry, which stays the next one; None at the end."""
+        if not self._is_read:
+            self._next = next(self._entries, None)
+            self._is_read = True
+            if self._next is not None:
+                path = self._next[0]
+                if self._last is not None and path <= self._last:  # the order of UTF-8 bytes is that of code points
+                    raise RuntimeError(f"two trees are compared, and one is out of order behind {self._last}")
+                self._last = path
+        return self._next
+
+    def pass_by(self) -> None:
+        """Go on to the one behind it."""
+        self._is_read = False
+
+
+class Paired(Iterator[Pair]):
     """Each path of either end, in order, but for what is hidden.
 
-    Raises RuntimeError when an end is out of order: what is missing there could not be told from what comes late.
+    What reading an end raises comes through, and the next call goes on where it was, if that end can. Raises
+    RuntimeError when an end is out of order: what is missing there could not be told from what comes late.
     """
-    ours, theirs = _in_order(sender), _in_order(receiver)
-    here, there = next(ours, None), next(theirs, None)
-    hidden: PathParts | None = None  # the last path that is
-    while here is not None or there is not None:
-        if there is not None and hidden is not None and there[0][: len(hidden)] == hidden:
-            there = next(theirs, None)
-        elif here is None or (there is not None and there[0] < here[0]):
-            if there is not None:
-                yield Pair(there[0], None, there[1])
-            there = next(theirs, None)
-        elif here[1] is HIDDEN:
-            hidden, here = here[0], next(ours, None)
-        elif there is None or here[0] < there[0]:
-            yield Pair(here[0], here[1], None)
-            here = next(ours, None)
-        else:
-            yield Pair(here[0], here[1], there[1])
-            here, there = next(ours, None), next(theirs, None)
+
+    def __init__(self, sender: Entries, receiver: Entries) -> None:
+        self._sender, self._receiver = _End(sender), _End(receiver)
+        self._hidden: PathParts | None = None  # the last path that is
+
+    def __next__(self) -> Pair:
+        while True:
+            here, there = self._sender.next(), self._receiver.next()
+            if there is not None and self._hidden is not None and there[0][: len(self._hidden)] == self._hidden:
+                self._receiver.pass_by()
+            elif here is None or (there is not None and there[0] < here[0]):
+                if there is None:
+                    raise StopIteration
+                self._receiver.pass_by()
+                return Pair(there[0], None, there[1])
+            elif here[1] is HIDDEN:
+                self._sender.pass_by()
+                self._hidden = here[0]
+            else:
+                self._sender.pass_by()
+                if there is None or here[0] < there[0]:
+                    return Pair(here[0], here[1], None)
+                self._receiver.pass_by()
+                return Pair(here[0], here[1], there[1])
 
 
-def _in_order(entries: Entries) -> Iterator[tuple[PathParts, Entry]]:
-    """Paths compare as TREE has them: the order of UTF-8 bytes is that of code points."""
-    last: PathParts | None = None
-    for path, entry in entries:
-        if last is not None and path <= last:
-            raise RuntimeError(f"two trees are compared, and one is out of order behind {last}")
-        yield path, entry
-        last = path
+def paired(sender: Entries, receiver: Entries) -> Paired:
+    """Both ends' entries, path by path."""
+    return Paired(sender, receiver)
 
 
 def difference(sender: Entry | None, receiver: Entry | None, criteria: Criteria) -> Difference:
