@@ -17,7 +17,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from config import ServerSettings, add_file_flags, add_flags, load, settings_of
+from config import Loaded, ServerSettings, add_file_flags, add_flags, load, settings_of
 from sft.common.errors import UsageError
 from sft.common.packages import check_installed
 from sft.common.utf8_names import take_names_as_utf8
@@ -77,7 +77,11 @@ def _do(options: argparse.Namespace) -> None:
     if options.command is not None:
         given = [name for name in settings_of(ServerSettings) if getattr(options, name) is not None]
         check_account_command(options.command, given)
-    loaded = load(ServerSettings, vars(options), os.environ, options.config)
+
+    def load_all() -> Loaded[ServerSettings]:
+        return load(ServerSettings, vars(options), os.environ, options.config)
+
+    loaded = load_all()
     if options.show_config:
         say(*loaded.lines())
     elif options.command is not None:
@@ -91,7 +95,13 @@ def _do(options: argparse.Namespace) -> None:
         check_zstd()
         from sft.server.start import serve
 
-        serve(loaded.values, _version(), _has_terminal(), lambda text: _advice(text, options))
+        serve(
+            loaded.values,
+            lambda: load_all().values,
+            _version(),
+            _has_terminal(),
+            lambda text: _advice(text, options),
+        )
 
 
 def _version() -> str:

@@ -1,4 +1,4 @@
-"""Which addresses and port a server listens on, and what is said when it can't."""
+"""Which addresses and port a server listens on, and its errors when it can't."""
 
 import contextlib
 import errno

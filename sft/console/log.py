@@ -69,6 +69,20 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
         raw = io.FileIO(descriptor, "a")
         return io.TextIOWrapper(raw, self.encoding, self.errors, newline="\n", write_through=True)
 
+    def reopen(self) -> None:
+        """Open the file of that name; when that fails, complain, and go on with the one that is open."""
+        self.acquire()
+        try:
+            opened = self._open()
+        except (OSError, UsageError):
+            self.handleError(logging.makeLogRecord({}))
+        else:
+            if self.stream is not None:
+                self.stream.close()
+            self.stream, self._has_complained = opened, False
+        finally:
+            self.release()
+
     def handleError(self, record: logging.LogRecord) -> None:
         if not self._has_complained:
             self._has_complained = True
@@ -101,6 +115,13 @@ def open_log(
         old.close()
     log.addHandler(handler)
     return log
+
+
+def reopen_log(log: logging.Logger) -> None:
+    """Open its file again, which may have been renamed or removed."""
+    for handler in log.handlers:
+        if isinstance(handler, _PrivateFile):
+            handler.reopen()
 
 
 def no_log(name: str) -> logging.Logger:

@@ -103,6 +103,11 @@ class Admission:
         self._login_count = 0
         self._users: Counter[str] = Counter()  # logged-in connections
 
+    def limit(self, max_connections: int, max_logins: int, max_logins_per_source: int) -> None:
+        """Let other limits hold for the connections that come; nobody who is in is disconnected for that."""
+        with self._lock:
+            self._limits = Limits(max_connections, max_logins, max_logins_per_source)
+
     def enter(self, source: bytes, disconnect: Callable[[], None]) -> Ticket | None:
         """A place for a new connection, or None for "busy". `disconnect` is called to take it back; must not wait."""
         with self._lock:

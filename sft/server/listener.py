@@ -3,21 +3,18 @@
     accepting --first signal--> grace period --its end, or a second signal--> connections cut off --> stopped
 
 Rules: the number of connections is bounded; beyond it a client gets "busy". Whatever goes wrong with one connection,
-the next is accepted. SIGINT and SIGTERM end the accepting. What transfers left incomplete stays hidden. Only the thread
-that calls `run` accepts, waits and stops; a signal handler counts, and wakes it. This module knows no message and no
-password.
+the next is accepted. What transfers left incomplete stays hidden. Only the thread that calls `run` accepts, takes new
+settings, waits and stops; a signal wakes it (`sft/server/signals.py`). This module knows no message and no password.
 """
 
 import contextlib
 import errno
 import logging
 import selectors
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from config import ServerSettings
 from sft.accounts.store import Accounts
@@ -30,8 +27,10 @@ from sft.disk.storage import Storage
 from sft.server.admission import Admission, Ticket
 from sft.server.housekeeping import Housekeeping
 from sft.server.origin import origin_of, shown_origin
+from sft.server.service_manager import ServiceManager
 from sft.server.session import Connection
 from sft.server.shared import Shared
+from sft.server.signals import Signals
 from sft.server.watch import Watch
 from sft.transfer.places import Most, most_for
 from sft.wire.handshake import busy_frame
@@ -40,6 +39,7 @@ from sft.wire.sockets import Link, close_gently
 from sft.wire.workers import Engine
 
 _BACKLOG = 512
+_SERVING = "accepting connections"
 _LISTEN_REMEDY = "Give addresses of this machine, separated by commas, or leave it out for all of them"
 _NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors for an address that no interface has
 _PORTS_TRIED = 16
@@ -138,35 +138,7 @@ def login_link(sock: socket.socket) -> Link:
     return Link(sock, time.monotonic() + SERVER_LOGIN_SECONDS, SERVER_FRAME_SECONDS)
 
 
-# --- signals and background tasks ---
-
-
-class StopSignals:
-    """Counts SIGINT and SIGTERM from now on, and wakes `wait`; SIGHUP is ignored."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.waker, self._wake = socket.socketpair()  # what makes `waker` readable wakes a selector, too
-        self._wake.setblocking(False)
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, self._count)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    def _count(self, number: int, frame: FrameType | None) -> None:
-        # No lock and no Event: this may interrupt the thread that holds it.
-        self.count += 1
-        self.wake()
-
-    def wake(self) -> None:
-        """Let `wait` return, now or the next time."""
-        with contextlib.suppress(BlockingIOError):
-            self._wake.send(b"x")
-
-    def wait(self, seconds: float) -> None:
-        """Wait for a signal or for `wake`, for so long at most."""
-        self.waker.settimeout(seconds)
-        with contextlib.suppress(TimeoutError, BlockingIOError):
-            self.waker.recv(4096)
+# --- background tasks ---
 
 
 class _BackgroundTasks:
@@ -208,16 +180,15 @@ class Listener:
         storage: Storage,
         accounts: Accounts,
         log: logging.Logger,
-        signals: StopSignals,
+        signals: Signals,
         engine: Engine,
+        manager: ServiceManager,
+        load_again: Callable[[], ServerSettings | None],
     ) -> None:
-        """`engine` stays the caller's."""
+        """`engine` stays the caller's. `load_again`: the settings after a SIGHUP; None to keep those that hold."""
         self._log, self._signals, self._grace = log, signals, settings.grace
-        wanted = Most(
-            settings.max_connections, settings.max_connections_per_user, settings.max_logins, _TURNED_AWAY_AT_ONCE
-        )
-        most = most_for(limit_of_files(), wanted)
-        self._log_if_fewer(most, wanted)
+        self._manager, self._load_again = manager, load_again
+        most = self._most(settings)
         self._shared = Shared(accounts, storage, log, engine, most.per_user, settings.compress)
         self._admission = Admission(most.connections, most.logins, settings.max_logins_per_source)
         self._turning_away = threading.BoundedSemaphore(most.closing)
@@ -231,17 +202,35 @@ class Listener:
             log, [("watching the accounts", watch.start), ("housekeeping", self._housekeeping.start)]
         )
 
-    def _log_if_fewer(self, most: Most, wanted: Most) -> None:
+    def _most(self, settings: ServerSettings) -> Most:
+        """How many connections these settings and the limit of open files allow; fewer than the settings are logged."""
+        wanted = Most(
+            settings.max_connections, settings.max_connections_per_user, settings.max_logins, _TURNED_AWAY_AT_ONCE
+        )
+        most = most_for(limit_of_files(), wanted)
         if most.connections < wanted.connections or most.logins < wanted.logins:
             self._log.warning(
                 "the limit of open files (%d) allows %s of logged-in users at once, %d of one user, and %d not logged"
                 " in; raise it (ulimit -n, LimitNOFILE), or lower max_connections and max_logins",
                 *(limit_of_files(), counted(most.connections, "connection", ""), most.per_user, most.logins),
             )
+        return most
+
+    def _reload(self) -> None:
+        """Take the settings that hold from now on, for connections that come and for the end."""
+        self._manager.reloading()
+        if (settings := self._load_again()) is not None:
+            most = self._most(settings)
+            self._grace = settings.grace
+            self._shared.max_connections_per_user, self._shared.compress = most.per_user, settings.compress
+            self._admission.limit(most.connections, most.logins, settings.max_logins_per_source)
+        self._manager.ready(_SERVING)
 
     def run(self, listening: Sequence[socket.socket]) -> None:
         """Accept from these sockets until a signal comes; then stop, and close them."""
+        self._manager.ready(_SERVING)
         self._accept_until_signal(listening)
+        self._manager.stopping(f"stopping; {counted(len(self._running()), 'connection', '')}")
         self._shared.stopping.set()
         for each in listening:
             self._accept_waiting(each)
@@ -252,10 +241,14 @@ class Listener:
         with selectors.DefaultSelector() as selector:
             for each in (*listening, self._signals.waker):
                 selector.register(each, selectors.EVENT_READ)
-            while not self._signals.count:
+            while not self._signals.stops:
                 try:
+                    if self._signals.takes_reload():
+                        self._reload()
                     for key, _ in selector.select(self._background.start() or _SUMMARY_PAUSE):
-                        if key.fileobj is not self._signals.waker:
+                        if key.fileobj is self._signals.waker:
+                            self._signals.wait(0)
+                        else:
                             self._accept(key.fileobj)  # type: ignore[arg-type]
                     self._shared.strangers.tell()
                 except Exception as problem:  # whatever it is, the next connection is accepted
@@ -370,6 +363,6 @@ class Listener:
     def _wait_for_ends(self, until: float, heed_signals: bool = True) -> None:
         """Wait until no connection is left, until that time, or for a second signal."""
         while self._running() and (left := until - time.monotonic()) > 0:
-            if heed_signals and self._signals.count > 1:
+            if heed_signals and self._signals.stops > 1:
                 return
             self._signals.wait(left)

@@ -21,19 +21,25 @@ from sft.console.log import no_log, open_log
 from sft.console.screen import announce, note, say
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
-from sft.disk.user_folder import Rules
 from sft.server.admin import first_account, open_accounts
-from sft.server.listener import Listener, StopSignals, listen
+from sft.server.listener import Listener, listen
+from sft.server.reload import Reload, rules_of
+from sft.server.service_manager import ServiceManager
+from sft.server.signals import Signals
 from sft.wire.workers import Engine
 
-_DAY_SECONDS = 24 * 3600
 
-
-def serve(settings: ServerSettings, version: str, has_terminal: bool, advice: Callable[[str], str]) -> None:
+def serve(
+    settings: ServerSettings,
+    load: Callable[[], ServerSettings],
+    version: str,
+    has_terminal: bool,
+    advice: Callable[[str], str],
+) -> None:
     """Listen and store, until a signal. Raises UsageError when the server can't be started.
 
-    `has_terminal`: somebody reads what is printed, and can stop the server. `advice` names this server's settings in
-    the commands of a text.
+    `load` gives the settings anew. `has_terminal`: somebody reads what is printed, and can stop the server. `advice`
+    names this server's settings in the commands of a text.
     """
     check_library()
     # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
@@ -50,7 +56,7 @@ def serve(settings: ServerSettings, version: str, has_terminal: bool, advice: Ca
     accounts = None if is_first else accounts_of_file()
     storage = _open_storage(settings)
     raise_limit_of_files()
-    signals = StopSignals()
+    signals = Signals()
     with contextlib.closing(Engine(settings.memory)) as engine:  # needs threads: without them there is no server
         listening = listen(settings.listen, settings.port)
         addresses = ", ".join(_shown(each.getsockname()) for each in listening)
@@ -66,13 +72,12 @@ def serve(settings: ServerSettings, version: str, has_terminal: bool, advice: Ca
         elif not accounts.names():
             note(advice("warning: there are no accounts; run: python server.py adduser NAME"))
         log.info("listening on %s, storing under %s", addresses, settings.storage)
-        Listener(settings, storage, accounts, log, signals, engine).run(listening)
+        load_again = Reload(settings, load, log, storage)
+        Listener(settings, storage, accounts, log, signals, engine, ServiceManager(), load_again).run(listening)
 
 
 def _open_storage(settings: ServerSettings) -> Storage:
-    free, stale = settings.free_space or 0, settings.stale_days * _DAY_SECONDS
-    rules = Rules(settings.portable_names, settings.file_mode, settings.max_file_size, free_space=free, stale=stale)
-    storage = Storage(settings.storage, rules)
+    storage = Storage(settings.storage, rules_of(settings))
     check_area(settings.storage / PARTIAL_AREA)
     return storage
 

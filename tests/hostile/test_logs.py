@@ -226,10 +226,10 @@ def test_count_of_what_was_left_out_is_told_while_nobody_connects(monkeypatch: p
 
     def tell() -> None:
         looks.append(time.monotonic())
-        signals.count = len(looks) >= 3
+        signals.stops = len(looks) >= 3
 
     near, far = socket.socketpair()
-    signals = SimpleNamespace(waker=near, count=0)
+    signals = SimpleNamespace(waker=near, stops=0, takes_reload=lambda: False, wait=lambda _: None)
     loop = SimpleNamespace(_signals=signals, _background=SimpleNamespace(start=lambda: None))
     loop._shared = SimpleNamespace(strangers=SimpleNamespace(tell=tell))
     monkeypatch.setattr("sft.server.listener._SUMMARY_PAUSE", 0.01)

@@ -8,6 +8,7 @@ import configparser
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -148,6 +149,15 @@ def test_advice_of_the_service_leads_to_its_own_accounts_file(tmp_path: Path) ->
     wait_until(lambda: log.exists() and "listening" in log.read_text())
     started.kill(15)
     assert started.finish().status == 0
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_sandbox_of_the_service_is_as_strict_as_operations_says() -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", HOME / "deploy/systemd/secure-file-transfer.service"]
+    judged = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    (level,) = re.findall(r"exposure level for \S+: ([0-9.]+)", judged.stdout)
+    assert float(level) < 2
+    assert f"rates it {level} of 10" in SECTION
 
 
 def test_settings_and_unit_that_operations_shows_are_those_that_are_shipped() -> None:
