@@ -101,14 +101,15 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
     (Check(5, 2**32, SHA256), 7, b"\x93", [b"\5", b"\xcf\0\0\0\1\0\0\0\0", BIN_SHA256]),
     (RECEIPT, 8, b"\x96", [b"\7", b"\x91\xa9db.1.dump", MOST, BIN_SHA256, b"\x0c", b"\xa6stored"]),
     (EMPTY_RECEIPT, 8, b"\x96", [b"\7", b"\x91\xa1x", b"\0", NIL, LEAST, b"\xa6folder"]),
-    (Get(1, ("a", "b"), True, True), 9, b"\x95", [b"\1", b"\x92\xa1a\xa1b", YES, YES, NO]),
-    (Get(1, ("a",), False, False, True), 9, b"\x95", [b"\1", b"\x91\xa1a", NO, NO, YES]),
-    (Get(MAX_ID, (), False, False), 9, b"\x95", [b"\xce\xff\xff\xff\xff", b"\x90", NO, NO, NO]),
-    (Get(1, ("a",) * 15, False, True), 9, b"\x95", [b"\1", b"\x9f" + b"\xa1a" * 15, NO, YES, NO]),
-    (Get(1, ("a",) * 16, False, True), 9, b"\x95", [b"\1", b"\xdc\0\x10" + b"\xa1a" * 16, NO, YES, NO]),
-    (Get(1, ("n" * 31,), False, True), 9, b"\x95", [b"\1", b"\x91\xbf" + b"n" * 31, NO, YES, NO]),
-    (Get(1, ("n" * 32,), False, True), 9, b"\x95", [b"\1", b"\x91\xd9\x20" + b"n" * 32, NO, YES, NO]),
-    (Get(1, ("n" * 255,), False, True), 9, b"\x95", [b"\1", b"\x91\xd9\xff" + b"n" * 255, NO, YES, NO]),
+    (Get(1, ("a", "b"), True, True), 9, b"\x96", [b"\1", b"\x92\xa1a\xa1b", YES, YES, NO, b"\1"]),
+    (Get(1, ("a",), False, False, True), 9, b"\x96", [b"\1", b"\x91\xa1a", NO, NO, YES, b"\1"]),
+    (Get(MAX_ID, (), False, False, False, 0), 9, b"\x96", [b"\xce\xff\xff\xff\xff", b"\x90", NO, NO, NO, b"\0"]),
+    (Get(1, ("a",) * 15, False, True), 9, b"\x96", [b"\1", b"\x9f" + b"\xa1a" * 15, NO, YES, NO, b"\1"]),
+    (Get(1, ("a",) * 16, False, True), 9, b"\x96", [b"\1", b"\xdc\0\x10" + b"\xa1a" * 16, NO, YES, NO, b"\1"]),
+    (Get(1, ("n" * 31,), False, True), 9, b"\x96", [b"\1", b"\x91\xbf" + b"n" * 31, NO, YES, NO, b"\1"]),
+    (Get(1, ("n" * 32,), False, True), 9, b"\x96", [b"\1", b"\x91\xd9\x20" + b"n" * 32, NO, YES, NO, b"\1"]),
+    (Get(1, ("n" * 255,), False, True), 9, b"\x96", [b"\1", b"\x91\xd9\xff" + b"n" * 255, NO, YES, NO, b"\1"]),
+    (Get(1, ("a", "b"), False, True, False, 2), 9, b"\x96", [b"\1", b"\x92\xa1a\xa1b", NO, YES, NO, b"\2"]),
     (ListFolder(1, (), None), 10, b"\x93", [b"\1", b"\x90", NIL]),
     (ListFolder(2, ("a",), "b"), 10, b"\x93", [b"\2", b"\x91\xa1a", b"\xa1b"]),
     (TWO_ENTRIES, 11, b"\x93", [b"\6", b'\x92\x94\xa1a\xa4file\3\4\x94\xa1"\xa6folder\0\xfb', YES]),
@@ -497,7 +498,7 @@ WRONG: dict[int, list[list[bytes]]] = {
             packed([["stored", None]] * 513),
         ],
     ],
-    Kind.GET: [ID, NOT_A_PATH, NOT_A_FLAG, NOT_A_FLAG, NOT_A_FLAG],
+    Kind.GET: [*(ID, NOT_A_PATH, NOT_A_FLAG, NOT_A_FLAG, NOT_A_FLAG), [*NOT_AN_INTEGER, NIL, *outside(0, 255)]],
     Kind.LIST: [ID, NOT_A_PATH, NOT_A_TEXT],
     Kind.ENTRY: [
         ID,
@@ -723,13 +724,20 @@ def test_announced_length_takes_no_memory(header: bytes) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("path", "depth"), [((), 1), (("a",), 0), (("a",), 2), (("a", "b"), 3), ((".",), 0), (("..", "a"), 3)]
+)
+def test_reject_get_that_is_deeper_than_its_path(path: tuple[str, ...], depth: int) -> None:
+    refused(Kind.GET, packed([1, path, False, False, False, depth]))
+
+
 def test_largest_bodies_cost_little_memory_while_they_are_read() -> None:
     """64 KiB of names of one letter each, and of entries: one message is read at a time."""
     names = b"\xdc\x55\x00" + b"\xa2\xc4\x80" * 0x5500
     entries = b"\xdc\x17\x00" + b"\x94\xa1a\xa4file\0\0" * 0x1700
     tracemalloc.start()
     try:
-        assert isinstance(body_of(Kind.GET, b"\x95\1" + names + NO + NO + NO), Misnamed)
+        assert isinstance(body_of(Kind.GET, b"\x96\1" + names + NO + NO + NO + b"\1"), Misnamed)
         refused(Kind.RECEIPT, b"\x96\1" + names + b"\0\xc0\0\xa6folder")
         refused(Kind.ENTRY, b"\x93\1" + entries + NO)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
@@ -753,8 +761,8 @@ BAD_PATHS = [
     [
         (PUT, (Kind.PUT, 1, True, False)),
         (FOLDER, (Kind.PUT, 2, False, False)),
-        (Get(3, (), True, True), (Kind.GET, 3, False, True)),
-        (Get(4, (), False, True), (Kind.GET, 4, False, False)),
+        (Get(3, (), True, True, False, 1), (Kind.GET, 3, False, True)),
+        (Get(4, (), False, True, False, 1), (Kind.GET, 4, False, False)),
         (ListFolder(5, (), None), (Kind.LIST, 5, False, False)),
         (Tree(6, (), None), (Kind.TREE, 6, False, False)),
         (Remove(7, ("a",), True), (Kind.REMOVE, 7, False, False)),
@@ -785,7 +793,7 @@ def test_reject_receipt_with_a_path_that_is_not_allowed(path: tuple[str, ...]) -
 def test_path_that_is_missing_is_not_allowed_for_a_put_and_means_everything_elsewhere() -> None:
     for changing in (PUT, Remove(1, ("a",), True), Move(1, ("a",), ("b",)), SetAttributes(1, ("a",), 1, None)):
         assert isinstance(body_of(changing.KIND, replace(changing, path=()).body()), Misnamed)
-    assert body_of(Kind.GET, Get(1, (), False, True).body()) == Get(1, (), False, True)
+    assert body_of(Kind.GET, Get(1, (), False, True, False, 0).body()) == Get(1, (), False, True, False, 0)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -873,7 +881,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Refuse, ids, codes),
     st.builds(Check, ids, sizes, st.none() | hashes),
     st.builds(Receipt, ids, paths, sizes, st.none() | hashes, times, st.sampled_from(OUTCOMES)),
-    st.builds(Get, ids, paths | st.just(()), st.booleans(), st.booleans(), st.booleans()),
+    st.builds(Get, ids, paths, st.booleans(), st.booleans(), st.booleans(), st.just(1)),
+    st.builds(Get, ids, st.just(()), st.booleans(), st.booleans(), st.booleans(), st.just(0)),
     st.builds(ListFolder, ids, paths | st.just(()), st.none() | names),
     st.builds(
         Entries, ids, st.lists(st.builds(Entry, names, kinds, sizes, times), max_size=4).map(tuple), st.booleans()

@@ -486,7 +486,9 @@ class Fetch:
         code: Code | None = None
         try:
             for id, path in enumerate(self.fetching.wanted, 1):
-                self.channel.post(Get(id, path, id < len(self.fetching.wanted), self._zstd).encode())
+                self.channel.post(
+                    Get(id, path, id < len(self.fetching.wanted), self._zstd, False, min(1, len(path))).encode()
+                )
             Receiver(
                 self.channel,
                 self.channel.messages(),

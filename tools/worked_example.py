@@ -53,6 +53,7 @@ from sft.wire.messages import (
     BYE_MESSAGE,
     FILE,
     End,
+    Get,
     Kind,
     Put,
     Receipt,
@@ -370,7 +371,7 @@ def _batch(login: Login) -> Iterator[Block]:
 
 
 def _tree() -> Iterator[Block]:
-    """What section 19 says: a folder with a file, and a link beside it."""
+    """What section 19 says: a folder with a file, and a link beside it; and what section 18 says of one file."""
     tree = Tree(1, ("inbox",), None)
     nodes = (
         Node(1, "docs", "folder", 0, MTIME, 0o755, None),
@@ -380,6 +381,8 @@ def _tree() -> Iterator[Block]:
     branch = Branch(1, nodes, False)
     yield Block("tree_message", f"**Another connection.** TREE `{shown(tree.body())}`.", tree.encode())
     yield Block("branch_message", f"Its answer: BRANCH `{shown(branch.body())}`.", branch.encode())
+    get = Get(1, ("inbox", "docs", "a.txt"), False, True, False, 3)
+    yield Block("get_message", f"And a GET of one of these files: `{shown(get.body())}`.", get.encode())
 
 
 def _other_forms() -> Iterator[Block]:

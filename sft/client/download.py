@@ -118,7 +118,7 @@ class Download:
         if limit is not None:
             channel.post(Rate(limit).encode())
         for id, path in enumerate(self.wanted, 1):
-            channel.post(Get(id, path, id < len(self.wanted), zstd, path in self._offered).encode())
+            channel.post(Get(id, path, id < len(self.wanted), zstd, path in self._offered, min(1, len(path))).encode())
         messages, secret = channel.messages(), keys.file_s2c
         Receiver(channel, messages, secret, folder, self.place, self.on_event, RateLimiter(None), zstd=zstd).run()
         self.check_answered()

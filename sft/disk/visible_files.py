@@ -134,8 +134,12 @@ class VisibleFiles:
             state = self.state_of_path(path)
             if state is None:
                 raise Refused(Code.NOT_FOUND)
-            if as_seen(path, state) is None:
+            itself = as_seen(path, state)
+            if itself is None:
                 raise Refused(Code.LINK if stat.S_ISLNK(state.st_mode) else Code.SPECIAL)
+            if not itself.is_folder:  # many may be asked for, each by itself
+                yield itself
+                return
         pending = [path] if path else [(name,) for name in reversed(self._content((), missed))]
         while pending:
             above = pending.pop()

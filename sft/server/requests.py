@@ -1,8 +1,8 @@
 """The server's side of a connection's one job, as its first message has it.
 
-    (TREE SET ...) PUT ...       this end receives; more TREEs and SETs may come between the PUTs
-    (RATE) GET GET ...           this end sends what was asked for, once all GETs are here
-    (RATE) LIST REMOVE ...       questions: LIST, TREE, USAGE, REMOVE, MOVE, SET, each answered before the next
+    (TREE SET ...) PUT ...           this end receives; more TREEs and SETs may come between the PUTs
+    (RATE) (TREE LIST ...) GET ...   this end sends what was asked for, once all GETs are here
+    (RATE) LIST REMOVE ...           questions: LIST, TREE, USAGE, REMOVE, MOVE, SET, each answered before the next
 
 Rules: PUT means BATCH, too. Before each PUT and GET the account's right to it is checked, by the function given; a PUT
 with policy `replace` is taken without the right `replace`, and replaces nothing then. A GET makes the server the
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeGuard
 
 from sft.common.errors import Code, ProtocolViolation, Refused, SourceError
-from sft.common.names import size_of
 from sft.common.rate_limit import RateLimiter, limited
 from sft.common.sizes import counted
 from sft.common.text import briefly, show_briefly, show_path
@@ -23,6 +22,7 @@ from sft.disk.sources import FileSource, Source
 from sft.disk.temporary import Incoming
 from sft.disk.user_folder import UserFolder
 from sft.disk.visible_files import why_unreadable
+from sft.server.asked import Asked, Wanted
 from sft.server.changing import Changing
 from sft.server.listings import Listings, omissions
 from sft.transfer.events import BatchSettled, Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
@@ -49,12 +49,10 @@ from sft.wire.messages import (
     Receipt,
     Refuse,
 )
-from sft.wire.protocol import ASKED_LIMIT, WINDOW
 from sft.wire.tree_messages import Tree
 
 _POLICY: PolicyWord = "skip"  # for the PUTs of this end: the client decides itself what to do with a name that is taken
 
-_Wanted = tuple[int, bytes, bool]  # the id of a GET, its path, and whether its small files are offered
 _Question = ListFolder | Tree | Remove | Move | Usage | SetAttributes | Misnamed
 
 # The requests: what a connection's first message may be.
@@ -63,7 +61,8 @@ _KINDS: dict[type, Kind] = {
 }
 _LISTINGS = (Kind.LIST, Kind.TREE)
 _QUESTIONS = (*_LISTINGS, Kind.REMOVE, Kind.MOVE, Kind.USAGE, Kind.SET)
-_BETWEEN_PUTS = (Kind.TREE, Kind.SET)
+_BETWEEN_PUTS = {Kind.TREE, Kind.SET}
+_BEFORE_GETS = {Kind.TREE, Kind.LIST}
 
 
 class Requests:
@@ -93,7 +92,8 @@ class Requests:
         self._messages: Iterator[Arrived | None] = channel.messages()
         self._listings = Listings(channel, folder, admit, self._log_sparingly, limiter)
         self._changing = Changing(channel, folder, admit, log, self._log_sparingly)
-        self._last_question = 0  # the highest id of those in front of the first PUT
+        self._asked: set[Kind | None] = set()  # kinds of the questions so far
+        self._last_question = 0  # the highest id of those
         self._ids_rise = True  # of those
 
     def run(self, on_receive_event: Callable[[ReceiveEvent], None]) -> None:
@@ -103,23 +103,20 @@ class Requests:
         if first is not None and isinstance(first[0], Rate):
             self._giving = self._listings.limiter = self._limiter.within(first[0].rate)
             first = self._next()
-        first = self._answer_before_puts(first)
+        first = self._answer_questions(first)
+        kind = None if first is None else _kind_of(first[0])
         if first is None:
-            if has_rate and not self._last_question:
+            if has_rate and not self._asked:
                 raise ProtocolViolation("a rate for nothing that is asked for")
             self._channel.post(BYE_MESSAGE)
-            return
-        message, kind = first[0], _kind_of(first[0])
-        if has_rate and kind in (Kind.PUT, Kind.BATCH):
+        elif has_rate and kind in (Kind.PUT, Kind.BATCH):
             raise ProtocolViolation("a rate for nothing that is asked for")
-        if kind in (Kind.PUT, Kind.BATCH):
+        elif kind in (Kind.PUT, Kind.BATCH) and self._asked <= _BETWEEN_PUTS:
             self._receive(first, on_receive_event)
-        elif _is_get(message) and not self._last_question:
-            self._give(message)
-        elif _is_question(message):
-            self._answer_all(message)
+        elif _is_get(first[0]) and self._asked <= _BEFORE_GETS:
+            self._give(first[0])
         else:
-            raise ProtocolViolation("a first message that asks for nothing")
+            raise ProtocolViolation("a message of another job, or of none")
 
     def _next(self) -> tuple[Message, memoryview] | None:
         """The next message, paid for; None at the client's BYE."""
@@ -130,16 +127,15 @@ class Requests:
 
     # --- LIST, TREE, and what changes something ---
 
-    def _answer_all(self, request: _Question) -> None:
-        while True:
-            self._answer(request)
-            arrived = self._next()
-            if arrived is None:
-                break
-            if not _is_question(arrived[0]):
-                raise ProtocolViolation("something else than a question on a connection of questions")
-            request = arrived[0]
-        self._channel.post(BYE_MESSAGE)
+    def _answer_questions(self, first: Arrived | None) -> Arrived | None:
+        """Answer all questions, up to the first message that is none, which is returned; None at the client's BYE."""
+        while first is not None and _is_question(first[0]):
+            self._asked.add(_kind_of(first[0]))
+            self._ids_rise &= first[0].id > self._last_question
+            self._last_question = max(self._last_question, first[0].id)
+            self._answer(first[0])
+            first = self._next()
+        return first
 
     def _answer(self, request: _Question) -> None:
         for message in self._answers(request):
@@ -150,15 +146,6 @@ class Requests:
         if isinstance(request, ListFolder | Tree) or (isinstance(request, Misnamed) and request.kind in _LISTINGS):
             return self._listings.answer(request)
         return self._changing.answer(request)
-
-    def _answer_before_puts(self, first: Arrived | None) -> Arrived | None:
-        """Answer the TREEs and SETs before all else; the message behind them, None at the client's BYE."""
-        while first is not None and _may_be_between_puts(first[0]):
-            self._ids_rise &= first[0].id > self._last_question
-            self._last_question = max(self._last_question, first[0].id)
-            self._answer(first[0])
-            first = self._next()
-        return first
 
     def _without_questions(self, last: int) -> Iterator[Arrived | None]:
         """The messages behind a PUT, whose id was `last`, less the TREEs and SETs among them, which are answered.
@@ -209,38 +196,34 @@ class Requests:
 
     def _give(self, first: Get | Misnamed) -> None:
         messages = limited(self._channel, self._messages, self._limiter)
-        wanted: list[_Wanted] = []
-        compress = self._compress
+        asked, compress = Asked(), self._compress
         for get in self._gets(first, messages):
-            self._take(get, wanted)
+            asked.count(get)
+            self._take(get, asked)
             if isinstance(get, Get) and not get.zstd:
                 compress = "off"
-        items = (item for id, path, offers in wanted for item in self._items(id, _unpacked(path), offers))
+        items = (item for wanted in asked for item in self._items(wanted))
         secret, on_event = self._keys.file_s2c, self._on_send_event
         Sender(self._channel, messages, secret, on_event, self._giving, self._share, compress).run(items)
 
-    def _gets(self, first: Get | Misnamed, messages: Iterator[Arrived | None]) -> Iterator[Get | Misnamed]:
+    def _gets(self, get: Get | Misnamed, messages: Iterator[Arrived | None]) -> Iterator[Get | Misnamed]:
         """All GETs of the connection: each but the last announces another. Raises ProtocolViolation."""
-        get, count, size = first, 1, 0
         while True:
-            size += size_of(get.path) if isinstance(get, Get) else 0
-            if count > WINDOW or size > ASKED_LIMIT:
-                raise ProtocolViolation("more GETs, or longer ones, than a connection may ask for")
             yield get
             if not get.more:
                 return
             arrived = next((arrived for arrived in messages if arrived is not None), None)
             if arrived is None or not _is_get(arrived[0]):
                 raise ProtocolViolation("something else where another GET was announced")
-            get, count = arrived[0], count + 1
+            get = arrived[0]
 
-    def _take(self, get: Get | Misnamed, wanted: list[_Wanted]) -> None:
-        """Add it to `wanted`, in as few bytes as it had on the wire, or refuse it at once."""
+    def _take(self, get: Get | Misnamed, asked: Asked) -> None:
+        """Note it, or refuse it at once."""
         try:
             self._admit("get")
             if isinstance(get, Misnamed):
                 raise Refused(Code.NAME, why=get.why)
-            wanted.append((get.id, "/".join(get.path).encode(), get.offers))
+            asked.add(get)
         except Refused as problem:
             name = briefly(get.shown) if isinstance(get, Misnamed) else show_briefly(get.path)
             self._not_given(get.id, name, problem)
@@ -249,9 +232,9 @@ class Requests:
         self._log_sparingly("not given: %s: %s", name, problem.cause)
         self._channel.post(Refuse(id, problem.code).encode())
 
-    def _items(self, get: int, path: PathParts, offers: bool) -> Iterator[Item]:
-        """What lies at and below the path, named from its last component on; `get` is the request's id."""
-        above = max(len(path) - 1, 0)
+    def _items(self, wanted: Wanted) -> Iterator[Item]:
+        """What lies at and below one path."""
+        get, path, above, offers = wanted
         try:
             self._admit("get")
             for seen in self._folder.visible.walk(path, lambda *missed: self._omit(get, above, *missed)):
@@ -264,7 +247,7 @@ class Requests:
     def _omit(
         self, get: int, above: int, folder: PathParts, names: list[str], code: Code, is_logged: bool = False
     ) -> None:
-        """Send OMITTED about names in a folder that can't be given; paths begin with the GET's last component."""
+        """Send OMITTED about names in a folder that can't be given; `above` components of its path are not shown."""
         log = _log_nothing if is_logged else self._log_sparingly
         for omitted in omissions(get, folder, folder[above:], names, code, log):
             self._channel.send(message := omitted.encode())
@@ -341,7 +324,3 @@ def _is_question(message: Message) -> TypeGuard[_Question]:
 
 def _may_be_between_puts(message: Message) -> TypeGuard[Tree | SetAttributes | Misnamed]:
     return _kind_of(message) in _BETWEEN_PUTS
-
-
-def _unpacked(path: bytes) -> PathParts:
-    return tuple(path.decode().split("/")) if path else ()

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from sft.common.errors import Code, ProtocolViolation
-from sft.common.names import why_not_allowed
+from sft.common.names import MAX_DEPTH, why_not_allowed
 from sft.wire.batch import Batch, Receipts, read_batch
 from sft.wire.bodies import FILE as FILE  # also for those who import from here
 from sft.wire.bodies import FOLDER as FOLDER
@@ -124,6 +124,7 @@ class Get(Control, frozen=True):
     """The server is asked to become the sender of `path`, an empty one for all; `more`: another GET follows.
 
     `zstd`: the content may come compressed. `offers`: small files are to be offered before their content comes.
+    `depth`: with so many of its last components the names of what is sent begin; 0 for the empty path alone.
     """
 
     KIND = Kind.GET
@@ -132,6 +133,11 @@ class Get(Control, frozen=True):
     more: bool
     zstd: bool
     offers: bool = False
+    depth: Annotated[int, Meta(ge=0, le=MAX_DEPTH)] = 1
+
+    def check(self) -> None:
+        if not min(1, len(self.path)) <= self.depth <= len(self.path):
+            raise ProtocolViolation("more components than a path has, or none")
 
     def why_not(self) -> str:
         return why_not_allowed(self.path or _ALL)

@@ -37,6 +37,7 @@ BRANCH_LIMIT = 256 * 1024  # bytes of one BRANCH: a page for each 64 KiB would t
 BRANCH_ENTRIES_LIMIT = 8192
 OMITTED_LIMIT = 256  # before one ENTRY or BRANCH
 SPELLED_LIMIT = 4096  # bytes of a name in OMITTED
+GETS_LIMIT = 1 << 17  # in one connection
 ASKED_LIMIT = 4 << 20  # bytes of all paths that the GETs of a connection name
 TRANSFER_ID_SIZE = 16
 MAX_INTEGER = (1 << 63) - 1

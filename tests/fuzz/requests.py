@@ -417,7 +417,7 @@ class _Client:
         receipt = Receipt(id, path, size, hashlib.sha256(content).digest(), 0, "stored")
         makers: tuple[Callable[[], bytes], ...] = (
             lambda: PING_MESSAGE,
-            lambda: Get(id, path, bool(two & 128), True).encode(),
+            lambda: Get(id, path, bool(two & 128), True, False, two % 3 if path else 0).encode(),
             lambda: ListFolder(id, path, "a" if two & 128 else None).encode(),
             lambda: Accept(id, size).encode(),
             lambda: Check(id, size, None).encode(),

@@ -424,7 +424,7 @@ FIELDS = {
     "RECEIPT": ("id", "path", "size", "sha256", "time", "outcome"),
     "BATCH": ("id", "transfer", "policy", "files"),  # its header
     "RECEIPTS": ("id", "time", "sha256", "outcomes"),
-    "GET": ("id", "path", "more", "zstd", "offers"),
+    "GET": ("id", "path", "more", "zstd", "offers", "depth"),
     "LIST": ("id", "path", "after"),
     "ENTRY": ("id", "entries", "more"),
     "ERROR": ("code",),
@@ -524,7 +524,7 @@ def body_of(fields: Fields) -> bytes:
 def control(kind: str, /, **fields: Any) -> bytes:
     """A message whose body is the array of its type's fields, in its order, then of those it does not have."""
     if kind == "GET":
-        fields = {"zstd": False, "offers": False, **fields}
+        fields = {"zstd": False, "offers": False, "depth": min(1, len(fields["path"])), **fields}
     known = {name: fields[name] for name in FIELDS[kind] if name in fields}
     return message(kind, body_of({**known, **fields}))
 
@@ -648,6 +648,8 @@ class Session:
         self.ended = ""
         self._waiting = list[Heard]()
         self.left_out = list[tuple[str, str]]()  # by a fetch: name and code
+        self.refused = list[tuple[int, str]]()  # by a fetch: id of a GET, and code
+        self.batches = 0  # of a fetch
 
     @staticmethod
     def _cipher(secret: bytes, number: int, size: int) -> Any:
@@ -738,7 +740,7 @@ class Session:
     def take_all(self, first: Heard | None = None) -> dict[tuple[str, ...], bytes]:
         """Every file that the other end sends until its BYE, by path, judged and receipted; BYE is not answered.
 
-        `left_out` has what it names as left out.
+        `left_out` has what it names as left out, `refused` the ids of GETs that it refuses.
         """
         puts, contents, landed = dict[int, Heard](), dict[int, bytes](), dict[tuple[str, ...], bytes]()
         found = first or self.hear()
@@ -748,6 +750,7 @@ class Session:
                 self.say(self.receipt(found.fields))
             elif found.kind == "BATCH":
                 landed |= self.take_batch(found)
+                self.batches += 1
             elif found.kind == "PUT":
                 puts[id], contents[id] = found, b""
                 if is_asked_for(found.fields):
@@ -765,6 +768,8 @@ class Session:
                 self.say(self.receipt(put.fields, content))
             elif found.kind == "OMITTED" and found.fields["code"] in ("link", "special"):
                 self.left_out.append((found.fields["name"], found.fields["code"]))
+            elif found.kind == "REFUSE":
+                self.refused.append((id, found.fields["code"]))
             else:
                 raise Broken(f"{found}")
             found = self.hear()
@@ -821,13 +826,19 @@ class Session:
         return [name for name, *_ in self.expect("ENTRY", id=1)["entries"]]
 
     def tree(self, *path: str) -> dict[tuple[str, ...], tuple[str, int]]:
-        """Kind and size of all that lies below, page by page; each entry is compared with the rules."""
+        """Kind and size of all that lies below, page by page; each entry is compared with the rules.
+
+        `left_out` has what is named as left out.
+        """
         found = dict[tuple[str, ...], tuple[str, int]]()
         last, id, more = tuple[str, ...](), 0, True
         while more:
             id += 1
             self.say(control("TREE", id=id, path=path, after=last or None))
-            page = self.expect("BRANCH", id=id)
+            while (heard := self.hear()).kind == "OMITTED":
+                self.left_out.append((heard.fields["name"], heard.fields["code"]))
+            check(heard.kind == "BRANCH" and heard.fields["id"] == id, f"BRANCH was expected, and not {heard}")
+            page = heard.fields
             check(len(page["entries"]) <= 8192 and (page["entries"] or not page["more"]), "entries of a page")
             for depth, name, kind, size, _, _, target in page["entries"]:
                 here = (*last[: depth - 1], name)

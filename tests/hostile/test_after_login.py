@@ -194,7 +194,15 @@ MESSAGES: dict[str, bytes] = {
     "LIST, PUT": control("LIST", id=1, path=[NO_SUCH], after=None) + put(),
     "BRANCH": control("BRANCH", id=1, entries=[], more=False),
     "GET, TREE": control("GET", id=1, path=[NO_SUCH], more=True) + control("TREE", id=2, path=[], after=None),
-    "TREE, GET": control("TREE", id=1, path=[NO_SUCH], after=None) + control("GET", id=2, path=[], more=False),
+    "SET, GET": control("SET", id=1, path=[NO_SUCH], mtime=1, mode=None) + control("GET", id=2, path=[], more=False),
+    "GET of no depth": control("GET", id=1, path=[NO_SUCH], more=False, depth=0),
+    "GET deeper than its path": control("GET", id=1, path=[NO_SUCH, "x"], more=False, depth=3),
+    "GET of all with a depth": control("GET", id=1, path=[], more=False, depth=1),
+    "GET of a negative depth": control("GET", id=1, path=[NO_SUCH], more=False, depth=-1),
+    "GET without a depth": message("GET", body_of({"a": 1, "b": [NO_SUCH], "c": False, "d": False, "e": False})),
+    "TREE, GET, LIST": control("TREE", id=1, path=[NO_SUCH], after=None)
+    + control("GET", id=2, path=[NO_SUCH], more=True)
+    + control("LIST", id=3, path=[], after=None),
     "TREE, LIST, PUT": control("TREE", id=1, path=[NO_SUCH], after=None)
     + control("LIST", id=2, path=[NO_SUCH], after=None)
     + put(3),
@@ -209,7 +217,7 @@ MESSAGES: dict[str, bytes] = {
     "PUT, TREE with the same id": put(1) + control("TREE", id=1, path=[NO_SUCH], after=None),
     "TREE behind an empty path": control("TREE", id=1, path=[], after=[]),
     "TREE behind a name": control("TREE", id=1, path=[], after="a"),
-    "LIST, GET": control("LIST", id=1, path=[NO_SUCH], after=None) + control("GET", id=1, path=[], more=False),
+    "USAGE, GET": control("USAGE", id=1) + control("GET", id=1, path=[], more=False),
 }
 LEAVES = {"DATA of a folder": {"honestly": "d"}}
 

@@ -29,6 +29,7 @@ def test_tree_is_what_is_on_the_disk_and_links_lead_nowhere(stage: Stage) -> Non
     stage.remember()
     with stage.session() as session:
         found = session.tree("grove")
+        assert session.left_out == [("fifo", "special")]
         session.farewell()
     expected = {}
     for path in place.rglob("*"):

@@ -83,6 +83,16 @@ def gets(session: Session) -> None:
     session.expect("REFUSE", id=2_000, code="name")
 
 
+def short_gets(session: Session) -> None:
+    """As many as there may be; none is the last."""
+    usual = control("GET", id=0, path=["a"], more=True)[8:]
+    for first in range(1, 1 << 17, 4_096):
+        ids = range(first, min(first + 4_096, 1 << 17))
+        session.say(*(message("GET", b"\x96" + pack(id) + usual[-7:]) for id in ids))
+    session.say(control("GET", id=1, path=[".."], more=True))
+    session.expect("REFUSE", id=1, code="name")
+
+
 def folders(session: Session) -> None:
     """Folders that can't be made, for a file is in the way, each with a time; then files that are taken."""
     for first in range(1, 1_501, 15):
@@ -117,6 +127,7 @@ AT_THE_SERVER: dict[str, Callable[[Session], None]] = {
     "256 PUTs that are taken": lambda session: puts(session, longest, "ACCEPT"),
     "folders and PUTs": folders,
     "GETs that wait for the last": gets,
+    "short GETs that wait for the last": short_gets,
     "BATCHes that are refused": batches,
     "BATCHes with long paths": batches_that_are_taken,
 }

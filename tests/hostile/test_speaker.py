@@ -36,7 +36,8 @@ def test_server_that_keeps_to_the_rules_takes_and_gives(tmp_path: Path, folder: 
         session = let_in(line, PASSWORD)
         first = session.hear()
         if first.kind == "GET":
-            assert first.fields == {"id": 1, "path": ["box", "large"], "more": False, "zstd": True, "offers": False}
+            flags = {"more": False, "zstd": True, "offers": False}
+            assert first.fields == {"id": 1, "path": ["box", "large"], **flags, "depth": 1}
             session.send(1, ["large"], taken["box", "large"], policy="skip")
             session.farewell()
         else:

@@ -117,7 +117,8 @@ def test_changed_account_ends_it(storage: Storage, engine: Engine, home: Path, a
 
 
 @pytest.mark.parametrize(
-    "message", [Get(2, (), False, False).encode(), put(2, "a").encode(), Cancel(2).encode(), Done(2, 1).encode()]
+    "message",
+    [Get(2, (), False, False, False, 0).encode(), put(2, "a").encode(), Cancel(2).encode(), Done(2, 1).encode()],
 )
 @pytest.mark.parametrize("asked", EACH, ids=NAMES)
 def test_other_message_on_a_connection_of_questions_is_a_violation(
@@ -237,7 +238,7 @@ def test_set_between_puts_finds_what_was_sent_before(storage: Storage, engine: E
         (put(1, "a"), Move(2, ("a",), ("b",))),
         (put(1, "a"), Usage(2)),
         (SetAttributes(1, ("a",), 0, None), Remove(2, ("a",), False), put(3, "a")),
-        (SetAttributes(1, ("a",), 0, None), Get(2, (), False, False)),
+        (SetAttributes(1, ("a",), 0, None), Get(2, (), False, False, False, 0)),
         (Done(1, 1),),
         (Amounts(1, 0, 0, None, None, None),),
     ],

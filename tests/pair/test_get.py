@@ -10,7 +10,7 @@ from peers import C2S, S2C, Raw, data, tcp_pair
 from transfers import OVERHEAD, SIZE, TREE, Fetch, Receiving, fetch, files_in, put, receipt, written
 
 import sft.common.names
-import sft.server.requests
+import sft.server.asked
 from sft.common.errors import (
     Code,
     ConnectionTrouble,
@@ -35,6 +35,7 @@ from sft.wire.messages import (
     Refuse,
 )
 from sft.wire.protocol import DATA_SIZE
+from sft.wire.tree_messages import Branch, Tree
 from sft.wire.workers import Engine
 
 pytestmark = pytest.mark.usefixtures("watched")
@@ -288,10 +289,10 @@ def test_client_that_breaks_the_rules_of_get_is_told_so(
     assert isinstance(receiving.finish(), ProtocolViolation)
 
 
-def test_more_gets_than_the_window_are_a_violation(
+def test_more_gets_than_are_allowed_are_a_violation(
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft.server.requests, "WINDOW", 5)
+    monkeypatch.setattr(sft.server.asked, "GETS_LIMIT", 5)
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     raw.say(*(Get(number, ("a",), True, True).encode() for number in range(1, 7)))
@@ -300,14 +301,30 @@ def test_more_gets_than_the_window_are_a_violation(
     assert isinstance(receiving.finish(), ProtocolViolation)
 
 
+@pytest.mark.usefixtures("there")
+def test_trees_and_listings_may_come_before_the_first_get(storage: Storage, engine: Engine) -> None:
+    receiving = Receiving(storage, engine)
+    raw = Raw(receiving.near, C2S, S2C)
+    raw.say(Tree(4, ("d",), None).encode(), ListFolder(2, (), None).encode(), Tree(1, ("no",), None).encode())
+    tree, listing, refused = (raw.hear() for _ in range(3))
+    assert isinstance(tree, Branch) and isinstance(listing, Entries) and refused == Refuse(1, Code.NOT_FOUND)
+    raw.say(Get(1, ("missing",), False, False).encode())
+    assert [raw.hear(), raw.hear()] == [Refuse(1, Code.NOT_FOUND), Bye()]
+    raw.say(BYE_MESSAGE)
+    raw.stop()
+    assert raw.hear_all() == []
+    raw.close()
+    assert receiving.finish() is None
+
+
 def test_gets_with_more_path_than_is_allowed_are_a_violation(
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft.server.requests, "ASKED_LIMIT", 4 * size_of(("a", "b")))
+    monkeypatch.setattr(sft.server.asked, "ASKED_LIMIT", 4 * size_of(("a", "b")))
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
     raw.say(*(Get(number, ("a", "b"), True, True).encode() for number in range(1, 5)))
-    raw.say(Get(5, (), True, True).encode(), Get(6, ("a",), True, True).encode())
+    raw.say(Get(5, (), True, True, False, 0).encode(), Get(6, ("a",), True, True).encode())
     assert raw.hear_all() == [Error(Code.PROTOCOL)]
     raw.close()
     assert isinstance(receiving.finish(), ProtocolViolation)

@@ -128,14 +128,14 @@ def test_list_goes_on_behind_any_name(storage: Storage, engine: Engine, after: s
 
 
 @pytest.mark.parametrize(
-    "message", [Get(1, (), False, True).encode(), put(1, "a").encode(), Cancel(1).encode(), receipt()]
+    "message", [Get(1, (), True, True, False, 0).encode(), put(1, "a").encode(), Cancel(1).encode(), receipt()]
 )
 def test_other_message_on_a_connection_that_lists_is_a_violation(
     storage: Storage, engine: Engine, message: bytes
 ) -> None:
     receiving = Receiving(storage, engine)
     raw = Raw(receiving.near, C2S, S2C)
-    raw.say(ListFolder(1, (), None).encode(), message)
+    raw.say(ListFolder(1, (), None).encode(), message, BYE_MESSAGE)
     assert raw.hear_all() == [Entries(1, (), False), Error(Code.PROTOCOL)]
     raw.close()
     assert isinstance(receiving.finish(), ProtocolViolation)

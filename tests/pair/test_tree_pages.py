@@ -11,6 +11,7 @@ from transfers import Admit, Receiving, anything, files_in, kept_of, put, writte
 from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.disk import tree_walk
 from sft.disk.storage import Storage
+from sft.wire.change_messages import SetAttributes
 from sft.wire.messages import (
     BYE_MESSAGE,
     Bye,
@@ -308,7 +309,7 @@ def test_tree_before_between_and_behind_files_is_answered_and_all_arrives(
 @pytest.mark.parametrize(
     "messages",
     [
-        pytest.param([TREE.encode(), Get(2, ("a",), False, True).encode()], id="get behind tree"),
+        pytest.param([SetAttributes(1, ("a",), 1, None).encode(), Get(2, ("a",), False, True).encode()], id="set, get"),
         pytest.param([Get(1, ("a",), True, True).encode(), Tree(2, (), None).encode()], id="tree between gets"),
         pytest.param([LIST.encode(), NEW.encode()], id="put behind list"),
         pytest.param([TREE.encode(), LIST.encode(), *whole(NEW, b"abcde")], id="put behind tree and list"),
