@@ -69,6 +69,18 @@ def _parser() -> Parser:
     what.add_argument("-r", "-R", "--recursive", action="store_true", help=words)
     what.add_argument("--yes", action="store_true", help="with --remove: do not ask before a folder is removed")
     what.add_argument("--human", action="store_true", help="with --usage: sizes such as 1.5 GB")
+    taken = parser.add_argument_group("what is taken of a SOURCE")
+    taken.add_argument(
+        "--exclude", metavar="PATTERN", action="append", default=[], help="leave out what a .gitignore with it would"
+    )
+    taken.add_argument(
+        "--exclude-from", metavar="FILE", action="append", default=[], help="the same for each line of FILE"
+    )
+    taken.add_argument(
+        "--files-from", metavar="FILE", help="take only what FILE names, below the SOURCE (-: standard input)"
+    )
+    taken.add_argument("-0", "--null", action="store_true", help="with --files-from: names end in NUL, not in newline")
+    taken.add_argument("-x", "--one-file-system", action="store_true", help="leave out what is mounted in a SOURCE")
     how = parser.add_argument_group("how")
     how.add_argument("--follow", action="store_true", help="send what symbolic links lead to, instead of skipping them")
     how.add_argument("--no-modes", action="store_true", help="keep no permission bits")

@@ -28,6 +28,11 @@ EVERYWHERE = "send pipe dry get stdout list remove move usage show"
 THAT_ARE_JOBS = ("--get", "--list", "--remove", "--move", "--usage")
 # The jobs that each option goes with.
 GOES_WITH = {
+    "--exclude": "send dry show",
+    "--exclude-from": "send dry show",
+    "--files-from": "send dry show",
+    "--null": "send dry show",
+    "--one-file-system": "send dry show",
     "--follow": "send dry show",
     "--no-modes": "send dry get show",
     "--preserve-mode": "send dry get show",
@@ -53,6 +58,7 @@ GOES_WITH = {
         flag: EVERYWHERE for flag in map(flag_of, settings_of(ClientSettings)) if flag not in ("--if-exists", "--limit")
     },
 }
+WITH = {"--null": "--files-from"}  # options that go only with another one
 VALUES = {"--if-exists": "skip", "--limit": "5M"}
 
 
@@ -77,12 +83,18 @@ def test_table_of_jobs_has_every_option() -> None:
 @pytest.mark.parametrize("option", GOES_WITH)
 def test_option_goes_with_its_jobs_and_is_refused_with_others(option: str) -> None:
     given = [f"{option}={VALUES.get(option, '7')}"] if takes_value(option) else [option]
+    needed = WITH.get(option, option)
+    given += [f"{needed}=x"] if needed != option else []
     for job, command in JOBS.items():
         said = refusal([*given, *command])
         if option in THAT_ARE_JOBS and job in ("send", "pipe", "dry", "get", "stdout"):
             continue  # they make another job of it: below
         assert (said == "") == (job in GOES_WITH[option].split()), (job, said)
-        assert said == "" or (option in said and "does not go with" in said), said
+        assert said == "" or (needed in said and "does not go with" in said), said
+
+
+def test_option_about_another_one_is_refused_without_it() -> None:
+    assert refusal(["--null", "a", "b"]) == "--null goes only with --files-from. Leave it out"
 
 
 def test_jobs_and_passwords_exclude_each_other() -> None:

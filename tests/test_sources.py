@@ -16,7 +16,7 @@ from source_files import close_folders, open_source
 
 from sft.common.errors import SourceError
 from sft.disk.sources import FileSource, PipeSource, changed, unreadable
-from sft.disk.tree import Folders, Found, Skipped, Tree
+from sft.disk.tree import Folders, Found, Skipped, Tree, Walked
 
 
 def open_descriptors() -> int:
@@ -270,7 +270,7 @@ def test_pipe_that_cannot_be_read_is_told(pipe: tuple[int, int]) -> None:
 # --- walking ----------------------------------------------------------------------------------------------------------
 
 
-def walk(name: str, follow: bool) -> Iterator[Found | Skipped | SourceError]:
+def walk(name: str, follow: bool) -> Iterator[Walked]:
     """What a walk finds; nothing stays open."""
     folders = Folders()
     try:
@@ -284,7 +284,7 @@ def walked(root: Path, follow: bool = False) -> list[str]:
     return [word(each, root) for each in walk(str(root), follow)]
 
 
-def word(each: Found | Skipped | SourceError, root: Path) -> str:
+def word(each: Walked, root: Path) -> str:
     if isinstance(each, SourceError):
         assert each.remedy
         return f"!{each.cause}"

@@ -6,13 +6,13 @@ refused login never is. A job is done when a receipt is here for everything that
 sources in `sft/accounts/passwords.py`. It knows no socket and opens no file but the log.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from crypto_utils import engine_name
+from sft.client.asking import check_standard_input
 from sft.client.receipts_file import ReceiptsFile
 from sft.client.refusals import refused_here
 from sft.common import signals
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from sft.wire.handshake import SessionKeys
 
 _MEMORY = 64 << 20
-_MOST_DIGITS = 9
 _BUSY_PAUSE = 2.0
 _MOST_NAMED = 3  # of what was not delivered: the cause is what matters
 _NOT_WHOLE = "what was written to standard output is not whole"
@@ -129,10 +128,13 @@ class Run:
 
     def _put(self, sources: list[str], target: str) -> None:
         from sft.client.upload import Upload, files_of_log
+        from sft.disk.chosen import choose
 
+        check_standard_input(self._settings, self._options)
+        chosen = choose(self._options)
         follow, modes = self._options.follow, not self._options.no_modes
         logs = files_of_log(self._settings.client_log)
-        upload = Upload(self._reporter, self._settings.if_exists, follow, modes, logs)
+        upload = Upload(self._reporter, self._settings.if_exists, follow, modes, logs, chosen)
         upload.plan(sources, target)
         if self._options.dry_run:
             upload.look_below()
@@ -302,33 +304,11 @@ class Run:
 
     def _ask(self) -> "Credentials":
         """Username and password. They are asked for before connecting, because the login has a deadline."""
-        from sft.accounts.passwords import (
-            ask_password,
-            ask_username,
-            read_password_fd,
-            read_password_file,
-            read_password_variable,
-        )
-        from sft.client.login import Credentials
-        from sft.wire.handshake import encode_username
+        from sft.client.asking import ask_credentials
 
-        user = self._settings.user or ask_username(_local_user())
-        encode_username(user)
-        named = self._options.password_fd
-        reads_input = named == "0" or (named is None and str(self._settings.password_file) == "-")
-        if reads_input and "-" in self._options.names[:-1]:
-            raise UsageError("standard input can't be both the password and what is sent", "Use --password-file FILE")
-        if named is not None:
-            password = read_password_fd(_descriptor(named))
-        elif self._settings.password_file is not None:
-            password = read_password_file(
-                self._settings.password_file, lambda line: self._reporter.note(f"warning: {line}")
-            )
-        else:
-            password = read_password_variable(os.environ) or ask_password(
-                f"Password of {user} on {self._settings.host}: "
-            )
-        self._credentials = Credentials(self._settings.host, self._settings.port, user, password)
+        self._credentials = ask_credentials(
+            self._settings, self._options, lambda line: self._reporter.note(f"warning: {line}")
+        )
         self._started = time.monotonic()
         return self._credentials
 
@@ -384,19 +364,3 @@ class Run:
                     time.sleep(then.pause)
         finally:
             engine.close()
-
-
-def _descriptor(text: str) -> int:
-    """The number of a descriptor. Raises UsageError."""
-    if not text.isascii() or not text.isdecimal() or len(text) > _MOST_DIGITS:
-        raise UsageError("--password-fd takes the number of an open descriptor", "Such as 3, with 3<FILE")
-    return int(text)
-
-
-def _local_user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return ""

@@ -52,10 +52,15 @@ def _is_folder(target: str, count: int) -> bool:
     return os.path.basename(target) in ("", ".", "..") or count > 1
 
 
+def name_of_source(source: str) -> str:
+    """The name that the user gave a source; empty for `.` and the like, which have none."""
+    name = os.path.basename(os.path.normpath(source))
+    return "" if name in (".", "..") else name
+
+
 def _own_name(source: str) -> str:
     """The last component of a source, also when it is given as `.` or `..`. Raises UsageError."""
-    name = os.path.basename(os.path.normpath(source))
-    if name not in ("", ".", ".."):
+    if name := name_of_source(source):
         return name
     try:
         return os.path.basename(os.path.abspath(source))

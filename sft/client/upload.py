@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import random_bytes
 from sft.client.refusals import TIME_BEYOND, refused_there
-from sft.client.targets import remote_paths
+from sft.client.targets import name_of_source, remote_paths
 from sft.client.there import There, places_to_look
 from sft.common.errors import (
     PASSING_CODES,
@@ -27,13 +27,15 @@ from sft.common.errors import (
     Refused,
     SourceError,
     TransferError,
+    UsageError,
 )
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
 from sft.console.command_line import PIPE
 from sft.console.reporter import Reporter
+from sft.disk.chosen import Chosen
 from sft.disk.sources import PipeSource, Source
-from sft.disk.tree import Folders, Found, Skipped, Tree
+from sft.disk.tree import Folders, Found, Skipped, Tree, Walked
 from sft.transfer.events import (
     BatchSettled,
     BatchStarted,
@@ -59,16 +61,25 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.handshake import SessionKeys
     from sft.wire.messages import PolicyWord, Receipt
 
+_EVERYTHING = Chosen()
+
 
 class Upload:
     """The items of one run, in order, and what becomes of them."""
 
     def __init__(
-        self, reporter: Reporter, policy: "PolicyWord", follow: bool, keep_modes: bool, logs: set[tuple[int, int]]
+        self,
+        reporter: Reporter,
+        policy: "PolicyWord",
+        follow: bool,
+        keep_modes: bool,
+        logs: set[tuple[int, int]],
+        chosen: Chosen = _EVERYTHING,
     ) -> None:
-        """`logs`: device and inode of each of our own logs, which are never sent."""
+        """`logs`: device and inode of each of our own logs, which are never sent. `chosen`: what of the sources is."""
         self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs
         self._keep_modes = keep_modes
+        self._chosen = chosen
         self._transfer = random_bytes(TRANSFER_ID_SIZE)  # of all small files
         self._checked: dict[Item, int] = {}
         self.left: dict[Item, None] = {}
@@ -82,7 +93,7 @@ class Upload:
         self._is_found = False  # all of it
         self._there = There(policy)
         self._opened = Folders()
-        self._found: deque[tuple[Found, Iterator[Found | Skipped | SourceError], Tree, PathParts]] = deque()
+        self._found: deque[tuple[Found, Iterator[Walked], Tree, PathParts]] = deque()
 
     def plan(self, sources: list[str], target: str) -> None:
         """Find what is to be sent; what lies in folders is left to `look_below`, because it may take long.
@@ -95,10 +106,14 @@ class Upload:
             if source == PIPE:
                 self._add_pipe(path)
                 continue
-            tree = Tree(str(Path(source)), self._follow, self._opened)
+            tree = Tree(str(Path(source)), self._follow, self._opened, self._chosen)
             found = tree.walk()
             first = next(found)
             if isinstance(first, Found):
+                self._check_named(source, first.is_folder)
+                if self._chosen.exclusions.is_source_excluded(name_of_source(source), first.is_folder):
+                    self._reporter.skipped(source, "excluded")
+                    continue
                 self._found.append((first, found, tree, path))
                 self.is_deep = self.is_deep or first.is_folder
                 (folders if first.is_folder else files).append(path)
@@ -107,6 +122,11 @@ class Upload:
         self._there.look_below(places_to_look(folders, files))
         if not self.is_deep:
             self.look_below()
+
+    def _check_named(self, source: str, is_folder: bool) -> None:
+        """Raises UsageError for a file whose content --files-from would name."""
+        if self._chosen.names is not None and not is_folder:
+            raise UsageError(f"{source} is not a folder", "--files-from names what is sent of one folder")
 
     def look_below(self) -> None:
         """Find everything below the sources, in order; called from one thread of any kind."""
@@ -127,7 +147,7 @@ class Upload:
         above = {item.target[:depth] for item in self.left for depth in range(1, len(item.target))}
         self._folders = {folder: None for folder in self._folders if folder.target in above}
 
-    def _take(self, found: Found | Skipped | SourceError, tree: Tree, place: PathParts) -> None:
+    def _take(self, found: Walked, tree: Tree, place: PathParts) -> None:
         match found:
             case Found(parts=parts) if LOCAL_PARTIAL_AREA in parts:
                 pass  # left by an interrupted --get, and not the user's content

@@ -26,6 +26,10 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--recursive": ("--get", "--move", "--usage", _SENDING),
     "--yes": ("--get", "--list", "--move", "--usage", _SENDING),
     "--human": ("--get", "--list", "--remove", "--move", _SENDING, "--json"),
+    "--exclude": ("--get", "--list", *_CHANGING, _STDIN),
+    "--exclude-from": ("--get", "--list", *_CHANGING, _STDIN),
+    "--files-from": ("--get", "--list", *_CHANGING, _STDIN),
+    "--one-file-system": ("--get", "--list", *_CHANGING, _STDIN),
     "--follow": ("--get", "--list", *_CHANGING, _STDIN),
     "--no-modes": ("--list", *_CHANGING, _STDIN, _STDOUT),
     "--preserve-mode": ("--list", *_CHANGING, _STDIN, _STDOUT, "--no-modes"),
@@ -37,6 +41,7 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--quiet": ("--list", "--usage", "--dry-run", "--show-config"),
     "--json": ("--show-config",),
 }
+_NEEDS = {"--null": "--files-from"}  # options that say more about another one
 _REMEDIES = {
     "--dry-run": "Only sending can be tried so; --list shows what is there",
     "--recursive": "It is for --list and --remove; folders are sent, fetched and moved with all that is in them",
@@ -100,8 +105,12 @@ def check_command(options: argparse.Namespace, receiver: Receiver | None = None)
             if other in given:
                 shown = "fetching" if other == "--get" and receiver is not None else other
                 raise UsageError(f"{option} does not go with {shown}", _REMEDIES.get(option, "Leave one of them out"))
+        if (needed := _NEEDS.get(option)) is not None and needed not in given:
+            raise UsageError(f"{option} goes only with {needed}", "Leave it out")
     if options.show_config:
         return
+    if options.files_from is not None and len(options.names) > 2:
+        raise UsageError("--files-from takes one SOURCE, which its names are below", "Use a command for each SOURCE")
     job = next((job for job in _JOBS if job in given), _SENDING)
     least, most, words = _NAMES[job]
     if not least <= len(options.names) <= (len(options.names) if most is None else most):

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from sft.common.errors import SourceError
 from sft.common.names import MAX_DEPTH, PathParts
+from sft.disk.chosen import Chosen
 from sft.disk.sources import OPEN_FLAGS, PERMISSIONS, FileSource, unreadable
 
 _MOST_OPEN = 32  # of the folders that were named, and as many of those below; macOS gives a process 256 descriptors
@@ -31,6 +32,7 @@ _REPLACED = (
     errno.ESTALE,
 )  # errors of the systems for a link that is not followed
 
+_EVERYTHING = Chosen()
 _UNFOLLOWED = OPEN_FLAGS | _NOFOLLOW
 _Key = TypeVar("_Key")
 
@@ -58,6 +60,20 @@ class Skipped(NamedTuple):
     path: str
     why: str
     is_source: bool = False
+
+
+class Excluded(NamedTuple):
+    """Something that a pattern leaves out. It is no failure, and nothing below it was looked at.
+
+    `parts`: its path below the source.
+    """
+
+    path: str
+    parts: PathParts
+    is_folder: bool
+
+
+Walked = Found | Skipped | Excluded | SourceError
 
 
 class Folders:
@@ -159,14 +175,15 @@ class FoldersByPath:
 class Tree:
     """One source that the user named, and what lies below it."""
 
-    def __init__(self, name: str, follow: bool, folders: Folders) -> None:
-        """`folders` is shared by the trees of one run."""
-        self.name = name
+    def __init__(self, name: str, follow: bool, folders: Folders, chosen: Chosen = _EVERYTHING) -> None:
+        """`folders` is shared by the trees of one run. `chosen`: what is taken of it."""
+        self.name, self._chosen = name, chosen
         self._follow, self._folders = follow, folders if _HAS_FOLDER_DESCRIPTORS else FoldersByPath()
         self._top: Top = (name, _FOLDER)
         self._is_link = False  # the name itself, when it is a file's
+        self._device = 0  # of the source
 
-    def walk(self) -> Iterator[Found | Skipped | SourceError]:
+    def walk(self) -> Iterator[Walked]:
         """What is there, folders before their content, names in order."""
         pending: list[tuple[str, PathParts, str, frozenset[tuple[int, int]]]] = []
         above: frozenset[tuple[int, int]] = frozenset()  # the folders over it, for links that lead back
@@ -176,16 +193,18 @@ class Tree:
             yield unreadable(self.name, problem)
             return
         try:
-            found: Found | Skipped | SourceError = _judged(self.name, (), self._look(state), above)
+            state = self._look(state)
+            self._device = state.st_dev
+            found: Walked = _judged(self.name, (), state, above)
         except OSError as problem:
             yield self._trouble(self.name, problem)
             return
+        yield found
         while True:
-            yield found
             if isinstance(found, Found) and found.is_folder and len(found.parts) <= MAX_DEPTH:
                 path, parts = found.path, found.parts
                 try:
-                    names = sorted(self._folders.names(self._top, parts, self._follow), reverse=True)
+                    names = sorted(self._names(parts), reverse=True)
                 except OSError as problem:
                     yield self._trouble(path, problem)
                     names = []
@@ -196,9 +215,43 @@ class Tree:
             start, parts, name, above = pending.pop()
             try:
                 state = self._folders.state(self._top, parts, name, self._follow)
-                found = _judged(start + name, (*parts, name), state, above)
+                found = self._left_out(start + name, (*parts, name), state) or _judged(
+                    start + name, (*parts, name), state, above
+                )
             except OSError as problem:
                 found = self._trouble(start + name, problem)
+            yield from self._named(found, start + name, (*parts, name))
+
+    def _names(self, parts: PathParts) -> list[str]:
+        """The names in a folder that are looked at. Raises OSError."""
+        chosen = self._chosen.names_in(parts)
+        return self._folders.names(self._top, parts, self._follow) if chosen is None else chosen
+
+    def _left_out(self, path: str, parts: PathParts, state: os.stat_result) -> Excluded | Skipped | None:
+        """What stands for something that is not sent, whatever it is; None for what is judged."""
+        if self._chosen.exclusions.is_excluded(parts, is_folder := stat.S_ISDIR(state.st_mode)):
+            return Excluded(path, parts, is_folder)
+        if self._chosen.one_file_system and state.st_dev != self._device:
+            return Skipped(path, "on another file system")
+        return None
+
+    def _named(self, found: Walked, path: str, parts: PathParts) -> Iterator[Walked]:
+        """What was found, and an error for each name of --files-from that can't be below it."""
+        named = None if self._chosen.names is None else self._chosen.names.at(parts)
+        if named is None or named.is_listed or isinstance(found, Excluded) or _is_folder(found):
+            yield found
+        if named is None or _is_folder(found):
+            return
+        if isinstance(found, Excluded) and named.is_listed:
+            yield Skipped(path, "excluded")
+        for below in named.listed_below():
+            name = os.path.join(path, *below)
+            if isinstance(found, Excluded):
+                yield Skipped(name, "excluded")
+            elif isinstance(found, Skipped):
+                yield SourceError(f"{name} is not sent: {path} is {found.why}", "Name what can be reached", name)
+            else:
+                yield unreadable(name, FileNotFoundError())
 
     def _look(self, state: os.stat_result) -> os.stat_result:
         """The state of the name that the user gave, seen again. Opens the folder from which all is reached later."""
@@ -232,6 +285,10 @@ class Tree:
                 path,
             )
         return unreadable(path, problem)
+
+
+def _is_folder(found: Walked) -> bool:
+    return isinstance(found, Found) and found.is_folder
 
 
 def _judged(path: str, parts: PathParts, state: os.stat_result, above: frozenset[tuple[int, int]]) -> Found | Skipped:
