@@ -89,17 +89,34 @@ def test_parts_of_a_path(path: str, parts: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("sources", "target"),
     [
-        (["a", "a"], "box/"),
         (["a", "./a"], "box"),
         (["a", "d/../a"], "."),
         (["d/x", "other/x"], "box"),
         (["d", "other/d"], "box"),
-        (["a", "b", "a"], "."),
+        (["d", "d/"], "box"),
+        (["d", "d/."], "box"),
+        (["d/e/..", "d"], "box"),
     ],
 )
 def test_two_sources_with_one_path_are_a_usage_error(sources: list[str], target: str) -> None:
     with pytest.raises(UsageError, match="would both become"):
         remote_paths(sources, target)
+
+
+def test_source_that_is_named_twice_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="b is named twice"):
+        remote_paths(["b", "a", "b"], ".")
+    (tmp_path / "d/e").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "d/e")
+    assert remote_paths([".", ".."], "box/") == [(".", ("box", "e")), ("..", ("box", "d"))]
+    with pytest.raises(UsageError, match=r"\. and \.\./e would both become box/e"):
+        remote_paths([".", "../e"], "box/")
+
+
+def test_root_folder_needs_a_new_name() -> None:
+    with pytest.raises(UsageError, match="/ has no name of its own"):
+        remote_paths(["/"], "box/")
+    assert remote_paths(["/"], "box/all") == [("/", ("box", "all"))]
 
 
 @pytest.mark.parametrize(("sources", "target"), [(["-"], "box/"), (["-"], "."), (["-", "a"], "box"), (["a", "-"], "b")])

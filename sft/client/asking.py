@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sft.client.login import Credentials
 
 _MOST_DIGITS = 9
+_MOST_TYPED = 3  # as ssh
 
 
 def check_standard_input(settings: "ClientSettings", options: "argparse.Namespace") -> None:
@@ -52,9 +53,31 @@ def ask_credentials(
         password = read_password_fd(_descriptor(options.password_fd))
     elif settings.password_file is not None:
         password = read_password_file(settings.password_file, warn)
+    elif (of_variable := read_password_variable(os.environ)) is not None:
+        password = of_variable
     else:
-        password = read_password_variable(os.environ) or ask_password(f"Password of {user} on {settings.host}: ")
+        return Credentials(
+            settings.host, settings.port, user, ask_password(_prompt(user, settings.host)), is_typed=True
+        )
     return Credentials(settings.host, settings.port, user, password)
+
+
+def ask_again(credentials: "Credentials", tries: int, say: Callable[[], None]) -> bool:
+    """After a login was refused for the `tries`th time: whether a person has typed another password, after `say`."""
+    from sft.accounts.passwords import ask_password
+
+    if not credentials.is_typed or tries >= _MOST_TYPED:
+        return False
+    say()
+    try:
+        credentials.replace_password(ask_password(_prompt(credentials.user, credentials.host)))
+    except UsageError:  # no answer
+        return False
+    return True
+
+
+def _prompt(user: str, host: str) -> str:
+    return f"Password of {user} on {host}: "
 
 
 def _descriptor(text: str) -> int:

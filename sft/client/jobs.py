@@ -20,6 +20,7 @@ from sft.common.background import BackgroundTask
 from sft.common.errors import (
     ConnectionTrouble,
     IntegrityError,
+    LoginRefused,
     Refused,
     TransferError,
     UsageError,
@@ -312,6 +313,12 @@ class Run:
         self._started = time.monotonic()
         return self._credentials
 
+    def _ask_again(self, credentials: "Credentials", refusal: LoginRefused, refusals: int) -> bool:
+        """Whether there is another password to try."""
+        from sft.client.asking import ask_again
+
+        return ask_again(credentials, refusals, lambda: note(f"{refusal.cause}. Type it again"))
+
     # --- connections ---
 
     def _again_and_again(
@@ -335,7 +342,7 @@ class Run:
             self._reporter.note(f"connecting to {place_of(credentials.host, credentials.port)} ...")
 
         engine, limiter = Engine(_MEMORY), RateLimiter(self._settings.limit)
-        tries, reached, started = 0, Reached.NOBODY, time.monotonic()
+        refusals, tries, reached, started = 0, 0, Reached.NOBODY, time.monotonic()
         try:
             while True:
                 before = self._reporter.progress_mark()
@@ -348,6 +355,12 @@ class Run:
                         finally:
                             self._reporter.bytes_on_wire += channel.bytes_sent + channel.bytes_received
                     return
+                except LoginRefused as refusal:
+                    refusals += 1
+                    self._reporter.pause()
+                    if not self._ask_again(credentials, refusal, refusals):
+                        raise
+                    started = self._started = time.monotonic()
                 except ConnectionTrouble as problem:
                     import random
 

@@ -37,12 +37,17 @@ _SLOW_SECONDS = 1.0  # after which a person wants to know what is waited for
 class Credentials:
     """Who logs in, and where. What scrypt has made of the password is kept for the next connection."""
 
-    def __init__(self, host: str, port: int, user: str, password: str) -> None:
-        """Raises UsageError for a username that no account can have."""
-        self.host, self.port, self.user, self._password = host, port, user, password
+    def __init__(self, host: str, port: int, user: str, password: str, is_typed: bool = False) -> None:
+        """`is_typed`: by a person, who may type another one. Raises UsageError for a username that can't be one."""
+        self.host, self.port, self.user, self._password, self.is_typed = host, port, user, password, is_typed
         self._name = encode_username(user)
         self.is_proven = False  # a login has succeeded
         self._scalars: dict[tuple[bytes, int], tuple[int, int]] = {}
+
+    def replace_password(self, password: str) -> None:
+        """Use another one from now on."""
+        self._password = password
+        self._scalars.clear()
 
     def scalars(self, salt: bytes, profile: int) -> tuple[int, int]:
         """(w0, w1), for the server's salt and profile. Raises UsageError, ConnectionTrouble (an unknown profile)."""

@@ -63,18 +63,23 @@ def _own_name(source: str) -> str:
     if name := name_of_source(source):
         return name
     try:
-        return os.path.basename(os.path.abspath(source))
+        name = os.path.basename(os.path.abspath(source))
     except OSError as problem:
         cause = f"{source} has no name: the current folder can't be found ({problem.strerror})"
         raise UsageError(cause, "Change into another folder") from None
+    if not name:
+        raise UsageError(f"{source} has no name of its own", "Send it alone, to a TARGET that is a new name")
+    return name
 
 
 def _check_distinct(placed: Iterable[tuple[str, PathParts]]) -> None:
     taken: dict[PathParts, str] = {}
     for name, path in placed:
         if path in taken:
+            if taken[path] == name:
+                raise UsageError(f"{name} is named twice", "Name it once")
             both = f"{taken[path]} and {name}"
-            raise UsageError(f"{both} would both become {show_path(path)}", "Send one of them elsewhere")
+            raise UsageError(f"{both} would both become {show_path(path)}", "Use a command for each, with two TARGETs")
         taken[path] = name
 
 
