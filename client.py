@@ -86,8 +86,11 @@ def _parser() -> Parser:
     how.add_argument("--no-modes", action="store_true", help="keep no permission bits")
     how.add_argument("--preserve-mode", action="store_true", help="keep permission bits, which is the default")
     how.add_argument("--receipts", metavar="FILE", help="append one JSON line for each delivered file to FILE")
-    how.add_argument("--dry-run", action="store_true", help="list what would be sent, and where; do not connect")
+    how.add_argument("-n", "--dry-run", action="store_true", help="list what would be sent, and where; do not connect")
     how.add_argument("--json", action="store_true", help="one JSON event on each line, for scripts")
+    how.add_argument(
+        "-v", "--verbose", action="store_true", help="a line for each file in a folder, and for each error"
+    )
     how.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ClientSettings)
     more = parser.add_argument_group("more")

@@ -2,6 +2,7 @@
 
 from sft.common.errors import TransferError
 from sft.console.log import no_log
+from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
 
 
@@ -14,11 +15,22 @@ class Noted(Reporter):
         self.left_out: list[str] = []
         self.done: list[tuple[str, str, str]] = []
 
-    def failed(self, name: str, problem: TransferError, quietly: bool = False) -> None:
+    def failed(
+        self, name: str, problem: TransferError, quietly: bool = False, within: NamedFolder | None = None
+    ) -> None:
         self.problems.append((name, problem))
 
-    def skipped(self, name: str, why: str) -> None:
+    def skipped(self, name: str, why: str, within: NamedFolder | None = None, is_wanted: bool = False) -> None:
         self.left_out.append(name)
 
-    def delivered(self, name: str, path: str, size: int, sha256: bytes, time_ns: int, outcome: str) -> None:
+    def delivered(
+        self,
+        name: str,
+        path: str,
+        size: int,
+        sha256: bytes,
+        time_ns: int,
+        outcome: str,
+        within: NamedFolder | None = None,
+    ) -> None:
         self.done.append((name, path, outcome))

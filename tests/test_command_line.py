@@ -39,6 +39,7 @@ GOES_WITH = {
     "--receipts": "send pipe dry get stdout show",
     "--dry-run": "send pipe dry show",
     "--json": "send pipe dry get stdout list remove move usage",
+    "--verbose": EVERYWHERE,
     "--quiet": "send pipe get stdout remove move",
     "--if-exists": "send pipe dry get show",
     "--limit": "send pipe dry get stdout show",
@@ -107,6 +108,7 @@ def test_jobs_and_passwords_exclude_each_other() -> None:
         ["--usage", "--human", "--json"],
         ["--list", "--dry-run"],
         ["--password-fd=3", "--password-file=x", "a", "b"],
+        ["--verbose", "--quiet", "a", "b"],
     ):
         assert "does not go with" in refusal(command)
 

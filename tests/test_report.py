@@ -21,6 +21,7 @@ from sft.common.private_files import open_private
 from sft.common.text import cut, escape, show_briefly, show_path
 from sft.console import log as logs
 from sft.console.log import no_log, open_log
+from sft.console.named import NamedFolder
 from sft.console.progress import ProgressBar
 from sft.console.reporter import Reporter, open_progress
 from sft.console.screen import ended, fail, note, say, warn
@@ -316,9 +317,13 @@ def test_reader_that_has_left_does_not_stop_the_work(monkeypatch: pytest.MonkeyP
 
 
 def reporting(
-    quiet: bool = False, as_json: bool = False, receipts: ReceiptsFile | None = None, log: logging.Logger | None = None
+    quiet: bool = False,
+    as_json: bool = False,
+    receipts: ReceiptsFile | None = None,
+    log: logging.Logger | None = None,
+    verbose: bool = False,
 ) -> Reporter:
-    reporter = Reporter(log or no_log("test.reporter"), quiet, as_json)
+    reporter = Reporter(log or no_log("test.reporter"), quiet, as_json, verbose)
     if receipts is not None:
         reporter.keep_receipts(receipts)
     return reporter
@@ -343,8 +348,8 @@ def test_progress_still_tells_results_and_errors(capsys: pytest.CaptureFixture[s
     reporter.moved(1)
     reporter.end()
     out, err = capsys.readouterr()
-    assert out == "skipped: done\\x1b: why\n"
-    assert err == f"error: a: {Refused(Code.DENIED)}\n"
+    assert out == ""
+    assert err == f"skipped: done\\x1b: why\nerror: a: {Refused(Code.DENIED)}\n"
 
 
 class Terminal(io.StringIO):
@@ -460,11 +465,10 @@ def test_run_is_told_in_lines_for_a_person(capsys: pytest.CaptureFixture[str]) -
         f"starting again: {shown} is not what an earlier attempt has left behind",
         f"delivered: inbox/{shown}  10 bytes  SHA-256 {SHA256.hex()}",
         f"there already: inbox/b  5 bytes  SHA-256 {SHA256.hex()}",
-        f"skipped: {shown}: a link",
         f"{'0':>15}  2023-11-14T22:13:20Z  {shown}/",
-        "2 files delivered, 1 skipped, 1 failed: 15 B in 2.00 s, 8 B/s",
+        "1 file delivered, 1 there already, 1 skipped, 1 failed: 10 B in 2.00 s, 5 B/s",
     ]
-    assert err.splitlines() == [f"error: {shown}: {Refused(Code.EXISTS)}", shown]
+    assert err.splitlines() == [f"skipped: {shown}: a link", f"error: {shown}: {Refused(Code.EXISTS)}", shown]
 
 
 def test_run_is_told_in_json_for_a_script(capsys: pytest.CaptureFixture[str]) -> None:
@@ -492,10 +496,12 @@ def test_run_is_told_in_json_for_a_script(capsys: pytest.CaptureFixture[str]) ->
     assert by_name["failed"]["status"] == 1
     assert by_name["summary"] == {
         "event": "summary",
-        "delivered": 2,
+        "delivered": 1,
+        "already": 1,
+        "unchanged": 0,
         "skipped": 1,
         "failed": 1,
-        "bytes": 15,
+        "bytes": 10,
         "moved": 6,
         "wire": 0,
         "seconds": 2.0,
@@ -654,16 +660,43 @@ def test_lines_of_several_threads_stay_whole(capsys: pytest.CaptureFixture[str])
     assert reporter.skipped_count == 200
 
 
-def test_full_disk_names_a_few_files_and_counts_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_few_names_of_each_cause_are_printed_and_the_others_counted(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = reporting()
-    for number in range(10):
+    for number in range(1000):
         reporter.failed(f"{number}", Refused(Code.NO_SPACE))
+        reporter.failed(f"d/{number}", SourceError(f"d/{number} can't be read (Permission denied)", "Check it"))
+        reporter.skipped(f"{number}", "a link")
     reporter.failed("x", Refused(Code.EXISTS))
     reporter.end()
     reporter.end()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[1] for line in lines] == [" 0", " 1", " 2", " x", " 7 more files not delivered"]
-    assert reporter.failed_count == 11 and reporter.status == 1
+    assert [line for line in lines if ": x" in line] == [f"error: x: {Refused(Code.EXISTS)}"]
+    assert sum("the disk is full" in line for line in lines) == 6
+    assert lines[-3:] == [
+        "skipped: and 995 more (-v): a link",
+        "error: and 995 more (-v): the disk is full",
+        "error: and 995 more (-v): can't be read (Permission denied)",
+    ]
+    assert len(lines) == 3 * 6 + 1
+    assert (reporter.failed_count, reporter.skipped_count, reporter.status) == (2001, 1000, 1)
+
+
+def test_verbose_run_names_everything_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting(verbose=True)
+    for number in range(100):
+        reporter.failed(f"{number}", Refused(Code.NO_SPACE))
+        reporter.skipped(f"{number}", "a link")
+    reporter.end()
+    assert len(capsys.readouterr().err.splitlines()) == 200
+
+
+def test_causes_without_end_are_lumped_together(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting()
+    for number in range(1000):
+        reporter.failed("x", SourceError(f"cause {number}"))
+    reporter.end()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) < 70 and lines[-1].endswith("more (-v): other causes")
 
 
 def test_script_gets_an_event_for_each_file_that_a_full_disk_refuses(capsys: pytest.CaptureFixture[str]) -> None:
@@ -673,3 +706,116 @@ def test_script_gets_an_event_for_each_file_that_a_full_disk_refuses(capsys: pyt
     reporter.end()
     shown = capsys.readouterr()
     assert shown.err == "" and len(shown.out.splitlines()) == 10
+
+
+# --- named folders ----------------------------------------------------------------------------------------------------
+
+TALLIES = {
+    "files": (["delivered", "delivered"], "delivered: in/  2 files, 20 bytes"),
+    "all kinds": (
+        ["delivered", "there already", "unchanged", "unchanged", "skipped", "failed", "folder"],
+        "delivered: in/  1 file, 10 bytes, 1 there already, 2 unchanged, 1 skipped, 1 failed",
+    ),
+    "nothing new": (["there already", "unchanged"], "there already: in/  1 file, 10 bytes, 1 unchanged"),
+    "unchanged": (["unchanged", "unchanged", "folder"], "unchanged: in/  2 files, 20 bytes"),
+    "no file": (["folder"], "delivered: in/  0 files, 0 bytes"),
+    "nothing at all": ([], "delivered: in/  0 files, 0 bytes"),
+    "only failures": (["failed", "folder"], None),
+    "only skipped": (["skipped", "failed"], "skipped: in/  1 file, 1 failed"),
+}
+
+
+@pytest.mark.parametrize("case", TALLIES)
+def test_line_of_a_named_folder(case: str) -> None:
+    words, line = TALLIES[case]
+    folder = NamedFolder("in")
+    for word in words:
+        assert folder.line() is None, "more of it may be found"
+        folder.settle(word, 10)
+    folder.found(len(words))
+    assert folder.line() == line
+    assert folder.line() is None and folder.line(is_over=True) is None, "said once"
+
+
+def test_line_of_a_folder_comes_when_the_last_thing_in_it_is_settled() -> None:
+    folder = NamedFolder("in/")
+    folder.found(2)
+    folder.settle("delivered", 1)
+    assert folder.line() is None
+    folder.settle("folder")
+    assert folder.line() == "delivered: in/  1 file, 1 byte"
+
+
+def test_folder_that_is_not_whole_at_the_end_is_delivered_in_part() -> None:
+    folder, empty = NamedFolder("in"), NamedFolder("")
+    folder.settle("delivered", 1)
+    assert folder.line(is_over=True) == "delivered in part: in/  1 file, 1 byte"
+    empty.settle("skipped")
+    assert empty.line(is_over=True) is None
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_files_in_a_named_folder_have_lines_of_their_own_only_in_a_verbose_run(
+    capsys: pytest.CaptureFixture[str], verbose: bool
+) -> None:
+    reporter = reporting(verbose=verbose)
+    folder = reporter.name_folder("in")
+    for number in range(300):
+        reporter.delivered(f"d/{number}", f"in/{number}", 1, SHA256, AT, "stored", folder)
+    reporter.unchanged("d/x", "in/x", 7, folder)
+    reporter.skipped("in/y", "it is there", folder, is_wanted=True)
+    reporter.folder_there(folder)
+    reporter.delivered("own", "own", 5, SHA256, AT, "stored")
+    reporter.folder_found(folder, 303)
+    reporter.end()
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert shown.err == ""
+    assert lines[-1] == "delivered: in/  300 files, 300 bytes, 1 unchanged, 1 skipped"
+    assert f"delivered: own  5 bytes  SHA-256 {SHA256.hex()}" in lines
+    assert len(lines) == (304 if verbose else 2)
+    assert ("unchanged: in/x" in lines) == ("skipped: in/y: it is there" in lines) == verbose
+
+
+def test_script_gets_an_event_for_each_file_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = reporting(as_json=True)
+    folder = reporter.name_folder("in")
+    with reporter.together():
+        reporter.delivered("d/1", "in/1", 1, SHA256, AT, "stored", folder)
+        reporter.unchanged("d/x", "in/x", 7, folder)
+        assert capsys.readouterr().out == "", "what belongs together is written once"
+    reporter.folder_found(folder, 2)
+    reporter.end()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in told] == ["delivered", "unchanged"]
+    assert told[1] == {"event": "unchanged", "name": "d/x", "path": "in/x", "size": 7}
+
+
+def test_receipts_of_a_batch_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = ReceiptsFile(str(tmp_path / "receipts"))
+    written: list[int] = []
+    append = file.append
+
+    def noted(*lines: str) -> None:
+        written.append(len(lines))
+        append(*lines)
+
+    monkeypatch.setattr(file, "append", noted)
+    reporter = reporting(receipts=file)
+    with reporter.together():
+        for number in range(100):
+            reporter.delivered(f"{number}", f"{number}", 1, SHA256, AT, "stored")
+    reporter.delivered("own", "own", 1, SHA256, AT, "stored")
+    assert written == [100, 1]
+    reporter.end()
+    file.close()
+    assert len((tmp_path / "receipts").read_text().splitlines()) == 101
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_what_is_left_out_is_said_also_by_a_quiet_run_unless_it_was_wanted(
+    capsys: pytest.CaptureFixture[str], is_wanted: bool
+) -> None:
+    reporter = reporting(quiet=True)
+    reporter.skipped("a", "a symbolic link", is_wanted=is_wanted)
+    assert capsys.readouterr() == ("", "" if is_wanted else "skipped: a: a symbolic link\n")

@@ -22,6 +22,7 @@ from sft.common.errors import (
 )
 from sft.common.rate_limit import RateLimiter
 from sft.console.log import no_log
+from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
 from sft.disk.local import open_local
 from sft.disk.root import PARTIAL_AREA
@@ -449,13 +450,24 @@ class Noted(Reporter):
         self.problems: list[tuple[str, Code | type[TransferError]]] = []
         self.offsets: dict[str, int] = {}
 
-    def delivered(self, name: str, path: str, size: int, sha256: bytes, time_ns: int, outcome: str) -> None:
+    def delivered(
+        self,
+        name: str,
+        path: str,
+        size: int,
+        sha256: bytes,
+        time_ns: int,
+        outcome: str,
+        within: NamedFolder | None = None,
+    ) -> None:
         self.outcomes[name] = outcome
-        super().delivered(name, path, size, sha256, time_ns, outcome)
+        super().delivered(name, path, size, sha256, time_ns, outcome, within)
 
-    def failed(self, name: str, problem: TransferError, quietly: bool = False) -> None:
+    def failed(
+        self, name: str, problem: TransferError, quietly: bool = False, within: NamedFolder | None = None
+    ) -> None:
         self.problems.append((name, problem.code if isinstance(problem, Refused) else type(problem)))
-        super().failed(name, problem)
+        super().failed(name, problem, within=within)
 
     def resumed(self, name: str, offset: int) -> None:
         self.offsets[name] = offset

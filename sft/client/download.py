@@ -44,6 +44,7 @@ from sft.wire.protocol import MAX_INTEGER
 if TYPE_CHECKING:  # a client sends its hello before it loads these
     from collections.abc import Sequence
 
+    from sft.console.named import NamedFolder
     from sft.disk.temporary import Incoming, Outcome, TemporaryFile, Whole
     from sft.disk.visible_files import VisibleFiles
     from sft.transfer.events import ReceiveEvent
@@ -68,6 +69,7 @@ class Download:
         self.reader_has_left = False  # of standard output
         self._answered: set[PathParts] = {()}  # an empty folder is an answer, too
         self._done: set[bytes] = set()
+        self._folders: dict[PathParts, NamedFolder] = {}
         self._offered: set[PathParts] = set()  # those of `wanted` whose small files are offered first
 
     def place(self, put: "Put | Misnamed") -> "Incoming":
@@ -172,25 +174,37 @@ class Download:
             self._started(event.files)
             self._moved(event.count, event.files[-1][0] if event.files else None)
             return
-        for put, became in event.files:
-            if isinstance(became, Refused):
-                self._rejected(put, became)
-            elif not isinstance(put, Misnamed):
-                self._delivered(put, became)
+        with self._reporter.together():
+            for put, became in event.files:
+                if isinstance(became, Refused):
+                    self._rejected(put, became)
+                elif not isinstance(put, Misnamed):
+                    self._delivered(put, became)
 
     def _delivered(self, put: "Put", receipt: "Receipt") -> None:
         path = self.to.shown(receipt.path)
         if receipt.outcome in ("folder", "stored") and put.mtime is not None and abs(put.mtime) == MAX_INTEGER:
             self._reporter.note(f"{path}: {TIME_BEYOND}")
         key = _key(self.place(put))
+        within = self._folder_of(put)
         if receipt.outcome == "folder" or key in self._done:
             return
         if receipt.outcome == "skipped":
-            self._reporter.skipped(path, "it is there")
+            self._reporter.skipped(path, "it is there", within, is_wanted=True)
             return
-        sha256 = receipt.sha256 or b""
+        sha256, name = receipt.sha256 or b"", show_path(put.path)
         self._done.add(key)
-        self._reporter.delivered(show_path(put.path), path, receipt.size, sha256, receipt.time, receipt.outcome)
+        self._reporter.delivered(name, path, receipt.size, sha256, receipt.time, receipt.outcome, within)
+
+    def _folder_of(self, put: "Put") -> "NamedFolder | None":
+        """The folder that was asked for and has this in it; None for a file that was asked for itself."""
+        asked = () if () in self._asked else put.path[:1]
+        if asked not in self._asked or (asked == put.path and put.kind != "folder"):
+            return None
+        if asked not in self._folders:
+            path = local_path(asked, self._asked, self.to) if asked else tuple(filter(None, [self.to.new_name]))
+            self._folders[asked] = self._reporter.name_folder(self.to.shown(path))
+        return self._folders[asked]
 
     def _rejected(self, put: "Put | Misnamed", problem: Refused) -> None:
         from sft.wire.messages import Misnamed
@@ -212,7 +226,7 @@ class Download:
             reported = refused_here(problem, "standard output")
         else:
             reported = refused_here(problem, self._place_of(put))
-        self.missing.fail(name, reported)
+        self.missing.fail(name, reported, None if self.to.to_stdout else self._folder_of(put))
 
     def _place_of(self, put: "Put") -> str:
         """Where it was to go here; the name at the receiver for what was not asked for or can't have a place."""
@@ -232,7 +246,7 @@ class Download:
             reported = IntegrityError(
                 f"what was written to standard output is not whole ({reported.cause})", "Throw it away, try again"
             )
-        self.missing.withdraw(put.path, reported)
+        self.missing.withdraw(put.path, reported, None if self.to.to_stdout else self._folder_of(put))
 
     def _not_given(self, id: int, problem: Refused) -> None:
         if id > len(self.wanted):
@@ -266,6 +280,8 @@ class Download:
         if any(wanted[-1:] not in self._answered for wanted in self.wanted):
             raise ProtocolViolation("no answer to a GET")
         self.missing.end()
+        for folder in self._folders.values():
+            self._reporter.folder_found(folder, 0)  # and settled
 
 
 class _Remembering:

@@ -31,6 +31,7 @@ from sft.common.sizes import counted
 from sft.common.version import version_line
 from sft.console.command_line import PIPE
 from sft.console.log import no_log, open_log
+from sft.console.repeated import FEW
 from sft.console.reporter import Reporter
 from sft.console.screen import is_interactive, note, output_descriptor, warn
 from sft.wire.compression import PACKAGE, is_installed, zstd_name
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
 _MEMORY = 64 << 20
 _BUSY_PAUSE = 2.0
-_MOST_NAMED = 3  # of what was not delivered: the cause is what matters
 _NOT_WHOLE = "what was written to standard output is not whole"
 _BUSY_SECONDS = 45.0  # longer than a server takes to notice that a silent client is gone
 
@@ -63,7 +63,7 @@ class Run:
         self._settings, self._origins, self._options = settings, origins, options
         self._log = self._open_log()
         self._log.info("%s", version_line("client.py", VERSION, f"{engine_name()}, {zstd_name()}"))
-        self._reporter = Reporter(self._log, options.quiet, options.json)
+        self._reporter = Reporter(self._log, options.quiet, options.json, options.verbose)
         self._started = time.monotonic()
         self._where = ""  # to or from, once the job is done
         self._credentials: Credentials | None = None
@@ -198,7 +198,7 @@ class Run:
             send()
         for item, problem in upload.busy.items():
             upload.left.pop(item, None)
-            self._reporter.failed(item.name, problem)
+            self._reporter.failed(item.name, problem, within=item.within)
 
     def _get(self, names: list[str], target: str) -> None:
         from sft.client.download import Download
@@ -299,9 +299,9 @@ class Run:
         """Lines about what has no receipt, when a connection has ended for good: a few names, and how many more."""
         if len(names) + self._reporter.delivered_count <= 1:
             return []
-        shown = [f"not delivered: {name}" for name in names[:_MOST_NAMED]]
-        more = len(names) - len(shown)
-        return [*shown, f"not delivered: {more:,} more"] if more else shown
+        few = names if self._options.verbose else names[:FEW]
+        shown, more = [f"not delivered: {name}" for name in few], len(names) - len(few)
+        return [*shown, f"not delivered: and {more:,} more (-v)"] if more else shown
 
     def _ask(self) -> "Credentials":
         """Username and password. They are asked for before connecting, because the login has a deadline."""

@@ -12,6 +12,7 @@ from sft.common.errors import Code, PeerStopped, SourceError, TransferError
 from sft.common.names import PathParts
 from sft.common.sizes import counted
 from sft.common.text import show_path
+from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Missing:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._withdrawn: dict[PathParts, TransferError] = {}
+        self._withdrawn: dict[PathParts, tuple[TransferError, NamedFolder | None]] = {}
         self._out_of_reach: dict[str, None] = {}  # in this connection
         self._stopping: Code | None = None  # why another connection is worth a try
         self._reported: set[str] = set()
@@ -36,10 +37,10 @@ class Missing:
         self._stopping = None
         self._out_of_reach.clear()
 
-    def fail(self, name: str, problem: TransferError) -> bool:
+    def fail(self, name: str, problem: TransferError, within: NamedFolder | None = None) -> bool:
         """Report it, unless that was done in an earlier connection of this run; whether it was not."""
         if self._is_new(name, problem.cause):
-            self._reporter.failed(name, problem)
+            self._reporter.failed(name, problem, within=within)
             return True
         return False
 
@@ -65,9 +66,9 @@ class Missing:
         if len(self._out_of_reach) < _MOST_NAMED:
             self._out_of_reach[name] = None
 
-    def withdraw(self, path: PathParts, problem: TransferError) -> None:
+    def withdraw(self, path: PathParts, problem: TransferError, within: NamedFolder | None = None) -> None:
         """It has failed, unless it comes again, with an unknown size."""
-        self._withdrawn[path] = problem
+        self._withdrawn[path] = problem, within
         self._report_withdrawn(_MOST_WITHDRAWN)
 
     def comes_again(self, path: PathParts) -> None:
@@ -77,7 +78,7 @@ class Missing:
     def _report_withdrawn(self, left: int) -> None:
         while len(self._withdrawn) > left:
             path = next(iter(self._withdrawn))
-            self.fail(show_path(path), self._withdrawn.pop(path))
+            self.fail(show_path(path), *self._withdrawn.pop(path))
 
     def end(self) -> None:
         """The receiver has given all it could. Raises PeerStopped when it may give more another time."""

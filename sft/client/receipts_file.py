@@ -24,9 +24,9 @@ class ReceiptsFile:
         if _is_torn(path):  # by a kill, or a full disk
             self._file.write("\n")
 
-    def append(self, line: str) -> None:
-        """Write one line. Raises OSError."""
-        self._file.write(line + "\n")
+    def append(self, *lines: str) -> None:
+        """Write the lines, in one call. Raises OSError."""
+        self._file.write("\n".join([*lines, ""]))
         self._file.flush()
 
     def flush(self) -> None:

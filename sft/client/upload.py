@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from crypto_utils import random_bytes
 from sft.client.refusals import TIME_BEYOND, refused_there
@@ -32,10 +32,11 @@ from sft.common.errors import (
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
 from sft.console.command_line import PIPE
+from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
 from sft.disk.chosen import Chosen
 from sft.disk.sources import PipeSource, Source
-from sft.disk.tree import Folders, Found, Skipped, Tree, Walked
+from sft.disk.tree import Excluded, Folders, Found, Skipped, Tree, Walked
 from sft.transfer.events import (
     BatchSettled,
     BatchStarted,
@@ -62,6 +63,16 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.messages import PolicyWord, Receipt
 
 _EVERYTHING = Chosen()
+
+
+class _Source(NamedTuple):
+    """One source that was named, and what is still to be found in it."""
+
+    first: Found
+    below: Iterator[Walked]
+    tree: Tree
+    place: PathParts
+    folder: NamedFolder | None  # None: it is a file
 
 
 class Upload:
@@ -93,7 +104,7 @@ class Upload:
         self._is_found = False  # all of it
         self._there = There(policy)
         self._opened = Folders()
-        self._found: deque[tuple[Found, Iterator[Walked], Tree, PathParts]] = deque()
+        self._found: deque[_Source] = deque()
 
     def plan(self, sources: list[str], target: str) -> None:
         """Find what is to be sent; what lies in folders is left to `look_below`, because it may take long.
@@ -112,9 +123,10 @@ class Upload:
             if isinstance(first, Found):
                 self._check_named(source, first.is_folder)
                 if self._chosen.exclusions.is_source_excluded(name_of_source(source), first.is_folder):
-                    self._reporter.skipped(source, "excluded")
+                    self._reporter.skipped(source, "excluded", is_wanted=True)
                     continue
-                self._found.append((first, found, tree, path))
+                folder = self._reporter.name_folder(show_path(path)) if first.is_folder else None
+                self._found.append(_Source(first, found, tree, path, folder))
                 self.is_deep = self.is_deep or first.is_folder
                 (folders if first.is_folder else files).append(path)
             else:
@@ -131,11 +143,13 @@ class Upload:
     def look_below(self) -> None:
         """Find everything below the sources, in order; called from one thread of any kind."""
         while self._found:
-            first, below, tree, place = self._found.popleft()
-            for each in itertools.chain([first], below):
+            source, count = self._found.popleft(), 0
+            for each in itertools.chain([source.first], source.below):
                 if self.is_over:
                     return
-                self._take(each, tree, place)
+                count += self._take(each, source.tree, source.place, source.folder)
+            if source.folder is not None:
+                self._reporter.folder_found(source.folder, count)
         self._is_found = True
 
     def to_send(self) -> list[Item]:
@@ -147,26 +161,30 @@ class Upload:
         above = {item.target[:depth] for item in self.left for depth in range(1, len(item.target))}
         self._folders = {folder: None for folder in self._folders if folder.target in above}
 
-    def _take(self, found: Walked, tree: Tree, place: PathParts) -> None:
+    def _take(self, found: Walked, tree: Tree, place: PathParts, within: NamedFolder | None = None) -> bool:
+        """Make an item of it, or report why not; whether it counts as a part of the source."""
         match found:
             case Found(parts=parts) if LOCAL_PARTIAL_AREA in parts:
-                pass  # left by an interrupted --get, and not the user's content
+                return False  # left by an interrupted --get, and not the user's content
             case Found(is_folder=False, parts=parts, identity=identity) if parts and identity in self._logs:
-                self._reporter.skipped(found.path, "this program's own log")
+                self._reporter.skipped(found.path, "this program's own log", within, is_wanted=True)
             case Found(is_folder=False):
-                item = self._add(found.path, (*place, *found.parts), self._opener(tree, found))
+                item = self._add(found.path, (*place, *found.parts), self._opener(tree, found), within=within)
                 if item is not None:
                     item.found_size = found.size
                     self.total = None if self.total is None else self.total + found.size
             case Found() if path := (*place, *found.parts):
-                self._add(found.path, path, None, found.mtime, found.mode)
+                self._add(found.path, path, None, found.mtime, found.mode, within=within)
+            case Found() | Excluded():
+                return False  # the user's own folder at the receiver, or nothing that is wanted
             case Skipped(is_source=True):
                 problem = SourceError(f"{found.path} is {found.why}", "Only files and folders can be sent")
-                self._reporter.failed(found.path, problem)
+                self._reporter.failed(found.path, problem, within=within)
             case Skipped():
-                self._reporter.skipped(found.path, found.why)
+                self._reporter.skipped(found.path, found.why, within)
             case SourceError():
-                self._reporter.failed(found.name, found)
+                self._reporter.failed(found.name, found, within=within)
+        return True
 
     def _add_pipe(self, path: PathParts) -> None:
         if sys.stdin is None:
@@ -200,12 +218,14 @@ class Upload:
         open: Callable[[], Source] | None,
         mtime: int | None = None,
         mode: int | None = None,
+        within: NamedFolder | None = None,
     ) -> Item | None:
         item = Item(name, target, self._policy, open, mtime, mode if self._keep_modes else None, self._keep_modes)
+        item.within = within
         try:
             item.judge()
         except Refused as problem:
-            self._reporter.failed(name, refused_there(problem, show_path(target)))
+            self._reporter.failed(name, refused_there(problem, show_path(target)), within=within)
             return None
         self.left[item] = None
         return item
@@ -305,11 +325,12 @@ class Upload:
                     self._reporter.started(item.name, item.target, size)
 
     def _settled(self, files: "Sequence[tuple[Item, Receipt | Refused]]") -> None:
-        for item, became in files:
-            if isinstance(became, Refused):
-                self._failed(item, became)
-            else:
-                self._delivered(item, became)
+        with self._reporter.together():
+            for item, became in files:
+                if isinstance(became, Refused):
+                    self._failed(item, became)
+                else:
+                    self._delivered(item, became)
 
     def _compared(self, event: "Checked | Resumed[Item] | Restarted") -> None:
         match event:
@@ -323,16 +344,19 @@ class Upload:
                 self._reporter.restarted(item.name, self._checked.pop(item, 0))
 
     def _delivered(self, item: Item, receipt: "Receipt") -> None:
+        was_left = item in self.left
         self.left.pop(item, None)
         if receipt.outcome == "folder":
             self._folders[item] = None
+            if was_left:
+                self._reporter.folder_there(item.within)
             return
-        path = show_path(receipt.path)
+        path, within = show_path(receipt.path), item.within
         if receipt.outcome == "skipped":
-            self._reporter.skipped(path, "it is there")
+            self._reporter.skipped(path, "it is there", within, is_wanted=True)
         else:
             sha256 = receipt.sha256 or b""
-            self._reporter.delivered(item.name, path, receipt.size, sha256, receipt.time, receipt.outcome)
+            self._reporter.delivered(item.name, path, receipt.size, sha256, receipt.time, receipt.outcome, within)
 
     def _failed(self, item: Item, problem: TransferError) -> None:
         if isinstance(problem, Refused):
@@ -343,7 +367,7 @@ class Upload:
             self.stopping = problem
         else:
             self.left.pop(item, None)
-            self._reporter.failed(item.name, problem)
+            self._reporter.failed(item.name, problem, within=item.within)
 
 
 def files_of_log(place: Path | None) -> set[tuple[int, int]]:

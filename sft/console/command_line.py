@@ -38,6 +38,7 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--if-exists": ("--list", *_CHANGING, _STDOUT),
     "--limit": ("--list", *_CHANGING),
     "--password-fd": ("--password-file",),
+    "--verbose": ("--quiet",),
     "--quiet": ("--list", "--usage", "--dry-run", "--show-config"),
     "--json": ("--show-config",),
 }

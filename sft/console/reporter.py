@@ -1,21 +1,27 @@
 """What becomes of a client's run: lines for a person or JSON events for a script, the log, and kept receipts.
 
-Rules: names are paths at either end, not escaped yet. With --json every line on standard output is one event, in plain
-ASCII, so that no encoding and no control character in a name can break a line. What is not needed for --help is loaded
-when it is needed.
+Rules: names are paths at either end, not escaped yet. A person reads a line for each thing that was named; the files in
+a named folder are counted in its line, and have lines of their own only in a verbose run. What fails or is left out is
+always reported, on standard error, the first few names of each cause. With --json every line on standard output is one
+event, in plain ASCII, so that no encoding and no control character in a name can break a line; there each file has its
+event. What is not needed for --help is loaded when it is needed.
 """
 
 import contextlib
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from sft.common.errors import Code, OutputError, Refused, TransferError
+from sft.common.errors import OutputError, TransferError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
 from sft.common.text import briefly, escape, show_path
+from sft.console.lines import Settled, as_json, listed_line, summary_line, usage_lines, utc
+from sft.console.named import NamedFolder
 from sft.console.progress import ProgressBar
+from sft.console.repeated import Repeated, begins_with, kind_of
 from sft.console.screen import fail, is_terminal, is_unsaid, note, say, say_beside
 
 if TYPE_CHECKING:
@@ -24,8 +30,6 @@ if TYPE_CHECKING:
 _MOST_LOGGED = 500  # of what failed or was skipped
 _EVENT_SECONDS = 0.5
 _MOST_LINES = 256
-_FULL = {Code.NO_SPACE, Code.QUOTA}  # every further file fails alike: a few are named, the others counted
-_MOST_NAMED = 3
 _DEBUG = 10  # the level of `logging`, which --help need not load
 
 
@@ -34,24 +38,8 @@ class ReceiptSink(Protocol):
 
     name: str
 
-    def append(self, line: str) -> None: ...
+    def append(self, *lines: str) -> None: ...
     def flush(self) -> None: ...  # to the disk itself
-
-
-def as_json(fields: dict[str, object]) -> str:
-    """One line of JSON."""
-    import json  # nothing else needs it at a start
-
-    return json.dumps(fields, ensure_ascii=True)
-
-
-def utc(time_ns: int) -> str:
-    """`2026-01-31T12:00:00.123456Z`; a time that no calendar has stays a number."""
-    try:
-        seconds, rest = divmod(time_ns, 1_000_000_000)
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06d}Z"
-    except (OverflowError, ValueError, OSError):
-        return str(time_ns)
 
 
 def open_progress(total: int | None, shown: bool) -> ProgressBar:
@@ -62,24 +50,26 @@ def open_progress(total: int | None, shown: bool) -> ProgressBar:
 class Reporter:
     """Shows and logs what becomes of a run. Each method may be called from any thread."""
 
-    def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool) -> None:
-        self._own_log, self._quiet, self._json = log, quiet, as_json
+    def __init__(self, log: "logging.Logger", quiet: bool, as_json: bool, verbose: bool = False) -> None:
+        self._own_log, self._quiet, self._json, self._verbose = log, quiet, as_json, verbose
         self._receipts: ReceiptSink | None = None
         self._at_once = as_json  # a program may wait for each line
-        self._arrived: deque[tuple[str, str]] = deque()  # for screen and log, not worth a write of their own
+        self._arrived: deque[Settled] = deque()  # not worth a write of their own
         self._pausing = threading.Lock()
-        self._is_verbose = log.isEnabledFor(_DEBUG)
+        self._folders: list[NamedFolder] = []
+        self._failures, self._omissions = Repeated(not verbose), Repeated(not verbose)
+        self._is_debugging = log.isEnabledFor(_DEBUG)
         self._wants_bar = not quiet and not as_json
         self._progress, self._has_begun = open_progress(None, shown=False), False
-        self.tells_starts = self._is_verbose or as_json  # otherwise the event is not shown
+        self.tells_starts = self._is_debugging or as_json  # otherwise the event is not shown
         self._sparing = Sparing(log, LineLimit(_MOST_LOGGED))
         self._lock = threading.Lock()
         self._last_progress = 0.0
         self._furthest = 0
         self._result = say
-        self.delivered_count = self.changed_count = self.skipped_count = self.failed_count = 0
-        self._refused_by_full_disk: Counter[Code] = Counter()
-        self.bytes_done = 0
+        self.delivered_count = self.already_count = self.unchanged_count = self.changed_count = 0
+        self.skipped_count = self.failed_count = 0
+        self.bytes_done = 0  # of those that were delivered
         self.bytes_moved = 0
         self.bytes_on_wire = 0  # sent and received, all of it
         self.status = 0
@@ -90,14 +80,64 @@ class Reporter:
         return self._own_log
 
     def pause(self) -> None:
-        """Nothing more has arrived for now: what was not worth a write of its own goes to the log."""
-        if self._arrived:
-            with self._pausing:  # several threads may come at once
-                lines = [self._arrived.popleft() for _ in range(len(self._arrived))]
-                if lines:
-                    self._own_log.info([logged for logged, _ in lines])
-                    if not self._at_once:
-                        self._say(*[shown for _, shown in lines])
+        """Nothing more has arrived for now: what was not worth a write of its own is written."""
+        if not self._arrived:
+            return
+        with self._pausing:  # several threads may come at once
+            settled = [self._arrived.popleft() for _ in range(len(self._arrived))]
+            if not settled:
+                return
+            self._own_log.info([each.logged for each in settled])
+            if receipts := [each.receipt for each in settled if each.receipt is not None]:
+                self._keep(receipts)
+            if self._json:
+                with self._lock:
+                    self._result(*[each.event for each in settled if each.event is not None])
+            elif shown := [each.shown for each in settled if each.shown is not None]:
+                self._say(*shown)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What settles within belongs together, and is written once."""
+        at_once, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = at_once
+            if at_once:
+                self.pause()
+
+    def _keep(self, lines: list[str]) -> None:
+        if self._receipts is not None:
+            try:
+                self._receipts.append(*lines)
+            except OSError as problem:
+                self._lose_receipts(self._receipts, problem)
+
+    def name_folder(self, path: str) -> NamedFolder:
+        """A folder was named, and goes to `path`: what is `within` it gets one line, when all of it is settled."""
+        folder = NamedFolder(path)
+        self._folders.append(folder)
+        return folder
+
+    def folder_found(self, folder: NamedFolder, count: int) -> None:
+        """Everything in it is found: `count` things that are settled, one by one."""
+        folder.found(count)
+        self._tell_folder(folder)
+
+    def _settle(self, folder: NamedFolder | None, word: str, size: int = 0) -> None:
+        if folder is not None:
+            folder.settle(word, size)
+            self._tell_folder(folder)
+
+    def folder_there(self, within: NamedFolder | None) -> None:
+        """A folder inside of one that was named is there: it has no line, and does not count."""
+        self._settle(within, "folder")
+
+    def _tell_folder(self, folder: NamedFolder, is_over: bool = False) -> None:
+        if not self._json and (line := folder.line(is_over)) is not None:
+            self.pause()
+            self._say(line)
 
     def keep_receipts(self, receipts: ReceiptSink) -> None:
         """Append a line to `receipts` for each file that is delivered from now on."""
@@ -107,16 +147,15 @@ class Reporter:
         """Standard output is taken by content: results go elsewhere."""
         self._result = say_beside
 
-    def expect(self, count: int) -> None:
-        """`count` more bytes are to come."""
+    def expect(self, count: int, files: int = 0) -> None:
+        """`count` more bytes are to come, in so many files."""
         self._progress.more(count)
 
     def listed(self, name: str, kind: str, size: int, mtime_ns: int, target: str | None = None) -> None:
         """One name in a listing; `target`: where a link leads."""
         more = {} if target is None else {"target": target}
         if not self._event("entry", name=name, kind=kind, size=size, time=utc(mtime_ns), **more):
-            mark = "/" if kind == "folder" else "" if target is None else f" -> {target}"
-            say(f"{size:>15,}  {utc(mtime_ns)[:19]}Z  {name}{mark}")
+            say(listed_line(name, kind, size, mtime_ns, target))
 
     def removed(self, name: str, count: int | None) -> None:
         """That is gone at the receiver, `count` things in all; None: the answer that has the number was lost."""
@@ -138,16 +177,8 @@ class Reporter:
     ) -> None:
         """What the account uses at the receiver, its quota, and what is free there; None: no limit, or not known."""
         fields = {"bytes": size, "files": count, "quota_bytes": quota, "quota_files": quota_files, "free": free}
-        if self._event("usage", **fields):
-            return
-
-        def shown(number: int) -> str:
-            return amount(number) if human else counted(number, "byte")
-
-        limits = [shown(quota)] if quota is not None else []
-        limits += [counted(quota_files, "file")] if quota_files is not None else []
-        say(f"used   {shown(size)} in {counted(count, 'file')}", f"quota  {' in '.join(limits) or 'none'}")
-        say(f"free   {'not known' if free is None else shown(free)}")
+        if not self._event("usage", **fields):
+            say(*usage_lines(size, count, quota, quota_files, free, human))
 
     def planned(self, name: str, path: str, kind: str) -> None:
         """One thing that would be sent."""
@@ -166,8 +197,8 @@ class Reporter:
             with contextlib.suppress(Exception):  # `begin` reports what is wrong
                 import tqdm  # noqa: F401
 
-    def begin(self, total: int | None) -> None:
-        """Show the bar from now on, unless it is there already."""
+    def begin(self, total: int | None, files: int | None = None) -> None:
+        """Show the bar from now on, unless it is there already: so many bytes are to come, in so many files."""
         if not self._has_begun:
             self._has_begun = True
             self._progress = open_progress(total, self._wants_bar)
@@ -178,6 +209,8 @@ class Reporter:
         self.pause()
         self._sparing.tell()
         self._progress.close()
+        for folder in self._folders:
+            self._tell_folder(folder, is_over=True)
         self._count_unnamed()
         if self._receipts is not None:
             try:
@@ -186,23 +219,15 @@ class Reporter:
                 self._lose_receipts(self._receipts, problem)
 
     def _count_unnamed(self) -> None:
-        for code, count in self._refused_by_full_disk.items():
-            if count > _MOST_NAMED and not self._json:
-                note(f"error: {counted(count - _MOST_NAMED, 'more file')} not delivered: {code.cause}")
-        self._refused_by_full_disk.clear()
-
-    def _is_one_of_many(self, problem: TransferError) -> bool:
-        """Whether files before it, as many as are named, met the same full disk."""
-        if not isinstance(problem, Refused) or problem.code not in _FULL:
-            return False
-        self._refused_by_full_disk[problem.code] += 1
-        return self._refused_by_full_disk[problem.code] > _MOST_NAMED
+        for word, repeated in (("skipped", self._omissions), ("error", self._failures)):
+            for kind, count in repeated.left_out():
+                note(f"{word}: and {count:,} more (-v): {kind}")
 
     def _lose_receipts(self, receipts: ReceiptSink, problem: OSError) -> None:
         self._receipts = None  # reported once; the files arrive all the same
         lost = OutputError(f"can't write the receipts to {receipts.name} ({problem.strerror})", "Name another file")
         self.status = max(self.status, lost.exit_status)
-        self._log.error("%s", lost)
+        self._own_log.error("%s", lost)
         with self._lock:
             self._progress.above(lambda: fail(lost))
 
@@ -221,14 +246,16 @@ class Reporter:
     def note(self, line: str) -> None:
         """One line on standard error about the run, such as a new try; only in the log when errors alone are wanted."""
         self._log.warning("%s", line)
-        if self._quiet:
-            return
+        if not self._quiet:
+            self._note(line)
+
+    def _note(self, line: str) -> None:
         with self._lock:
             self._progress.above(lambda: note(line))
 
     def started(self, name: str, path: tuple[str, ...], size: int | None) -> None:
         """One file is announced."""
-        if self._is_verbose:
+        if self._is_debugging:
             self._own_log.debug("started: %s as %s, %s", name, show_path(path), announced(size))
         self._progress.name(name)
         if self._json:
@@ -241,7 +268,7 @@ class Reporter:
 
     def progress_mark(self) -> tuple[int, int]:
         """Grows when a new connection was worth it: a receipt more, or a place further on to resume from."""
-        return self.delivered_count + self.changed_count, self._furthest
+        return self.delivered_count + self.already_count + self.changed_count, self._furthest
 
     def resumed(self, name: str, offset: int) -> None:
         """The transfer of a file goes on behind what was there."""
@@ -271,71 +298,104 @@ class Reporter:
             self._last_progress = now
             self._event("progress", bytes=self.bytes_moved)
 
-    def delivered(self, name: str, path: str, size: int, sha256: bytes, time_ns: int, outcome: str) -> None:
-        """A receipt is here (or, for what was fetched, the file is)."""
-        self.delivered_count += 1
-        self.bytes_done += size
-        digest = sha256.hex()
-        logged = f"receipt ({outcome}): {path}, {counted(size, 'byte', '')}, SHA-256 {digest}"
+    def delivered(
+        self,
+        name: str,
+        path: str,
+        size: int,
+        sha256: bytes,
+        time_ns: int,
+        outcome: str,
+        within: NamedFolder | None = None,
+    ) -> None:
+        """A receipt is here (or, for what was fetched, the file is). `within`: the named folder that it is in."""
         word = "there already" if outcome == "already" else "delivered"
-        shown = f"{word}: {path}  {counted(size, 'byte')}  SHA-256 {digest}"
-        self._arrived.append((logged, shown))
-        if len(self._arrived) >= _MOST_LINES:
-            self.pause()
-        if not self._at_once:
-            return
-        receipt: dict[str, object] = {"name": name, "path": path, "size": size, "sha256": digest, "time": utc(time_ns)}
-        if self._receipts is not None:
-            try:
-                self._receipts.append(as_json(receipt))
-            except OSError as problem:
-                self._lose_receipts(self._receipts, problem)
-        if not self._event("delivered", outcome=outcome, **receipt):
-            self._say(shown)
+        if outcome == "already":
+            self.already_count += 1
+        else:
+            self.delivered_count += 1
+            self.bytes_done += size
+        digest = sha256.hex()
+        fields: dict[str, object] = {}
+        if self._json or self._receipts is not None:
+            fields = {"name": name, "path": path, "size": size, "sha256": digest, "time": utc(time_ns)}
+        logged = f"receipt ({outcome}): {path}, {counted(size, 'byte', '')}, SHA-256 {digest}"
+        shown = f"{word}: {path}  {counted(size, 'byte')}  SHA-256 {digest}" if self._is_shown(within) else None
+        event = as_json({"event": "delivered", "outcome": outcome, **fields}) if self._json else None
+        self._arrive(Settled(logged, shown, event, as_json(fields) if self._receipts is not None else None))
+        self._settle(within, word, size)
 
-    def skipped(self, name: str, why: str) -> None:
-        """Left out on purpose: no failure."""
+    def unchanged(self, name: str, path: str, size: int, within: NamedFolder | None = None) -> None:
+        """It is there, as far as size and time tell, and was left alone."""
+        self.unchanged_count += 1
+        shown = f"unchanged: {path}" if self._is_shown(within) else None
+        event = as_json({"event": "unchanged", "name": name, "path": path, "size": size}) if self._json else None
+        self._arrive(Settled(f"unchanged: {path}", shown, event))
+        self._settle(within, "unchanged", size)
+
+    def _is_shown(self, within: NamedFolder | None) -> bool:
+        return within is None or self._verbose
+
+    def _arrive(self, settled: Settled) -> None:
+        self._arrived.append(settled)
+        if self._at_once or len(self._arrived) >= _MOST_LINES:
+            self.pause()
+
+    def skipped(self, name: str, why: str, within: NamedFolder | None = None, is_wanted: bool = False) -> None:
+        """Left out, which is no failure. `is_wanted`: by a choice of the user's, so it is a result like others."""
         self.skipped_count += 1
         self.pause()
         self._sparing.info("skipped: %s: %s", briefly(name), why)
-        if not self._event("skipped", name=name, why=why):
-            self._say(f"skipped: {name}: {why}")
+        line = f"skipped: {name}: {why}"
+        if self._event("skipped", name=name, why=why):
+            pass
+        elif not is_wanted:
+            if self._omissions.may(why):
+                self._note(line)
+        elif self._is_shown(within):
+            self._say(line)
+        self._settle(within, "skipped")
 
     def skipped_beside(self, name: str, count: int, why: str) -> None:
         """So many more in the same folder are left out for the same reason, and not named."""
         self.skipped_count += count
         self._sparing.info("skipped: %s beside %s: %s", counted(count, "more name"), briefly(name), why)
-        if not self._event("skipped", name=name, why=why, more=count):
-            self._say(f"skipped: {counted(count, 'more name')} beside it: {why}")
+        if not self._event("skipped", name=name, why=why, more=count) and not self._omissions.count(why, count):
+            self._note(f"skipped: {counted(count, 'more name')} beside it: {why}")
 
     def failed_beside(self, count: int) -> None:
         """The last line also stands for `count` more things that do not arrive."""
         self.failed_count += count
 
-    def failed(self, name: str, problem: TransferError, quietly: bool = False) -> None:
+    def failed(
+        self, name: str, problem: TransferError, quietly: bool = False, within: NamedFolder | None = None
+    ) -> None:
         """One thing that was named does not arrive. `quietly`: who reads our output knows it already."""
         self.failed_count += 1
         self.status = max(self.status, problem.exit_status)
         self.pause()
         self._sparing.error("%s: %s", briefly(name), briefly(str(problem)))
         fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
-        if self._is_one_of_many(problem):
-            quietly = True
-        if (not self._event("failed", **fields) or is_unsaid()) and not quietly:
+        is_told = self._event("failed", **fields) and not is_unsaid()
+        if not is_told and not quietly and self._failures.may(kind_of(name, problem)):
             with self._lock:
-                names_it = (
-                    problem.path == name if isinstance(problem, Refused) else problem.cause.startswith(f"{name} ")
-                )
-                self._progress.above(lambda: fail(problem, "" if names_it else name))
+                self._progress.above(lambda: fail(problem, "" if begins_with(name, problem) else name))
+        self._settle(within, "failed")
 
     def summary(self, where: str, seconds: float, status: int) -> None:
         """The last line. `where` is empty for a job that has not come to its end, or has no such line for a person."""
-        counts = {"delivered": self.delivered_count, "skipped": self.skipped_count, "failed": self.failed_count}
+        counts = {
+            "delivered": self.delivered_count,
+            "there already": self.already_count,
+            "unchanged": self.unchanged_count,
+            "skipped": self.skipped_count,
+            "failed": self.failed_count,
+        }
         if where:
             totals = ", ".join(f"{count} {word}" for word, count in counts.items())
             self._log.info("done: %s, %s in %.2f s", totals, counted(self.bytes_done, "byte", ""), seconds)
         done = {
-            **counts,
+            **{word.removeprefix("there "): count for word, count in counts.items()},
             "bytes": self.bytes_done,
             "moved": self.bytes_moved,
             "wire": self.bytes_on_wire,
@@ -343,8 +403,4 @@ class Reporter:
         }
         if self._event("summary", **done, status=status) or not where:
             return
-        others = "".join(f", {counts[word]} {word}" for word in ("skipped", "failed") if counts[word])
-        files = counted(self.delivered_count, "file")
-        rate = f"{amount(self.bytes_done / max(seconds, 1e-6))}/s"
-        done_in = f": {amount(self.bytes_done)} in {seconds:.2f} s, {rate}" if self.delivered_count else ""
-        self._say(f"{files} {where}{others}{done_in}")
+        self._say(summary_line(counts, where, self.bytes_done, seconds))

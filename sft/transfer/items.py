@@ -13,6 +13,7 @@ from sft.disk.sources import Source
 from sft.wire.protocol import TRANSFER_ID_SIZE
 
 if TYPE_CHECKING:
+    from sft.console.named import NamedFolder
     from sft.wire.messages import PolicyWord
 
 _COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
@@ -30,6 +31,7 @@ class Item:
     `is_stream`: its content has another size than its file system says. `offer`: a small one is offered by its digest
     first, and its content sent when it is wanted. `found_size`: as it was when it was found, if that is known.
     `keeps_mode`: whether a file's permission bits are sent; those of a folder are `mode`.
+    `within`: the named folder that it lies in, for what is printed.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class Item:
         "policy",
         "sha256",
         "target",
+        "within",
     )
 
     def __init__(
@@ -63,6 +66,7 @@ class Item:
         self.mtime, self.mode, self.keeps_mode = mtime, mode, keeps_mode
         self._transfer = transfer
         self.offer = False
+        self.within: NamedFolder | None = None
         self.found_size: int | None = None
         self.sha256: bytes | None = None
         self.is_stream = False

@@ -313,7 +313,9 @@ def test_folder_that_reaches_nobody_is_told_behind_the_cause_in_a_few_lines(clie
     assert (result.status, result.out) == (4, "")
     cause, *left = [line for line in result.err.splitlines() if ": trying again in " not in line]
     assert cause.startswith("error: connection to 127.0.0.1:1 refused")
-    assert left == [*(f"not delivered: d/{number:02}" for number in range(3)), "not delivered: 22 more"]
+    assert left == [*(f"not delivered: d/{number:02}" for number in range(5)), "not delivered: and 20 more (-v)"]
+    result = client.at(1)("-v", "d", "there", cwd=folder)
+    assert result.err.count("not delivered: d/") == 25
 
 
 # --- What changes meanwhile -------------------------------------------------------------------------------------------

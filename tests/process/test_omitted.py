@@ -87,11 +87,13 @@ def test_hundred_links_are_named_and_the_others_counted_and_none_is_a_failure(
     make(server.path(box, "file"))
     for number in range(230):
         server.path(box, f"{number:03d}").symlink_to("file")
-    result = client("--get", box, f"{tmp_path}/here/")
-    assert (result.status, result.err) == (0, "")
-    assert result.out.count(": a symbolic link on the receiver") == 101
-    assert "skipped: 130 more names beside it: a symbolic link on the receiver\n" in result.out
+    result = client("--get", "-v", box, f"{tmp_path}/here/")
+    assert result.status == 0 and result.err.count(": a symbolic link on the receiver") == 101
+    assert "skipped: 130 more names beside it: a symbolic link on the receiver\n" in result.err
     assert ", 230 skipped" in result.out
+    result = client("--get", box, f"{tmp_path}/few/")
+    assert result.err.count("\n") == 6
+    assert result.err.endswith("\nskipped: and 225 more (-v): a symbolic link on the receiver\n")
     result = client("--get", "--json", box, f"{tmp_path}/again/")
     told = [event for event in map(json.loads, result.out.splitlines()) if event["event"] == "skipped"]
     assert len(told) == 101 and told[-1]["more"] == 130
@@ -113,7 +115,8 @@ def test_hundred_names_are_said_and_the_others_counted(
     for number in range(230):
         os.close(os.open(os.fsencode(folder) + b"/%03d\xff" % number, os.O_CREAT | os.O_WRONLY, 0o600))
     for job in (["--list", box], ["--get", box, f"{tmp_path}/here/"]):
-        result = client(*job)
+        assert client(*job).err.count(WORDS) == 5
+        result = client("-v", *job)
         assert result.status == 1 and result.err.count(WORDS) == 100
         assert "130 more names beside it on the receiver can't be given" in result.err
     assert ", 230 failed\n" in result.out

@@ -128,7 +128,7 @@ def test_pipe_that_does_not_block_gets_everything(client: Client, folder: Path, 
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(writing, False)
-    running = client.start(*flags, folder / "many", box, stdout=writing)
+    running = client.start(*flags, "-v", folder / "many", box, stdout=writing)
     wait_until(lambda: _is_full(writing))
     os.close(writing)
     got = bytearray()
@@ -141,7 +141,7 @@ def test_pipe_that_does_not_block_gets_everything(client: Client, folder: Path, 
     if flags:
         assert sum(json.loads(line)["event"] == "delivered" for line in lines) == 400
     else:
-        assert sum(line.startswith("delivered: ") for line in lines) == 400
+        assert sum(line.startswith("delivered: ") and "SHA-256" in line for line in lines) == 400
 
 
 def _is_full(pipe: int) -> bool:
@@ -151,7 +151,7 @@ def _is_full(pipe: int) -> bool:
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_help_and_errors_arrive_in_a_pipe_that_does_not_block(tmp_path: Path, stream: str) -> None:
     missing = [f"{tmp_path}/{number}" for number in range(300)]
-    job = ["--help"] if stream == "stdout" else ["--dry-run", *missing, "x/"]
+    job = ["--help"] if stream == "stdout" else ["-v", "--dry-run", *missing, "x/"]
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(writing, False)

@@ -255,7 +255,7 @@ def test_lost_receipt_is_repeated_and_not_the_file(
     for number, (_, user, _, _) in enumerate(cases):
         result, there = running[number].finish(), server.path(f"{number}.bin", user=user)
         assert result.status == 0 and ": trying again in 1 s" in result.err, (number, result)
-        assert f"there already: {there.name}  " in result.out and "1 file delivered" in result.out, (number, result)
+        assert f"there already: {there.name}  " in result.out and ", 1 there already\n" in result.out, (number, result)
         assert there.read_bytes() == (folder / f"{number}").read_bytes()
         assert [path.name for path in there.parent.glob(f"{number}*")] == [there.name], (number, result)
     assert server.partials() == []

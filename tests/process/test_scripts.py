@@ -42,7 +42,18 @@ EVENTS = {
     "delivered": {"name", "path", "size", "sha256", "time", "outcome"},
     "skipped": {"name", "why"},
     "failed": {"name", "cause", "remedy", "status"},
-    "summary": {"delivered", "skipped", "failed", "bytes", "moved", "wire", "seconds", "status"},
+    "summary": {
+        "delivered",
+        "already",
+        "unchanged",
+        "skipped",
+        "failed",
+        "bytes",
+        "moved",
+        "wire",
+        "seconds",
+        "status",
+    },
     "planned": {"name", "path", "kind"},
     "entry": {"name", "kind", "size", "time"},
 }
@@ -438,12 +449,13 @@ def test_kept_receipts_are_those_of_what_lies_there(
 # --- Quiet, and without a network -------------------------------------------------------------------------------------
 
 
-def test_quiet_prints_errors_only(server: Server, client: Client, folder: Path, box: str) -> None:
+def test_quiet_prints_errors_and_what_is_left_out(server: Server, client: Client, folder: Path, box: str) -> None:
     make(folder / "tree" / "a")
     (folder / "tree" / "link").symlink_to("a")
     (folder / "tree" / "empty").mkdir()
     result = client("--quiet", folder / "tree", f"{box}/")
-    assert (result.status, result.out, result.err) == (0, "", "")
+    assert (result.status, result.out) == (0, "")
+    assert result.err == f"skipped: {folder}/tree/link: a symbolic link (--follow sends what it leads to)\n"
     result = client("-q", folder / "tree" / "a", folder / "missing", f"{box}/")
     assert (result.status, result.out) == (1, "") and result.err.count("\n") == 1
     result = client("-q", "--get", f"{box}/tree", f"{folder}/back/")
@@ -458,9 +470,9 @@ def test_dry_run_tells_what_would_be_sent_and_needs_neither_server_nor_password(
     flags = [f"--client-log={tmp_path / 'log'}", "--port=1", "--dry-run"]
     environment = clean_environment()
     result = run("client.py", *flags, "photos", "notes.txt", "box/", cwd=folder, environment=environment)
-    assert (result.status, result.err) == (0, "")
+    assert result.status == 0
+    assert result.err == "skipped: photos/link: a symbolic link (--follow sends what it leads to)\n"
     assert result.out.splitlines() == [
-        "skipped: photos/link: a symbolic link (--follow sends what it leads to)",
         "would send: photos as box/photos/",
         "would send: photos/trip as box/photos/trip/",
         "would send: photos/trip/a.jpg as box/photos/trip/a.jpg",

@@ -1,0 +1,67 @@
+"""How results look: a line for a person, or one JSON object for a script.
+
+Rules: pure text; nothing is escaped yet but what JSON escapes. What is not needed for --help is loaded when it is
+needed.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sft.common.sizes import amount, counted
+
+
+class Settled(NamedTuple):
+    """A file that is where it goes: the line of the log, of the screen, of a script and of the receipts."""
+
+    logged: str
+    shown: str | None
+    event: str | None = None
+    receipt: str | None = None
+
+
+def as_json(fields: dict[str, object]) -> str:
+    """One line of JSON."""
+    import json  # nothing else needs it at a start
+
+    return json.dumps(fields, ensure_ascii=True)
+
+
+def utc(time_ns: int) -> str:
+    """`2026-01-31T12:00:00.123456Z`; a time that no calendar has stays a number."""
+    try:
+        seconds, rest = divmod(time_ns, 1_000_000_000)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06d}Z"
+    except (OverflowError, ValueError, OSError):
+        return str(time_ns)
+
+
+def listed_line(name: str, kind: str, size: int, mtime_ns: int, target: str | None) -> str:
+    """One name in a listing; `target`: where a link leads."""
+    mark = "/" if kind == "folder" else "" if target is None else f" -> {target}"
+    return f"{size:>15,}  {utc(mtime_ns)[:19]}Z  {name}{mark}"
+
+
+def usage_lines(
+    size: int, count: int, quota: int | None, quota_files: int | None, free: int | None, human: bool
+) -> list[str]:
+    """What an account uses, its quota, and what is free; None: no limit, or not known."""
+
+    def shown(number: int) -> str:
+        return amount(number) if human else counted(number, "byte")
+
+    limits = [shown(quota)] if quota is not None else []
+    limits += [counted(quota_files, "file")] if quota_files is not None else []
+    return [
+        f"used   {shown(size)} in {counted(count, 'file')}",
+        f"quota  {' in '.join(limits) or 'none'}",
+        f"free   {'not known' if free is None else shown(free)}",
+    ]
+
+
+def summary_line(counts: Mapping[str, int], where: str, size: int, seconds: float) -> str:
+    """The last line of a run; the first of `counts` is of what was delivered, `size` bytes in all."""
+    (_, delivered), *rest = counts.items()
+    others = "".join(f", {count:,} {word}" for word, count in rest if count)
+    done = f": {amount(size)} in {seconds:.2f} s, {amount(size / max(seconds, 1e-6))}/s" if delivered else ""
+    return f"{counted(delivered, 'file')} {where}{others}{done}"
