@@ -22,7 +22,20 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from sft.common.errors import UsageError
 from sft.common.home import state_folder
-from sft.common.parsers import as_host, as_mode, as_one_of, as_path, as_size_from, as_text, as_whole, as_yes_no
+from sft.common.networks import Networks
+from sft.common.parsers import (
+    as_host,
+    as_mode,
+    as_networks,
+    as_one_of,
+    as_path,
+    as_place,
+    as_size_from,
+    as_text,
+    as_whole,
+    as_yes_no,
+)
+from sft.common.places import Place
 from sft.common.settings_file import Settings, SettingsFile, absolute, key_of, read_settings
 from sft.common.sizes import exact_size, parse_size
 from sft.console.command_line import PASSWORD_VARIABLE, flag_of
@@ -128,6 +141,7 @@ class ServerSettings:
     # fmt: off
     listen: str = _setting("", as_text, "addresses to listen on, separated by commas (default: all, IPv4 and IPv6)", "ADDRESSES")
     port: int = _setting(DEFAULT_PORT, as_whole(0, 65535), "port to listen on (0: any free one)", "PORT")
+    trusted_proxies: Networks = _setting("", as_networks, "addresses and networks, separated by commas, whose connections begin with a PROXY header (none: no proxy)", "ADDRESSES")
     storage: Path = _setting(_beside("received"), as_path, "files arrive below this folder, one folder for each user", "FOLDER")
     accounts: Path = _setting(_beside("accounts.txt"), as_path, "the accounts", "FILE")
     server_log: Path | None = _setting(_beside("server.log"), as_path, "the server's log (off: none)", "FILE", _OFF)
@@ -142,6 +156,8 @@ class ServerSettings:
     compress: Literal["auto", "on", "off"] = _setting("auto", _COMPRESS, "compress what is fetched: auto (while the line is slow), on (always) or off", "WHEN")
     memory: int = _setting("256 MiB", _MEMORY, "memory for the buffers of all connections together, from 4 MiB on", "SIZE")
     grace: int = _setting(10, as_whole(0, 86_400), "seconds that transfers may go on after the signal to stop", "SECONDS")
+    drain: int = _setting(0, as_whole(0, 3600), "seconds to go on accepting after the signal to stop, while --health says no", "SECONDS")
+    health: Place | None = _setting(None, as_place, "answer HTTP there: 200 while files can arrive, else 503 (none: no such answers)", "HOST:PORT", _NONE)
     file_mode: int | None = _setting(None, as_mode, "permission bits that new files may have (none: those of the source, less the umask)", "MODE", _NONE)
     portable_names: bool = _setting(False, as_yes_no, "reject names that Windows does not allow", "YES/NO")
     # fmt: on

@@ -25,7 +25,14 @@ SIDES = {"client": "sft.server", "server": "sft.client"}  # neither program load
 BESIDE = {"bench", "tests", "tools"}  # they know the product; it knows none of them
 
 # Who may do what is named by folder or by module.
-SOCKETS = {"sft.wire", "sft.client.login", "sft.server.listener", "sft.server.service_manager", "sft.server.signals"}
+SOCKETS = {
+    "sft.wire",
+    "sft.client.login",
+    "sft.server.listener",
+    "sft.server.service_manager",
+    "sft.server.signals",
+    "sft.server.http_answers",
+}
 WAITERS = {"sft.console"}  # wait for a key, a signal or a full pipe, and know no socket
 FILES = {"sft.disk", "sft.accounts", "sft.console", "sft.client.receipts_file", "sft.common.settings_file"}
 FILES |= {"sft.common.private_files", "sft.common.flushing"}

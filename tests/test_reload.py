@@ -15,7 +15,7 @@ SETTINGS = load(ServerSettings, {}, {"SFT_CONFIG": "/dev/null"}, None).values
 
 @pytest.mark.parametrize("name", [each.name for each in fields(ServerSettings)])
 def test_changed_setting_takes_effect_now_or_is_named_as_one_that_needs_a_restart(name: str) -> None:
-    found = changes(SETTINGS, replace(SETTINGS, **{name: object()}))
+    found = changes(SETTINGS, replace(SETTINGS, **{name: object()}))  # type: ignore[arg-type]
     assert found == (([], [name]) if name in NEED_A_RESTART else ([name], []))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sft.common.home import expand_home
+from sft.common.networks import Networks, parse_networks
+from sft.common.places import Place, parse_place
 from sft.common.sizes import exact_size, parse_size
 
 
@@ -42,6 +44,16 @@ def as_path(value: object) -> Path:
     if not as_text(value):
         raise ValueError("is empty")
     return Path(expand_home(as_text(value)))
+
+
+def as_networks(value: object) -> Networks:
+    """Addresses and networks, separated by commas."""
+    return parse_networks(as_text(value))
+
+
+def as_place(value: object) -> Place:
+    """An address and a port."""
+    return parse_place(as_text(value))
 
 
 def as_whole(least: int, most: int) -> Callable[[object], int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from crypto_utils import random_bytes
 from sft.common.errors import Code, Refused, UsageError
+from sft.common.flushing import flush
 from sft.common.private_files import check_area
 from sft.disk.durable import disk_errors
 from sft.disk.folders import open_folder, state_of
@@ -41,21 +42,30 @@ class Root:
                 raise _unusable(path, problem.strerror or str(problem)) from None
             except Refused as problem:
                 raise _unusable(path, problem.cause) from None
-            self._try_link()
+            try:
+                self.try_out()
+            except OSError as problem:
+                raise UsageError(
+                    f"{path} can't hold what arrives ({problem.strerror})",
+                    "Use a folder that can be written to, on a file system with hard links",
+                ) from None
             opened.pop_all()
 
-    def _try_link(self) -> None:
-        """Raises UsageError for a file system without hard links: nothing could be published without replacing."""
+    def try_out(self) -> None:
+        """Write, flush and link a file, as one that arrives; without hard links nothing could be published.
+
+        Raises OSError.
+        """
         one, two = (TRIAL + random_bytes(8).hex() for _ in range(2))
         place = self.staging
         try:
-            os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place))
+            descriptor = os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place)
+            try:
+                os.write(descriptor, one.encode())
+                flush(descriptor)
+            finally:
+                os.close(descriptor)
             os.link(one, two, src_dir_fd=place, dst_dir_fd=place)
-        except OSError as problem:
-            raise UsageError(
-                f"{self._path} can't hold what arrives ({problem.strerror})",
-                "Use a folder that can be written to, on a file system with hard links",
-            ) from None
         finally:
             for name in (one, two):
                 with contextlib.suppress(OSError):

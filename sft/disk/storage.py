@@ -97,6 +97,18 @@ class Storage:
             opened.callback(os.close, folder)
             yield StagingArea(folder)
 
+    def try_out(self) -> None:
+        """Write, flush and link a file, as one that arrives. Raises Refused when nothing can arrive."""
+        ledgers = self.ledgers
+        if self._root.has_moved():
+            self._is_reopened(ledgers)
+        try:
+            with disk_errors():
+                self._root.try_out()
+        except Refused:
+            if not self._is_reopened(ledgers):
+                raise
+
     def user(self, name: str, private: bool = False, quota: Quota = NO_QUOTA, largest: int | None = None) -> UserFolder:
         """The folder of one user, made when missing; close it afterwards. Raises Refused.
 

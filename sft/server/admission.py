@@ -77,6 +77,10 @@ class Ticket:
         """A step of the login was completed: the connection is not a silent one."""
         self.last_heard = self._owner.clock()
 
+    def comes_from(self, source: bytes) -> bool:
+        """It is a connection of `source`, as a proxy has said; False when that has its places taken already."""
+        return self._owner.assign(self, source)
+
     def logged_in(self, user: str = "", most: int | None = None) -> bool:
         """Move from the logins to the logged-in; False when those are full, or this user has `most` already."""
         return self._owner.move(self, user, most)
@@ -108,18 +112,36 @@ class Admission:
         with self._lock:
             self._limits = Limits(max_connections, max_logins, max_logins_per_source)
 
-    def enter(self, source: bytes, disconnect: Callable[[], None]) -> Ticket | None:
-        """A place for a new connection, or None for "busy". `disconnect` is called to take it back; must not wait."""
+    def enter(self, source: bytes, disconnect: Callable[[], None], is_proxy: bool = False) -> Ticket | None:
+        """A place for a new connection, or None for "busy". `disconnect` is called to take it back; must not wait.
+
+        `is_proxy`: the source is a proxy, and the client's own is assigned as soon as it is known.
+        """
         with self._lock:
-            if not self._make_place(source):
+            if not self._make_place(source, is_proxy):
                 return None
             ticket = Ticket(self, source, disconnect)
-            self._logins.setdefault(source, {})[ticket] = None
-            self._login_count += 1
+            self._begin_login(ticket)
             return ticket
 
-    def _make_place(self, source: bytes) -> bool:
-        own = self._logins.get(source, {})
+    def assign(self, ticket: Ticket, source: bytes) -> bool:
+        """See Ticket.comes_from."""
+        with self._lock:
+            if ticket.state is not _State.LOGIN:
+                return False
+            self._end_login(ticket)
+            if not self._make_place(source):
+                return False
+            ticket.source, ticket.state = source, _State.LOGIN
+            self._begin_login(ticket)
+            return True
+
+    def _begin_login(self, ticket: Ticket) -> None:
+        self._logins.setdefault(ticket.source, {})[ticket] = None
+        self._login_count += 1
+
+    def _make_place(self, source: bytes, is_proxy: bool = False) -> bool:
+        own = {} if is_proxy else self._logins.get(source, {})
         largest = max(self._logins.values(), key=len, default={})
         way = way_in(self._limits, self._users.total(), self._login_count, len(own), len(largest))
         if way is Way.FREE:

@@ -1,6 +1,7 @@
 """The listening server: accepts connections, gives each a thread of its own, and stops in order.
 
-    accepting --first signal--> grace period --its end, or a second signal--> connections cut off --> stopped
+    accepting --first signal--> draining: still accepting --its end, or a second signal--> grace period
+              --its end, or a second signal--> connections cut off --> stopped
 
 Rules: the number of connections is bounded; beyond it a client gets "busy". Whatever goes wrong with one connection,
 the next is accepted. What transfers left incomplete stays hidden. Only the thread that calls `run` accepts, takes new
@@ -48,6 +49,7 @@ _BUSY_SECONDS = 1  # for a client to take that answer
 
 _ACCEPT_PAUSE = 0.2  # after a connection that could not be accepted
 _THREAD_PAUSE = 1.0  # before the next try to start a background task
+_DRAIN_PAUSE = 0.2  # between two looks at whether the drain is over
 _SUMMARY_PAUSE = 10.0  # between two looks at whether a summary of limited log lines is due
 
 _SILENT_SECONDS = 1  # when stopping, for a client that has connected and sent nothing yet
@@ -187,6 +189,7 @@ class Listener:
     ) -> None:
         """`engine` stays the caller's. `load_again`: the settings after a SIGHUP; None to keep those that hold."""
         self._log, self._signals, self._grace = log, signals, settings.grace
+        self._proxies, self._drain = settings.trusted_proxies, settings.drain
         self._manager, self._load_again = manager, load_again
         most = self._most(settings)
         self._shared = Shared(accounts, storage, log, engine, most.per_user, settings.compress)
@@ -221,7 +224,7 @@ class Listener:
         self._manager.reloading()
         if (settings := self._load_again()) is not None:
             most = self._most(settings)
-            self._grace = settings.grace
+            self._grace, self._drain, self._proxies = settings.grace, settings.drain, settings.trusted_proxies
             self._shared.max_connections_per_user, self._shared.compress = most.per_user, settings.compress
             self._admission.limit(most.connections, most.logins, settings.max_logins_per_source)
         self._manager.ready(_SERVING)
@@ -229,7 +232,11 @@ class Listener:
     def run(self, listening: Sequence[socket.socket]) -> None:
         """Accept from these sockets until a signal comes; then stop, and close them."""
         self._manager.ready(_SERVING)
-        self._accept_until_signal(listening)
+        self._accept_until(listening, lambda: self._signals.stops > 0)
+        if self._drain:
+            end = time.monotonic() + self._drain
+            self._log.info("shutting down; connections are accepted for %d s more", self._drain)
+            self._accept_until(listening, lambda: self._signals.stops > 1 or time.monotonic() >= end, _DRAIN_PAUSE)
         self._manager.stopping(f"stopping; {counted(len(self._running()), 'connection', '')}")
         self._shared.stopping.set()
         for each in listening:
@@ -237,15 +244,18 @@ class Listener:
             each.close()
         self._stop()
 
-    def _accept_until_signal(self, listening: Sequence[socket.socket]) -> None:
+    def _accept_until(
+        self, listening: Sequence[socket.socket], is_over: Callable[[], bool], pause: float = _SUMMARY_PAUSE
+    ) -> None:
+        """Accept until `is_over`, which is asked after each signal, and every `pause` seconds."""
         with selectors.DefaultSelector() as selector:
             for each in (*listening, self._signals.waker):
                 selector.register(each, selectors.EVENT_READ)
-            while not self._signals.stops:
+            while not is_over():
                 try:
                     if self._signals.takes_reload():
                         self._reload()
-                    for key, _ in selector.select(self._background.start() or _SUMMARY_PAUSE):
+                    for key, _ in selector.select(self._background.start() or pause):
                         if key.fileobj is self._signals.waker:
                             self._signals.wait(0)
                         else:
@@ -282,12 +292,13 @@ class Listener:
         with contextlib.ExitStack() as undo:
             undo.callback(sock.close)
             link = login_link(sock)
-            ticket = self._admission.enter(origin_of(source), link.cut)
+            is_proxied = source in self._proxies
+            ticket = self._admission.enter(origin_of(source), link.cut, is_proxied)
             if ticket is None:
                 self._turn_away(sock, source)
             else:
                 undo.callback(ticket.leave)
-                self._start(Connection(self._shared, link, ticket, source, self._accepted), ticket)
+                self._start(Connection(self._shared, link, ticket, source, self._accepted, is_proxied), ticket)
             undo.pop_all()
         return True
 

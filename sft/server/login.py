@@ -33,8 +33,12 @@ class LoggedIn(NamedTuple):
 class Login:
     """One login. Call `run` once."""
 
-    def __init__(self, shared: Shared, link: Link, ticket: Ticket, source: str, log: Log) -> None:
+    def __init__(
+        self, shared: Shared, link: Link, ticket: Ticket, source: str, log: Log, is_check: bool = False
+    ) -> None:
+        """`is_check`: a proxy's own connection, which may end without a word and without a line in the log."""
         self._shared, self._link, self._ticket, self._source, self._log = shared, link, ticket, source, log
+        self._is_check = is_check
         self._handshake = ServerHandshake(self._find, self._charge_for, shared.accounts.profile)
         self._account: Account | None = None
         self._charge: Charge | None = None
@@ -54,7 +58,7 @@ class Login:
             if self._charge is not None and not self._link.was_cut:
                 # A client learns from our proof that its password is wrong, and says nothing more.
                 self._log_refused()
-            else:
+            elif self.has_heard or not self._is_check:
                 self._log_stranger(NO_LOGIN, logging.WARNING, f"no login{self._shown_name()}: {problem.cause}")
         return None
 

@@ -5,6 +5,7 @@ when it was changed or removed, the connection ends. Whatever happens stays with
 goes to the log. A connection without a channel is in its login; from then on its channel decides what still happens.
 """
 
+import contextlib
 import logging
 import math
 import time
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from sft.accounts.format import Account
 from sft.common.errors import (
     Code,
+    ConnectionTrouble,
     Ended,
     IntegrityError,
     NoThread,
@@ -26,7 +28,7 @@ from sft.common.text import briefly, show_briefly, show_path
 from sft.disk.amounts import Quota
 from sft.server.admission import Ticket
 from sft.server.login import Log, LoggedIn, Login
-from sft.server.origin import shown_origin
+from sft.server.origin import origin_of, shown_origin
 from sft.server.requests import Requests
 from sft.server.shared import Shared
 from sft.transfer.events import (
@@ -47,6 +49,7 @@ from sft.transfer.events import (
     Withdrawn,
 )
 from sft.wire.channel import Channel
+from sft.wire.handshake import busy_frame
 from sft.wire.messages import Misnamed, Put, Receipt
 from sft.wire.sockets import Link
 
@@ -59,10 +62,14 @@ _LINES_TOGETHER = 512  # at most
 class Connection:
     """One client, in a thread of its own."""
 
-    def __init__(self, shared: Shared, link: Link, ticket: Ticket, source: str, number: int) -> None:
+    def __init__(
+        self, shared: Shared, link: Link, ticket: Ticket, source: str, number: int, is_proxied: bool = False
+    ) -> None:
+        """`is_proxied`: it comes from a trusted proxy, which names its client first."""
         self._shared, self._link, self._ticket, self._source, self._number = shared, link, ticket, source, number
         self._log: Log = _Prefixed(shared.log, {"number": number, "who": source})
-        self._login = Login(shared, link, ticket, source, self._log)
+        self._is_proxied, self._is_check = is_proxied, False
+        self._login: Login | None = None  # once the client's address is known
         self._account: Account | None = None  # as it was at the login
         self._channel: Channel | None = None  # after the login
         self._looked_at = -math.inf  # when the account was last looked at
@@ -72,7 +79,7 @@ class Connection:
         """Log the client in, do what it asks for, and close the link. Never raises."""
         try:
             self._log.debug("connected")
-            logged_in = self._login.run()
+            logged_in = self._log_in() if self._find_source() else None
             if logged_in is None:
                 self._link.close(gently=True)
             else:
@@ -86,7 +93,7 @@ class Connection:
 
     def cut_off_if_silent(self) -> None:
         """End it if its client has not sent the first frame of a login yet."""
-        if not self._login.has_heard:
+        if self._login is None or not self._login.has_heard:
             self._link.cut()
 
     def cut_off(self) -> None:
@@ -112,6 +119,35 @@ class Connection:
             self._channel.fail(Ended(code))
 
     # --- its own thread ---
+
+    def _find_source(self) -> bool:
+        """Let the proxy in front name the client's address, if there is one; whether the connection goes on."""
+        if not self._is_proxied:
+            return True
+        try:
+            client = self._link.receive_proxy_header()
+        except ConnectionTrouble:  # it looks whether somebody listens
+            return False
+        except ProtocolViolation as problem:
+            if self._shared.strangers.may(NO_LOGIN, shown_origin(self._source)):
+                self._log.warning("no login: %s", problem.cause)
+            return False
+        if client is None:
+            self._is_check = True
+            return True
+        self._source = client
+        self._log = _Prefixed(self._shared.log, {"number": self._number, "who": client})
+        if self._ticket.comes_from(origin_of(client)):
+            return True
+        if self._shared.strangers.may(NO_LOGIN, shown_origin(client)):
+            self._log.warning("busy: turned away")
+        with contextlib.suppress(ConnectionTrouble):
+            self._link.send(busy_frame())
+        return False
+
+    def _log_in(self) -> LoggedIn | None:
+        self._login = Login(self._shared, self._link, self._ticket, self._source, self._log, self._is_check)
+        return self._login.run()
 
     def _serve(self, logged_in: LoggedIn) -> None:
         account, keys = self._account, _ = logged_in

@@ -22,6 +22,8 @@ from sft.console.screen import announce, note, say
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.server.admin import first_account, open_accounts
+from sft.server.health import Health
+from sft.server.http_answers import HttpAnswers
 from sft.server.listener import Listener, listen
 from sft.server.reload import Reload, rules_of
 from sft.server.service_manager import ServiceManager
@@ -57,14 +59,20 @@ def serve(
     storage = _open_storage(settings)
     raise_limit_of_files()
     signals = Signals()
-    with contextlib.closing(Engine(settings.memory)) as engine:  # needs threads: without them there is no server
+    with contextlib.ExitStack() as opened:
+        # It needs threads: without them there is no server.
+        engine = opened.enter_context(contextlib.closing(Engine(settings.memory)))
         listening = listen(settings.listen, settings.port)
+        asked = None if settings.health is None else HttpAnswers("health", settings.health)
         addresses = ", ".join(_shown(each.getsockname()) for each in listening)
         announce(f"listening on {addresses}")
         announce(
             f"storing under {settings.storage}",
             f"accounts in {settings.accounts}, {'no log' if place is None else f'log in {place}'}",
         )
+        if asked is not None:
+            opened.callback(asked.close)
+            announce(f"health at http://{asked.place}/health")
         if accounts is None:
             name = _own_username()
             _show_first_account(name, first_account(settings.accounts, name), listening[0].getsockname()[1])
@@ -72,6 +80,8 @@ def serve(
         elif not accounts.names():
             note(advice("warning: there are no accounts; run: python server.py adduser NAME"))
         log.info("listening on %s, storing under %s", addresses, settings.storage)
+        if asked is not None:
+            asked.serve({"/health": Health(accounts, storage, lambda: signals.stops > 0, log).answer})
         load_again = Reload(settings, load, log, storage)
         Listener(settings, storage, accounts, log, signals, engine, ServiceManager(), load_again).run(listening)
 

@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from sft.common.errors import ConnectionTrouble, Failure, UsageError
+from sft.common.errors import ConnectionTrouble, Failure, ProtocolViolation, UsageError
 from sft.wire.protocol import HEADER_SIZE, LOGIN_FRAME_LIMIT, frame_size
+from sft.wire.proxy_header import PROXY_BEGINNINGS, read_proxy_header
 
 Socket = socket.socket
 
@@ -212,7 +213,17 @@ class Link:
         """
         self._begin(self._step if seconds is None else seconds)
         header = self._exactly(HEADER_SIZE)
+        if header in PROXY_BEGINNINGS:
+            raise ProtocolViolation("a PROXY header where none belongs")
         return header + self._exactly(frame_size(header, 1, LOGIN_FRAME_LIMIT))
+
+    def receive_proxy_header(self) -> str | None:
+        """The address that a proxy in front of this end names as its client's; None for the proxy's own connections.
+
+        Raises ConnectionTrouble, ProtocolViolation.
+        """
+        self._begin(self._step)
+        return read_proxy_header(self._exactly)
 
     def _exactly(self, size: int) -> bytes:
         got = bytearray()

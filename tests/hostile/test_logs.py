@@ -221,7 +221,7 @@ def test_accounts_that_can_not_be_read_fill_no_log_either(make_server: MakeServe
     assert len(lines) in (20, 21) and len(lines) + left_out(server.told()) == 60
 
 
-def test_count_of_what_was_left_out_is_told_while_nobody_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_count_of_what_was_left_out_is_told_while_nobody_connects() -> None:
     looks, started = list[float](), time.monotonic()
 
     def tell() -> None:
@@ -232,10 +232,9 @@ def test_count_of_what_was_left_out_is_told_while_nobody_connects(monkeypatch: p
     signals = SimpleNamespace(waker=near, stops=0, takes_reload=lambda: False, wait=lambda _: None)
     loop = SimpleNamespace(_signals=signals, _background=SimpleNamespace(start=lambda: None))
     loop._shared = SimpleNamespace(strangers=SimpleNamespace(tell=tell))
-    monkeypatch.setattr("sft.server.listener._SUMMARY_PAUSE", 0.01)
     with near, far:
         watchdog = threading.Timer(10, far.send, [b"x"])  # wakes a loop that waits for connections only
         watchdog.start()
-        Listener._accept_until_signal(cast(Listener, loop), [])
+        Listener._accept_until(cast(Listener, loop), [], lambda: bool(signals.stops), 0.01)
         watchdog.cancel()
     assert looks[-1] - started < 5

@@ -153,8 +153,14 @@ def test_advice_of_the_service_leads_to_its_own_accounts_file(tmp_path: Path) ->
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_sandbox_of_the_service_is_as_strict_as_operations_says() -> None:
-    command = ["systemd-analyze", "security", "--offline=yes", HOME / "deploy/systemd/secure-file-transfer.service"]
-    judged = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    unit = str(HOME / "deploy/systemd/secure-file-transfer.service")
+    judged = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", unit],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
     (level,) = re.findall(r"exposure level for \S+: ([0-9.]+)", judged.stdout)
     assert float(level) < 2
     assert f"rates it {level} of 10" in SECTION
