@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # a client sends its hello before it loads these
     from collections.abc import Sequence
 
     from sft.console.named import NamedFolder
-    from sft.disk.temporary import Incoming, Outcome, TemporaryFile, Whole
+    from sft.disk.temporary import Incoming, Outcome, Unpublished, Whole
     from sft.disk.visible_files import VisibleFiles
     from sft.transfer.events import ReceiveEvent
     from sft.transfer.groups import Begun, Folder
@@ -294,7 +294,7 @@ class _Remembering:
         self.finish_folders = folder.finish_folders
         self.begin_anyway, self.make_folder, self.have = folder.begin_anyway, folder.make_folder, folder.have
 
-    def take(self, files: "Sequence[Whole]") -> "list[TemporaryFile | Outcome]":
+    def take(self, files: "Sequence[Whole]") -> "list[Unpublished | Outcome]":
         """Those that were fetched are skipped; the others are taken up to the next one that was."""
         from sft.disk.temporary import Settled
 

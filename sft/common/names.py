@@ -100,6 +100,16 @@ def are_plain(names: Sequence[str]) -> bool:
     )
 
 
+def are_plain_paths(paths: Sequence[PathParts]) -> bool:
+    """The same for many paths: whether each is allowed for certain."""
+    depths = [len(path) for path in paths]
+    most, least = max(depths, default=1), min(depths, default=1)
+    if not 0 < least <= most <= MAX_DEPTH:
+        return False
+    names = [name for path in paths for name in path]
+    return (max(map(len, names), default=0) + 1) * most <= MAX_PATH and are_plain(names)
+
+
 def judge_component(component: str, portable: bool = False) -> None:
     """Raises Refused for one name: empty, `.`, `..`, with a slash, NUL or control character, not UTF-8, too long."""
     if not component:

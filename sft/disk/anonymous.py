@@ -15,13 +15,13 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from crypto_utils import new_digest, random_bytes
+from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.common.zeros import zeros
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.parents import Parent
 from sft.disk.reservations import NOT_RESERVED, Reservation
-from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, link_anonymous, lock
+from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, link_anonymous, lock, replace_by_anonymous
 from sft.disk.temporary import Incoming
 
 _MOST_IN_MEMORY = 2 << 20  # bytes of one connection
@@ -127,23 +127,6 @@ class AnonymousFile:
             os.close(descriptor)  # it was swept before it was locked
         raise Refused(Code.BUSY)
 
-    def store(self, content: memoryview, bits: int, parent: Parent) -> None:
-        """Write the whole content, and `finish`, in one go. Only a file without a reservation is kept in memory."""
-        if self.refusal is not None:
-            self.write(content)
-            return
-        self._may_be_in_memory = False
-        if not self._area.has_anonymous:
-            self.write(content)
-            self.finish(bits, parent)
-            return
-        with disk_errors():
-            self.descriptor = parent.make(bits)
-            if content:
-                _write_all(self.descriptor, content)
-            self.has_time = set_time(self.descriptor, self.incoming.mtime)
-        self.size, self.is_finished = len(content), True
-
     def finish(self, bits: int, parent: Parent | None = None) -> int:
         with disk_errors():
             if self.descriptor < 0 and parent is not None and self._area.has_anonymous:
@@ -169,9 +152,8 @@ class AnonymousFile:
 
     def rename(self, name: str, folder: int) -> None:
         if not self._name:
-            lock(self.descriptor)
-            self._name = f"small-{random_bytes(16).hex()}"
-            link_anonymous(self.descriptor, self._name, self._area.folder)
+            replace_by_anonymous(self.descriptor, self._area.folder, name, folder)
+            return
         os.replace(self._name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder)
         self._name = ""
 

@@ -5,7 +5,6 @@ file is made in its folder if that is on the same file system as the staging are
 linked there; else it is made in the staging area, and fitted.
 """
 
-import contextlib
 import os
 
 from sft.disk.permissions import give_as_made_in, has_default_acl
@@ -30,8 +29,11 @@ class Parent:
     def make(self, bits: int) -> int:
         """A new file without a name, with what this folder gives one that is made with `bits`. Raises OSError."""
         if self._is_beside:
-            with contextlib.suppress(PermissionError):  # giving it a name fails, and is reported
+            try:
                 descriptor = open_anonymous(self.descriptor, bits)
+            except PermissionError:  # giving it a name fails, and is reported
+                pass
+            else:
                 if not self._is_exact:
                     os.fchmod(descriptor, bits)
                 return descriptor

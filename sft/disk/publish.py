@@ -27,7 +27,7 @@ from sft.disk.parents import Parent
 from sft.disk.permissions import file_bits
 from sft.disk.quota import Allowance
 from sft.disk.receipts import Delivery, Receipts
-from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile, end_file
+from sft.disk.temporary import Incoming, Outcome, Settled, Unpublished, end_file
 from sft.disk.visible_files import READ_FLAGS, VisibleFiles
 
 _MOST_NUMBERS = 10_000
@@ -63,7 +63,7 @@ class FewOpen(Generic[_Opened]):
 class GroupFlush:
     """The first `count` files of a group, at least one, while their bytes are flushed. Made by `Publisher.start`."""
 
-    def __init__(self, files: Sequence[TemporaryFile], ends: list[Outcome | None], file_system: FileSystem) -> None:
+    def __init__(self, files: Sequence[Unpublished], ends: list[Outcome | None], file_system: FileSystem) -> None:
         """`ends`: for each file what became of it, if that is known already; it is discarded then."""
         self.files, self.count, self.ends = files, len(files), ends
         self._good = [at for at, end in enumerate(ends) if end is None]
@@ -122,24 +122,19 @@ class Publisher:
         self._allowance, self._receipts, self._is_private = allowance, receipts, is_private
         self._file_mode, self.umask = file_mode, umask
 
-    def start(self, group: Sequence[TemporaryFile], in_background: bool = True) -> GroupFlush:
+    def start(self, group: Sequence[Unpublished], in_background: bool = True) -> GroupFlush:
         """Begin with the first files of a group. Each one's `sha256` must be set."""
         few_left = few_left_from()
-        before = self.delivered_before([(file.incoming, file.size, file.sha256) for file in group])
+        # What was finished when it came was looked for then.
+        before = self.delivered_before([_announced(file) for file in group if not file.is_finished])
         ends: list[Outcome | None] = []
         with self.parents() as parents:
-            for file, settled in zip(group, before, strict=True):
-                if settled is not None:
-                    file.discard()
-                    ends.append(settled)
-                    continue
-                try:
-                    descriptor = file.descriptor if file.is_finished else self._finish(file, parents)
-                except Refused as problem:
-                    end_file(file, problem.code)
-                    ends.append(problem)
-                    continue
-                ends.append(None)
+            for file in group:
+                if file.is_finished:
+                    end, descriptor = None, file.descriptor
+                else:
+                    end, descriptor = self._finish(file, parents, before.pop(0))
+                ends.append(end)
                 if descriptor >= few_left:
                     break
         flushing = GroupFlush(group[: len(ends)], ends, self._flush.file_system)
@@ -156,14 +151,24 @@ class Publisher:
         finally:
             parents.close()
 
-    def _finish(self, file: TemporaryFile, parents: "FewOpen[Parent]") -> int:
-        return file.finish(self.bits_of(file.incoming), parents.get(file.incoming.path[:-1]))
+    def _finish(
+        self, file: Unpublished, parents: "FewOpen[Parent]", before: Settled | None
+    ) -> tuple[Outcome | None, int]:
+        """What became of it, if it ends here, and its descriptor; `before`: what this transfer has delivered of it."""
+        if before is not None:
+            file.discard()
+            return before, -1
+        try:
+            return None, file.finish(self.bits_of(file.incoming), parents.get(file.incoming.path[:-1]))
+        except Refused as problem:
+            end_file(file, problem.code)
+            return problem, -1
 
     def bits_of(self, incoming: Incoming) -> int:
         """The mode to make a file with."""
         return file_bits(incoming.mode, self._file_mode)
 
-    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]:
+    def publish(self, group: Sequence[Unpublished]) -> list[Outcome]:
         """Publish a whole group before this returns; for each file what became of it."""
         outcomes: list[Outcome] = []
         while len(outcomes) < len(group):
@@ -218,10 +223,12 @@ class Publisher:
             )
         return outcomes
 
-    def _publish_one(self, file: TemporaryFile, folders: FewOpen[int]) -> Outcome:
+    def _publish_one(self, file: Unpublished, folders: FewOpen[int]) -> Outcome:
         try:
             with file.publishing():
                 settled = self._settle(file, folders)
+                if not settled.skipped and not settled.already:
+                    file.reservation.published(file.size)
                 file.discard()  # its hidden name, before another connection can take it up
                 return settled
         except (Refused, OSError, UsageError) as problem:
@@ -229,22 +236,19 @@ class Publisher:
             end_file(file, refused.code)
             return refused
 
-    def _settle(self, file: TemporaryFile, folders: FewOpen[int]) -> Settled:
+    def _settle(self, file: Unpublished, folders: FewOpen[int]) -> Settled:
         if file.refusal is not None:
             return self._settle_without_space(file, file.refusal)
+        path = file.incoming.path
         replaces = file.incoming.policy == Policy.REPLACE and file.incoming.may_replace and not self._is_private
         give_name = self._replace if replaces else self._link
-        above = file.incoming.path[:-1]
         try:
-            settled = give_name(file, folders.get(above))
+            return give_name(file, path, folders.get(path[:-1]))
         except FileNotFoundError:  # another connection has removed the folder: it is made again
             folders.close()
-            settled = give_name(file, folders.get(above))
-        if not settled.skipped and not settled.already:
-            file.reservation.published(file.size)
-        return settled
+            return give_name(file, path, folders.get(path[:-1]))
 
-    def _settle_without_space(self, file: TemporaryFile, refusal: Refused) -> Settled:
+    def _settle_without_space(self, file: Unpublished, refusal: Refused) -> Settled:
         """Raises `refusal` unless the file is one that is not stored."""
         path = file.incoming.path
         with contextlib.suppress(Refused), self._visible.folder(path[:-1]) as folder:
@@ -253,8 +257,7 @@ class Publisher:
                 return _settled(file, path, action)
         raise refusal
 
-    def _replace(self, file: TemporaryFile, folder: int) -> Settled:
-        path = file.incoming.path
+    def _replace(self, file: Unpublished, path: PathParts, folder: int) -> Settled:
         action = self._decide(file, path[-1], folder, state_of(path[-1], folder))
         if action in NEEDS_NO_SPACE:
             return _settled(file, path, action)
@@ -265,23 +268,30 @@ class Publisher:
             raise Refused(Code.IS_FOLDER) from None
         return _settled(file, path)
 
-    def _link(self, file: TemporaryFile, folder: int) -> Settled:
+    def _link(self, file: Unpublished, path: PathParts, folder: int) -> Settled:
         """Try the name first: the system reports whether it is taken, in the same step."""
-        path, number = file.incoming.path, 0
+        try:
+            file.link(path[-1], folder)
+        except FileExistsError:
+            return self._link_beside(file, path, folder)
+        return Settled(path, False, False, file.size, file.sha256)
+
+    def _link_beside(self, file: Unpublished, path: PathParts, folder: int) -> Settled:
+        """The name was taken."""
+        number = 0
         for _ in range(_MOST_NUMBERS):
             name = path[-1] if number == 0 else numbered(path[-1], number)
-            try:
-                file.link(name, folder)
-            except FileExistsError:
-                there = state_of(name, folder)
-            else:
-                return _settled(file, path if number == 0 else (*path[:-1], name))
-            if there is None:  # it is free again
-                continue
+            there = state_of(name, folder)
+            if there is None:  # it is free
+                try:
+                    file.link(name, folder)
+                    return _settled(file, (*path[:-1], name))
+                except FileExistsError:
+                    continue
             if file.is_same_file(there):
                 return _settled(file, (*path[:-1], name))
             if number == 0:
-                (before,) = self.delivered_before([(file.incoming, file.size, file.sha256)])
+                (before,) = self.delivered_before([_announced(file)])
                 if before is not None:
                     return before
                 action = self._decide(file, name, folder, there)
@@ -290,7 +300,7 @@ class Publisher:
             number += 1
         raise Refused(Code.EXISTS)
 
-    def _decide(self, file: TemporaryFile, name: str, folder: int, there: os.stat_result | None) -> Action:
+    def _decide(self, file: Unpublished, name: str, folder: int, there: os.stat_result | None) -> Action:
         """What to do with a file whose name has `there`; its bytes are compared if need be. Raises Refused."""
         existing = existing_of(there, file.size)
         if existing is Existing.SAME_SIZE and file.is_different:
@@ -319,6 +329,10 @@ class Publisher:
         return incoming.policy == Policy.RENAME or (self._is_private and incoming.policy == Policy.REPLACE)
 
 
+def _announced(file: Unpublished) -> Announced:
+    return file.incoming, file.size, file.sha256
+
+
 def _same_as(found: Delivery | None, size: int | None, sha256: bytes | None) -> Settled | None:
     """The receipt of what was delivered, if that has this size and digest; a size or digest of None is not known."""
     if found is None or size not in (None, found.size) or sha256 not in (None, found.sha256):
@@ -326,14 +340,14 @@ def _same_as(found: Delivery | None, size: int | None, sha256: bytes | None) -> 
     return Settled(found.path, already=True, size=found.size, sha256=found.sha256)
 
 
-def _has_same_bytes(file: TemporaryFile, name: str, folder: int) -> bool:
+def _has_same_bytes(file: Unpublished, name: str, folder: int) -> bool:
     with contextlib.suppress(OSError, Refused):
         there = ExistingFile(os.open(name, READ_FLAGS, dir_fd=folder), file.size)
         return there.digest() == file.sha256
     return False
 
 
-def _settled(file: TemporaryFile, path: PathParts, action: Action = Action.STORE) -> Settled:
+def _settled(file: Unpublished, path: PathParts, action: Action = Action.STORE) -> Settled:
     if action is Action.SKIP:
         return Settled(path, skipped=True)
     return Settled(path, already=action is Action.ALREADY, size=file.size, sha256=file.sha256)

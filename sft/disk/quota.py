@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,9 +21,9 @@ from sft.disk.ledger import GATE, LEDGER, Ledger
 from sft.disk.ledger_locks import Processes
 from sft.disk.measuring import measure
 from sft.disk.receipts import RECEIPTS
-from sft.disk.reservations import FreeSpace, Reservation, with_repair
+from sft.disk.reservations import NOT_RESERVED, FreeSpace, Reservation, reserved_together, with_repair
 from sft.disk.staging import StagingArea
-from sft.disk.temporary import TemporaryFile
+from sft.disk.temporary import Incoming, TemporaryFile
 from sft.disk.visible_files import VisibleFiles
 
 NOT_TEMPORARY = frozenset({RECEIPTS, LEDGER, GATE})  # of the names in a user's staging area
@@ -174,6 +174,25 @@ class Allowance:
         if size is None:
             file.reservation.reserve_as_it_grows()
         self.reserve_folders(file.incoming.path[:-1])
+
+    def reserve_together(self, files: Sequence[Incoming]) -> list[Reservation]:
+        """Reserve what small files announced, in one step, and what their paths lack; all of it or nothing.
+
+        Raises Refused (NO_SPACE, QUOTA), OSError.
+        """
+        sizes = [each.size or 0 for each in files]
+        self._space.check(sum(sizes))
+        if self._ledger is None:
+            return [NOT_RESERVED] * len(files)
+        made = reserved_together(self._ledger, self._quota, sizes)
+        try:
+            for folder in {each.path[:-1] for each in files}:
+                self.reserve_folders(folder)
+        except BaseException:
+            for each in made:
+                each.end(None)
+            raise
+        return made
 
     @contextlib.contextmanager
     def replacing(self, name: str, folder: int) -> Iterator[None]:

@@ -7,12 +7,12 @@ believed only after the ledger was repaired. It opens nothing.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sft.common.errors import Code, Refused
-from sft.disk.amounts import NO_QUOTA, NOTHING, Quota, file_of
+from sft.disk.amounts import NO_QUOTA, NOTHING, Amount, Quota, file_of
 from sft.disk.durable import disk_errors
 from sft.disk.ledger import Ledger
 
@@ -60,10 +60,16 @@ def with_repair(ledger: Ledger | None, work: Callable[[], _Made]) -> _Made:
 class Reservation:
     """What one file has reserved of its account's quota. Without a ledger it reserves nothing."""
 
-    def __init__(self, ledger: Ledger | None = None, quota: Quota = NO_QUOTA, space: FreeSpace | None = None) -> None:
-        """`space`: looked at while the file grows."""
+    def __init__(
+        self,
+        ledger: Ledger | None = None,
+        quota: Quota = NO_QUOTA,
+        space: FreeSpace | None = None,
+        amount: Amount = NOTHING,
+    ) -> None:
+        """`space`: looked at while the file grows. `amount`: what was reserved for it already."""
         self._ledger, self._quota, self._space = ledger, quota, space
-        self._amount = NOTHING
+        self._amount = amount
         self._grows = False
         self.covered = _ENDLESS if space is None else _CHECK_EVERY  # bytes that the file may have without asking again
 
@@ -112,6 +118,11 @@ class Reservation:
             self._ledger.count(file_of(size))
             self._amount -= file_of(size)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether nothing is left of it."""
+        return not self._amount.files
+
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
         """Around the end of the file."""
@@ -131,6 +142,13 @@ class Reservation:
                 self._ledger.count(file_of(stays))
                 amount -= file_of(stays)
             self._ledger.give_back(amount)
+
+
+def reserved_together(ledger: Ledger, quota: Quota, sizes: Sequence[int]) -> list[Reservation]:
+    """One for each of some files of these sizes, in one step. Raises Refused (QUOTA), OSError with nothing reserved."""
+    amounts = [file_of(size) for size in sizes]
+    ledger.reserve(sum(amounts, NOTHING), quota)
+    return [Reservation(ledger, quota, amount=amount) for amount in amounts]
 
 
 NOT_RESERVED = Reservation()

@@ -52,6 +52,19 @@ def link_anonymous(descriptor: int, name: str, folder: int) -> None:
     os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
 
 
+def replace_by_anonymous(descriptor: int, staging: int, name: str, folder: int) -> None:
+    """The same, in place of the file that may have the name; it has one in the open staging area meanwhile."""
+    lock(descriptor)
+    between = f"small-{random_bytes(16).hex()}"
+    link_anonymous(descriptor, between, staging)
+    try:
+        os.replace(between, name, src_dir_fd=staging, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(between, dir_fd=staging)
+        raise
+
+
 class Owner(Protocol):
     """The connection that writes a partial file; `sft.disk.partials.PartialFile` is one."""
 

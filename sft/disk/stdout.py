@@ -17,7 +17,7 @@ from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts
 from sft.disk.parents import Parent
 from sft.disk.reservations import NOT_RESERVED
-from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile, Whole
+from sft.disk.temporary import Incoming, Outcome, Settled, TemporaryFile, Unpublished, Whole
 
 
 class _OutputFile:
@@ -99,7 +99,7 @@ class StandardOutput:
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
         return self.begin(incoming, resumable)
 
-    def take(self, files: Sequence[Whole]) -> list[TemporaryFile | Outcome]:
+    def take(self, files: Sequence[Whole]) -> list[Unpublished | Outcome]:
         """The first of these files, written at once."""
         whole = files[0]
         try:
@@ -118,11 +118,11 @@ class StandardOutput:
         """What was written can't be compared."""
         return [None] * len(offered)
 
-    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]:
+    def publish(self, group: Sequence[Unpublished]) -> list[Outcome]:
         self.is_whole = True
         return [Settled(file.incoming.path, size=file.size, sha256=file.sha256) for file in group]
 
-    def start_publishing(self, group: Sequence[TemporaryFile]) -> None:
+    def start_publishing(self, group: Sequence[Unpublished]) -> None:
         """There is nothing to flush."""
 
     def finish_publishing(self, batch: object) -> list[Outcome]:

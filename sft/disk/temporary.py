@@ -1,8 +1,9 @@
 """A file on its way in: what was announced, the temporary file until it is published, and what became of it.
 
-Rules: every kind of temporary file does what `TemporaryFile` lists, and none inherits from another: partial files that
-can be resumed (`sft/disk/partials.py`), anonymous files that can't (`sft/disk/anonymous.py`), and standard output
-(`sft/disk/stdout.py`). Nothing here touches the disk.
+Rules: every kind of file on its way does what `Unpublished` lists, those whose content comes in pieces also what
+`TemporaryFile` lists, and none inherits from another: partial files that can be resumed (`sft/disk/partials.py`),
+anonymous files that can't (`sft/disk/anonymous.py`), small files that came whole (`sft/disk/small_files.py`), and
+standard output (`sft/disk/stdout.py`). Nothing here touches the disk.
 """
 
 import hashlib
@@ -69,36 +70,36 @@ class Whole:
 Outcome = Settled | Refused
 
 
-@runtime_checkable
-class TemporaryFile(Protocol):
-    """The bytes of one file on their way, for one connection. Methods raise Refused unless they name OSError."""
+class Unpublished(Protocol):
+    """A file that is to be published by one connection. Methods raise Refused unless they name OSError."""
 
     incoming: Incoming
     size: int  # of what was written
-    sha256: bytes | None  # of the whole file, set by the receiver once it is verified
-    offers: list[int]  # offsets to resume from, best first; compare digests, then call `resume_from`
-    is_shared: bool  # another process had it open when this connection took it over
     reservation: Reservation
-    refusal: Refused | None  # why it has no reservation: it is only taken if it turns out to be there already
-    is_different: bool  # its content was compared with the file of its name
-    has_time: bool  # whether it has the time of its source; not every disk can hold every time
-    is_finished: bool  # `finish` need not be called any more
+
+    @property
+    def sha256(self) -> bytes | None:
+        """Of the whole file, once it is verified."""
+
+    @property
+    def refusal(self) -> Refused | None:
+        """Why it has no reservation: it is only taken if it turns out to be there already."""
+
+    @property
+    def is_different(self) -> bool:
+        """Whether its content was compared with the file of its name."""
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it has the time of its source; not every disk can hold every time."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `finish` need not be called any more."""
 
     @property
     def descriptor(self) -> int:
         """Of its bytes; -1 where there is none yet."""
-
-    def digest_of_kept(self, size: int, goes_on: Callable[[], bool]) -> "hashlib._Hash":
-        """A running SHA-256 over the first `size` bytes that are there, as long as `goes_on()` is true."""
-
-    def resume_from(self, offset: int) -> None:
-        """Keep the first `offset` bytes, and drop what lies behind them."""
-
-    def write(self, content: memoryview) -> None:
-        """Append `content`."""
-
-    def write_zeros(self, count: int) -> None:
-        """Append so many zero bytes, at most 1 MiB, as a hole where it can have one."""
 
     def finish(self, bits: int, parent: Parent | None = None) -> int:
         """Write all, set time and mode: what `parent` gives a file that is made with `bits`.
@@ -125,6 +126,29 @@ class TemporaryFile(Protocol):
         """The connection has ended: keep the bytes if they can be resumed; whether they are kept."""
 
 
-def end_file(file: TemporaryFile, code: Code | None) -> None:
+@runtime_checkable
+class TemporaryFile(Unpublished, Protocol):
+    """The bytes of one file that come in pieces, for one connection. Methods raise Refused unless they name OSError."""
+
+    sha256: bytes | None  # set by the receiver
+    offers: list[int]  # offsets to resume from, best first; compare digests, then call `resume_from`
+    is_shared: bool  # another process had it open when this connection took it over
+    refusal: Refused | None
+    is_different: bool
+
+    def digest_of_kept(self, size: int, goes_on: Callable[[], bool]) -> "hashlib._Hash":
+        """A running SHA-256 over the first `size` bytes that are there, as long as `goes_on()` is true."""
+
+    def resume_from(self, offset: int) -> None:
+        """Keep the first `offset` bytes, and drop what lies behind them."""
+
+    def write(self, content: memoryview) -> None:
+        """Append `content`."""
+
+    def write_zeros(self, count: int) -> None:
+        """Append so many zero bytes, at most 1 MiB, as a hole where it can have one."""
+
+
+def end_file(file: Unpublished, code: Code | None) -> None:
     """A file that is not published: remove it, or keep it when a disk's trouble that may pass is all that ends it."""
     file.keep() if code is Code.UNAVAILABLE else file.discard()

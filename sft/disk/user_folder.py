@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sft.common.errors import Code, Refused
-from sft.common.names import judge_path
+from sft.common.names import are_plain_paths, judge_path
 from sft.common.open_files import few_left_from
 from sft.disk.amounts import NO_QUOTA, Quota
 from sft.disk.anonymous import AnonymousFile, AnonymousFiles
@@ -23,14 +23,14 @@ from sft.disk.ledger import Ledger
 from sft.disk.listing_rate import ListingRate
 from sft.disk.new_folders import NewFolders
 from sft.disk.offers import Offered, Offers
-from sft.disk.parents import Parent
 from sft.disk.partials import begin_partial
-from sft.disk.publish import FewOpen, GroupFlush, Publisher
+from sft.disk.publish import GroupFlush, Publisher
 from sft.disk.quota import Allowance
 from sft.disk.receipts import Receipts
 from sft.disk.removals import Removals
+from sft.disk.small_files import SmallFiles
 from sft.disk.staging import StagingArea
-from sft.disk.temporary import DeliveredBefore, Incoming, Outcome, Settled, TemporaryFile, Whole
+from sft.disk.temporary import DeliveredBefore, Incoming, Outcome, Settled, TemporaryFile, Unpublished, Whole
 from sft.disk.visible_files import VisibleFiles
 
 
@@ -89,6 +89,7 @@ class UserFolder:
             rules.file_mode,
             umask,
         )
+        self._small_files = SmallFiles(area, self.allowance, self.publisher)
         self.changes = Changes(
             visible,
             area,
@@ -220,37 +221,42 @@ class UserFolder:
 
     # --- small files that are here as a whole ---
 
-    def take(self, files: Sequence[Whole]) -> list[TemporaryFile | Outcome]:
+    def take(self, files: Sequence[Whole]) -> list[Unpublished | Outcome]:
         """Store the first of some files, at least one, to be published; for each its file, or what became of it.
 
         It stops behind a file that got one of the last descriptors: publish, then come with the others. What it raises
         leaves nothing of them.
         """
-        taken: list[TemporaryFile | Outcome] = []
-        few_left = few_left_from()
-        judged = [self._judged_or_refused(whole.incoming) for whole in files]
+        judged = self._all_judged([whole.incoming for whole in files])
         before = self.publisher.delivered_before(
             [
                 (whole.incoming if isinstance(each, Refused) else each, len(whole.content), whole.sha256)
                 for each, whole in zip(judged, files, strict=True)
             ]
         )
-        with contextlib.ExitStack() as undo, self.publisher.parents() as parents:
-            for incoming, whole, settled in zip(judged, files, before, strict=True):
-                if isinstance(incoming, Refused):
-                    taken.append(incoming)
-                    continue
-                if settled is not None:
-                    taken.append(settled)
-                    continue
-                file = self._stored(incoming, whole, parents)
-                taken.append(file)
-                if isinstance(file, AnonymousFile):
-                    undo.callback(file.discard)
-                    if file.descriptor >= few_left:
-                        break
-            undo.pop_all()
-        return taken
+        taken: list[Unpublished | Outcome | None] = [
+            each if isinstance(each, Refused) else settled for each, settled in zip(judged, before, strict=True)
+        ]
+        left = [
+            (incoming, whole)
+            for incoming, whole, settled in zip(judged, files, taken, strict=True)
+            if settled is None and not isinstance(incoming, Refused)
+        ]
+        stored = iter(self._stored(left) if left else ())
+        outcomes: list[Unpublished | Outcome] = []
+        for settled in taken:
+            if settled is None and (settled := next(stored, None)) is None:
+                break
+            outcomes.append(settled)
+        return outcomes
+
+    def _all_judged(self, incomings: list[Incoming]) -> list[Incoming | Refused]:
+        """Each with the policy that its folder lets it have, or why it may not come."""
+        rules = self._rules
+        is_plain = are_plain_paths([each.path for each in incomings]) and not (rules.portable_names or rules.private)
+        if is_plain and max([each.size or 0 for each in incomings]) <= rules.max_file_size:
+            return [*incomings]
+        return [self._judged_or_refused(each) for each in incomings]
 
     def _judged_or_refused(self, incoming: Incoming) -> Incoming | Refused:
         try:
@@ -258,22 +264,33 @@ class UserFolder:
         except Refused as problem:
             return problem
 
-    def _stored(self, incoming: Incoming, whole: Whole, parents: FewOpen[Parent]) -> AnonymousFile | Refused:
-        """The file, to be published; of one that is refused nothing is left."""
-        try:
-            file = self._begin_anonymous(incoming)
-        except Refused as problem:
-            return problem
-        file.sha256 = whole.sha256
-        try:
-            file.store(whole.content, self.publisher.bits_of(incoming), parents.get(incoming.path[:-1]))
-        except Refused as problem:
-            file.discard()
-            return problem
-        except BaseException:
-            file.discard()
-            raise
-        return file
+    def _stored(self, files: list[tuple[Incoming, Whole]]) -> Sequence[Unpublished | Refused]:
+        """The first of them, to be published; of those that are refused nothing is left."""
+        reserved = self._small_files.reserve([incoming for incoming, _ in files])
+        if reserved is not None:
+            return self._small_files.store(files, reserved)
+        few_left = few_left_from()
+        stored: list[Unpublished | Refused] = []
+        with contextlib.ExitStack() as undo:
+            for incoming, whole in files:
+                try:
+                    file = self._begin_anonymous(incoming)
+                except Refused as problem:
+                    stored.append(problem)
+                    continue
+                undo.callback(file.discard)
+                try:
+                    file.write(whole.content)
+                except Refused as problem:
+                    file.discard()
+                    stored.append(problem)
+                    continue
+                file.sha256 = whole.sha256
+                stored.append(file)
+                if file.descriptor >= few_left:
+                    break
+            undo.pop_all()
+        return stored
 
     def have(self, offered: Sequence[Offered]) -> list[Outcome | None]:
         """For each file that is offered: what becomes of it without its content; None when the content is wanted."""
@@ -281,11 +298,11 @@ class UserFolder:
 
     # --- publishing ---
 
-    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]:
+    def publish(self, group: Sequence[Unpublished]) -> list[Outcome]:
         """Make a group of whole files visible and durable; for each what became of it."""
         return self.publisher.publish(group)
 
-    def start_publishing(self, group: Sequence[TemporaryFile]) -> GroupFlush:
+    def start_publishing(self, group: Sequence[Unpublished]) -> GroupFlush:
         """Begin with the group's first files, whose bytes are flushed in the background."""
         return self.publisher.start(group)
 

@@ -47,7 +47,7 @@ class Arriving:
         self.state = Receiving.ANNOUNCED
         self.is_stream = put is not None and put.size is None
         self.is_small = put is not None and put.size is not None and put.size <= UNASKED_LIMIT
-        self.memory = 0 if put is None else memory_of(body, put.path)
+        self.memory = 0 if put is None else memory_of(body, len(put.path))
         self.incoming: Incoming | None = None
         self.partial: TemporaryFile | None = None
         self.before: Settled | None = None  # what this transfer has delivered, if it is the same

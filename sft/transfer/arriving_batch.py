@@ -5,9 +5,11 @@ have theirs, and covers what was stored or compared here, not what was announced
 it.
 """
 
-from crypto_utils import new_digest
+from collections.abc import Iterable, Sequence
+
+from crypto_utils import digest
 from sft.common.errors import Refused
-from sft.disk.temporary import Incoming
+from sft.disk.temporary import Incoming, Settled
 from sft.disk.temporary import Outcome as DiskOutcome
 from sft.transfer.items import memory_of
 from sft.wire.batch import BATCH_WORDS, Batch, Outcome, Receipts
@@ -27,15 +29,15 @@ class ArrivingBatch:
 
     def __init__(self, batch: Batch) -> None:
         self.id = batch.id
+        id, transfer, policy = batch.id, batch.transfer, batch.policy
         self.puts: list[Put | Misnamed] = [
-            Put(batch.id, batch.transfer, file.path, FILE, file.size, file.mtime, file.mode, batch.policy)
-            for file in batch.files
+            Put(id, transfer, file.path, FILE, file.size, file.mtime, file.mode, policy) for file in batch.files
         ]
         for at in batch.not_allowed:
             self.puts[at] = Misnamed.in_batch(batch, at)
         count = self.left = len(self.puts)  # without an outcome yet
-        components = [component for file in batch.files for component in file.path]
-        self.memory = memory_of(batch.header, tuple(components)) // count  # that each file costs
+        components = sum([len(file.path) for file in batch.files])
+        self.memory = memory_of(batch.header, components) // count  # that each file costs
         self._became: list[DiskOutcome | None] = [None] * count
         self._paths: list[tuple[str, ...]] = [()] * count
 
@@ -51,38 +53,39 @@ class ArrivingBatch:
             raise RuntimeError("a name that is not allowed was stored")
         return put
 
-    def placed(self, at: int, incoming: Incoming) -> None:
-        """The file at that place is to be published under that path."""
-        self._paths[at] = incoming.path
+    def placed(self, placed: Sequence[Incoming | Refused]) -> None:
+        """The paths under which the files are to be published, as far as they may come."""
+        self._paths = [() if isinstance(each, Refused) else each.path for each in placed]
 
-    def settle(self, at: int, became: DiskOutcome | None) -> None:
-        """What became of the file at that place; None: its content is wanted."""
-        if isinstance(became, Refused):
-            _forget_where(became)
-        self._became[at] = became
-        self.left -= 1
+    def settle(self, settled: Iterable[tuple[int, DiskOutcome | None]]) -> None:
+        """What became of the files at some places; None: its content is wanted."""
+        for at, became in settled:
+            if isinstance(became, Refused):
+                _forget_where(became)
+            self._became[at] = became
+            self.left -= 1
 
     def answer(self, time: int) -> tuple[Receipts, Results]:
         """RECEIPTS, and the result of each file but those that are wanted."""
         outcomes: list[Outcome] = []
         results: Results = []
-        there = new_digest()
+        there: list[bytes] = []
         for put, path, became in zip(self.puts, self._paths, self._became, strict=True):
-            if became is None:
-                outcomes.append(_PLAIN["wanted"])
+            if isinstance(became, Settled) and isinstance(put, Put):
+                word = became.word
+                there.append(became.sha256 or b"")
+                results.append((put, Receipt(put.id, became.path, became.size, became.sha256, time, word)))
+                # Nothing but the last name may be another one; the path at this end stays private.
+                is_named = path != put.path or became.path[-1] == put.path[-1]
+                outcomes.append(_PLAIN[word] if is_named else Outcome(word, became.path[-1]))
             elif isinstance(became, Refused):
                 outcomes.append(Outcome(became.code.value))
                 results.append((put, became))
-            elif isinstance(put, Put):
-                word = became.word
-                there.update(became.sha256 or b"")
-                is_ours = path != put.path  # the name at this end stays private
-                name = None if is_ours or became.path[-1] == put.path[-1] else became.path[-1]
-                outcomes.append(_PLAIN[word] if name is None else Outcome(word, name))
-                results.append((put, Receipt(put.id, became.path, became.size, became.sha256, time, word)))
+            elif became is None:
+                outcomes.append(_PLAIN["wanted"])
             else:
                 raise RuntimeError("a name that is not allowed was settled")
-        return Receipts(self.id, time, there.digest(), tuple(outcomes)), results
+        return Receipts(self.id, time, digest(b"".join(there)), tuple(outcomes)), results
 
 
 def _forget_where(problem: BaseException) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 from sft.disk.folders import ExistingFile, PathParts
 from sft.disk.offers import Offered
 from sft.disk.publish import GroupFlush
-from sft.disk.temporary import DeliveredBefore, Incoming, Outcome, Settled, TemporaryFile, Whole
+from sft.disk.temporary import DeliveredBefore, Incoming, Outcome, Settled, TemporaryFile, Unpublished, Whole
 from sft.transfer.arriving import Arriving
 from sft.transfer.arriving_batch import ArrivingBatch
 
@@ -25,8 +25,8 @@ _GROUP_MEMORY = 512 << 10  # of what was announced; reached only by paths near t
 
 Begun = TemporaryFile | Settled | ExistingFile | DeliveredBefore
 Owner = Arriving | ArrivingBatch
-Group = list[tuple[Owner, int, TemporaryFile]]  # with the place of the file in its batch
-Published = list[tuple[Owner, int, TemporaryFile, Outcome]]
+Group = list[tuple[Owner, int, Unpublished]]  # with the place of the file in its batch
+Published = list[tuple[Owner, int, Unpublished, Outcome]]
 
 
 class Folder(Protocol):
@@ -34,10 +34,10 @@ class Folder(Protocol):
 
     def begin(self, incoming: Incoming, resumable: bool) -> Begun: ...
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile: ...
-    def take(self, files: Sequence[Whole]) -> list[TemporaryFile | Outcome]: ...  # of the first files
+    def take(self, files: Sequence[Whole]) -> list[Unpublished | Outcome]: ...  # of the first files
     def have(self, offered: Sequence[Offered]) -> list[Outcome | None]: ...  # None: the content is wanted
-    def publish(self, group: Sequence[TemporaryFile]) -> list[Outcome]: ...
-    def start_publishing(self, group: Sequence[TemporaryFile]) -> GroupFlush | None: ...  # None: nothing to flush
+    def publish(self, group: Sequence[Unpublished]) -> list[Outcome]: ...
+    def start_publishing(self, group: Sequence[Unpublished]) -> GroupFlush | None: ...  # None: nothing to flush
     def finish_publishing(self, group: GroupFlush) -> list[Outcome]: ...
     def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None: ...
     def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
@@ -59,7 +59,7 @@ class Groups:
         for group in (self._filling, *(group for group, _ in self._flushing)):
             yield from (owner for owner, _, _ in group)
 
-    def add(self, owner: Owner, file: TemporaryFile, at: int = 0) -> None:
+    def add(self, owner: Owner, file: Unpublished, at: int = 0) -> None:
         """One more file, complete and verified; `at`: its place in a batch."""
         self._filling.append((owner, at, file))
         self._bytes += file.size

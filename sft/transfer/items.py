@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 _COMPONENT_MEMORY = 80  # bytes that one costs beside its characters
 
 
-def memory_of(body: bytes, path: tuple[str, ...]) -> int:
-    """How many bytes of memory an announced path costs, at either end, until it is settled; `body` is its PUT's."""
-    return len(body) + _COMPONENT_MEMORY * len(path)
+def memory_of(body: bytes, components: int) -> int:
+    """How many bytes of memory announced paths cost, at either end, until they are settled.
+
+    `body` holds them as they are announced; `components`: of all of them.
+    """
+    return len(body) + _COMPONENT_MEMORY * components
 
 
 class Item:

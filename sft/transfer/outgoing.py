@@ -83,7 +83,7 @@ class Outgoing:
         kind = FOLDER if source is None else FILE
         body = Put(self.id, item.transfer, item.target, kind, self.size, mtime, mode, item.policy).body()
         self._proof = mac.begin(*file_mac_begin(body))
-        self.memory = memory_of(body, item.target)
+        self.memory = memory_of(body, len(item.target))
         return encode_message(Kind.PUT, body), has_other_time
 
     def end(self, mac: Mac, size: int, sha256: bytes) -> bytes:

@@ -106,7 +106,7 @@ class OutgoingBatch:
         self._targets.add(item.target)
         self.files.append(BatchFile(item.target, len(content), mtime, mode, digest(content), not item.offer))
         self._header += header
-        self.memory += header + memory_of(b"", item.target)
+        self.memory += header + memory_of(b"", len(item.target))
         if item.offer:
             self.has_offers = True
         else:

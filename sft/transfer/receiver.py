@@ -18,9 +18,8 @@ from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.common.open_files import few_left_from
 from sft.common.rate_limit import RateLimiter, limited
 from sft.disk.folders import ExistingFile
-from sft.disk.temporary import DeliveredBefore, Incoming, Settled, TemporaryFile, end_file
+from sft.disk.temporary import DeliveredBefore, Incoming, Settled, TemporaryFile, Unpublished, end_file
 from sft.transfer.arriving import Arriving
-from sft.transfer.arriving_batch import ArrivingBatch
 from sft.transfer.batches import Batches
 from sft.transfer.events import (
     IDLE,
@@ -127,13 +126,15 @@ class Receiver:
     def _keep_what_can_be_resumed(self) -> None:
         self._share.keep(0)
         self._hashing.stop()  # before its descriptors are closed
-        unfinished = [(arriving.put, arriving.partial) for arriving in self._open.values() if arriving.partial]
-        unfinished += [(owner.put_at(at), file) for owner, at, file in self._complete.unpublished()]
+        complete = self._complete.unpublished()
         with contextlib.ExitStack() as ends:  # each of them, whatever goes wrong with another
-            for put, partial in reversed(unfinished):
-                ends.callback(self._keep, put, partial)
+            for owner, at, file in reversed(complete):
+                ends.callback(self._keep, owner.put_at(at), file)
+            for arriving in reversed(self._open.values()):
+                if arriving.partial is not None:
+                    ends.callback(self._keep, arriving.put, arriving.partial)
 
-    def _keep(self, put: Put, partial: TemporaryFile) -> None:
+    def _keep(self, put: Put, partial: Unpublished) -> None:
         self._on_event(CutOff(put, partial.size, partial.keep()))
 
     def _take(self, message: Message, body: memoryview) -> None:
@@ -372,10 +373,7 @@ class Receiver:
 
     def _answer(self, group: Published) -> None:
         answers: list[bytes] = []
-        for arriving, at, partial, outcome in group:
-            if isinstance(arriving, ArrivingBatch):
-                self._batches.settle(arriving, at, partial, outcome)
-                continue
+        for arriving, partial, outcome in self._batches.settle(group):
             arriving.partial = None
             if isinstance(outcome, Refused):
                 self._channel.post(*answers)

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from crypto_utils import DIGEST_SIZE
 from sft.common.errors import Code, ProtocolViolation
-from sft.common.names import MAX_DEPTH, MAX_PATH, why_not_allowed
+from sft.common.names import MAX_DEPTH, MAX_PATH, are_plain_paths, why_not_allowed
 from sft.wire.bodies import (
     MESSAGE_HEADER,
     Control,
@@ -173,6 +173,8 @@ def read_batch(body: memoryview) -> Batch:
         check_frame(contents, content_size)
     if len({file.path for file in header.files}) < len(header.files):
         raise ProtocolViolation("a path that is twice in a batch")
-    not_allowed = {at: why for at, file in enumerate(header.files) if (why := why_not_allowed(file.path))}
+    not_allowed: dict[int, str] = {}
+    if not are_plain_paths([file.path for file in header.files]):
+        not_allowed = {at: why for at, file in enumerate(header.files) if (why := why_not_allowed(file.path))}
     mac = bytes(body[_HEADER_SIZE.size : _BEFORE_HEADER])
     return Batch(header.id, header.transfer, header.policy, header.files, not_allowed, mac, raw, content_size, contents)

@@ -30,9 +30,9 @@ from transfers import (
 
 from crypto_utils import digest, mac
 from sft.common.errors import Code, ConnectionTrouble, IntegrityError, ProtocolViolation, Refused, SourceError
-from sft.disk.anonymous import AnonymousFile
 from sft.disk.durable import FileSystem
 from sft.disk.offers import Offered
+from sft.disk.small_files import SmallFile
 from sft.disk.sources import FileSource
 from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled, Whole
@@ -238,16 +238,16 @@ def test_unexpected_error_at_one_file_leaves_nothing_of_those_before(
         Whole(Incoming(TRANSFER, (f"{number}",), 1, None, None, "fail"), memoryview(b"x"), digest(b"x"))
         for number in range(3)
     ]
-    begun: list[AnonymousFile] = []
-    real = AnonymousFile.store
+    begun: list[SmallFile] = []
+    real = SmallFile.fill
 
-    def store(file: AnonymousFile, *more: Any) -> None:
+    def fill(file: SmallFile, *more: Any) -> None:
         begun.append(file)
+        real(file, *more)
         if len(begun) == len(files):
             raise RuntimeError("not foreseen")
-        real(file, *more)
 
-    monkeypatch.setattr(AnonymousFile, "store", store)
+    monkeypatch.setattr(SmallFile, "fill", fill)
     before = os.listdir("/dev/fd")
     with pytest.raises(RuntimeError, match="not foreseen"):
         folder.take(files)
@@ -392,8 +392,9 @@ def test_batch_needs_few_descriptors_at_a_time(
     storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = len(os.listdir("/dev/fd")) + 30
-    for module in ("sft.transfer.batches", "sft.disk.user_folder", "sft.disk.publish", "sft.transfer.receiver"):
-        monkeypatch.setattr(f"{module}.few_left_from", lambda: few)
+    deciding = ("transfer.batches", "transfer.receiver", "disk.user_folder", "disk.small_files", "disk.publish")
+    for module in deciding:
+        monkeypatch.setattr(f"sft.{module}.few_left_from", lambda: few)
     most = 0
     dup = os.dup
 

@@ -13,6 +13,7 @@ from source_files import open_source
 from transfers import (
     KEYS,
     LARGE,
+    Hostile,
     Receiving,
     Taken,
     Told,
@@ -45,7 +46,7 @@ from sft.disk.storage import Storage
 from sft.server.requests import Requests
 from sft.transfer.items import Item
 from sft.wire.channel import Channel
-from sft.wire.messages import Cancel, Check, PolicyWord
+from sft.wire.messages import BYE_MESSAGE, Bye, Cancel, Check, Receipt
 from sft.wire.protocol import DATA_SIZE, UNASKED_LIMIT
 from sft.wire.workers import Engine
 
@@ -251,22 +252,21 @@ class Flushing:
 
 
 def test_next_files_arrive_while_a_group_is_flushed_and_nothing_is_visible_before(
-    storage: Storage, engine: Engine, here: Path, home: Path, monkeypatch: pytest.MonkeyPatch, small_groups: int
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch, small_groups: int
 ) -> None:
-    flushing, told, receiving = Flushing(monkeypatch), Told(), Receiving(storage, engine)
-    policies: list[PolicyWord] = ["fail", "skip"]  # files of a batch have the same, so there are five of them
-    items = [
-        item(written(here / f"{number}", b"%d" % number), policy=policies[number // 20 % 2]) for number in range(95)
-    ]
-    sending = threading.Thread(target=send, args=(receiving, items, told))
-    sending.start()
-    wait_until(lambda: len(receiving.taken.sizes) == 40)
+    flushing, hostile, count = Flushing(monkeypatch), Hostile(storage, engine, good=False), 3 * small_groups
+    said: list[bytes] = []
+    for number in range(1, count + 1):  # in one record: between two of them what is there so far may be published
+        announced = put(number, f"{number}")
+        said += [announced.encode(), data(number, 0, b"hello"), end(announced, b"hello").encode()]
+    hostile.raw.say(*said, BYE_MESSAGE)
+    wait_until(lambda: len(hostile.receiving.taken.sizes) == 2 * small_groups)
     assert flushing.begun >= 1
-    assert (files_in(home), told.receipts, receiving.taken.receipts) == ({}, {}, {})
+    assert (files_in(home), hostile.receiving.taken.receipts) == ({}, {})
     flushing.may_end.set()
-    sending.join(30)
-    assert receiving.problem is None
-    assert set(told.outcomes().values()) == {"stored"} and len(told.receipts) == len(files_in(home)) == 95
+    heard, problem = hostile.finish()
+    assert problem is None and isinstance(heard.pop(), Bye)
+    assert [type(each) for each in heard] == [Receipt] * count == [Receipt] * len(files_in(home))
 
 
 def break_protocol_in_one_record(storage: Storage, engine: Engine, *messages: bytes) -> None:
