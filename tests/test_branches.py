@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sft.client.branches import Branches, Page
+from sft.client.branches import Branches, Glimpses, Page, just_before
 from sft.common.errors import Code, ProtocolViolation, Refused
+from sft.common.names import why_not_allowed
 from sft.wire.messages import Entries, Message, Omitted, Refuse, decode_message
 from sft.wire.tree_messages import Branch, Node, Tree
 
@@ -179,3 +182,56 @@ def test_of_any_number_of_pages_no_more_is_kept_than_the_last_path() -> None:
     finally:
         tracemalloc.stop()
     assert found == 100 * (count - 1) and branches.is_whole
+
+
+# --- single names -----------------------------------------------------------------------------------------------------
+
+
+class Folder:
+    """A receiver's folder, answering TREE as one does: a channel and its messages."""
+
+    def __init__(self, names: list[str], most: int) -> None:
+        self.names, self.most = sorted(names, key=str.encode), most
+        self.asked: list[Tree] = []
+
+    def post(self, message: bytes) -> None:
+        tree = decode_message(message[0], memoryview(message)[5:])
+        assert isinstance(tree, Tree)
+        self.asked.append(tree)
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        tree = self.asked[-1]
+        behind = [name for name in self.names if tree.after is None or name.encode() > tree.after[0].encode()]
+        page = tuple(node(1, name) for name in behind[: self.most])
+        return Branch(tree.id, page, len(behind) > self.most)
+
+
+NAMES = ["a", "ab", "b", "0", ".0", "..0", " ", "a ", "a!", "é", "\ue000", "\U00010000", "n" * 255, "\xa0", "z"]
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 100])
+def test_single_names_are_found_among_others(most: int) -> None:
+    there, glimpses = Folder(NAMES[::2], most), Glimpses()
+    for name in (*NAMES, *reversed(NAMES)):
+        found = glimpses.find(("in", name), there, there)  # type: ignore[arg-type]
+        assert (found is not None) == (name in NAMES[::2]), name
+    assert all(tree.path == ("in",) for tree in there.asked)
+    assert [tree.id for tree in there.asked] == list(range(1, len(there.asked) + 1))
+
+
+def test_names_of_one_page_cost_one_question() -> None:
+    there, glimpses = Folder([f"{number:04}" for number in range(5000)], 8192), Glimpses()
+    for number in range(1000, 2000):
+        assert glimpses.find((f"{number:04}",), there, there) is not None  # type: ignore[arg-type]
+    assert len(there.asked) == 1
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/"), min_size=1, max_size=60))
+def test_name_before_another_one_is_allowed_and_comes_before_it(name: str) -> None:
+    if name not in (".", ".."):
+        before = just_before(name)
+        assert before.encode() < name.encode()
+        assert not before or not why_not_allowed((before,))

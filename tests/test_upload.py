@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from noted import Noted
 
-from sft.client.upload import Upload, identity_of_file
+from sft.client.own_logs import identity_of_file
+from sft.client.upload import Upload
 from sft.common.errors import Code, Refused, SourceError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.transfer.events import Checked, Delivered, Failed, Progress, Started

@@ -8,8 +8,9 @@ is kept than the last path, so any number of entries may come.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from sft.client.comparing import Entry
 from sft.common.errors import ProtocolViolation, Refused
-from sft.common.names import MAX_DEPTH, MAX_PATH, PathParts, size_of
+from sft.common.names import MAX_COMPONENT, MAX_DEPTH, MAX_PATH, PathParts, size_of
 from sft.wire.protocol import OMITTED_LIMIT
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
@@ -28,11 +29,12 @@ class Page(NamedTuple):
 class Branches:
     """The reading of one tree."""
 
-    def __init__(self, path: PathParts) -> None:
+    def __init__(self, path: PathParts, after: PathParts = ()) -> None:
+        """`after`: a path below `path`, or none; what comes behind it."""
         self.path = path
         self.last_id = 0  # of the TREEs in this connection
         self.is_whole = False  # everything was read
-        self._last: PathParts = ()  # the path that was read last
+        self._last = after  # the path that was read last
         self._is_folder = True  # whether it is a folder's
 
     def pages(self, channel: "Channel", messages: "Iterator[Message]", id: int = 0) -> Iterator[Page]:
@@ -83,3 +85,87 @@ def _page(id: int, message: "Message | None", messages: "Iterator[Message]") -> 
     if not isinstance(message, Branch) or message.id != id or (message.more and not message.entries):
         raise ProtocolViolation("no answer to TREE")
     return omitted, message
+
+
+def entry_of(node: "Node") -> Entry:
+    """What the receiver has at one path."""
+    return Entry(node.kind, node.size, node.mtime, node.mode, node.target)
+
+
+class BranchEntries(Iterator[tuple[PathParts, Entry]]):
+    """What lies below one folder at the receiver, as one side of a comparison, over as many connections as it takes."""
+
+    def __init__(self, path: PathParts) -> None:
+        self._branches = Branches(path)
+        self._pages: Iterator[Page] = iter(())
+        self._page: Iterator[tuple[PathParts, Node]] = iter(())
+
+    def connect(self, channel: "Channel", messages: "Iterator[Message]", id: int) -> None:
+        """Go on in this connection, whose last question was `id`."""
+        self._branches.last_id = id
+        self._pages = self._branches.pages(channel, messages, id)
+
+    @property
+    def last_id(self) -> int:
+        """Of the questions in this connection."""
+        return self._branches.last_id
+
+    def end(self) -> None:
+        """Nothing more is read."""
+        self._branches.is_whole = True
+
+    def __next__(self) -> tuple[PathParts, Entry]:
+        """Raises Refused for a REFUSE, ConnectionTrouble, ProtocolViolation."""
+        while (found := next(self._page, None)) is None:
+            if self._branches.is_whole:
+                raise StopIteration
+            if (page := next(self._pages, None)) is None:
+                raise StopIteration
+            self._page = iter(page.entries)
+        path, node = found
+        return path, entry_of(node)
+
+
+class Glimpses:
+    """Looks up single names at the receiver: of each folder a page of names is read, from the name on."""
+
+    def __init__(self) -> None:
+        self._folder: PathParts | None = None
+        self._from, self._to = "", ""  # the names that are known: those behind `_from`, up to `_to` or to the end
+        self._is_last = False
+        self._entries: dict[str, Entry] = {}
+        self.last_id = 0  # of the questions in this connection
+
+    def find(self, path: PathParts, channel: "Channel", messages: "Iterator[Message]") -> Entry | None:
+        """What has the path there; None: nothing. Raises Refused, ConnectionTrouble, ProtocolViolation."""
+        *above, name = path
+        folder = tuple(above)
+        is_known = folder == self._folder and self._from < name and (self._is_last or name <= self._to)
+        if not is_known:
+            before = just_before(name)
+            branches = Branches(folder, (before,) if before else ())
+            self._folder = None
+            try:
+                page = next(branches.pages(channel, messages, self.last_id))
+            finally:
+                self.last_id = branches.last_id
+            self._entries = {path[0]: entry_of(node) for path, node in page.entries if len(path) == 1}
+            self._folder, self._from, self._is_last = folder, before, branches.is_whole
+            self._to = page.entries[-1][0][0] if page.entries else name
+        return self._entries.get(name)
+
+
+def just_before(name: str) -> str:
+    """A name that is allowed and comes before that one in a TREE, with few names between them; empty: there is none.
+
+    >>> just_before("b") < "b"
+    True
+    """
+    code = ord(name[-1]) - 1
+    while code >= 0x20 and (chr(code) == "/" or 0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF):  # not in a name
+        code -= 1
+    if code < 0x20:
+        return name[:-1] if name[:-1] not in (".", "..") else ""
+    last = "\U0010ffff"
+    before = name[:-1] + chr(code)
+    return before + last if len((before + last).encode()) <= MAX_COMPONENT else before

@@ -142,7 +142,7 @@ def difference(sender: Entry | None, receiver: Entry | None, criteria: Criteria)
         return Difference.TARGET
     if criteria.times and not is_same_time(sender.mtime, receiver.mtime):
         return Difference.TIME
-    return Difference.MODE if _has_other_mode(sender, receiver, criteria.modes) else Difference.NONE
+    return Difference.MODE if has_other_mode(sender, receiver, criteria.modes) else Difference.NONE
 
 
 def is_same_time(sender: int | None, receiver: int | None) -> bool:
@@ -152,7 +152,13 @@ def is_same_time(sender: int | None, receiver: int | None) -> bool:
     return any(receiver % grain == 0 and 0 < sender - receiver < grain for grain in _GRAINS)
 
 
-def _has_other_mode(sender: Entry, receiver: Entry, bits: int) -> bool:
+def has_other_mode(sender: Entry, receiver: Entry, bits: int) -> bool:
+    """Whether two files or folders differ in one of these permission bits."""
     if sender.mode is None or receiver.mode is None or sender.kind not in _OWNER_BITS:
         return False
-    return bool(((sender.mode | _OWNER_BITS[sender.kind]) ^ receiver.mode) & bits)
+    return bool((mode_there(sender) ^ receiver.mode) & bits)
+
+
+def mode_there(sender: Entry) -> int:
+    """The permission bits that the receiver is asked for: its owner can always read a file, and use a folder."""
+    return (sender.mode or 0) | _OWNER_BITS.get(sender.kind, 0)

@@ -128,21 +128,26 @@ class Run:
     # --- the jobs ---
 
     def _put(self, sources: list[str], target: str) -> None:
-        from sft.client.upload import Upload, files_of_log
+        from sft.client.finishing import Finishing
+        from sft.client.own_logs import files_of_log
+        from sft.client.upload import Upload
         from sft.disk.chosen import choose
 
         check_standard_input(self._settings, self._options)
         chosen = choose(self._options)
         follow, modes = self._options.follow, not self._options.no_modes
         logs = files_of_log(self._settings.client_log)
-        upload = Upload(self._reporter, self._settings.if_exists, follow, modes, logs, chosen)
+        update = self._options.update
+        finishing = Finishing(self._reporter, self._options.delete, self._options.max_delete) if update else None
+        policy = "replace" if update else self._settings.if_exists
+        upload = Upload(self._reporter, policy, follow, modes, logs, chosen, finishing)
         upload.plan(sources, target)
         if self._options.dry_run:
             upload.look_below()
             for item in upload.left:
                 self._reporter.planned(item.name, "/".join(item.target), "file" if item.open else "folder")
             return
-        if not upload.left and not upload.is_deep:
+        if upload.is_empty:
             return
         credentials = self._ask()
         looking = BackgroundTask("looking", upload.look_below)  # a folder may hold a million names
@@ -153,6 +158,8 @@ class Run:
         try:
             send()
             self._send_busy(upload, send)
+            if finishing is not None and finishing.prepare():
+                self._again_and_again(credentials, lambda: None, lambda channel, *_: finishing.run(channel))
         except KeyboardInterrupt:
             upload.is_over = True
             if upload.pipe_is_spent:
@@ -160,6 +167,7 @@ class Run:
             self._not_delivered = self._left_out(upload.names_left())
             raise
         except TransferError as problem:
+            upload.is_over = update  # nobody compares what is found from now on
             looking.wait()  # otherwise only some of what has not arrived would be named
             self._reporter.end()
             problem.consequences += self._left_out(upload.names_left())

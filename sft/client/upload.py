@@ -5,19 +5,20 @@ What is wrong with one source is reported, and the others are sent. An item leav
 has failed; one that another transfer holds (`busy`) or that a stopping server refuses stays for another connection.
 """
 
-import glob
 import itertools
-import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from crypto_utils import random_bytes
+from sft.client.finishing import Finishing
 from sft.client.refusals import TIME_BEYOND, refused_there
+from sft.client.sources import NamedSource, counts
 from sft.client.targets import name_of_source, remote_paths
 from sft.client.there import There, places_to_look
+from sft.client.updating import Sending, Updating
 from sft.common.errors import (
     PASSING_CODES,
     Code,
@@ -36,7 +37,7 @@ from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
 from sft.disk.chosen import Chosen
 from sft.disk.sources import PipeSource, Source
-from sft.disk.tree import Excluded, Folders, Found, Skipped, Tree, Walked
+from sft.disk.tree import Folders, Found, Skipped, Tree, Walked
 from sft.transfer.events import (
     BatchSettled,
     BatchStarted,
@@ -65,16 +66,6 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
 _EVERYTHING = Chosen()
 
 
-class _Source(NamedTuple):
-    """One source that was named, and what is still to be found in it."""
-
-    first: Found
-    below: Iterator[Walked]
-    tree: Tree
-    place: PathParts
-    folder: NamedFolder | None  # None: it is a file
-
-
 class Upload:
     """The items of one run, in order, and what becomes of them."""
 
@@ -86,8 +77,12 @@ class Upload:
         keep_modes: bool,
         logs: set[tuple[int, int]],
         chosen: Chosen = _EVERYTHING,
+        finishing: Finishing | None = None,
     ) -> None:
-        """`logs`: device and inode of each of our own logs, which are never sent. `chosen`: what of the sources is."""
+        """`logs`: device and inode of each of our own logs, which are never sent. `chosen`: what of the sources is.
+
+        `finishing`: only what has changed is sent, and that is done behind it.
+        """
         self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs
         self._keep_modes = keep_modes
         self._chosen = chosen
@@ -103,8 +98,13 @@ class Upload:
         self.is_deep = False  # a source is a folder: there may be more than was found yet
         self._is_found = False  # all of it
         self._there = There(policy)
+        self._updating: Updating | None = None
+        if finishing is not None:
+            excludes = chosen.exclusions.is_excluded
+            sending = Sending(self._take, self._is_left_out, excludes, lambda: self.is_over)
+            self._updating = Updating(reporter, keep_modes, finishing, sending)
         self._opened = Folders()
-        self._found: deque[_Source] = deque()
+        self._found: deque[NamedSource] = deque()
 
     def plan(self, sources: list[str], target: str) -> None:
         """Find what is to be sent; what lies in folders is left to `look_below`, because it may take long.
@@ -126,14 +126,20 @@ class Upload:
                     self._reporter.skipped(source, "excluded", is_wanted=True)
                     continue
                 folder = self._reporter.name_folder(show_path(path)) if first.is_folder else None
-                self._found.append(_Source(first, found, tree, path, folder))
+                self._found.append(NamedSource(first, found, tree, path, folder))
                 self.is_deep = self.is_deep or first.is_folder
                 (folders if first.is_folder else files).append(path)
             else:
                 self._take(first, tree, path)
-        self._there.look_below(places_to_look(folders, files))
-        if not self.is_deep:
-            self.look_below()
+        if self._updating is None:
+            self._there.look_below(places_to_look(folders, files))
+            if not self.is_deep:
+                self.look_below()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to send, as far as is known yet."""
+        return not self.left and not self._found
 
     def _check_named(self, source: str, is_folder: bool) -> None:
         """Raises UsageError for a file whose content --files-from would name."""
@@ -142,15 +148,23 @@ class Upload:
 
     def look_below(self) -> None:
         """Find everything below the sources, in order; called from one thread of any kind."""
+        if self._updating is not None:
+            self._updating.look(self._found)
+            return
         while self._found:
             source, count = self._found.popleft(), 0
             for each in itertools.chain([source.first], source.below):
                 if self.is_over:
                     return
-                count += self._take(each, source.tree, source.place, source.folder)
+                self._take(each, source.tree, source.place, source.folder)
+                count += counts(each, source.place)
             if source.folder is not None:
                 self._reporter.folder_found(source.folder, count)
         self._is_found = True
+
+    def _is_left_out(self, found: Found) -> bool:
+        is_log = not found.is_folder and bool(found.parts) and found.identity in self._logs
+        return is_log or LOCAL_PARTIAL_AREA in found.parts
 
     def to_send(self) -> list[Item]:
         """What the next connection sends: what is left, and folders whose time a connection that broke did not set."""
@@ -161,22 +175,21 @@ class Upload:
         above = {item.target[:depth] for item in self.left for depth in range(1, len(item.target))}
         self._folders = {folder: None for folder in self._folders if folder.target in above}
 
-    def _take(self, found: Walked, tree: Tree, place: PathParts, within: NamedFolder | None = None) -> bool:
-        """Make an item of it, or report why not; whether it counts as a part of the source."""
+    def _take(self, found: Walked, tree: Tree, place: PathParts, within: NamedFolder | None = None) -> Item | None:
+        """Make an item of it, or report why not."""
         match found:
             case Found(parts=parts) if LOCAL_PARTIAL_AREA in parts:
-                return False  # left by an interrupted --get, and not the user's content
-            case Found(is_folder=False, parts=parts, identity=identity) if parts and identity in self._logs:
+                pass  # left by an interrupted --get, and not the user's content
+            case Found() if self._is_left_out(found):
                 self._reporter.skipped(found.path, "this program's own log", within, is_wanted=True)
             case Found(is_folder=False):
                 item = self._add(found.path, (*place, *found.parts), self._opener(tree, found), within=within)
                 if item is not None:
                     item.found_size = found.size
                     self.total = None if self.total is None else self.total + found.size
+                return item
             case Found() if path := (*place, *found.parts):
-                self._add(found.path, path, None, found.mtime, found.mode, within=within)
-            case Found() | Excluded():
-                return False  # the user's own folder at the receiver, or nothing that is wanted
+                return self._add(found.path, path, None, found.mtime, found.mode, within=within)
             case Skipped(is_source=True):
                 problem = SourceError(f"{found.path} is {found.why}", "Only files and folders can be sent")
                 self._reporter.failed(found.path, problem, within=within)
@@ -184,7 +197,7 @@ class Upload:
                 self._reporter.skipped(found.path, found.why, within)
             case SourceError():
                 self._reporter.failed(found.name, found, within=within)
-        return True
+        return None
 
     def _add_pipe(self, path: PathParts) -> None:
         if sys.stdin is None:
@@ -237,12 +250,17 @@ class Upload:
     def _look_there(self, channel: "Channel", messages: "Iterator[Arrived | None]") -> int:
         """Ask the receiver what it has where things are going to; the id of the last question."""
         answers = (arrived[0] for arrived in messages if arrived is not None)
+        if self._updating is not None:
+            return self._updating.compare(channel, answers)
         return self._there.read(channel, answers, lambda: len(self.left) if self._is_found else None)
 
     def _offered(self, items: list[Item]) -> Iterator[Item]:
         """The items, of which those that may be there are offered first."""
         for item in items:
-            item.offer = self._there.is_worth_offering(item.target, item.found_size)
+            if self._updating is not None:
+                item.offer = self._updating.is_worth_offering(item)
+            else:
+                item.offer = self._there.is_worth_offering(item.target, item.found_size)
             yield item
 
     def send(
@@ -351,6 +369,8 @@ class Upload:
             if was_left:
                 self._reporter.folder_there(item.within)
             return
+        if receipt.outcome == "already" and self._updating is not None:
+            self._updating.is_there(item)
         path, within = show_path(receipt.path), item.within
         if receipt.outcome == "skipped":
             self._reporter.skipped(path, "it is there", within, is_wanted=True)
@@ -368,20 +388,3 @@ class Upload:
         else:
             self.left.pop(item, None)
             self._reporter.failed(item.name, problem, within=item.within)
-
-
-def files_of_log(place: Path | None) -> set[tuple[int, int]]:
-    """Device and inode of the log at `place` and of those that were rotated away."""
-    if place is None:
-        return set()
-    found = (identity_of_file(path) for path in (place, *place.parent.glob(glob.escape(place.name) + ".*")))
-    return {identity for identity in found if identity is not None}
-
-
-def identity_of_file(path: Path) -> tuple[int, int] | None:
-    """Device and inode of a regular file; None when there is none."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return (state.st_dev, state.st_ino) if stat.S_ISREG(state.st_mode) else None

@@ -33,6 +33,9 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--follow": ("--get", "--list", *_CHANGING, _STDIN),
     "--no-modes": ("--list", *_CHANGING, _STDIN, _STDOUT),
     "--preserve-mode": ("--list", *_CHANGING, _STDIN, _STDOUT, "--no-modes"),
+    "--update": ("--get", "--list", *_CHANGING, _STDIN, "--if-exists"),
+    "--delete": ("--get", "--list", *_CHANGING, _STDIN, "--files-from"),
+    "--max-delete": ("--get", "--list", *_CHANGING, _STDIN),
     "--dry-run": ("--get", "--list", *_CHANGING),
     "--receipts": ("--list", *_CHANGING),
     "--if-exists": ("--list", *_CHANGING, _STDOUT),
@@ -42,8 +45,10 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--quiet": ("--list", "--usage", "--dry-run", "--show-config"),
     "--json": ("--show-config",),
 }
-_NEEDS = {"--null": "--files-from"}  # options that say more about another one
+_NEEDS = {"--null": "--files-from", "--delete": "--update", "--max-delete": "--delete"}  # that say more about it
 _REMEDIES = {
+    "--delete": "It removes what a folder that is sent as a whole has not",
+    "--update": "It replaces what has changed, and leaves the rest alone",
     "--dry-run": "Only sending can be tried so; --list shows what is there",
     "--recursive": "It is for --list and --remove; folders are sent, fetched and moved with all that is in them",
     "--yes": "It is for --remove, which asks before it removes a folder",

@@ -55,11 +55,12 @@ class Found(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Something that is not sent, and why. It is not a failure."""
+    """Something that is not sent, and why. It is not a failure. `parts`: its path below the source, if it matters."""
 
     path: str
     why: str
     is_source: bool = False
+    parts: PathParts = ()
 
 
 class Excluded(NamedTuple):
@@ -232,7 +233,7 @@ class Tree:
         if self._chosen.exclusions.is_excluded(parts, is_folder := stat.S_ISDIR(state.st_mode)):
             return Excluded(path, parts, is_folder)
         if self._chosen.one_file_system and state.st_dev != self._device:
-            return Skipped(path, "on another file system")
+            return Skipped(path, "on another file system", parts=parts)
         return None
 
     def _named(self, found: Walked, path: str, parts: PathParts) -> Iterator[Walked]:
@@ -297,9 +298,9 @@ def _judged(path: str, parts: PathParts, state: os.stat_result, above: frozenset
     if stat.S_ISREG(kind):
         return Found(path, parts, False, state.st_size, state.st_mtime_ns, kind & PERMISSIONS, identity)
     if stat.S_ISLNK(kind):
-        return Skipped(path, "a symbolic link (--follow sends what it leads to)")
+        return Skipped(path, "a symbolic link (--follow sends what it leads to)", parts=parts)
     if not stat.S_ISDIR(kind):
-        return Skipped(path, "neither a file nor a folder", is_source=not parts)
+        return Skipped(path, "neither a file nor a folder", is_source=not parts, parts=parts)
     if identity in above:
-        return Skipped(path, "a link to a folder that it lies in")
+        return Skipped(path, "a link to a folder that it lies in", parts=parts)
     return Found(path, parts, True, 0, state.st_mtime_ns, kind & PERMISSIONS, identity)

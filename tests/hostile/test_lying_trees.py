@@ -262,3 +262,83 @@ def test_tree_without_end_is_read_as_far_as_it_is_in_proportion(tmp_path: Path) 
 
     assert meet(served(serve), tmp_path, source(tmp_path), "in/").status == 0
     assert 4 <= len(pages) < 100
+
+
+# --- a client that sends what has changed, and removes what is not here -----------------------------------------------
+
+UPDATE = ("-u", "--delete")
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_nothing_is_removed_by_what_makes_no_tree(tmp_path: Path, lie: str) -> None:
+    kinds: list[str] = []
+
+    def serve(session: Session) -> None:
+        tree(*LIES[lie])(session)
+        kinds.extend(each.kind for each in session.hear_all())
+
+    result = meet(served(serve), tmp_path, *UPDATE, source(tmp_path), "in/")
+    assert result.status == INTEGRITY
+    assert "removed" not in result.out and not {"REMOVE", "SET"} & set(kinds)
+
+
+def test_tree_makes_the_client_remove_nothing_that_is_here(tmp_path: Path) -> None:
+    """Whatever kinds it gives to what the client has, and whatever it says that was stored."""
+    album = source(tmp_path)
+    (album / "d").mkdir()
+    (album / "d" / "e").write_bytes(b"inside")
+    (album / "link").symlink_to("a")
+    said = [
+        *(node(1, "a", "folder"), node(2, "x"), node(1, "b", "link", "a"), node(1, "d", "folder")),
+        *(node(2, "e", "folder"), node(3, "f"), node(2, "extra"), node(1, "link", "folder"), node(2, "y")),
+        node(1, "z", "folder"),
+    ]
+    removed: list[list[str]] = []
+
+    def serve(session: Session) -> None:
+        found = session.hear()
+        if found.kind == "TREE":
+            session.say(control("BRANCH", id=1, entries=said, more=False))
+            found = session.hear()
+        while found.kind != "BYE":
+            if found.kind == "PUT":
+                session.say(session.receipt(found.fields))
+            elif found.kind == "BATCH":
+                session.take_batch(found)
+            else:
+                removed.extend([found.fields["path"]] if found.kind == "REMOVE" else [])
+                session.say(control("DONE", id=found.fields["id"], count=1))
+            found = session.hear()
+        session.say(message("BYE"))
+
+    result = meet(served(serve), tmp_path, *UPDATE, album, "in/")
+    assert (result.status, result.err) == (0, "")
+    assert removed == [["in", "album", *path] for path in (["z"], ["d", "extra"], ["d", "e", "f"], ["a", "x"])]
+    assert not any((tmp_path / Path(*path[1:])).exists() for path in removed)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ("DONE", {"id": 2, "count": 1}),
+        ("DONE", {"id": 1, "count": 0}),
+        ("DONE", {"id": 1, "count": 2}),
+        ("REFUSE", {"id": 2, "code": "denied"}),
+        ("ENTRY", {"id": 1, "entries": [], "more": False}),
+    ],
+)
+def test_answer_that_is_none_to_a_removal_is_no_removal(tmp_path: Path, answer: tuple[str, dict[str, Any]]) -> None:
+    def serve(session: Session) -> None:
+        found = session.hear()
+        if found.kind == "TREE":
+            session.say(control("BRANCH", id=1, entries=[node(1, "z")], more=False))
+            while (found := session.hear()).kind != "BYE":
+                session.say(session.receipt(found.fields)) if found.kind == "PUT" else session.take_batch(found)
+            session.say(message("BYE"))
+        else:
+            session.say(control(answer[0], **answer[1]))
+            session.hear_all()
+
+    result = meet(served(serve), tmp_path, *UPDATE, source(tmp_path), "in/")
+    assert result.status == INTEGRITY
+    assert "removed" not in result.out

@@ -1,0 +1,203 @@
+"""What an update changes at the receiver once everything is sent: times and modes of what is there, and removals.
+
+Rules: nothing is removed unless everything was sent, and nothing when more would be removed than may be. What is in a
+folder goes before it, and nothing goes together with anything else: a folder that has got something new stays. Each
+folder that something was removed from gets its time again. Questions run ahead of their answers; a connection that
+breaks leaves those without one to the next.
+"""
+
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from sft.client.refusals import not_changed
+from sft.common.errors import (
+    PASSING_CODES,
+    Code,
+    ConnectionTrouble,
+    PeerStopped,
+    ProtocolViolation,
+    Refused,
+    TransferError,
+    UsageError,
+)
+from sft.common.names import PathParts
+from sft.common.parsers import as_whole
+from sft.common.sizes import counted
+from sft.common.text import show_path
+from sft.console.reporter import Reporter
+from sft.wire.protocol import MAX_INTEGER
+
+if TYPE_CHECKING:  # a client sends its hello before it loads the messages
+    from sft.wire.channel import Channel
+    from sft.wire.messages import Control
+
+_MAX_REMOVED = 1000  # without --max-delete
+_AHEAD = 256  # questions that wait for their answers
+_NOT_REMOVED = {
+    Code.NOT_EMPTY: (
+        "{path} on the receiver is not empty: something in it is new, or neither a file, a folder nor a link",
+        "Run the same command again, or look there",
+    ),
+    Code.DENIED: (
+        "your account may not remove {path} on the receiver",
+        "Ask the receiver's owner for the right remove",
+    ),
+}
+_MAY_NOT_LIST = ("your account may not list what is on the receiver", "Ask its owner for the right list")
+
+
+class _Change(NamedTuple):
+    """`is_removal`: or that gets another time or mode."""
+
+    path: PathParts
+    is_removal: bool = False
+    mtime: int | None = None
+    mode: int | None = None
+
+    def question(self, id: int) -> "Control":
+        """It, as it is asked for."""
+        from sft.wire.change_messages import Remove, SetAttributes
+
+        return Remove(id, self.path, False) if self.is_removal else SetAttributes(id, self.path, self.mtime, self.mode)
+
+
+class Finishing:
+    """Collects what is to be changed; then does it."""
+
+    def __init__(self, reporter: Reporter, removes: bool, max_removed: str | None) -> None:
+        """`max_removed`: how much may be removed, as it was typed. Raises UsageError."""
+        self._reporter, self._removes = reporter, removes
+        try:
+            self._max_removed = _MAX_REMOVED if max_removed is None else as_whole(0, MAX_INTEGER)(max_removed)
+        except ValueError as problem:
+            raise UsageError(f"--max-delete: {max_removed} {problem}", "Such as 5000") from None
+        self._sets: list[_Change] = []
+        self._extra: dict[PathParts, None] = {}
+        self._extra_count = 0
+        self._times: dict[PathParts, int] = {}  # of folders that something is removed from
+        self._modes: dict[tuple[str, int], list[tuple[PathParts, int]]] = {}  # by kind, and the bits that are missing
+        self._given = {"file": 0, "folder": 0}  # permission bits that one of them has at the receiver
+        self._left: deque[_Change] = deque()
+        self._not_set = self._not_removed = 0  # because the account may not
+
+    # --- what is to be done ---
+
+    def set(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
+        """That gets another time or mode."""
+        self._sets.append(_Change(path, False, mtime, mode))
+
+    def see_mode(self, kind: str, mode: int) -> None:
+        """Something of that kind has these permission bits there."""
+        if kind in self._given:
+            self._given[kind] |= mode
+
+    def set_mode(self, path: PathParts, kind: str, mode: int, there: int) -> None:
+        """That has other permission bits there. Where some are only missing, the receiver's umask may take them."""
+        missing = 0 if there & ~mode else mode & ~there
+        self._modes.setdefault((kind, missing), []).append((path, mode))
+
+    def remove(self, path: PathParts, folder_time: int | None) -> None:
+        """Only the receiver has that. `folder_time`: of the folder that it is in, if that is here."""
+        if self._removes:
+            self._extra_count += 1
+            if self._extra_count <= self._max_removed:
+                self._extra[path] = None
+                if folder_time is not None and len(path) > 1:
+                    self._times[path[:-1]] = folder_time
+
+    def spare(self, path: PathParts) -> None:
+        """Only the receiver has that, and it stays, and so do the folders that it is in."""
+        for depth in range(1, len(path)):
+            if path[:depth] in self._extra:
+                del self._extra[path[:depth]]
+                self._extra_count -= 1
+
+    def remove_nothing(self) -> None:
+        """It is not known what only the receiver has."""
+        self._removes = False
+
+    def can_not_list(self) -> None:
+        """The same, because the account may not."""
+        if self._removes:
+            self._reporter.failed("--delete", Refused(Code.DENIED, "", "", _MAY_NOT_LIST))
+        self._removes = False
+
+    # --- doing it ---
+
+    def prepare(self) -> bool:
+        """Decide what is done; whether there is anything. Called once everything is sent, or has failed."""
+        changes = list(self._sets)
+        for (kind, missing), files in self._modes.items():
+            if not missing or missing & self._given[kind]:  # else the receiver gives nothing such bits
+                changes += [_Change(path, False, None, mode) for path, mode in files]
+        if self._removes and self._extra_count and self._may_remove():
+            changes += [_Change(path, True) for path in reversed(self._extra)]
+            changes += [_Change(path, False, mtime) for path, mtime in self._times.items()]
+        self._left = deque(changes)
+        return bool(changes)
+
+    def _may_remove(self) -> bool:
+        would = f"{counted(self._extra_count, 'name')} would be removed"
+        if self._reporter.failed_count:
+            self._reporter.note(f"nothing was removed, because not everything was sent ({would})")
+        elif self._extra_count > self._max_removed:
+            allowed = f"--max-delete allows {self._max_removed:,}: look with --dry-run, or allow more"
+            self._reporter.failed("--delete", TransferError(f"nothing was removed: {would}", allowed))
+        else:
+            return True
+        return False
+
+    def run(self, channel: "Channel") -> None:
+        """Do what is not done yet. Raises ConnectionTrouble, ProtocolViolation, PeerStopped."""
+        left = self._left
+        messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
+        asked = answered = 0
+        while left:
+            while asked - answered < min(_AHEAD, len(left)):
+                channel.post(left[asked - answered].question(asked + 1).encode())
+                asked += 1
+            self._answered(left[0], answered + 1, next(messages, None))
+            left.popleft()
+            answered += 1
+        channel.say_bye()
+        with contextlib.suppress(ConnectionTrouble):  # all that was asked for is answered, with or without a BYE
+            if next(messages, None) is not None:
+                raise ProtocolViolation("a message behind the last answer")
+        self._tell_denied()
+
+    def _answered(self, change: _Change, id: int, answer: object) -> None:
+        from sft.wire.change_messages import Done
+        from sft.wire.messages import Refuse
+
+        if isinstance(answer, Refuse) and answer.id == id:
+            if answer.code in PASSING_CODES:
+                raise PeerStopped(answer.code)
+            self._refused(change, Refused(answer.code))
+        elif not isinstance(answer, Done) or answer.id != id or answer.count != 1:
+            raise ProtocolViolation("no answer to a change")
+        elif change.is_removal:
+            self._reporter.removed(show_path(change.path), 1)
+
+    def _refused(self, change: _Change, problem: Refused) -> None:
+        path = show_path(change.path)
+        if problem.code is Code.NOT_FOUND:  # the answer of an earlier connection was lost, or it is gone by now
+            if change.is_removal:
+                self._reporter.removed(path, None)
+        elif problem.code is Code.DENIED and not change.is_removal:
+            self._not_set += 1
+        elif problem.code is Code.DENIED and self._not_removed:
+            self._not_removed += 1
+            self._reporter.failed_beside(1)
+        else:
+            self._not_removed += problem.code is Code.DENIED
+            words = _NOT_REMOVED.get(problem.code) if change.is_removal else None
+            told = not_changed(problem, path) if words is None else Refused(problem.code, path, problem.why, words)
+            self._reporter.failed(path, told)
+
+    def _tell_denied(self) -> None:
+        if self._not_set:
+            lacks = "your account lacks the rights get and replace"
+            self._reporter.note(f"{self._not_set:,} of the times and modes there were not set: {lacks}")
+        if self._not_removed > 1:
+            self._reporter.note(f"{self._not_removed - 1:,} more were not removed, for the same reason")
