@@ -34,6 +34,9 @@ GOES_WITH = {
     "--null": "send dry show",
     "--one-file-system": "send dry show",
     "--follow": "send dry show",
+    "--update": "send dry show",
+    "--delete": "send dry show",
+    "--max-delete": "send dry show",
     "--no-modes": "send dry get show",
     "--preserve-mode": "send dry get show",
     "--receipts": "send pipe dry get stdout show",
@@ -59,7 +62,11 @@ GOES_WITH = {
         flag: EVERYWHERE for flag in map(flag_of, settings_of(ClientSettings)) if flag not in ("--if-exists", "--limit")
     },
 }
-WITH = {"--null": "--files-from"}  # options that go only with another one
+WITH = {  # options that go only with others
+    "--null": ["--files-from=x"],
+    "--delete": ["--update"],
+    "--max-delete": ["--update", "--delete"],
+}
 VALUES = {"--if-exists": "skip", "--limit": "5M"}
 
 
@@ -84,18 +91,20 @@ def test_table_of_jobs_has_every_option() -> None:
 @pytest.mark.parametrize("option", GOES_WITH)
 def test_option_goes_with_its_jobs_and_is_refused_with_others(option: str) -> None:
     given = [f"{option}={VALUES.get(option, '7')}"] if takes_value(option) else [option]
-    needed = WITH.get(option, option)
-    given += [f"{needed}=x"] if needed != option else []
+    needed = WITH.get(option, [])
+    names = [option, *(each.split("=")[0] for each in needed)]
     for job, command in JOBS.items():
-        said = refusal([*given, *command])
+        said = refusal([*given, *needed, *command])
         if option in THAT_ARE_JOBS and job in ("send", "pipe", "dry", "get", "stdout"):
             continue  # they make another job of it: below
         assert (said == "") == (job in GOES_WITH[option].split()), (job, said)
-        assert said == "" or (needed in said and "does not go with" in said), said
+        assert said == "" or (any(name in said for name in names) and "does not go with" in said), said
 
 
 def test_option_about_another_one_is_refused_without_it() -> None:
     assert refusal(["--null", "a", "b"]) == "--null goes only with --files-from. Leave it out"
+    assert refusal(["--delete", "a", "b"]) == "--delete goes only with --update. Leave it out"
+    assert refusal(["-u", "--max-delete=5", "a", "b"]) == "--max-delete goes only with --delete. Leave it out"
 
 
 def test_jobs_and_passwords_exclude_each_other() -> None:
