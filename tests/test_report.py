@@ -778,7 +778,7 @@ def test_files_in_a_named_folder_have_lines_of_their_own_only_in_a_verbose_run(
 
 
 def test_script_gets_an_event_for_each_file_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = reporting(as_json=True)
+    reporter = reporting(as_json=True, verbose=True)
     folder = reporter.name_folder("in")
     with reporter.together():
         reporter.delivered("d/1", "in/1", 1, SHA256, AT, "stored", folder)
