@@ -110,6 +110,7 @@ def settings_of(shape: "type[ClientSettings | ServerSettings]") -> dict[str, Set
 
 
 _LOG_LEVELS = as_one_of("debug", "info", "warning", "error")
+_LOG_SIZE = as_size_from(1 << 16, "a few lines")
 _MEMORY = as_size_from(4 << 20, "the buffers of one connection")  # two for each direction, whatever the limit is
 _POLICY = as_one_of("fail", "rename", "replace", "skip")
 _COMPRESS = as_one_of("auto", "on", "off")
@@ -144,8 +145,12 @@ class ServerSettings:
     trusted_proxies: Networks = _setting("", as_networks, "addresses and networks, separated by commas, whose connections begin with a PROXY header (none: no proxy)", "ADDRESSES")
     storage: Path = _setting(_beside("received"), as_path, "files arrive below this folder, one folder for each user", "FOLDER")
     accounts: Path = _setting(_beside("accounts.txt"), as_path, "the accounts", "FILE")
-    server_log: Path | None = _setting(_beside("server.log"), as_path, "the server's log (off: none)", "FILE", _OFF)
+    server_log: Path | None = _setting(_beside("server.log"), as_path, "the server's log (-: standard error, off: none)", "FILE", _OFF)
     log_level: str = _setting("info", _LOG_LEVELS, "debug, info, warning or error", "LEVEL")
+    log_format: Literal["text", "json"] = _setting("text", as_one_of("text", "json"), "lines for people (text), or one JSON object for each event (json)", "FORMAT")
+    log_size: int = _setting("5 MB", _LOG_SIZE, "bytes after which a log is rotated", "SIZE")
+    log_kept: int = _setting(3, as_whole(1, 1000), "rotated logs to keep", "COUNT")
+    audit_log: Path | None = _setting(None, as_path, "a second log, with logins and refused logins only (off: none)", "FILE", _OFF)
     max_connections: int = _setting(256, as_whole(1, 10_000), "connections of logged-in users at once", "COUNT")
     max_logins: int = _setting(128, as_whole(1, 10_000), "connections not logged in yet, at once", "COUNT")
     max_logins_per_source: int = _setting(48, as_whole(1, 10_000), "connections not logged in yet, at once, from one address (IPv6: one /64)", "COUNT")
@@ -197,7 +202,7 @@ def _show(value: Any, setting: Setting) -> str:
     """The value as the settings file would have it."""
     if value is None:
         return f'"{setting.nothing or ""}"'
-    if setting.parse in (parse_size, _MEMORY):
+    if setting.parse in (parse_size, _MEMORY, _LOG_SIZE):
         return f'"{exact_size(value)}"'
     return _as_toml(value)
 

@@ -19,8 +19,7 @@ from sft.client.receipts_file import ReceiptsFile
 from sft.common.errors import Code, Refused, SourceError, UsageError
 from sft.common.private_files import open_private
 from sft.common.text import cut, escape, show_briefly, show_path
-from sft.console import log as logs
-from sft.console.log import no_log, open_log
+from sft.console.log import LogStyle, no_log, open_log
 from sft.console.named import NamedFolder
 from sft.console.progress import ProgressBar
 from sft.console.reporter import Reporter, open_progress
@@ -29,9 +28,12 @@ from sft.console.screen import ended, fail, note, say, warn
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
 
 
+PLAIN = LogStyle()
+
+
 @contextlib.contextmanager
-def log_at(path: Path, level: str = "info") -> Iterator[logging.Logger]:
-    log = open_log("test.report", path, level)
+def log_at(path: Path, level: str = "info", style: LogStyle = PLAIN) -> Iterator[logging.Logger]:
+    log = open_log("test.report", path, level, style=style)
     try:
         yield log
     finally:
@@ -162,9 +164,8 @@ def test_level_of_the_log(tmp_path: Path) -> None:
         assert len((tmp_path / level).read_text().splitlines()) == count
 
 
-def test_log_is_rotated_and_stays_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_LOG_BYTES", 1000)
-    with log_at(tmp_path / "log") as log:
+def test_log_is_rotated_and_stays_private(tmp_path: Path) -> None:
+    with log_at(tmp_path / "log", style=LogStyle(1000)) as log:
         for number in range(200):
             log.info("line %d", number)
     files = sorted(path.name for path in tmp_path.iterdir())
@@ -176,14 +177,13 @@ def test_log_is_rotated_and_stays_private(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_log_goes_on_after_a_rotation_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_LOG_BYTES", 200)
     rename = os.rename
 
     def fail(*names: object) -> None:
         monkeypatch.setattr(os, "rename", rename)
         raise PermissionError(errno.EACCES, "no")
 
-    with log_at(tmp_path / "log") as log:
+    with log_at(tmp_path / "log", style=LogStyle(200)) as log:
         log.info("x" * 150)
         monkeypatch.setattr(os, "rename", fail)
         log.info("y" * 150)

@@ -19,7 +19,8 @@ from sft.common.errors import (
     TransferError,
 )
 from sft.common.log_limits import Sparing
-from sft.server.session import Connection, ReceiveLog, ending_of
+from sft.server.connection_log import ReceiveLog
+from sft.server.session import Connection, ending_of
 from sft.transfer.events import IDLE, Delivered
 from sft.wire.messages import FILE, Cancel, Put, Receipt
 from sft.wire.workers import Engine

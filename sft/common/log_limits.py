@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from sft.common.log_events import LogEvent
 from sft.common.sizes import counted
 
 _BURST = 200
@@ -80,17 +81,17 @@ class Sparing:
     def __init__(self, log: Log, limit: LineLimit | None = None) -> None:
         self._log, self._limit = log, limit or LineLimit()
 
-    def log(self, level: int, text: str, *values: object) -> None:
+    def log(self, level: int, text: str | LogEvent, *values: object) -> None:
         """Log the line, or count it."""
         if self._limit.may():
             self.tell()
             self._log.log(level, text, *values)
 
-    def info(self, text: str, *values: object) -> None:
+    def info(self, text: str | LogEvent, *values: object) -> None:
         """The same, of something that is no trouble."""
         self.log(_INFO, text, *values)
 
-    def warning(self, text: str, *values: object) -> None:
+    def warning(self, text: str | LogEvent, *values: object) -> None:
         """The same, of a peer's trouble."""
         self.log(_WARNING, text, *values)
 

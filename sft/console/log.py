@@ -1,8 +1,7 @@
-"""The log file of a program: one line for each event, in a file that only its owner can read.
+"""The log of a program: one line for each event, in a file that only its owner can read, or on standard error.
 
-Rules: a line is escaped, begins with its time in UTC, has at most 5,000 bytes in the file (a long name can't push other
-lines out) and is written in one call, so that lines of several processes do not mix. When the log can't be written,
-that is reported once and the work goes on. No password, key or content is given to this module. It prints nothing.
+Rules: what is logged together is written in one call, so that lines of several processes do not mix. When the log can't
+be written, that is reported once and the work goes on. No password, key or content is given to this module.
 """
 
 import io
@@ -10,58 +9,43 @@ import logging
 import logging.handlers
 import os
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from sft.common.errors import UsageError
 from sft.common.private_files import open_private
-from sft.common.text import cut, escape
+from sft.console.log_lines import JournalLines, JsonLines, TextLines
 from sft.console.screen import warn
 
-_LOG_BYTES = 5_000_000
-_LOG_KEPT = 3
-_LINE_BYTES = 5_000  # a printable path of 4,096 bytes stays whole
+STANDARD_ERROR = Path("-")
+
+
+@dataclass(frozen=True)
+class LogStyle:
+    """Bytes after which a file is rotated, how many old ones are kept, and whether the lines are JSON."""
+
+    size: int = 5_000_000
+    kept: int = 3
+    as_json: bool = False
+
+
+_PLAIN = LogStyle()
 
 # Our lines name no thread, process or source line, so `logging` need not find them out for each record.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 logging._srcfile = None
 
 
-class _OneLine(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z INFO text`. A record whose message is a list of events becomes as many lines."""
-
-    _second, _shown = -1, ""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        second = int(record.created)
-        if second != self._second:  # strftime is half the cost of a line, and many lines fall into one second
-            self._second, self._shown = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._shown}.{int(record.msecs):03d}Z"
-
-    def format(self, record: logging.LogRecord) -> str:
-        text: str | None = getattr(record, "text", None)
-        if text is None:  # the handler formats a record twice, the first time for its length
-            if isinstance(record.msg, list):
-                head = f"{self.formatTime(record)} {record.levelname} "
-                text = "\n".join([_line(head + event) for event in record.msg])
-            else:
-                text = _line(super().format(record))
-            record.text = text
-        return text
-
-
-def _line(text: str) -> str:
-    return cut(escape(text), _LINE_BYTES)
-
-
 class _PrivateFile(logging.handlers.RotatingFileHandler):
     """The rotating file of the standard library, opened with mode 0600 and never through a link."""
 
-    def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, complain: Callable[[str], None], style: LogStyle) -> None:
         """`complain` gets one line when the file can't be written later. Raises OSError, UsageError."""
         self._path, self._complain, self._has_complained = path, complain, False
-        super().__init__(path, maxBytes=_LOG_BYTES, backupCount=_LOG_KEPT, encoding="utf-8", errors="backslashreplace")
+        size, kept = style.size, style.kept
+        super().__init__(path, maxBytes=size, backupCount=kept, encoding="utf-8", errors="backslashreplace")
 
     def _open(self) -> io.TextIOWrapper:
         descriptor = open_private(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, f"the log {self._path}")
@@ -91,30 +75,60 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
             self._complain(f"can't write to {self._path} ({reason})")
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Standard error; when it can't be written, there is nowhere to complain."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def open_log(
-    name: str, path: Path, level: str, makes_folder: bool = False, complain: Callable[[str], None] = warn
+    name: str,
+    path: Path,
+    level: str,
+    makes_folder: bool = False,
+    complain: Callable[[str], None] = warn,
+    style: LogStyle = _PLAIN,
 ) -> logging.Logger:
-    """The log of one program, rotated at 5 MB with three old files. Raises UsageError when its file can't be used.
+    """The log of one program, in a file that is rotated, or on standard error.
 
     With `makes_folder` a missing folder is created, closed to other users. `complain` gets one line when writing fails
-    later.
+    later. Raises UsageError when the file can't be used.
     """
-    log = logging.getLogger(name)
+    handler: logging.Handler
+    if path == STANDARD_ERROR:
+        handler = _StandardError(sys.stderr)
+        if not style.as_json and "JOURNAL_STREAM" in os.environ:
+            handler.setFormatter(JournalLines())
+    else:
+        handler = _file(path, makes_folder, complain, style)
+    log = _empty(name)
     log.setLevel(level.upper())
-    log.propagate = False
+    _add(log, handler, style)
+    return log
+
+
+def add_audit_log(log: logging.Logger, path: Path, style: LogStyle, complain: Callable[[str], None] = warn) -> None:
+    """Write what is marked (`audit` in `extra`) to a file of its own, too. Raises UsageError when it can't be used."""
+    handler = _file(path, False, complain, style)
+    handler.addFilter(lambda record: getattr(record, "audit", False))
+    _add(log, handler, style)
+
+
+def _add(log: logging.Logger, handler: logging.Handler, style: LogStyle) -> None:
+    if handler.formatter is None:
+        handler.setFormatter(JsonLines() if style.as_json else TextLines())
+    log.addHandler(handler)
+
+
+def _file(path: Path, makes_folder: bool, complain: Callable[[str], None], style: LogStyle) -> _PrivateFile:
     try:
         if makes_folder:
             os.makedirs(path.parent, 0o700, exist_ok=True)
-        handler = _PrivateFile(path, complain)
+        return _PrivateFile(path, complain, style)
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise UsageError(f"can't write the log {path} ({reason})", "Name another file, or correct its folder") from None
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    for old in log.handlers[:]:
-        log.removeHandler(old)
-        old.close()
-    log.addHandler(handler)
-    return log
 
 
 def reopen_log(log: logging.Logger) -> None:
@@ -126,7 +140,15 @@ def reopen_log(log: logging.Logger) -> None:
 
 def no_log(name: str) -> logging.Logger:
     """A log that keeps nothing, for when none is wanted or its file can't be used."""
+    log = _empty(name)
+    log.addHandler(logging.NullHandler())
+    return log
+
+
+def _empty(name: str) -> logging.Logger:
     log = logging.getLogger(name)
     log.propagate = False
-    log.addHandler(logging.NullHandler())
+    for old in log.handlers[:]:
+        log.removeHandler(old)
+        old.close()
     return log

@@ -8,6 +8,7 @@ logged sparingly. This module knows no socket and no account.
 from collections.abc import Callable, Iterator
 
 from sft.common.errors import Code, Refused
+from sft.common.log_events import LogEvent
 from sft.common.names import PathParts
 from sft.common.sizes import counted
 from sft.common.text import briefly, show_briefly, show_path
@@ -48,7 +49,8 @@ class Changing:
                 self._admit(right)
             yield self._do(request).encode()
         except Refused as problem:
-            self._log_sparingly("not %s: %s: %s", _WORDS[kind], _name(request), problem.cause)
+            text, reason = f"not {_WORDS[kind]}: {_name(request)}: {problem.cause}", problem.cause
+            self._log_sparingly(LogEvent(f"not {_WORDS[kind]}", text, path=_name(request), reason=reason))
             yield Refuse(request.id, problem.code).encode()
 
     def _do(self, request: Request) -> Done | Amounts:
@@ -61,11 +63,13 @@ class Changing:
             return Done(request.id, self._remove(request.path, request.recursive))
         if isinstance(request, Move):
             changes.move(request.path, request.to, self._channel.check)
-            self._log_sparingly("moved %s to %s", show_briefly(request.path), show_briefly(request.to))
+            path, to = show_briefly(request.path), show_briefly(request.to)
+            self._log_sparingly(LogEvent("moved", f"moved {path} to {to}", path=path, to=to))
         else:
             if not changes.set(request.path, request.mtime, request.mode):
                 self._log_sparingly("the disk can't hold the time of %s", show_briefly(request.path))
-            self._log_sparingly("set %s of %s", _what(request), show_briefly(request.path))
+            path, what = show_briefly(request.path), _what(request)
+            self._log_sparingly(LogEvent("set", f"set {what} of {path}", path=path, what=what))
         return Done(request.id, 1)
 
     def _remove(self, path: PathParts, recursive: bool) -> int:
@@ -74,10 +78,10 @@ class Changing:
             self._folder.changes.remove(path, recursive, removal)
         except BaseException:
             if removal.count:
-                self._log("began to remove %s: %s", show_path(path), _gone(removal))
+                self._log(_removed("began to remove", path, removal))
             raise
         log = self._log if removal.files else self._log_sparingly
-        log("removed %s: %s", show_path(path), _gone(removal))
+        log(_removed("removed", path, removal))
         return removal.count
 
     def _usage(self, request: Usage) -> Amounts:
@@ -93,9 +97,11 @@ def _name(request: Request) -> str:
     return "all that is there" if isinstance(request, Usage) else show_briefly(request.path)
 
 
-def _gone(removal: Removal) -> str:
-    """How much is gone."""
-    return f"{counted(removal.files, 'file', '')}, {counted(removal.count - removal.files, 'other name', '')}"
+def _removed(event: str, path: PathParts, removal: Removal) -> LogEvent:
+    """What is gone, and how much."""
+    shown, others = show_path(path), removal.count - removal.files
+    text = f"{event} {shown}: {counted(removal.files, 'file', '')}, {counted(others, 'other name', '')}"
+    return LogEvent(event, text, path=shown, files=removal.files, others=others)
 
 
 def _what(request: SetAttributes) -> str:

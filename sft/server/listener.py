@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from config import ServerSettings
 from sft.accounts.store import Accounts
 from sft.common.errors import NoThread, UsageError, reason_of
+from sft.common.log_events import AUDIT, LogEvent
 from sft.common.log_limits import NO_LOGIN, Sparing
 from sft.common.open_files import limit_of_files
 from sft.common.sizes import counted
@@ -331,7 +332,8 @@ class Listener:
     def _turn_away(self, sock: socket.socket, source: str) -> None:
         """Answer "busy" from a thread of its own, if there are not many of those already, and close."""
         if self._shared.strangers.may(NO_LOGIN, shown_origin(source)):
-            self._log.warning("busy: turned away a connection from %s", source)
+            line = LogEvent("busy", f"busy: turned away a connection from {source}", source=source)
+            self._log.warning(line, extra=AUDIT)
         if not self._turning_away.acquire(blocking=False):
             sock.close()
             return

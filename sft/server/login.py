@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sft.accounts.format import Account
 from sft.common.errors import ConnectionTrouble, IntegrityError, LoginRefused, Refused
+from sft.common.log_events import AUDIT, LogEvent
 from sft.common.log_limits import NO_LOGIN, REFUSED_LOGINS, LineKind
 from sft.server.admission import Ticket
 from sft.server.origin import shown_origin
@@ -51,7 +52,7 @@ class Login:
         except LoginRefused:
             self._log_refused()
         except Refused as problem:  # the accounts can't be looked at: the same for every name
-            self._log_stranger(NO_LOGIN, logging.ERROR, f"no login: {problem.cause}")
+            self._log_none(logging.ERROR, problem.cause)
             with contextlib.suppress(ConnectionTrouble):
                 self._link.send(unavailable_frame())
         except (ConnectionTrouble, IntegrityError) as problem:
@@ -59,7 +60,7 @@ class Login:
                 # A client learns from our proof that its password is wrong, and says nothing more.
                 self._log_refused()
             elif self.has_heard or not self._is_check:
-                self._log_stranger(NO_LOGIN, logging.WARNING, f"no login{self._shown_name()}: {problem.cause}")
+                self._log_none(logging.WARNING, problem.cause, self._shown_name())
         return None
 
     def _exchange(self) -> LoggedIn | None:
@@ -69,7 +70,8 @@ class Login:
         self._ticket.progress()
         self._link.send(answer)
         if not go_on:
-            self._log_stranger(NO_LOGIN, logging.WARNING, "login refused: no common version")
+            line = LogEvent("login", "login refused: no common version", outcome="none", reason="no common version")
+            self._log_stranger(NO_LOGIN, logging.WARNING, line)
             return None
         self._link.send(self._handshake.respond(self._link.receive(SERVER_SHARE_SECONDS)))
         self._ticket.progress()
@@ -92,13 +94,24 @@ class Login:
     def _log_refused(self) -> None:
         """In a form that programs look for (deploy/fail2ban): the address first, which no name can imitate."""
         reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
-        self._log_stranger(REFUSED_LOGINS, logging.WARNING, f"login{self._shown_name()} refused: {reason}")
+        text = f"login{self._shown_name()} refused: {reason}"
+        line = LogEvent("login", text, name=self._name(), outcome="refused", reason=reason)
+        self._log_stranger(REFUSED_LOGINS, logging.WARNING, line)
 
-    def _log_stranger(self, kind: LineKind, level: int, line: str) -> None:
+    def _log_none(self, level: int, reason: str, name: str = "") -> None:
+        """The connection ended before a password was tried."""
+        line = LogEvent("login", f"no login{name}: {reason}", name=self._name(), outcome="none", reason=reason)
+        self._log_stranger(NO_LOGIN, level, line)
+
+    def _log_stranger(self, kind: LineKind, level: int, line: LogEvent) -> None:
         if self._shared.strangers.may(kind, shown_origin(self._source)):
-            self._log.log(level, "%s", line)
+            self._log.log(level, line, extra=AUDIT)
 
     def _shown_name(self) -> str:
         """` as alice`; nothing while the name is not known."""
+        name = self._name()
+        return f" as {name}" if name else ""
+
+    def _name(self) -> str | None:
         name = self._handshake.username
-        return f" as {name.decode('utf-8', 'backslashreplace')}" if name else ""
+        return name.decode("utf-8", "backslashreplace") if name else None

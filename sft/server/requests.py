@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeGuard
 
 from sft.common.errors import Code, ProtocolViolation, Refused, SourceError
+from sft.common.log_events import LogEvent
 from sft.common.rate_limit import RateLimiter, limited
 from sft.common.sizes import counted
 from sft.common.text import briefly, show_briefly, show_path
@@ -293,14 +294,17 @@ class Requests:
                 self._log_sparingly("the time of %s is given as the nearest that can be expressed", briefly(item.name))
 
     def _log_given(self, files: Sequence[tuple[Item, Receipt | Refused]]) -> None:
-        lines: list[str] = []
+        lines: list[LogEvent] = []
         for item, became in files:
             if isinstance(became, Refused):
-                self._log_sparingly("not given: %s: %s", briefly(item.name), became.cause)
+                name, reason = briefly(item.name), became.cause
+                self._log_sparingly(LogEvent("not given", f"not given: {name}: {reason}", path=name, reason=reason))
             elif became.outcome == "skipped":
-                self._log_sparingly("skipped: %s", briefly(item.name))
+                name = briefly(item.name)
+                self._log_sparingly(LogEvent("not wanted", f"skipped: {name}", path=name))
             elif became.outcome != "folder":
-                lines.append(f"given ({became.outcome}): {item.name}, {counted(became.size, 'byte', '')}")
+                text = f"given ({became.outcome}): {item.name}, {counted(became.size, 'byte', '')}"
+                lines.append(LogEvent("given", text, path=item.name, bytes=became.size, outcome=became.outcome))
         if lines:
             self._log(lines)
 

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
 
 from sft.accounts.format import Account
 from sft.common.errors import (
@@ -22,41 +21,26 @@ from sft.common.errors import (
     Refused,
     TransferError,
 )
+from sft.common.log_events import AUDIT, LogEvent
 from sft.common.log_limits import NO_LOGIN, LineLimit, Sparing
-from sft.common.sizes import announced, counted
-from sft.common.text import briefly, show_briefly, show_path
+from sft.common.sizes import counted
 from sft.disk.amounts import Quota
 from sft.server.admission import Ticket
+from sft.server.connection_log import ConnectionLog, ReceiveLog
 from sft.server.login import Log, LoggedIn, Login
 from sft.server.origin import origin_of, shown_origin
 from sft.server.requests import Requests
 from sft.server.shared import Shared
 from sft.transfer.events import (
     IDLE,
-    BatchSettled,
-    BatchStarted,
-    CutOff,
-    Delivered,
-    Idle,
-    Missed,
-    NotGiven,
-    Progress,
-    ReceiveEvent,
-    Rejected,
-    Resumed,
-    Started,
-    TimeLost,
-    Withdrawn,
 )
 from sft.wire.channel import Channel
 from sft.wire.handshake import busy_frame
-from sft.wire.messages import Misnamed, Put, Receipt
 from sft.wire.sockets import Link
 
 _LAST_WORD_SECONDS = 0.4  # for the reason to reach the client of a changed account, before its socket is cut
 # The account is not looked at again within this time: in a run of small files, not each then costs a look.
 _ACCOUNT_SECONDS = 0.002
-_LINES_TOGETHER = 512  # at most
 
 
 class Connection:
@@ -67,7 +51,7 @@ class Connection:
     ) -> None:
         """`is_proxied`: it comes from a trusted proxy, which names its client first."""
         self._shared, self._link, self._ticket, self._source, self._number = shared, link, ticket, source, number
-        self._log: Log = _Prefixed(shared.log, {"number": number, "who": source})
+        self._log: Log = ConnectionLog(shared.log, number, "", source)
         self._is_proxied, self._is_check = is_proxied, False
         self._login: Login | None = None  # once the client's address is known
         self._account: Account | None = None  # as it was at the login
@@ -130,17 +114,18 @@ class Connection:
             return False
         except ProtocolViolation as problem:
             if self._shared.strangers.may(NO_LOGIN, shown_origin(self._source)):
-                self._log.warning("no login: %s", problem.cause)
+                line = LogEvent("login", f"no login: {problem.cause}", outcome="none", reason=problem.cause)
+                self._log.warning(line, extra=AUDIT)
             return False
         if client is None:
             self._is_check = True
             return True
         self._source = client
-        self._log = _Prefixed(self._shared.log, {"number": self._number, "who": client})
+        self._log = ConnectionLog(self._shared.log, self._number, "", client)
         if self._ticket.comes_from(origin_of(client)):
             return True
         if self._shared.strangers.may(NO_LOGIN, shown_origin(client)):
-            self._log.warning("busy: turned away")
+            self._log.warning(LogEvent("busy", "busy: turned away"), extra=AUDIT)
         with contextlib.suppress(ConnectionTrouble):
             self._link.send(busy_frame())
         return False
@@ -151,19 +136,21 @@ class Connection:
 
     def _serve(self, logged_in: LoggedIn) -> None:
         account, keys = self._account, _ = logged_in
-        self._log = _Prefixed(self._shared.log, {"number": self._number, "who": f"{account.name}@{self._source}"})
+        self._log, began = ConnectionLog(self._shared.log, self._number, account.name, self._source), time.monotonic()
         channel = self._channel = Channel(self._link.sock, keys.s2c, keys.c2s, self._shared.engine)
         code: Code | None = None
         try:
             self._do_job(channel, logged_in)
         except TransferError as problem:
             code, level, line = ending_of(problem)
-            self._log.log(level, "%s", line)
+            self._log.log(level, LogEvent("ended", line, outcome=code, reason=problem.cause), extra=AUDIT)
         except Exception as problem:
             code = Code.INTERNAL
             self._log_unexpected(problem)
         channel.close(code)
-        self._log.info("done, %s received", counted(channel.bytes_received, "byte", ""))
+        size = channel.bytes_received
+        text = f"done, {counted(size, 'byte', '')} received"
+        self._log.info(LogEvent("done", text, bytes_received=size, seconds=round(time.monotonic() - began, 3)))
 
     def _do_job(self, channel: Channel, logged_in: LoggedIn) -> None:
         """What the client asks for, until its BYE. Raises what ends the connection before."""
@@ -173,7 +160,7 @@ class Connection:
         self._check_account(account)  # from here on the server's watch does that, too
         if not self._ticket.logged_in(account.name, account.connections or shared.max_connections_per_user):
             raise Ended(Code.FULL)
-        self._log.info("logged in")
+        self._log.info(LogEvent("login", "logged in", outcome="accepted"), extra=AUDIT)
         quota = Quota(account.quota, account.quota_files)
         folder = shared.storage.user(account.name, "get" not in account.rights, quota, account.largest)
         sparing = Sparing(self._log, shared.line_limits.setdefault(account.name, LineLimit()))
@@ -235,92 +222,3 @@ def ending_of(problem: TransferError) -> tuple[Code | None, int, str]:
         return Code.UNAVAILABLE, logging.ERROR, f"ended: {problem.cause}"
     code = Code.STORAGE if problem.code in (Code.LINK, Code.NOT_FOLDER) else Code.UNAVAILABLE
     return code, logging.ERROR, f"can't open the user's folder: {problem.cause}"
-
-
-class ReceiveLog:
-    """Writes what becomes of a client's files to the log."""
-
-    def __init__(self, log: Log, sparing: Sparing) -> None:
-        """`sparing`: for what a client can cause at will, without storing anything."""
-        self._own_log, self._own_sparing = log, sparing
-        self._is_verbose = log.isEnabledFor(logging.DEBUG)
-        self._stored: list[str] = []  # lines that are written together, at the latest when nothing more arrives
-
-    @property
-    def _sparing(self) -> Sparing:
-        self._write_stored()  # lines stay in the order of what happened
-        return self._own_sparing
-
-    def _write_stored(self) -> None:
-        if self._stored:
-            lines, self._stored = self._stored, []
-            self._own_log.info(lines)
-
-    def on_event(self, event: ReceiveEvent) -> None:
-        """Raises ProtocolViolation for an answer to a GET, which only a server gives."""
-        match event:
-            case Progress():
-                pass
-            case Delivered():
-                self._delivered(event.receipt)
-            case BatchSettled() | BatchStarted():
-                self._of_batch(event)
-            case Started():
-                self._started([(event.what, event.size)])
-            case Idle():
-                self._write_stored()
-            case Resumed():
-                self._sparing.info("resumed %s from byte %d on", show_briefly(event.what.path), event.offset)
-            case Rejected():
-                self._rejected(event.what, event.problem)
-            case Withdrawn():
-                why = "" if event.code is None else f" ({event.code})"
-                self._sparing.info("withdrawn by the sender%s: %s", why, show_briefly(event.what.path))
-            case CutOff():
-                what = "kept for another try" if event.kept else "nothing kept"
-                name = show_briefly(event.what.path)
-                self._sparing.warning("cut off: %s, %s, %s", name, counted(event.size, "byte", ""), what)
-            case TimeLost():
-                self._sparing.info("the disk can't hold the time of %s", show_briefly(event.path))
-            case NotGiven() | Missed():
-                raise ProtocolViolation("an answer to a GET, from a client")
-
-    def _started(self, files: Sequence[tuple[Put, int | None]]) -> None:
-        if self._is_verbose:
-            self._own_log.debug([f"receiving {show_path(put.path)}, {announced(size)}" for put, size in files])
-
-    def _of_batch(self, event: "BatchStarted[Put] | BatchSettled[Put | Misnamed]") -> None:
-        if isinstance(event, BatchStarted):
-            self._started(event.files)
-            return
-        for put, became in event.files:
-            if isinstance(became, Refused):
-                self._rejected(put, became)
-            else:
-                self._delivered(became)
-
-    def _delivered(self, receipt: Receipt) -> None:
-        if receipt.sha256 is None:  # a folder, or skipped
-            self._sparing.info("%s %s", receipt.outcome, show_briefly(receipt.path))
-            return
-        what = f"{counted(receipt.size, 'byte', '')}, SHA-256 {receipt.sha256.hex()}"
-        if receipt.outcome == "already":  # which a client can cause without end
-            self._sparing.info("already %s, %s", show_briefly(receipt.path), what)
-            return
-        self._stored.append(f"{receipt.outcome} {show_path(receipt.path)}, {what}")
-        if len(self._stored) >= _LINES_TOGETHER:
-            self._write_stored()
-
-    def _rejected(self, put: Put | Misnamed, problem: Refused) -> None:
-        name = briefly(put.shown) if isinstance(put, Misnamed) else show_briefly(put.path)
-        level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
-        self._sparing.log(level, "refused: %s: %s", name, problem.cause)
-
-
-class _Prefixed(Log):
-    """Puts the connection's number and who it is before each line."""
-
-    def process(self, msg: object, kwargs: object) -> tuple[object, object]:  # type: ignore[override]
-        extra = self.extra or {}
-        head = f"#{extra['number']} {extra['who']}: "
-        return [head + line for line in msg] if isinstance(msg, list) else f"{head}{msg}", kwargs

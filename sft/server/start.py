@@ -6,6 +6,7 @@ simply be repeated. What an administrator must know is printed, the rest is in t
 
 import contextlib
 import gc
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from sft.accounts.store import Accounts
 from sft.common.errors import UsageError
 from sft.common.open_files import raise_limit_of_files
 from sft.common.private_files import check_area
-from sft.console.log import no_log, open_log
+from sft.console.log import STANDARD_ERROR, LogStyle, add_audit_log, no_log, open_log
 from sft.console.screen import announce, note, say
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
@@ -49,7 +50,7 @@ def serve(
     gc.set_threshold(10_000, 10, 10)
     is_first = _is_first_start(settings, has_terminal)
     place = settings.server_log
-    log = no_log("sft.server") if place is None else open_log("sft.server", place, settings.log_level)
+    log = _open_log(settings)
     log.info("%s", version)
 
     def accounts_of_file() -> Accounts:
@@ -68,7 +69,7 @@ def serve(
         announce(f"listening on {addresses}")
         announce(
             f"storing under {settings.storage}",
-            f"accounts in {settings.accounts}, {'no log' if place is None else f'log in {place}'}",
+            f"accounts in {settings.accounts}, {_shown_log(place)}",
         )
         if asked is not None:
             opened.callback(asked.close)
@@ -84,6 +85,17 @@ def serve(
             asked.serve({"/health": Health(accounts, storage, lambda: signals.stops > 0, log).answer})
         load_again = Reload(settings, load, log, storage)
         Listener(settings, storage, accounts, log, signals, engine, ServiceManager(), load_again).run(listening)
+
+
+def _open_log(settings: ServerSettings) -> logging.Logger:
+    style = LogStyle(settings.log_size, settings.log_kept, settings.log_format == "json")
+    log = no_log("sft.server")
+    log.setLevel(settings.log_level.upper())
+    if settings.server_log is not None:
+        log = open_log("sft.server", settings.server_log, settings.log_level, style=style)
+    if settings.audit_log is not None:
+        add_audit_log(log, settings.audit_log, style)
+    return log
 
 
 def _open_storage(settings: ServerSettings) -> Storage:
@@ -132,6 +144,12 @@ def _show_first_account(name: str, password: str, port: int) -> None:
     say("On the sending machine:", "")
     port_flag = "" if port == DEFAULT_PORT else f"--port {port} "
     say(f"    python client.py {port_flag}secret.txt {name}@{os.uname().nodename}:", "")
+
+
+def _shown_log(place: Path | None) -> str:
+    if place is None:
+        return "no log"
+    return "log on standard error" if place == STANDARD_ERROR else f"log in {place}"
 
 
 def _shown(address: tuple[object, ...]) -> str:

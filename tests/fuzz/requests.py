@@ -32,8 +32,8 @@ from sft.console.log import no_log
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
+from sft.server.connection_log import ConnectionLog, ReceiveLog
 from sft.server.requests import Requests
-from sft.server.session import ReceiveLog, _Prefixed
 from sft.wire.batch import BatchFile, BatchHeader, batch_mac_input
 from sft.wire.change_messages import Done, Move, Remove, SetAttributes, Usage
 from sft.wire.channel import Channel
@@ -230,7 +230,7 @@ def _server(channel: Channel, folder: UserFolder, flags: int) -> None:
     code: Code | None = None
     try:
         requests = Requests(channel, _KEYS, folder, lambda right: _admit(right, flags), log.info, RateLimiter(None))
-        prefixed = _Prefixed(log, {"number": 1, "who": "fuzz"})
+        prefixed = ConnectionLog(log, 1, "", "fuzz")
         requests.run(ReceiveLog(prefixed, Sparing(prefixed)).on_event)
     except Ended as problem:
         code = problem.code
