@@ -18,7 +18,7 @@ _PROGRAMS = {
     "rsync": ["rsync", "--version"],
     "tar": ["tar", "--version"],
 }
-_LIBRARIES = ("pycryptodome", "tqdm", "asyncssh", "paramiko", "cryptography")
+_LIBRARIES = ("pycryptodome", "asyncssh", "paramiko", "cryptography")
 
 
 def _field(path: str, name: str) -> str:

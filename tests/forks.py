@@ -153,7 +153,7 @@ def _load() -> dict[str, CodeType]:
     for name in (
         *("Crypto.Protocol.HPKE", "Crypto.Protocol.KDF", "Crypto.PublicKey.ECC", "Crypto.PublicKey.MLKEM"),
         *("Crypto.Cipher.AES", "Crypto.Hash.SHA256", "Crypto.Hash.HMAC"),
-        *("encodings.idna", "encodings.utf_8_sig", "tomllib", "tqdm"),
+        *("encodings.idna", "encodings.utf_8_sig", "tomllib"),
     ):
         importlib.import_module(name)
     _rehearse()

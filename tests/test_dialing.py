@@ -12,7 +12,7 @@ from sft.common.errors import ConnectionTrouble, UsageError
 from sft.wire.pake import CONFIRM_SIZE, POINT_SIZE
 from sft.wire.protocol import HEADER_SIZE
 
-_WORK = {"Crypto", "hashlib", "json", "logging", "msgspec", "socket", "tqdm", "sft.client.jobs"}
+_WORK = {"Crypto", "hashlib", "json", "logging", "msgspec", "socket", "sft.client.jobs"}
 _AFTER_HELLO = {
     "Crypto.Protocol.HPKE",
     "Crypto.Cipher.AES",

@@ -331,10 +331,12 @@ def reporting(
 
 def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     for shown in (True, False):
-        progress = open_progress(total=10, shown=shown)
+        progress = open_progress(shown=shown)
+        progress.begin(10, 1)
         progress.name("x")
-        progress.more(5)
+        progress.more(5, 1)
         progress.advance(10)
+        progress.look()
         progress.close()
     assert capsys.readouterr() == ("", "")
 
@@ -360,60 +362,88 @@ class Terminal(io.StringIO):
 def test_name_in_the_progress_bar_cannot_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    progress = open_progress(total=10, shown=True)
+    progress = open_progress(shown=True)
+    progress.begin(10, 1)
     progress.name("evil\x1b[2J\x1b]0;x\x07\nname")
     progress.advance(5)
-    progress._bar.refresh()
+    progress.look()
     progress.close()
-    assert "\x1b[2J" not in screen.getvalue()
+    assert "\x1b" not in screen.getvalue() and "\n" not in screen.getvalue()
     assert "\x07" not in screen.getvalue()
     assert "evil\\x1b[2J" in screen.getvalue()
 
 
 @pytest.mark.parametrize("total", [100, None])
-def test_bar_says_stalled_while_nothing_moves_and_a_rate_again_afterwards(
-    monkeypatch: pytest.MonkeyPatch, total: int | None
-) -> None:
-    screen, now = Terminal(), [100.0]
-    monkeypatch.setattr(sys, "stderr", screen)
-    progress = ProgressBar(total, True, note, escape, lambda: now[0])
+def test_line_says_stalled_while_nothing_moves_and_a_rate_again_afterwards(total: int | None) -> None:
+    screen, now = io.StringIO(), [100.0]
+    progress = ProgressBar(True, lambda text: print(text, end="", file=screen), escape, lambda: now[0], lambda: 79)
+    progress.begin(total, 1)
 
     def shown() -> str:
+        screen.seek(0)
         screen.truncate(0)
         progress.look()
-        progress._bar.refresh()
         return screen.getvalue()
 
     progress.name("a")
+    now[0] += 1
     progress.advance(10)
     now[0] += 2.9
     assert "stalled" not in shown() and "B/s" in shown()
     now[0] += 0.2
-    assert "stalled]" in shown() and "B/s" not in shown() and "a: " in shown() and "10.0" in shown()
+    assert "stalled" in shown() and "B/s" not in shown() and "left" not in shown() and "10 B" in shown()
     progress.advance(10)
-    assert "stalled" not in shown() and "B/s" in shown()
+    assert "stalled" not in shown() and "B/s" in shown() and ("left" in shown()) == (total is not None)
     now[0] += 10
     progress.close()
-    screen.truncate(0)
-    progress.look()
-    assert screen.getvalue() == "", "nothing is drawn behind the end"
+    assert shown() == "", "nothing is drawn behind the end"
 
 
-def test_label_says_what_is_done_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_counts_files_and_says_what_is_done_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was compared is not "checking" any more when its bytes are sent."""
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
     reporter = reporting()
-    reporter.begin(100)
-    bar = reporter._progress._bar
+    reporter.search(lambda: (3, 70))
+    reporter._progress.look()
+    assert "3 files  70 B  found so far" in screen.getvalue()
+    reporter.begin(100, 5)
+
+    def shown() -> str:
+        reporter._progress.look()
+        return screen.getvalue().rpartition("\r")[2].rstrip()
+
     reporter.checking("a", 10)
-    assert bar.desc == "checking a"
+    assert "checking a" in shown()
     reporter.moved(10, "a")
-    assert bar.desc == "a"
+    assert shown().endswith("  a") and "checking" not in shown()
     reporter.moved(5, "b")
-    assert (bar.desc, bar.n) == ("b", 25)
+    assert shown().endswith("  b") and "25 B of 100 B" in shown() and "0 of 5 files" in shown()
     reporter.unchecked(10)
-    assert bar.n == 15, "what has to be sent all the same is not done"
+    assert "15 B of 100 B" in shown(), "what has to be sent all the same is not done"
+    reporter.delivered("b", "b", 5, SHA256, AT, "stored")
+    reporter.unchanged("c", "c", 5)
+    reporter.skipped("d", "it is there", is_wanted=True)
+    reporter.failed("e", Refused(Code.DENIED))
+    assert "4 of 5 files" in shown()
+    reporter.expect(20, 2)
+    assert "15 B of 120 B" in shown() and "4 of 7 files" in shown()
     reporter.end()
+
+
+def test_line_of_progress_leaves_nothing_behind_when_it_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    reporter = reporting()
+    reporter.begin(100, 2)
+    reporter.moved(10, "a long name of a file")
+    reporter._progress.look()
+    width = len(screen.getvalue().rpartition("\r")[2].rstrip())
+    reporter.note("above")
+    lines = screen.getvalue().split("\n")
+    assert lines[0].endswith(f"\r{' ' * width}\rabove") and "a long name" in lines[1], "drawn again below it"
+    reporter.end()
+    assert screen.getvalue().endswith("\r") and screen.getvalue()[:-1].rpartition("\r")[2].strip() == ""
 
 
 # --- what becomes of a run --------------------------------------------------------------------------------------------

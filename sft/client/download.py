@@ -155,7 +155,7 @@ class Download:
                 self._missed(omitted)
 
     def _started(self, files: "Sequence[tuple[Put, int | None]]") -> None:
-        self._reporter.expect(sum([size or 0 for _, size in files]))
+        self._reporter.expect(sum([size or 0 for _, size in files]), len(files))
         for put, size in files:
             if not self.to.to_stdout:  # what is written there can't be taken back
                 self.missing.comes_again(put.path)

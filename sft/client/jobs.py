@@ -178,13 +178,12 @@ class Run:
         def load() -> None:
             import sft.transfer.sender  # noqa: F401
 
-            self._reporter.prepare()
-
         def wait() -> None:
             looking.wait()
-            self._reporter.begin(upload.total)
+            self._reporter.begin(upload.total, upload.file_count)
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
+            self._reporter.search(lambda: (upload.file_count, upload.total or 0))
             upload.send(channel, keys, limiter, self._settings.compress, wait)
 
         try:
@@ -222,7 +221,7 @@ class Run:
     def _load_receiver(self) -> None:
         import sft.transfer.receiver  # noqa: F401
 
-        self._reporter.begin(0)
+        self._reporter.begin(0, 0)
 
     def _get_to_stdout(self, download: "Download") -> None:
         from sft.disk.stdout import StandardOutput

@@ -93,6 +93,7 @@ class Upload:
         self.busy: dict[Item, Refused] = {}
         self.stopping: Refused | None = None
         self.total: int | None = 0
+        self.file_count = 0
         self.pipe: PipeSource | None = None
         self.is_over = False  # nothing more of it is wanted
         self.is_deep = False  # a source is a folder: there may be more than was found yet
@@ -241,6 +242,7 @@ class Upload:
             self._reporter.failed(name, refused_there(problem, show_path(target)), within=within)
             return None
         self.left[item] = None
+        self.file_count += open is not None
         return item
 
     def names_left(self) -> list[str]:

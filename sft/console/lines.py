@@ -6,9 +6,18 @@ needed.
 
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sft.common.sizes import amount, counted
+
+
+class ReceiptSink(Protocol):
+    """A file of receipts; its methods raise OSError."""
+
+    name: str
+
+    def append(self, *lines: str) -> None: ...
+    def flush(self) -> None: ...  # to the disk itself
 
 
 class Settled(NamedTuple):

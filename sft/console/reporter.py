@@ -12,17 +12,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sft.common.errors import OutputError, TransferError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
-from sft.common.text import briefly, escape, show_path
-from sft.console.lines import Settled, as_json, listed_line, summary_line, usage_lines, utc
+from sft.common.text import briefly, show_path
+from sft.console.lines import ReceiptSink, Settled, as_json, listed_line, summary_line, usage_lines, utc
 from sft.console.named import NamedFolder
-from sft.console.progress import ProgressBar
+from sft.console.progress import Found, ProgressBar
 from sft.console.repeated import Repeated, begins_with, kind_of
-from sft.console.screen import fail, is_terminal, is_unsaid, note, say, say_beside
+from sft.console.screen import as_shown, draw, fail, is_terminal, is_unsaid, note, say, say_beside
 
 if TYPE_CHECKING:
     import logging
@@ -33,18 +33,9 @@ _MOST_LINES = 256
 _DEBUG = 10  # the level of `logging`, which --help need not load
 
 
-class ReceiptSink(Protocol):
-    """A file of receipts; its methods raise OSError."""
-
-    name: str
-
-    def append(self, *lines: str) -> None: ...
-    def flush(self) -> None: ...  # to the disk itself
-
-
-def open_progress(total: int | None, shown: bool) -> ProgressBar:
+def open_progress(shown: bool) -> ProgressBar:
     """A progress display; nothing in a pipe or when not `shown`."""
-    return ProgressBar(total, shown and is_terminal(), note, escape)
+    return ProgressBar(shown and is_terminal(), draw, as_shown)
 
 
 class Reporter:
@@ -60,7 +51,8 @@ class Reporter:
         self._failures, self._omissions = Repeated(not verbose), Repeated(not verbose)
         self._is_debugging = log.isEnabledFor(_DEBUG)
         self._wants_bar = not quiet and not as_json
-        self._progress, self._has_begun = open_progress(None, shown=False), False
+        self._progress, self._has_begun = open_progress(shown=False), False
+        self._is_counting = False
         self.tells_starts = self._is_debugging or as_json  # otherwise the event is not shown
         self._sparing = Sparing(log, LineLimit(_MOST_LOGGED))
         self._lock = threading.Lock()
@@ -149,7 +141,7 @@ class Reporter:
 
     def expect(self, count: int, files: int = 0) -> None:
         """`count` more bytes are to come, in so many files."""
-        self._progress.more(count)
+        self._progress.more(count, files)
 
     def listed(self, name: str, kind: str, size: int, mtime_ns: int, target: str | None = None) -> None:
         """One name in a listing; `target`: where a link leads."""
@@ -191,18 +183,24 @@ class Reporter:
             "read and sealed %s, %s, SHA-256 %s; sending its HMAC", name, counted(size, "byte", ""), sha256.hex()
         )
 
-    def prepare(self) -> None:
-        """Load what the bar needs, if there is going to be one."""
-        if self._wants_bar and is_terminal():
-            with contextlib.suppress(Exception):  # `begin` reports what is wrong
-                import tqdm  # noqa: F401
+    def search(self, found: Found) -> None:
+        """Show how much was found so far of what is to be sent, until it begins."""
+        if not self._has_begun:
+            self._show()
+            self._progress.search(found)
+
+    def _show(self) -> None:
+        self._has_begun = True
+        self._progress = open_progress(self._wants_bar)
+        self.tells_starts = self.tells_starts or self._progress.is_shown
 
     def begin(self, total: int | None, files: int | None = None) -> None:
         """Show the bar from now on, unless it is there already: so many bytes are to come, in so many files."""
         if not self._has_begun:
-            self._has_begun = True
-            self._progress = open_progress(total, self._wants_bar)
-            self.tells_starts = self.tells_starts or self._progress.is_shown
+            self._show()
+        if not self._is_counting:
+            self._is_counting = True
+            self._progress.begin(total, files)
 
     def end(self) -> None:
         """Take the bar away, and flush the receipts: none of a run that ended well is lost with the power."""
@@ -338,6 +336,7 @@ class Reporter:
         return within is None or self._verbose
 
     def _arrive(self, settled: Settled) -> None:
+        self._progress.file_done()
         self._arrived.append(settled)
         if self._at_once or len(self._arrived) >= _MOST_LINES:
             self.pause()
@@ -345,6 +344,7 @@ class Reporter:
     def skipped(self, name: str, why: str, within: NamedFolder | None = None, is_wanted: bool = False) -> None:
         """Left out, which is no failure. `is_wanted`: by a choice of the user's, so it is a result like others."""
         self.skipped_count += 1
+        self._progress.file_done()
         self.pause()
         self._sparing.info("skipped: %s: %s", briefly(name), why)
         line = f"skipped: {name}: {why}"
@@ -373,6 +373,7 @@ class Reporter:
     ) -> None:
         """One thing that was named does not arrive. `quietly`: who reads our output knows it already."""
         self.failed_count += 1
+        self._progress.file_done()
         self.status = max(self.status, problem.exit_status)
         self.pause()
         self._sparing.error("%s: %s", briefly(name), briefly(str(problem)))

@@ -84,6 +84,18 @@ def note(*lines: str) -> None:
         _write(sys.stderr, *map(_short, lines))
 
 
+def draw(text: str) -> None:
+    """A text on the line of the cursor, on standard error; what is escaped in it was before."""
+    with contextlib.suppress(OSError):
+        write_all(sys.stderr, text)
+
+
+def as_shown(name: str) -> str:
+    """A name as it is drawn: escaped, also where standard error has no such character."""
+    encoding = (sys.stderr and sys.stderr.encoding) or "utf-8"
+    return escape(name).encode(encoding, "backslashreplace").decode(encoding)
+
+
 def fail(problem: TransferError, what: str = "") -> None:
     """One line: cause, then remedy, on standard error."""
     note(f"error: {what + ': ' if what else ''}{problem}", *problem.consequences)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from processes import HOME, LIMIT, MIB, Argument, Client, Running, Server, Terminal, clean_environment, make
+from processes import HOME, LIMIT, MIB, Argument, Client, Running, Server, clean_environment, make
 
 from sft.wire.compression import PACKAGE as ZSTD
 
@@ -81,7 +81,6 @@ PACKAGES = {
     "msgspec": ("msgspec", PROGRAMS),
     ZSTD: (ZSTD, ("server.py",)),
     "cryptography": ("cryptography", ()),
-    "tqdm": ("tqdm", ()),
 }
 OPTIONAL = {
     program: {module for module, (_, needed_by) in PACKAGES.items() if program not in needed_by} for program in PROGRAMS
@@ -180,28 +179,3 @@ def test_client_that_can_not_compress_says_so_to_who_asks_for_it(
     told = f"warning: nothing is compressed: {ZSTD} is not installed. Run: python -m pip install -r requirements.lock\n"
     assert (result.status, result.err) == (0, told)
     assert server.path(box, "a").read_bytes() == (folder / "a").read_bytes()
-
-
-def test_without_tqdm_files_arrive_and_one_line_says_how_to_get_it(
-    server: Server, client: Client, folder: Path, box: str, tmp_path: Path
-) -> None:
-    environment, source = without(tmp_path / "packages", "tqdm"), make(folder / "large", 3 * MIB)
-    fetched = f"--get {box}/large {tmp_path}/fetched"
-    for command in (f"{source} {box}/", fetched, f"--quiet {source} {box}/quiet"):
-        with Terminal("client.py", *client.flags, *command.split(), environment=environment) as terminal:
-            assert terminal.finish() == 0
-        said = terminal.screen.count("no progress bar: tqdm is not installed. Run: python -m pip install -r ")
-        assert said == ("--quiet" not in command)
-        assert "%|" not in terminal.screen
-    assert server.path(box, "large").read_bytes() == source.read_bytes() == (tmp_path / "fetched").read_bytes()
-
-
-@pytest.mark.parametrize("variable", ["TQDM_MININTERVAL", "TQDM_BAR_FORMAT", "TQDM_POSITION"])
-def test_variable_that_tqdm_can_not_read_costs_the_bar_only(
-    client: Client, folder: Path, box: str, variable: str
-) -> None:
-    environment = clean_environment(**{variable: "{none}"})
-    with Terminal("client.py", *client.flags, make(folder / "a"), f"{box}/", environment=environment) as terminal:
-        assert terminal.finish() == 0
-    assert "1 file delivered" in terminal.screen
-    assert terminal.screen.count("no progress bar: tqdm fails (") == 1
