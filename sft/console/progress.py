@@ -5,6 +5,7 @@ still move, because the line is otherwise drawn only when they do; it draws noth
 What the line says is decided by `sft/console/progress_line.py`; it is written by the function given.
 """
 
+import math
 import os
 import threading
 import time
@@ -80,7 +81,7 @@ class ProgressBar:
         """So many bytes in so many files are to come."""
         with self._lock:
             self._found, self._bytes_total, self._files_total, self._files = None, total, files, 0
-            self._moved_at = self._clock()
+            self._moved_at, self._drawn_at = self._clock(), -math.inf  # the first bytes are shown at once
             self._marks = deque([(self._moved_at, self._bytes)])
 
     def name(self, what: str) -> None:
