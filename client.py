@@ -82,9 +82,9 @@ def _parser() -> Parser:
     taken.add_argument("-0", "--null", action="store_true", help="with --files-from: names end in NUL, not in newline")
     taken.add_argument("-x", "--one-file-system", action="store_true", help="leave out what is mounted in a SOURCE")
     how = parser.add_argument_group("how")
-    words = "send only what has changed: what is there with the same size and time is left alone"
+    words = "send or fetch only what has changed: what is there with the same size and time is left alone"
     how.add_argument("-u", "--update", action="store_true", help=words)
-    words = "with --update: remove what is in a folder there and not here, once everything is sent"
+    words = "with --update: remove at the receiving end what the other one has not, once everything has arrived"
     how.add_argument("--delete", action="store_true", help=words)
     words = "with --delete: remove nothing if it were more than N things (default: 1000)"
     how.add_argument("--max-delete", metavar="N", help=words)

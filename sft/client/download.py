@@ -8,13 +8,19 @@ protocol.
 import contextlib
 from typing import TYPE_CHECKING
 
-from crypto_utils import digest
+from sft.client.comparing import Criteria
+from sft.client.extras import Extras
+from sft.client.findings import Findings
+from sft.client.local_tree import LocalChanges
 from sft.client.missing import Missing, report_omitted
 from sft.client.refusals import SKIPPED, TIME_BEYOND, not_given, refused_here
+from sft.client.remembering import Remembering, key_of
+from sft.client.rounds import Asked, Rounds
 from sft.client.targets import checked_parts, destination, local_path
 from sft.common.errors import (
     PASSING_CODES,
     Code,
+    ConnectionTrouble,
     IntegrityError,
     ProtocolViolation,
     Refused,
@@ -42,15 +48,16 @@ from sft.transfer.events import (
 from sft.wire.protocol import MAX_INTEGER
 
 if TYPE_CHECKING:  # a client sends its hello before it loads these
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sft.console.named import NamedFolder
-    from sft.disk.temporary import Incoming, Outcome, Unpublished, Whole
+    from sft.disk.temporary import Incoming
+    from sft.disk.user_folder import UserFolder
     from sft.disk.visible_files import VisibleFiles
     from sft.transfer.events import ReceiveEvent
-    from sft.transfer.groups import Begun, Folder
+    from sft.transfer.groups import Folder
     from sft.transfer.shrinking import Compress
-    from sft.wire.channel import Channel
+    from sft.wire.channel import Arrived, Channel
     from sft.wire.handshake import SessionKeys
     from sft.wire.messages import Misnamed, Omitted, Put, Receipt
 
@@ -67,10 +74,12 @@ class Download:
         self.missing = Missing(reporter)
         self._has_written = False
         self.reader_has_left = False  # of standard output
-        self._answered: set[PathParts] = {()}  # an empty folder is an answer, too
+        self._rounds: Rounds | None = None  # with --update
+        self._asking: list[Asked]
+        self._ask_for([Asked(path, min(1, len(path))) for path in self.wanted])
+        self._settled: set[PathParts] = set()  # of this round
         self._done: set[bytes] = set()
         self._folders: dict[PathParts, NamedFolder] = {}
-        self._offered: set[PathParts] = set()  # those of `wanted` whose small files are offered first
 
     def place(self, put: "Put | Misnamed") -> "Incoming":
         """Where a PUT of the server goes. Raises Refused; ProtocolViolation for a name that is not allowed."""
@@ -79,19 +88,54 @@ class Download:
 
         if isinstance(put, Misnamed):
             raise ProtocolViolation(f"a name that is not allowed: {put.why}")
-        if put.path[:1] in self._asked:
-            self._answered.add(put.path[:1])
         path = local_path(put.path, self._asked, self.to)
+        self._answers(put.path)
         mode = put.mode & PERMISSIONS if self._keep_modes and put.mode is not None else None
         return Incoming(put.transfer, path, put.size, put.mtime, mode, self._policy)
 
+    def _answers(self, path: PathParts) -> None:
+        """Something that may come has this name. Raises Refused when it was not asked for."""
+        for depth in range(len(path) + 1):
+            if (name := path[:depth]) in self._names:
+                self._due.discard(name)
+                return
+        raise Refused(Code.DENIED, why="nobody asked for it")
+
     def remembering(self, folder: "Folder") -> "Folder":
         """`folder`, which needs no second look at what this run has fetched already."""
-        return _Remembering(folder, self._done)
+        return Remembering(folder, self._done)
 
-    def look_here(self, visible: "VisibleFiles") -> None:
-        """Note for which of the names something is here already, so that small files are worth an offer."""
-        self._offered = {path for path in self.wanted if self._has_content(visible, path)}
+    def update(self, folder: "UserFolder", changes: LocalChanges, removes: bool, max_removed: int) -> None:
+        """Fetch only what differs from what is in `folder`; with `removes` remove what is only here."""
+        from sft.disk.storage import umask_of_process
+
+        umask = umask_of_process()
+        criteria = Criteria(modes=PERMISSIONS & ~umask if self._keep_modes else 0)
+
+        def place(name: PathParts) -> PathParts:
+            return local_path(name, self._asked, self.to) if name else tuple(filter(None, [self.to.new_name]))
+
+        self._ask_for([])
+        findings = Findings(self._reporter, self.missing, self.wanted, place, folder.visible, criteria)
+        extras = Extras(self._reporter, findings, self.to.shown, removes, max_removed)
+        self._rounds = Rounds(
+            self._reporter, self.missing, findings, changes, self.to.shown, self._within, criteria, extras
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything was asked for."""
+        return self._rounds is None or (self._rounds.is_last and not self._asking)
+
+    def remove_extra(self) -> None:
+        """What an update removes here, once all has arrived."""
+        if self._rounds is not None:
+            self._rounds.remove_extra()
+
+    def _look_here(self, visible: "VisibleFiles | None") -> list[Asked]:
+        """All that was named; where something is here already, small files are worth an offer."""
+        offered = {path for path in self.wanted if visible is not None and self._has_content(visible, path)}
+        return [Asked(path, min(1, len(path)), path in offered) for path in self.wanted]
 
     def _has_content(self, visible: "VisibleFiles", path: PathParts) -> bool:
         place = local_path(path[-1:], self._asked, self.to) if path else tuple(filter(None, [self.to.new_name]))
@@ -103,27 +147,69 @@ class Download:
         return False
 
     def fetch(
-        self, folder: "Folder", channel: "Channel", keys: "SessionKeys", limit: int | None, compress: "Compress"
+        self,
+        folder: "Folder",
+        channel: "Channel",
+        keys: "SessionKeys",
+        limit: int | None,
+        compress: "Compress",
+        visible: "VisibleFiles | None" = None,
     ) -> None:
-        """Ask for everything over one connection, and receive it into `folder`.
+        """Ask for everything over one connection, and receive it into `folder`; with --update for some of it.
 
-        `limit`: bytes per second, which the server keeps to; `compress`: `off` asks for content as it is. Raises what
-        `Receiver.run` and `check_answered` raise.
+        `limit`: bytes per second, which the server keeps to; `compress`: `off` asks for content as it is; `visible`:
+        what is in `folder`. Raises what `Receiver.run` and `check_answered` raise.
         """
         from sft.common.rate_limit import RateLimiter
         from sft.transfer.receiver import Receiver
         from sft.wire.compression import is_installed
-        from sft.wire.messages import Get, Rate
+        from sft.wire.messages import Rate
 
         self.missing.begin()
         zstd = compress != "off" and is_installed()
         if limit is not None:
             channel.post(Rate(limit).encode())
-        for id, path in enumerate(self.wanted, 1):
-            channel.post(Get(id, path, id < len(self.wanted), zstd, path in self._offered, min(1, len(path))).encode())
         messages, secret = channel.messages(), keys.file_s2c
-        Receiver(channel, messages, secret, folder, self.place, self.on_event, RateLimiter(None), zstd=zstd).run()
-        self.check_answered()
+        self._choose(channel, messages, visible)
+        if self._rounds is not None:
+            for place, mtime in self._rounds.folders.items():
+                with contextlib.suppress(Refused):  # the files that go into it tell
+                    folder.make_folder(place, mtime, None)
+        if self._asking:
+            self._ask(channel, zstd)
+            Receiver(channel, messages, secret, folder, self.place, self.on_event, RateLimiter(None), zstd=zstd).run()
+            self.check_answered()
+        else:
+            folder.finish_folders()
+            _part(channel, messages)
+        if self._rounds is not None and self._rounds.is_last:
+            self._settle_folders()
+        self._asking = []
+
+    def _choose(self, channel: "Channel", messages: "Iterator[Arrived | None]", visible: "VisibleFiles | None") -> None:
+        """What is asked for in this connection."""
+        if self._rounds is None:
+            self._ask_for(self._look_here(visible))
+        elif self._asking:
+            self._ask_for([each for each in self._asking if each.name not in self._settled])
+        else:
+            self._settled.clear()
+            answers = (arrived[0] for arrived in messages if arrived is not None)
+            self._ask_for(self._rounds.next(channel, answers))
+
+    def _ask_for(self, asking: list[Asked]) -> None:
+        """In this connection, and in the next one if it breaks."""
+        self._asking = asking
+        self._names = {each.name for each in asking}  # with which the names begin that may come
+        self._due = self._names - {()}  # about which nothing has come yet; an empty folder is an answer, too
+
+    def _ask(self, channel: "Channel", zstd: bool) -> None:
+        from sft.wire.messages import Get
+
+        last = len(self._asking)
+        for id, (path, depth, offers) in enumerate(self._asking, 1):
+            channel.send(Get(id, path, id < last, zstd, offers, depth).encode())
+        channel.flush()
 
     # --- what becomes of the files ---
 
@@ -185,10 +271,15 @@ class Download:
         path = self.to.shown(receipt.path)
         if receipt.outcome in ("folder", "stored") and put.mtime is not None and abs(put.mtime) == MAX_INTEGER:
             self._reporter.note(f"{path}: {TIME_BEYOND}")
-        key = _key(self.place(put))
+        key = key_of(self.place(put))
         within = self._folder_of(put)
         if receipt.outcome == "folder" or key in self._done:
             return
+        if self._rounds is not None:
+            self._settled.add(put.path)
+            if receipt.outcome == "already":
+                incoming = self.place(put)
+                self._rounds.is_there(put.path, incoming.path, put.mtime, incoming.mode)
         if receipt.outcome == "skipped":
             self._reporter.skipped(path, "it is there", within, is_wanted=True)
             return
@@ -197,9 +288,12 @@ class Download:
         self._reporter.delivered(name, path, receipt.size, sha256, receipt.time, receipt.outcome, within)
 
     def _folder_of(self, put: "Put") -> "NamedFolder | None":
-        """The folder that was asked for and has this in it; None for a file that was asked for itself."""
-        asked = () if () in self._asked else put.path[:1]
-        if asked not in self._asked or (asked == put.path and put.kind != "folder"):
+        return self._within(put.path, put.kind == "folder")
+
+    def _within(self, name: PathParts, is_folder: bool = False) -> "NamedFolder | None":
+        """The folder that was named and has this in it; None for a file that was named itself."""
+        asked = () if () in self._asked else name[:1]
+        if asked not in self._asked or (asked == name and not is_folder):
             return None
         if asked not in self._folders:
             path = local_path(asked, self._asked, self.to) if asked else tuple(filter(None, [self.to.new_name]))
@@ -249,21 +343,22 @@ class Download:
         self.missing.withdraw(put.path, reported, None if self.to.to_stdout else self._folder_of(put))
 
     def _not_given(self, id: int, problem: Refused) -> None:
-        if id > len(self.wanted):
+        if id > len(self._asking):
             raise ProtocolViolation("a refusal of what was not asked for")
-        self._answered.add(self.wanted[id - 1][-1:])
-        name = show_path(self.wanted[id - 1]) or "your folder"
+        asked = self._asking[id - 1]
+        self._due.discard(asked.name)
+        name = show_path(asked.path) or "your folder"
         if problem.code in PASSING_CODES:  # it is there again soon, perhaps
             self.missing.wait_for(name, problem.code)
         else:
             self.missing.fail(name, not_given(problem, name))
 
     def _missed(self, omission: "Omitted") -> None:
-        if omission.id > len(self.wanted):
+        if omission.id > len(self._asking):
             raise ProtocolViolation("word of something that was not asked for")
-        wanted = self.wanted[omission.id - 1]
-        self._answered.add(wanted[-1:])
-        name = "/".join((*wanted[:-1], omission.name))
+        asked = self._asking[omission.id - 1]
+        self._due.discard(asked.name)
+        name = "/".join((*asked.path[: len(asked.path) - asked.depth], omission.name))
         if omission.code is Code.UNAVAILABLE:
             self.missing.wait_for(name, omission.code)
         elif omission.code in SKIPPED:
@@ -277,42 +372,21 @@ class Download:
         Raises ProtocolViolation when the server has ended without a word about something that was asked for, and
         PeerStopped when something was out of its reach.
         """
-        if any(wanted[-1:] not in self._answered for wanted in self.wanted):
+        if self._due:
             raise ProtocolViolation("no answer to a GET")
         self.missing.end()
+        if self._rounds is None:
+            self._settle_folders()
+
+    def _settle_folders(self) -> None:
+        """The lines of the named folders, once all that is in them is settled."""
         for folder in self._folders.values():
-            self._reporter.folder_found(folder, 0)  # and settled
+            self._reporter.folder_found(folder, 0)
 
 
-class _Remembering:
-    """A folder that answers for what was fetched by an earlier connection of this run."""
-
-    def __init__(self, folder: "Folder", done: set[bytes]) -> None:
-        self._folder, self._done = folder, done
-        self.publish, self.start_publishing = folder.publish, folder.start_publishing
-        self.finish_publishing = folder.finish_publishing
-        self.finish_folders = folder.finish_folders
-        self.begin_anyway, self.make_folder, self.have = folder.begin_anyway, folder.make_folder, folder.have
-
-    def take(self, files: "Sequence[Whole]") -> "list[Unpublished | Outcome]":
-        """Those that were fetched are skipped; the others are taken up to the next one that was."""
-        from sft.disk.temporary import Settled
-
-        done = [_key(whole.incoming) in self._done for whole in files]
-        if not any(done):
-            return self._folder.take(files)
-        if done[0]:
-            return [Settled(files[0].incoming.path, skipped=True)]
-        return self._folder.take(files[: done.index(True)])
-
-    def begin(self, incoming: "Incoming", resumable: bool) -> "Begun":
-        from sft.disk.temporary import Settled
-
-        if _key(incoming) in self._done:
-            return Settled(incoming.path, skipped=True)
-        return self._folder.begin(incoming, resumable)
-
-
-def _key(incoming: "Incoming") -> bytes:
-    """What a file that was fetched is known by; there may be millions."""
-    return digest(f"{'/'.join(incoming.path)}\0{incoming.size}\0{incoming.mtime}".encode())[:16]
+def _part(channel: "Channel", messages: "Iterator[Arrived | None]") -> None:
+    """Nothing is asked for in this connection: end it, after questions. Raises ProtocolViolation."""
+    channel.say_bye()
+    with contextlib.suppress(ConnectionTrouble):  # every answer is here, with or without a BYE
+        if any(arrived is not None for arrived in messages):
+            raise ProtocolViolation("a message behind the last answer")

@@ -62,16 +62,21 @@ class _Change(NamedTuple):
         return Remove(id, self.path, False) if self.is_removal else SetAttributes(id, self.path, self.mtime, self.mode)
 
 
+def most_removed(max_removed: str | None) -> int:
+    """What --max-delete says, as it was typed; None: it was not given. Raises UsageError."""
+    try:
+        return _MAX_REMOVED if max_removed is None else as_whole(0, MAX_INTEGER)(max_removed)
+    except ValueError as problem:
+        raise UsageError(f"--max-delete: {max_removed} {problem}", "Such as 5000") from None
+
+
 class Finishing:
     """Collects what is to be changed; then does it."""
 
     def __init__(self, reporter: Reporter, removes: bool, max_removed: str | None) -> None:
         """`max_removed`: how much may be removed, as it was typed. Raises UsageError."""
         self._reporter, self._removes = reporter, removes
-        try:
-            self._max_removed = _MAX_REMOVED if max_removed is None else as_whole(0, MAX_INTEGER)(max_removed)
-        except ValueError as problem:
-            raise UsageError(f"--max-delete: {max_removed} {problem}", "Such as 5000") from None
+        self._max_removed = most_removed(max_removed)
         self._sets: list[_Change] = []
         self._extra: dict[PathParts, None] = {}
         self._extra_count = 0

@@ -212,7 +212,8 @@ class Run:
 
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
-        download = Download(self._reporter, self._settings.if_exists, not self._options.no_modes, names, target)
+        policy = "replace" if self._options.update else self._settings.if_exists
+        download = Download(self._reporter, policy, not self._options.no_modes, names, target)
         if download.to.to_stdout:
             self._get_to_stdout(download)
         else:
@@ -247,6 +248,9 @@ class Run:
             self._where = "fetched"
 
     def _get_to_folder(self, download: "Download") -> None:
+        from sft.client.finishing import most_removed
+        from sft.client.local_tree import LocalChanges
+        from sft.client.own_logs import files_of_log
         from sft.common.open_files import raise_limit_of_files
         from sft.disk.local import open_local
         from sft.disk.user_folder import Rules
@@ -256,14 +260,20 @@ class Run:
             folder = open_local(download.to.base, Rules(), download.to.may_make_base)
         except Refused as problem:
             raise refused_here(problem, f"the folder {download.to.base}") from None
+        if self._options.update:
+            changes = LocalChanges(folder, files_of_log(self._settings.client_log))
+            download.update(folder, changes, self._options.delete, most_removed(self._options.max_delete))
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
-            download.look_here(folder.visible)
-            download.fetch(download.remembering(folder), channel, keys, self._settings.limit, self._settings.compress)
+            remembering, settings = download.remembering(folder), self._settings
+            download.fetch(remembering, channel, keys, settings.limit, settings.compress, folder.visible)
 
         try:
             credentials = self._ask()
             self._again_and_again(credentials, self._load_receiver, job)
+            while not download.is_done:
+                self._again_and_again(credentials, self._load_receiver, job)
+            download.remove_extra()
         except TransferError as problem:
             self._reporter.end()
             problem.consequences += self._left_out(download.missing.names())

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from speaker import Session, control, message, sha256
+from processes import Result
+from speaker import Session, body_of, control, message, put_fields, sha256
 from test_hostile_server import Serve, meet, served
 
-INTEGRITY, FAILED = 5, 1
+INTEGRITY, LOST, FAILED = 5, 4, 1
 PAGES = 30
 
 Node = list[Any]
@@ -342,3 +343,146 @@ def test_answer_that_is_none_to_a_removal_is_no_removal(tmp_path: Path, answer: 
     result = meet(served(serve), tmp_path, *UPDATE, source(tmp_path), "in/")
     assert result.status == INTEGRITY
     assert "removed" not in result.out
+
+
+# --- a client that fetches what has changed, and removes what is only here --------------------------------------------
+
+MINE = {"a": b"mine", "d/b": b"mine", "e/f/g": b"mine", "zz": b"mine"}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    for name, content in MINE.items():
+        (tmp_path / "here/in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here/in" / name).write_bytes(content)
+    (tmp_path / "here/beside").write_bytes(b"mine")
+    (tmp_path / "outside").write_bytes(b"mine")
+    return tmp_path / "here"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fetched(serve: Serve, here: Path, *flags: str) -> Result:
+    return meet(served(serve), here.parent, "--get", "-u", "--delete", "--max-delete=9999", *flags, "in", f"{here}/")
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_nothing_is_removed_because_of_what_makes_no_tree(here: Path, lie: str) -> None:
+    before = contents(here.parent / "here")
+    result = fetched(tree(*LIES[lie]), here)
+    assert result.status == INTEGRITY
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+def test_nothing_is_removed_when_a_tree_is_cut_short(here: Path, pages: int) -> None:
+    before = contents(here)
+
+    def serve(session: Session) -> None:
+        for number in range(1, pages + 1):
+            session.expect("TREE", id=number)
+            session.say(control("BRANCH", id=number, entries=[node(1, f"b{number}", "folder")], more=True))
+        session.line.stop()
+
+    assert fetched(serve, here).status == LOST
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("code", ["not-found", "denied", "storage", "link", "not-folder", "name"])
+def test_nothing_is_removed_when_a_tree_is_refused(here: Path, code: str) -> None:
+    before = contents(here)
+
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1)
+        session.say(control("REFUSE", id=1, code=code))
+        session.expect("GET", path=["in"])
+        session.say(control("REFUSE", id=1, code="not-found"), message("BYE"))
+        session.expect("BYE")
+
+    assert fetched(serve, here).status == FAILED
+    assert contents(here) == before
+
+
+def test_nothing_is_removed_when_the_second_page_is_refused(here: Path) -> None:
+    before = contents(here)
+
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1)
+        session.say(control("BRANCH", id=1, entries=[node(1, "e", "folder")], more=True))
+        session.expect("TREE", id=2)
+        session.say(control("REFUSE", id=2, code="not-found"))
+        session.expect("BYE")
+        session.say(message("BYE"))
+
+    assert fetched(serve, here).status == FAILED
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("code", ["name", "unreadable"])
+def test_nothing_is_removed_when_something_is_omitted(here: Path, code: str) -> None:
+    before = contents(here)
+
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1)
+        session.say(control("OMITTED", id=1, name="d", code=code, more=0))
+        session.say(control("BRANCH", id=1, entries=[node(1, "e", "folder")], more=False))
+        session.expect("BYE")
+        session.say(message("BYE"))
+
+    assert fetched(serve, here).status == FAILED
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize(("name", "more"), [("a", 1), ("a\\x0a", 0)])
+def test_nothing_is_removed_when_names_that_are_left_out_are_not_all_known(here: Path, name: str, more: int) -> None:
+    before = contents(here)
+
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1)
+        session.say(control("OMITTED", id=1, name=name, code="special", more=more))
+        session.say(control("BRANCH", id=1, entries=[node(1, "e", "folder")], more=False))
+        session.expect("BYE")
+        session.say(message("BYE"))
+
+    assert fetched(serve, here).status == FAILED
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("path", [["in", "x"], ["in"], ["in", "zz", "x"], ["other"], ["here"]])
+def test_nothing_comes_that_was_not_asked_for(here: Path, path: list[str]) -> None:
+    """Of the tree only `a` has changed."""
+    before = contents(here)
+
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1)
+        nodes = [node(1, "a"), node(1, "d", "folder"), node(2, "b"), node(1, "e", "folder")]
+        session.say(control("BRANCH", id=1, entries=[*nodes, node(2, "f", "folder"), node(3, "g")], more=False))
+        asked = [session.hear().fields["path"] for _ in range(3)]
+        assert asked == [["in", "a"], ["in", "d", "b"], ["in", "e", "f", "g"]]
+        session.say(message("PUT", body_of(put_fields(1, path, 5, policy="skip"))))
+        session.expect("REFUSE", id=1, code="denied")
+        session.say(control("CANCEL", id=1, code=None))
+        session.say(*(control("REFUSE", id=id, code="not-found") for id in (1, 2, 3)), message("BYE"))
+        session.expect("BYE")
+
+    assert fetched(serve, here).status == FAILED
+    assert contents(here) == before
+
+
+def test_what_an_honest_tree_has_not_is_removed(here: Path) -> None:
+    """Else the ones above would hold for another reason."""
+
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1)
+        session.say(control("BRANCH", id=1, entries=[node(1, "e", "folder"), node(2, "f", "folder")], more=False))
+        session.expect("BYE")
+        session.say(message("BYE"))
+
+    assert fetched(serve, here).status == 0
+    assert contents(here.parent) == {"here/beside": b"mine", "outside": b"mine"} | logs(here.parent)
+
+
+def logs(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in contents(folder).items() if name.startswith("client/")}

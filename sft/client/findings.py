@@ -1,0 +1,264 @@
+"""What differs between the receiver's trees and what is here: the comparison behind a fetch that knows what it needs.
+
+Rules: nothing is kept of what was compared but the folders above, so a million entries take little memory. A connection
+that breaks costs no comparison that was made. What the receiver leaves out is reported, and what has its name here is
+no finding. Nothing is asked for, changed or removed by this module.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from sft.client.branches import Branches, Glimpses, Page, entry_of
+from sft.client.comparing import HIDDEN, Criteria, Difference, Entry, Pair, Paired, difference, paired
+from sft.client.local_tree import LocalEntries, entry_here
+from sft.client.missing import Missing, report_omitted
+from sft.client.refusals import SKIPPED, not_given
+from sft.common.errors import PASSING_CODES, Code, PeerStopped, ProtocolViolation, Refused
+from sft.common.names import PathParts
+from sft.common.text import show_path
+from sft.console.reporter import Reporter
+
+if TYPE_CHECKING:  # a client sends its hello before it loads the messages
+    from sft.disk.visible_files import VisibleFiles
+    from sft.wire.channel import Channel
+    from sft.wire.messages import Message, Omitted
+    from sft.wire.tree_messages import Node
+
+_MOST_SPECIAL = 10_000  # names of special files that are remembered
+
+
+class Finding(NamedTuple):
+    """One difference, or that there is none.
+
+    `path`: at the receiver, of which `depth` components are the name that people read; `here`: where it is or goes.
+    `there` and `ours`: what both ends have; neither: it is asked for without a comparison, whatever it is. `folder`:
+    the one that it lies in, if both ends have that, with its time there.
+    """
+
+    what: Difference
+    path: PathParts
+    depth: int
+    here: PathParts
+    there: Entry | None = None
+    ours: Entry | None = None
+    folder: tuple[PathParts, int | None] | None = None
+
+    @property
+    def name(self) -> PathParts:
+        """How the names of what comes begin when it is asked for."""
+        return self.path[len(self.path) - self.depth :]
+
+
+class _Theirs(Iterator[tuple[PathParts, Entry]]):
+    """What lies below one folder at the receiver; links are hidden."""
+
+    def __init__(
+        self, path: PathParts, told: "Callable[[Omitted], None]", skipped: Callable[[PathParts], None]
+    ) -> None:
+        self._branches = Branches(path)
+        self._told, self._skipped = told, skipped
+        self._pages: Iterator[Page] = iter(())
+        self._page: Iterator[tuple[PathParts, Node]] = iter(())
+        self.count = 0  # of entries
+
+    def connect(self, channel: "Channel", messages: "Iterator[Message]", id: int) -> None:
+        """Go on in this connection, whose last question was `id`."""
+        self._branches.last_id = id
+        self._pages = self._branches.pages(channel, messages, id)
+
+    @property
+    def last_id(self) -> int:
+        """Of the questions in this connection."""
+        return self._branches.last_id
+
+    def __next__(self) -> tuple[PathParts, Entry]:
+        """Raises Refused for a REFUSE, ConnectionTrouble, ProtocolViolation."""
+        while (found := next(self._page, None)) is None:
+            if self._branches.is_whole or (page := next(self._pages, None)) is None:
+                raise StopIteration
+            for omitted in page.omitted:
+                self._told(omitted)
+            self._page = iter(page.entries)
+        path, node = found
+        self.count += 1
+        if node.kind == "link":
+            self._skipped(path)
+            return path, HIDDEN
+        return path, entry_of(node)
+
+
+class _Comparison:
+    """Of one folder that was named and is at both ends."""
+
+    def __init__(self, here: PathParts, theirs: _Theirs, ours: LocalEntries) -> None:
+        self.here, self.theirs, self.ours = here, theirs, ours
+        self.pairs: Paired = paired(theirs, ours)
+        self.above: list[tuple[PathParts, Entry]] = []  # folders on the way down, as they are there
+        self.passed: PathParts | None = None  # a folder whose content needs no look
+        self.has_extra = False
+
+
+class Findings:
+    """The comparison of everything that was named, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        missing: Missing,
+        names: list[PathParts],
+        place: Callable[[PathParts], PathParts],
+        visible: "VisibleFiles",
+        criteria: Criteria,
+        in_whole: bool = True,
+    ) -> None:
+        """`place(name)`: where something goes here, by the last component of what was named and what follows.
+
+        `in_whole`: a folder that is not here is one finding, whatever is in it. `place` raises Refused.
+        """
+        self._reporter, self._missing, self._place, self._visible = reporter, missing, place, visible
+        self._criteria, self._in_whole = criteria, in_whole
+        self._left = deque(names)
+        self._comparison: _Comparison | None = None
+        self._glimpses = Glimpses()
+        self._special: set[PathParts] = set()  # where the receiver has something that is never sent
+        self.is_blind = False  # the account may not list
+        self.is_certain = True  # all that the receiver has was compared, as far as it can tell
+        self.empty: list[PathParts] = []  # named folders that are empty there, and not here
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything is compared."""
+        return not self._left
+
+    def pause(self) -> None:
+        """Close what is open here."""
+        if self._comparison is not None:
+            self._comparison.ours.pause()
+
+    def read(self, channel: "Channel", messages: "Iterator[Message]") -> Iterator[Finding]:
+        """What is not found yet; stop reading whenever enough is found.
+
+        Raises ConnectionTrouble, ProtocolViolation, PeerStopped, TransferError for what can't be read here.
+        """
+        self._glimpses.last_id = 0
+        while self._left:
+            name = self._left[0]
+            try:
+                if self._comparison is None:
+                    self._comparison = self._begin(name)
+                if self._comparison is None:
+                    yield self._single(name, channel, messages)
+                else:
+                    yield from self._compare(name, self._comparison, channel, messages)
+            except Refused as problem:
+                yield from self._take_refusal(name, problem)
+            self._comparison = None
+            self._left.popleft()
+
+    # --- what was named ---
+
+    def _begin(self, name: PathParts) -> _Comparison | None:
+        """The comparison of a folder; None for all that is not a folder here. Raises Refused."""
+        here = self._place(name[-1:])
+        ours = Entry("folder") if not here else entry_here(self._visible, here)
+        if self.is_blind or ours is None or ours.kind != "folder":
+            return None
+
+        def skipped(path: PathParts) -> None:
+            self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK])
+
+        theirs = _Theirs(name, lambda omission: self._omitted(name, omission), skipped)
+        return _Comparison(here, theirs, LocalEntries(self._visible, here))
+
+    def _single(self, name: PathParts, channel: "Channel", messages: "Iterator[Message]") -> Finding:
+        """About something that is a file here, or nothing, or nothing that is compared. Raises Refused."""
+        here = self._place(name[-1:])
+        unknown = Finding(Difference.NEW, name, min(1, len(name)), here)
+        ours = entry_here(self._visible, here) if here else None
+        if self.is_blind or not name or ours is None or ours.kind != "file":
+            return unknown
+        there = self._glimpses.find(name, channel, messages)
+        if there is None or there.kind != "file":
+            return unknown
+        return unknown._replace(what=difference(there, ours, self._criteria), there=there, ours=ours)
+
+    def _take_refusal(self, name: PathParts, problem: Refused) -> Iterator[Finding]:
+        """It is asked for without a comparison: the answer to that says what is wrong with it, if anything is."""
+        begun = self._comparison
+        self.is_certain = False
+        if problem.code in PASSING_CODES:
+            raise PeerStopped(problem.code)
+        if begun is not None and begun.theirs.count:  # it is gone by now, or the account's rights are
+            shown = show_path(name) or "your folder"
+            self._missing.fail(shown, not_given(problem, shown))
+            return
+        self.is_blind = self.is_blind or problem.code is Code.DENIED
+        here = () if begun is None else begun.here
+        yield Finding(Difference.NEW, name, min(1, len(name)), here)
+
+    # --- what lies in a folder ---
+
+    def _compare(
+        self, name: PathParts, comparison: _Comparison, channel: "Channel", messages: "Iterator[Message]"
+    ) -> Iterator[Finding]:
+        theirs = comparison.theirs
+        theirs.connect(channel, messages, self._glimpses.last_id)
+        try:
+            for pair in comparison.pairs:
+                if (finding := self._judge(name, comparison, pair)) is not None:
+                    yield finding
+        finally:
+            self._glimpses.last_id = theirs.last_id
+        if not theirs.count and comparison.has_extra:
+            self.empty.append(comparison.here)
+
+    def _judge(self, name: PathParts, comparison: _Comparison, pair: Pair) -> Finding | None:
+        path, there, ours = pair.path, pair.sender, pair.receiver
+        if comparison.passed is not None and path[: len(comparison.passed)] == comparison.passed:
+            return None
+        del comparison.above[len(path) - 1 :]
+        if len(comparison.above) < len(path) - 1 and there is not None:
+            raise ProtocolViolation("a path in a tree without its folder")
+        folder = self._folder(comparison, path)
+        what = difference(there, ours, self._criteria)
+        whole = (*name, *path)
+        if there is None:
+            comparison.has_extra = True
+            if self._special and any(whole[:size] in self._special for size in range(len(name) + 1, len(whole) + 1)):
+                return None
+        if there is not None and there.kind == "folder":
+            if ours is not None and ours.kind == "folder":
+                comparison.above.append((path, there))
+            elif self._in_whole or what is Difference.KIND:
+                comparison.passed = path
+            else:
+                comparison.above.append((path, there))
+            if what is Difference.NONE:
+                return None
+        depth = len(whole) - len(name[:-1])
+        return Finding(what, whole, depth, (*comparison.here, *path), there, ours, folder)
+
+    @staticmethod
+    def _folder(comparison: _Comparison, path: PathParts) -> tuple[PathParts, int | None] | None:
+        """The folder of a path, if it is at both ends."""
+        if len(path) == 1:
+            return comparison.here, None  # TREE does not tell the time of the one that it is about
+        if len(comparison.above) < len(path) - 1:
+            return None
+        above, entry = comparison.above[len(path) - 2]
+        return (*comparison.here, *above), entry.mtime
+
+    def _omitted(self, name: PathParts, omission: "Omitted") -> None:
+        """The receiver has something that it does not send."""
+        shown = "/".join((*name, omission.name))
+        if omission.code not in SKIPPED:
+            self.is_certain = False
+            report_omitted(self._reporter, omission, shown, self._missing.fail)
+            return
+        self._missing.skip(omission, shown)
+        is_exact = "\\" not in omission.name and not omission.more
+        if is_exact and len(self._special) < _MOST_SPECIAL:
+            self._special.add((*name, *omission.name.split("/")))
+        else:
+            self.is_certain = False

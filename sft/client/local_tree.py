@@ -1,0 +1,93 @@
+"""What lies below a folder here, as one side of a comparison; and what a fetch changes there beside what it stores.
+
+Rules: from descriptor to descriptor, and no link is followed. Partial files of this program are not part of it, and its
+logs are never removed. Things are removed one by one, what is in a folder before it, and only while they are what they
+were when they were compared: nothing goes together with anything else.
+"""
+
+import stat
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from sft.client.comparing import Entry
+from sft.common.errors import Code, Refused
+from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
+
+if TYPE_CHECKING:
+    import os
+
+    from sft.disk.user_folder import UserFolder
+    from sft.disk.visible_files import VisibleFiles
+
+
+class LocalEntries(Iterator[tuple[PathParts, Entry]]):
+    """The entries below a folder. Names that can't travel, special files and what can't be read are not among them."""
+
+    def __init__(self, visible: "VisibleFiles", folder: PathParts) -> None:
+        """Raises Refused when it is not a folder that can be read."""
+        from sft.disk.tree_walk import TreeWalk
+
+        self._walk = TreeWalk(visible, folder, (), lambda work: work())
+        self._last: PathParts = ()
+
+    def pause(self) -> None:
+        """Close what is open; the next entry opens it again."""
+        self._walk.pause()
+
+    def __next__(self) -> tuple[PathParts, Entry]:
+        """Raises Refused when the disk can't be read now."""
+        from sft.disk.tree_walk import Node
+
+        while (found := self._walk.next()) is not None:
+            if not isinstance(found, Node):
+                continue
+            path = self._last = (*self._last[: found.depth - 1], found.name)
+            if LOCAL_PARTIAL_AREA not in path:
+                return path, Entry(found.kind, found.size, found.mtime, found.mode, found.target)
+        raise StopIteration
+
+
+def entry_here(visible: "VisibleFiles", path: PathParts) -> Entry | None:
+    """What has that path here; None: nothing. Hidden: neither file, folder nor link. Raises Refused."""
+    state = visible.state_of_path(path)
+    return None if state is None else _entry(state)
+
+
+def _entry(state: "os.stat_result") -> Entry:
+    kind, mode = state.st_mode, stat.S_IMODE(state.st_mode) & 0o777
+    if stat.S_ISDIR(kind):
+        return Entry("folder", 0, state.st_mtime_ns, mode)
+    if stat.S_ISREG(kind):
+        return Entry("file", state.st_size, state.st_mtime_ns, mode)
+    return Entry("link" if stat.S_ISLNK(kind) else "hidden")
+
+
+class LocalChanges:
+    """Times, modes and removals below the folder that is fetched into. Its methods raise Refused."""
+
+    def __init__(self, folder: "UserFolder", logs: set[tuple[int, int]]) -> None:
+        """`logs`: device and inode of each of our own logs, which stay."""
+        self._folder, self._logs = folder, logs
+
+    def set(self, path: PathParts, mtime: int | None, mode: int | None) -> bool:
+        """Give a file or folder that time and those permission bits; whether the disk can hold the time."""
+        return self._folder.changes.set(path, mtime, mode)
+
+    def remove(self, path: PathParts, kind: str, check: Callable[[], None] = lambda: None) -> bool:
+        """Remove a file, a link or an empty folder; whether it was removed now.
+
+        A log stays, and a folder with something in it that stays: false. Raises Refused (CHANGED when it is something
+        else by now).
+        """
+        state = self._folder.visible.state_of_path(path)
+        if state is None or (state.st_dev, state.st_ino) in self._logs:
+            return False
+        if _entry(state).kind != kind:
+            raise Refused(Code.CHANGED)
+        try:
+            self._folder.changes.remove(path, False, self._folder.changes.removal(check))
+        except Refused as problem:
+            if problem.code in (Code.NOT_FOUND, Code.NOT_EMPTY):
+                return False
+            raise
+        return True

@@ -1,0 +1,150 @@
+"""What a fetch with --update asks for and changes here, by what its comparison finds.
+
+    TREE ...   until enough differs, or everything is compared
+    GET ...    of what differs, and no more; the next round in another connection, if there is more
+
+Rules: a folder that is not here is asked for as a whole. What has other permission bits, and nothing else, gets them
+without a question. What turns out to have the same content gets its time. Little is kept of what was compared, and of
+what is asked for no more than one round.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from sft.client.comparing import Criteria, Difference, has_other_mode, mode_there
+from sft.client.extras import Extras
+from sft.client.findings import Finding, Findings
+from sft.client.local_tree import LocalChanges
+from sft.client.missing import Missing
+from sft.client.refusals import refused_here
+from sft.common.errors import Code, Refused
+from sft.common.names import PathParts, size_of
+from sft.common.text import show_path
+from sft.console.reporter import Reporter
+from sft.wire.protocol import ASKED_LIMIT
+
+if TYPE_CHECKING:
+    from sft.console.named import NamedFolder
+    from sft.wire.channel import Channel
+    from sft.wire.messages import Message
+
+_MOST_ASKED = 16_384  # in one connection: some 8 MB here
+
+
+class Asked(NamedTuple):
+    """One GET: what comes is called by the last `depth` components of `path`, and what lies below."""
+
+    path: PathParts
+    depth: int
+    offers: bool = False
+
+    @property
+    def name(self) -> PathParts:
+        """How the names of what comes begin."""
+        return self.path[len(self.path) - self.depth :]
+
+
+class Rounds:
+    """One run with --update."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        missing: Missing,
+        findings: Findings,
+        changes: LocalChanges,
+        shown: Callable[[PathParts], str],
+        within: "Callable[[PathParts], NamedFolder | None]",
+        criteria: Criteria,
+        extras: Extras,
+    ) -> None:
+        """`shown(path)`: how a person finds that path here. `within(name)`: the named folder that has it in it."""
+        self._reporter, self._missing, self._findings, self._changes = reporter, missing, findings, changes
+        self._shown, self._within, self._criteria = shown, within, criteria
+        self._extras = extras
+        self.folders: dict[PathParts, int] = {}  # that get something in this round, with their times
+        self._asked: list[Asked] = []  # in a round that is not compared to its end yet
+        self._is_begun = False  # that round
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing is left to be compared."""
+        return self._findings.is_over
+
+    def next(self, channel: "Channel", messages: "Iterator[Message]") -> list[Asked]:
+        """Compare on, and change what needs no content; what is to be asked for then.
+
+        Raises ConnectionTrouble, ProtocolViolation, PeerStopped, TransferError.
+        """
+        if not self._is_begun:
+            self.folders.clear()
+        self._is_begun, asked = True, self._asked
+        size = sum(size_of(each.path) for each in asked)
+        try:
+            for finding in self._findings.read(channel, messages):
+                if self._act(finding):
+                    asked.append(Asked(finding.path, finding.depth, self._is_worth_offering(finding)))
+                    size += size_of(finding.path)
+                if len(asked) >= _MOST_ASKED or len(self.folders) >= _MOST_ASKED or size > ASKED_LIMIT // 2:
+                    break
+        finally:
+            self._findings.pause()
+        self._is_begun, self._asked = False, []
+        return asked
+
+    def _is_worth_offering(self, finding: Finding) -> bool:
+        return finding.what is Difference.TIME or (finding.there is None and self._findings.is_blind)
+
+    def _act(self, finding: Finding) -> bool:
+        """Whether it is to be asked for."""
+        what, there, ours = finding.what, finding.there, finding.ours
+        if what is Difference.EXTRA:
+            self._extras.note(finding)
+            return False
+        if what is Difference.NONE:
+            self._unchanged(finding)
+            return False
+        if what is Difference.KIND:
+            problem = refused_here(_in_the_way(finding), self._shown(finding.here))
+            self._missing.fail(show_path(finding.name), problem, self._within(finding.name))
+            return False
+        if there is not None and ours is not None and (there.kind == "folder" or what is Difference.MODE):
+            if what is Difference.TIME and there.mtime is not None:
+                self.folders[finding.here] = there.mtime
+            if has_other_mode(there, ours, self._criteria.modes):
+                self._change(finding.name, finding.here, None, mode_there(there))
+            if what is Difference.MODE and there.kind == "file":
+                self._unchanged(finding)
+            return False
+        if finding.folder is not None and finding.folder[1] is not None:
+            self.folders[finding.folder[0]] = finding.folder[1]
+        return True
+
+    def _unchanged(self, finding: Finding) -> None:
+        name, size = finding.name, 0 if finding.there is None else finding.there.size
+        self._reporter.unchanged(show_path(name), self._shown(finding.here), size, self._within(name))
+
+    def remove_extra(self) -> None:
+        """What only this end has. Call it once all has arrived."""
+        self._extras.remove(self._changes)
+
+    def is_there(self, name: PathParts, here: PathParts, mtime: int | None, mode: int | None) -> None:
+        """A file that was asked for has the same content here: it gets time and mode of the receiver's."""
+        if mtime is not None or mode is not None:
+            self._change(name, here, mtime, mode)
+
+    def _change(self, name: PathParts, here: PathParts, mtime: int | None, mode: int | None) -> None:
+        try:
+            if not self._changes.set(here, mtime, mode):
+                self._reporter.note(f"{self._shown(here)}: its time can't be kept by the disk here")
+        except Refused as problem:
+            self._missing.fail(show_path(name), refused_here(problem, self._shown(here)))
+
+
+def _in_the_way(finding: Finding) -> Refused:
+    """Why what is here can't be replaced."""
+    if finding.ours is not None and finding.ours.kind == "folder":
+        return Refused(Code.IS_FOLDER)
+    if finding.ours is not None and finding.ours.kind == "link":
+        return Refused(Code.LINK)
+    return Refused(Code.NOT_FOLDER)
