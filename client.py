@@ -33,9 +33,9 @@ _MOMENT = 0.01  # seconds: Python has left the cleaning up by then
 _EXIT_CODES = """\
 exit status:
   0    everything was delivered: a receipt is here for each file
-  1    something named was not: refused, unreadable, disk full, name not allowed;
+  1    something named was not: refused, missing, unreadable, disk full;
        or standard output can't be written
-  2    the command or a setting can't be used
+  2    the command, a setting or a name can't be used
   3    login refused
   4    can't connect, server busy, or connection lost for good
   5    what arrived is not what was sent; nothing of it was kept

@@ -7,7 +7,15 @@ import pytest
 from conftest import MakeServer
 from processes import Client, Server, make
 
-from sft.client.refusals import not_given, omitted, refused_here, refused_there
+from sft.client.refusals import (
+    not_changed,
+    not_given,
+    not_moved,
+    omitted,
+    refused_here,
+    refused_there,
+    usage_not_given,
+)
 from sft.common.errors import Code, PeerStopped, Refused
 
 
@@ -43,6 +51,20 @@ def test_end_of_a_connection_is_told_in_words_that_fit_every_job(code: Code) -> 
 @pytest.mark.parametrize("code", Code)
 def test_cause_in_a_log_names_no_end_and_no_job(code: Code) -> None:
     assert not re.search(r"receiver|\b(here|your|store|stored|send|fetch|list)\b", code.cause)
+
+
+def test_missing_right_is_named_with_the_command_that_gives_it() -> None:
+    denied = Refused(Code.DENIED)
+    for told, job, right in (
+        (refused_there(denied, "a"), "send a", "put"),
+        (not_given(denied, "a"), "fetch a", "get"),
+        (not_given(denied, "a", "list"), "list a", "list"),
+        (not_changed(denied, "a"), "remove a", "remove"),
+        (not_moved(denied, "a", "b"), "move a", "remove, or put"),
+        (usage_not_given(denied), "see how much you use", "list"),
+    ):
+        assert told.cause == f"your account may not {job} on the receiver: it lacks the right {right}"
+        assert told.remedy.endswith("python server.py limits USER --rights RIGHT,...")
 
 
 def test_folder_of_a_user_that_is_a_file_is_no_matter_of_storing(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sft.client.targets import Destination, checked_parts, destination, local_path, parts_of, remote_paths
-from sft.common.errors import Code, Refused, TransferError, UsageError
+from sft.common.errors import Code, Refused, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
 
 Parts = tuple[str, ...]
@@ -208,10 +208,11 @@ def test_more_names_than_a_connection_may_ask_for_are_a_usage_error() -> None:
 
 @pytest.mark.parametrize("name", ["..", "a/../b", "a\nb", "x" * 256])
 def test_name_that_no_receiver_allows_is_rejected(name: str) -> None:
-    with pytest.raises(TransferError) as caught:
-        checked_parts(name)
-    assert name in caught.value.cause
-    assert caught.value.exit_status == 1
+    """Before anything is sent: what a receiver refuses later is exit 1, and a name that can't be used is exit 2."""
+    for judge in (checked_parts, lambda target: remote_paths(["a"], target)):
+        with pytest.raises(UsageError) as caught:
+            judge(name)
+        assert caught.value.cause.startswith(f"{name} can't be a name on a receiver (")
 
 
 @pytest.mark.parametrize("base", [".", "/", "here", "/a/b", "..", "a/.."])

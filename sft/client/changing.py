@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sft.client.refusals import not_changed, not_moved
+from sft.client.refusals import not_changed, not_moved, usage_not_given
 from sft.client.targets import checked_parts
 from sft.common.errors import (
     PASSING_CODES,
@@ -98,7 +98,7 @@ class Removing:
     ) -> None:
         """`confirm` is asked before a folder is removed with what is in it, by its path; None: nobody is.
 
-        Raises UsageError, TransferError.
+        Raises UsageError.
         """
         self._reporter, self._recursive, self._confirm = reporter, recursive, confirm
         self._left = [(name, _inside(name, "removed")) for name in names]
@@ -147,7 +147,7 @@ class Moving:
     kept = _AGAIN
 
     def __init__(self, reporter: Reporter, name: str, new_name: str) -> None:
-        """Raises UsageError for a move onto itself or into itself, TransferError for names that no receiver allows."""
+        """Raises UsageError for a move onto itself or into itself, and for names that no receiver allows."""
         self._reporter, self._name = reporter, name
         self._path, to = _inside(name, "moved"), checked_parts(new_name)
         self._is_into = os.path.basename(new_name) in ("", ".", "..")
@@ -217,7 +217,7 @@ class Counting:
             try:
                 answer = questions.ask(Usage)
             except Refused as problem:
-                self._reporter.failed("usage", not_changed(problem, "your folder"))
+                self._reporter.failed("usage", usage_not_given(problem))
             else:
                 if not isinstance(answer, Amounts):
                     raise ProtocolViolation("no answer to USAGE")
@@ -228,7 +228,7 @@ class Counting:
 
 
 def _inside(name: str, what: str) -> PathParts:
-    """The components of a name in the user's folder. Raises UsageError for the folder itself, TransferError."""
+    """The components of a name in the user's folder. Raises UsageError, also for the folder itself."""
     path = checked_parts(name)
     if not path:
         raise UsageError(f"{name} is your whole folder, which can't be {what}", "Name what is in it")

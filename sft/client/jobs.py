@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import engine_name
 from sft.client.asking import check_standard_input
-from sft.client.receipts_file import ReceiptsFile
+from sft.client.receipts_file import ReceiptsFile, check_apart
 from sft.client.refusals import refused_here
 from sft.common import signals
 from sft.common.background import BackgroundTask
@@ -64,6 +64,7 @@ class Run:
         self._log = self._open_log()
         self._log.info("%s", version_line("client.py", VERSION, f"{engine_name()}, {zstd_name()}"))
         self._reporter = Reporter(self._log, options.quiet, options.json, options.verbose)
+        self._receipts: ReceiptsFile | None = None
         self._started = time.monotonic()
         self._where = ""  # to or from, once the job is done
         self._credentials: Credentials | None = None
@@ -115,7 +116,9 @@ class Run:
         if self._settings.compress == "on" and not is_installed():
             self._reporter.note(f"warning: nothing is compressed: {PACKAGE} is not installed. {INSTALL}")
         if self._options.receipts is not None and not self._options.dry_run:
-            self._reporter.keep_receipts(ReceiptsFile(self._options.receipts))
+            check_apart(self._options.receipts, names[-1:] if self._options.get else names[:-1])
+            self._receipts = ReceiptsFile(self._options.receipts)
+            self._reporter.keep_receipts(self._receipts)
         if self._options.list:
             self._list(names[0] if names else "")
         elif self._options.remove or self._options.move or self._options.usage:
@@ -141,6 +144,8 @@ class Run:
         finishing = Finishing(self._reporter, self._options.delete, self._options.max_delete) if update else None
         policy = "replace" if update else self._settings.if_exists
         upload = Upload(self._reporter, policy, follow, modes, logs, chosen, finishing)
+        if self._receipts is not None:
+            upload.leave_out(self._receipts.identity, "the file of these receipts")
         upload.plan(sources, target)
         if self._options.dry_run:
             upload.look_below()

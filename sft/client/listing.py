@@ -29,7 +29,7 @@ class Listing:
     """The listing of one folder."""
 
     def __init__(self, reporter: Reporter, name: str) -> None:
-        """Raises UsageError, TransferError for a name that no receiver allows."""
+        """Raises UsageError for a name that no receiver allows."""
         self._reporter, self._name, self._path = reporter, name, checked_parts(name)
         self._last: str | None = None  # the name that was printed last
 
@@ -42,7 +42,7 @@ class Listing:
             if problem.code in PASSING_CODES:
                 raise PeerStopped(problem.code) from None
             what = self._name or "your folder"
-            self._reporter.failed(what, not_given(problem, what))
+            self._reporter.failed(what, not_given(problem, what, "list"))
         channel.say_bye()
         with contextlib.suppress(ConnectionTrouble):  # all that was asked for is here, with or without a BYE
             if next(messages, None) is not None:

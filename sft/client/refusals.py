@@ -12,6 +12,7 @@ TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nea
 
 _Words = dict[Code, tuple[str, str]]  # cause and remedy; `{path}` is the path at that end
 
+_ASK_OWNER = "The receiver's owner can add it: python server.py limits USER --rights RIGHT,..."
 _IN_ITS_LOG = "The reason is in its server.log"
 
 _SENT: _Words = {
@@ -43,13 +44,9 @@ _SENT: _Words = {
         "Delete files there, or ask its owner for more",
     ),
     Code.TOO_LARGE: ("{path} is larger than the receiver takes", "Ask its owner to raise the limit"),
-    Code.DENIED: (
-        "your account may not write {path} on the receiver",
-        "Ask the receiver's owner for the right",
-    ),
     Code.NOT_REPLACED: (
         "{path} is on the receiver already, and your account may not replace it",
-        "Replacing needs the rights get and replace: ask the receiver's owner",
+        f"It lacks the right replace, or get beside it. {_ASK_OWNER}",
     ),
     Code.BUSY: ("another transfer to {path} is under way on the receiver", "Wait for it to end, then send it again"),
     Code.STORAGE: ("the receiver could not store {path}", _IN_ITS_LOG),
@@ -98,7 +95,6 @@ _ASKED: _Words = {
     Code.LINK: ("a part of {path} is a symbolic link on the receiver", "Links are never followed"),
     Code.SPECIAL: ("{path} is neither a file nor a folder on the receiver", "Only files and folders can be fetched"),
     Code.NAME: ("the name {path} is not allowed on the receiver", "Check the name"),
-    Code.DENIED: ("your account may not read {path} on the receiver", "Ask the receiver's owner for the right"),
     Code.STORAGE: ("{path} can't be read on the receiver", _IN_ITS_LOG),
     Code.UNREADABLE: ("{path} can't be read on the receiver", _IN_ITS_LOG),
     Code.CHANGED: ("{path} changed on the receiver while it was read", "Fetch it again when no program writes to it"),
@@ -120,10 +116,6 @@ _CHANGED: _Words = {
     Code.NAME_NOT_PORTABLE: _SENT[Code.NAME_NOT_PORTABLE],
     Code.NO_SPACE: _SENT[Code.NO_SPACE],
     Code.QUOTA: _SENT[Code.QUOTA],
-    Code.DENIED: (
-        "your account may not do that with {path} on the receiver",
-        "Ask the receiver's owner for the right",
-    ),
     Code.BUSY: ("another connection changes {path} on the receiver at the same time", "Run the same command again"),
     Code.STORAGE: ("{path} can't be changed on the receiver", _IN_ITS_LOG),
 }
@@ -132,7 +124,7 @@ _FILLED_AGAIN = (
     "Run the same command again when nobody sends",
 )
 _OF_THE_NEW_NAME = {Code.EXISTS, Code.IS_FOLDER, Code.INSIDE, Code.NAME_NOT_PORTABLE, Code.NO_SPACE, Code.QUOTA}
-_OF_EITHER_NAME = {Code.NOT_FOLDER, Code.LINK, Code.NAME, Code.DENIED}
+_OF_EITHER_NAME = {Code.NOT_FOLDER, Code.LINK}
 
 _OMITTED: _Words = {
     Code.NAME: (
@@ -152,7 +144,7 @@ SKIPPED = {
 
 def refused_there(problem: Refused, path: str) -> Refused:
     """The receiver does not take what should become `path` there."""
-    return _told(_SENT, _THERE, problem, path)
+    return _denied(problem, "send", path, "put") or _told(_SENT, _THERE, problem, path)
 
 
 def refused_here(problem: Refused, path: str) -> Refused:
@@ -160,23 +152,42 @@ def refused_here(problem: Refused, path: str) -> Refused:
     return _told(_FETCHED, _HERE, problem, path)
 
 
-def not_given(problem: Refused, path: str) -> Refused:
-    """The receiver does not give or list `path` there."""
-    return _told(_ASKED, _THERE, problem, path)
+def not_given(problem: Refused, path: str, right: str = "get") -> Refused:
+    """The receiver does not give `path` there; with the right `list`, does not list it."""
+    verb = "list" if right == "list" else "fetch"
+    return _denied(problem, verb, path, right) or _told(_ASKED, _THERE, problem, path)
+
+
+def usage_not_given(problem: Refused) -> Refused:
+    """The receiver does not say how much is used."""
+    path = "how much you use"
+    return _denied(problem, "see", path, "list") or _told(_CHANGED, _THERE, problem, "your folder")
 
 
 def not_changed(problem: Refused, path: str, recursive: bool = False) -> Refused:
-    """The receiver does not remove `path` there, or does not tell how much it uses."""
+    """The receiver does not remove `path` there."""
     if recursive and problem.code is Code.NOT_EMPTY:
         return Refused(problem.code, path, problem.why, _FILLED_AGAIN)
-    return _told(_CHANGED, _THERE, problem, path)
+    return _denied(problem, "remove", path, "remove") or _told(_CHANGED, _THERE, problem, path)
 
 
 def not_moved(problem: Refused, path: str, to: str) -> Refused:
     """The receiver does not move `path` to `to` there."""
+    if problem.code is Code.NAME:  # both names are allowed themselves
+        cause = f"{path} can't be moved to {to} on the receiver: something in it would have too long or too deep a path"
+        return Refused(problem.code, path, problem.why, (cause, "Choose a name nearer to the top, or a shorter one"))
     if problem.code in _OF_THE_NEW_NAME:
         return _told(_CHANGED, _THERE, problem, to)
-    return _told(_CHANGED, _THERE, problem, f"{path} or {to}" if problem.code in _OF_EITHER_NAME else path)
+    either = f"{path} or {to}" if problem.code in _OF_EITHER_NAME else path
+    return _denied(problem, "move", path, "remove, or put") or _told(_CHANGED, _THERE, problem, either)
+
+
+def _denied(problem: Refused, verb: str, path: str, right: str) -> Refused | None:
+    """What an account lacks; None for another refusal."""
+    if problem.code is not Code.DENIED:
+        return None
+    cause = f"your account may not {verb} {{path}} on the receiver: it lacks the right {right}"
+    return Refused(problem.code, path, problem.why, (cause, _ASK_OWNER))
 
 
 def omitted(code: Code, path: str) -> Refused:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from sft.common.errors import Code, Refused, TransferError, UsageError
+from sft.common.errors import Code, Refused, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts, judge_path, size_of
 from sft.common.text import show_path
 from sft.console.command_line import PIPE
@@ -29,18 +29,18 @@ def parts_of(path: str) -> PathParts:
 
 
 def checked_parts(path: str) -> PathParts:
-    """The components of a name to ask for. Raises TransferError for a name that no receiver allows."""
+    """The components of a name at the receiver. Raises UsageError for one that no receiver allows."""
     parts = parts_of(path)
     try:
         judge_path(parts or ("all",))
     except Refused as problem:
-        raise TransferError(f"{path} can't be the name of anything there ({problem.why})", "Check the name") from None
+        raise UsageError(f"{path} can't be a name on a receiver ({problem.why})", "Choose another name") from None
     return parts
 
 
 def remote_paths(sources: list[str], target: str) -> list[tuple[str, PathParts]]:
     """Each source with its path at the receiver. Raises UsageError."""
-    into, folder = _is_folder(target, len(sources)), parts_of(target)
+    into, folder = _is_folder(target, len(sources)), checked_parts(target)
     if into and PIPE in sources:
         raise UsageError("standard input has no name of its own", "Send it alone, to a TARGET that is a name")
     placed = [(source, (*folder, _own_name(source)) if into else folder) for source in sources]

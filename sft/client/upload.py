@@ -1,8 +1,9 @@
 """What one run of the client sends: items made of the sources, and what becomes of each, over all its connections.
 
-Rules: what can be rejected without the network is, first. Our own log and what an interrupted fetch left are not sent.
-What is wrong with one source is reported, and the others are sent. An item leaves `left` with its receipt or when it
-has failed; one that another transfer holds (`busy`) or that a stopping server refuses stays for another connection.
+Rules: what can be rejected without the network is, first. Our own log, the file of our receipts and what an interrupted
+fetch left are not sent. What is wrong with one source is reported, and the others are sent. An item leaves `left` with
+its receipt or when it has failed; one that another transfer holds (`busy`) or that a stopping server refuses stays for
+another connection.
 """
 
 import itertools
@@ -83,7 +84,8 @@ class Upload:
 
         `finishing`: only what has changed is sent, and that is done behind it.
         """
-        self._reporter, self._policy, self._follow, self._logs = reporter, policy, follow, logs
+        self._reporter, self._policy, self._follow = reporter, policy, follow
+        self._own_files = dict.fromkeys(logs, "this program's own log")
         self._keep_modes = keep_modes
         self._chosen = chosen
         self._transfer = random_bytes(TRANSFER_ID_SIZE)  # of all small files
@@ -106,6 +108,10 @@ class Upload:
             self._updating = Updating(reporter, keep_modes, finishing, sending)
         self._opened = Folders()
         self._found: deque[NamedSource] = deque()
+
+    def leave_out(self, identity: tuple[int, int], what: str) -> None:
+        """Never send that file, which is `what`."""
+        self._own_files[identity] = what
 
     def plan(self, sources: list[str], target: str) -> None:
         """Find what is to be sent; what lies in folders is left to `look_below`, because it may take long.
@@ -164,7 +170,7 @@ class Upload:
         self._is_found = True
 
     def _is_left_out(self, found: Found) -> bool:
-        is_log = not found.is_folder and bool(found.parts) and found.identity in self._logs
+        is_log = not found.is_folder and bool(found.parts) and found.identity in self._own_files
         return is_log or LOCAL_PARTIAL_AREA in found.parts
 
     def to_send(self) -> list[Item]:
@@ -182,7 +188,7 @@ class Upload:
             case Found(parts=parts) if LOCAL_PARTIAL_AREA in parts:
                 pass  # left by an interrupted --get, and not the user's content
             case Found() if self._is_left_out(found):
-                self._reporter.skipped(found.path, "this program's own log", within, is_wanted=True)
+                self._reporter.skipped(found.path, self._own_files[found.identity], within, is_wanted=True)
             case Found(is_folder=False):
                 item = self._add(found.path, (*place, *found.parts), self._opener(tree, found), within=within)
                 if item is not None:
@@ -218,9 +224,9 @@ class Upload:
 
         def open_it() -> Source:
             source = tree.open(path, parts)
-            if source.identity in self._logs:
+            if (own := self._own_files.get(source.identity)) is not None:
                 source.close()
-                raise SourceError(f"{path} is this program's own log", "Name another log with --client-log")
+                raise SourceError(f"{path} is {own}", "Name another file for that, or leave it out")
             return source
 
         return open_it

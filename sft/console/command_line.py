@@ -46,14 +46,15 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--json": ("--show-config",),
 }
 _NEEDS = {"--null": "--files-from", "--delete": "--update", "--max-delete": "--delete"}  # that say more about it
-_REMEDIES = {
+_REMEDIES: dict[str | tuple[str, str], str] = {
     "--delete": "It removes what a folder that is sent as a whole has not",
     "--update": "It replaces what has changed, and leaves the rest alone",
     "--dry-run": "Only sending can be tried so; --list shows what is there",
     "--recursive": "It is for --list and --remove; folders are sent, fetched and moved with all that is in them",
     "--yes": "It is for --remove, which asks before it removes a folder",
     "--human": "It is for --usage",
-    "--if-exists": "Moving never replaces anything",
+    "--if-exists": "It is for sending and fetching",
+    ("--if-exists", "--move"): "Moving never replaces anything",
     "--quiet": "It would leave nothing to print",
     "--password-fd": "Name one of them",
 }
@@ -104,13 +105,16 @@ def check_command(options: argparse.Namespace, receiver: Receiver | None = None)
     `receiver`: the one that was taken from the names; SOURCEs there are fetched without --get.
     """
     if "" in options.names:
-        raise UsageError("an empty name stands for nothing", "Write . for a whole folder")
+        is_change = options.remove or options.move
+        remedy = "Name what is meant" if is_change else "Write . for a whole folder"
+        raise UsageError("an empty name stands for nothing", remedy)
     given = _given(options)
     for option in given:
         for other in _CONFLICTS.get(option, ()):
             if other in given:
                 shown = "fetching" if other == "--get" and receiver is not None else other
-                raise UsageError(f"{option} does not go with {shown}", _REMEDIES.get(option, "Leave one of them out"))
+                remedy = _REMEDIES.get((option, other)) or _REMEDIES.get(option, "Leave one of them out")
+                raise UsageError(f"{option} does not go with {shown}", remedy)
         if (needed := _NEEDS.get(option)) is not None and needed not in given:
             raise UsageError(f"{option} goes only with {needed}", "Leave it out")
     if options.show_config:

@@ -24,7 +24,7 @@ from sft.disk.quota import NOT_TEMPORARY
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
-from sft.server.options import DEFAULT_RIGHTS, LIMITS, NO_LIMIT, Limits, limits_of, rights_of
+from sft.server.options import DEFAULT_RIGHTS, LIMITS, NO_LIMIT, Limits, limits_of, rights_of, without_effect
 from sft.wire.handshake import password_scalars
 from sft.wire.pake import Registration
 
@@ -91,7 +91,13 @@ def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
         )
     password = _new_password(name, options)
     _add(Accounts.create(path), name, password, rights, limits)
+    _warn_about(rights)
     say(f"added {name}; its files will arrive in {storage / name}")
+
+
+def _warn_about(rights: frozenset[str]) -> None:
+    for line in without_effect(rights):
+        warn(line)
 
 
 def _left_by(name: str, storage: Path) -> Path | None:
@@ -137,6 +143,7 @@ def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts, name, news = open_accounts(path), options.name, dict(limits_of(options))
     if (rights := rights_of(options)) is not None:
         news["rights"] = rights
+        _warn_about(rights)
     before = _named(accounts).get(name)
     if news:
         accounts.change(name, news)

@@ -22,6 +22,8 @@ _PRESET_WORDS = {
     "append_only": "may send, fetch and list, and replace or remove nothing (--rights put,get,list)",
     "read_only": "may only fetch and list (--rights get,list)",
 }
+# A right that does nothing without another one: what is replaced is compared before, so it has to be readable.
+_NEEDS = {"replace": "get"}
 _DIGITS = 19  # so many digits and more are refused
 
 Limits = Mapping[str, Any]  # by the names of an account's fields; None: no limit
@@ -120,6 +122,12 @@ def rights_of(options: argparse.Namespace) -> frozenset[str] | None:
         if word not in RIGHTS:
             raise UsageError(f'--rights: "{word}" is not a right', f"Choose from {', '.join(RIGHTS)}")
     return frozenset(words)
+
+
+def without_effect(rights: frozenset[str]) -> list[str]:
+    """A line for each right that does nothing, because another one is missing."""
+    idle = [(right, needed) for right, needed in _NEEDS.items() if right in rights and needed not in rights]
+    return [f"the right {right} does nothing without {needed}: add it with --rights" for right, needed in idle]
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

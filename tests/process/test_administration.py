@@ -242,6 +242,19 @@ def test_refuse_rights_that_do_not_exist_and_two_sets_of_them(
     assert words in result.err
 
 
+def test_right_without_effect_is_said_so(run_here: RunHere, tmp_path: Path) -> None:
+    server, secret = Server(tmp_path / "server"), tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text(PASSWORD)
+    said = "warning: the right replace does nothing without get: add it with --rights\n"
+    flags = ["--password-file", secret, "--rights"]
+    for name, rights, warning in (("a", "replace", said), ("b", "put,replace", said), ("c", "get,replace", "")):
+        result = run_here("server.py", *server.settings, "adduser", name, *flags, rights)
+        assert (result.status, result.err) == (0, warning)
+    result = run_here("server.py", *server.settings, "limits", "c", "--rights", "replace")
+    assert (result.status, result.err) == (0, said)
+
+
 def test_accounts_file_of_before_works_on(make_server: MakeServer, client: Client, tmp_path: Path) -> None:
     """Its accounts could replace; a change of one line leaves the others as they are."""
     server = make_server()
@@ -252,7 +265,7 @@ def test_accounts_file_of_before_works_on(make_server: MakeServer, client: Clien
     assert here("-q", source, "a").status == 0
     source.write_bytes(b"another")
     assert here("-q", "--if-exists=replace", source, "a").status == 0
-    assert "may not do that" in here("--remove", "a").err
+    assert "it lacks the right remove" in here("--remove", "a").err
     server.add("bob")
     assert server.accounts.read_text().startswith(lines)
     assert server.command("limits", USER, "--rights=put").status == 0

@@ -116,7 +116,7 @@ def test_move_gives_another_name_or_goes_into_a_folder(
         (["--move", "photos", "photos"], 2, "photos has that name already"),
         (["--move", ".", "b"], 2, ". is your whole folder, which can't be moved"),
         (["--move", "a.txt", "link/b"], 1, "a part of a.txt or link/b is a symbolic link on the receiver"),
-        (["--move", "a.txt", "../b"], 1, "../b can't be the name of anything there"),
+        (["--move", "a.txt", "../b"], 2, "../b can't be a name on a receiver (.. is not a name)"),
         (["--move", "/etc", "b"], 2, "/etc starts with a slash"),
         (["--move", "a.txt"], 2, "--move takes two names, OLD and NEW"),
         (["--move", "a.txt", "b", "c"], 2, "--move takes two names, OLD and NEW"),
@@ -124,7 +124,10 @@ def test_move_gives_another_name_or_goes_into_a_folder(
         (["--remove", "-r", "."], 2, ". is your whole folder, which can't be removed"),
         (["--remove", "-r", "a.txt", "./"], 2, "./ is your whole folder, which can't be removed"),
         (["--remove", "-r", "/"], 2, "/ is your whole folder, which can't be removed"),
-        (["--remove", "-r", ".."], 1, ".. can't be the name of anything there"),
+        (["--remove", "-r", ".."], 2, ".. can't be a name on a receiver (.. is not a name)"),
+        (["--remove", "-r", ""], 2, "an empty name stands for nothing. Name what is meant"),
+        (["--usage", "--if-exists=skip"], 2, "--if-exists does not go with --usage. It is for sending and fetching"),
+        (["--if-exists=skip", "--move", "a", "b"], 2, "does not go with --move. Moving never replaces anything"),
         (["--remove", "link/received"], 1, "a part of link/received is a symbolic link on the receiver"),
         (["--remove", "a.txt/b"], 1, "a part of a.txt/b is a file on the receiver"),
         (["--usage", "a.txt"], 2, "--usage takes no NAME"),
@@ -141,12 +144,23 @@ def test_what_can_not_be_meant_is_one_line_and_changes_nothing(
     assert names_in(home) == before
 
 
+def test_move_that_would_make_too_long_a_path_says_so(owner: Client, home: Path) -> None:
+    make(home / "deep" / "/".join(["d" * 200] * 10) / "file")
+    result = owner("--move", "deep", "/".join(["e" * 200] * 11))
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith("error: deep can't be moved to eee") and result.err.count("\n") == 1
+    assert "something in it would have too long or too deep a path" in result.err and "Check the name" not in result.err
+
+
 def test_account_of_today_may_not_remove_or_move(client: Client, server: Server, box: str) -> None:
     there = make(server.path(box, "a"))
     for arguments in (["--remove", f"{box}/a"], ["--remove", "-r", box], ["--move", f"{box}/a", f"{box}/b"]):
         result = client(*arguments)
         assert result.status == 1
-        assert "your account may not do that with" in result.err and result.err.count("\n") == 1
+        assert re.match(
+            r"error: your account may not (remove|move) .* on the receiver: it lacks the right ", result.err
+        )
+        assert "python server.py limits USER --rights RIGHT,..." in result.err and result.err.count("\n") == 1
     assert there.exists()
     assert client("--usage").status == 0
 
@@ -280,7 +294,7 @@ def test_append_only_account_replaces_nothing_and_sends_beside_it(
     new.write_bytes(bytes(size))
     assert here("-q", old, "d/a").status == 0
     result = here("--if-exists=replace", new, "d/a")
-    assert result.status == 1 and "your account may not write d/a" in result.err
+    assert result.status == 1 and "d/a is on the receiver already, and your account may not replace it" in result.err
     assert here("-q", "--if-exists=rename", new, "d/a").status == 0
     assert server.path("d/a").read_bytes() == old.read_bytes()
     assert server.path("d/a.1").read_bytes() == bytes(size)

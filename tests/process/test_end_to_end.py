@@ -289,8 +289,8 @@ def test_files_of_every_size_and_mode_arrive_over_one_connection(
         )
     modes = {name: stat.S_IMODE(path.stat().st_mode) for name, path in arrived.items()}
     assert {modes[f"size {size}"] for size in sizes} == {0o644}
-    assert (modes["private"], modes["open"], modes["program"]) == (0o600, 0o644, 0o644)
-    assert (modes["setuid"], modes["read-only"]) == (0o644, 0o444)
+    assert (modes["private"], modes["open"], modes["program"]) == (0o600, 0o644, 0o755)
+    assert (modes["setuid"], modes["read-only"]) == (0o755, 0o444)
     assert f"{len(sources)} files delivered" in result.out
     assert server.partials() == []
 
@@ -374,6 +374,16 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["--get", "a", "other/a", "box/"], "would both become a"),
     (["--get", "a", "b", "-"], "only one file can go to standard output"),
     (["--get", "/etc/x", "a"], "starts with a slash"),
+    (["a", "../b"], "../b can't be a name on a receiver"),
+    (["a", "in/a\nb"], "can't be a name on a receiver (a control character in a name)"),
+    (["a", "b" * 256], "can't be a name on a receiver (a name of more than 255 bytes)"),
+    (["--list", "../b"], "../b can't be a name on a receiver"),
+    (["--get", "../b", "."], "../b can't be a name on a receiver"),
+    (["--receipts=a", "a", "b"], "--receipts a is also what is sent or fetched. Name another file"),
+    (["--receipts=./a", "other", "b", "a", "c"], "--receipts ./a is also what is sent or fetched"),
+    (["--receipts=new", "new", "b"], "--receipts new is also what is sent or fetched"),
+    (["--receipts=b", "a", "c"], "can't write the receipts to b: it is there, and holds something else. Name a new"),
+    (["--receipts=b", "--get", "c", "b"], "--receipts b is also what is sent or fetched"),
     (["--get", "a"], "at least one NAME and a TARGET are needed"),
     (["--list", "a", "b"], "--list takes one NAME at most"),
     (["a"], "at least one SOURCE and a TARGET are needed"),
@@ -396,7 +406,7 @@ def test_target_with_dot_dot_is_refused_and_leaves_nothing(server: Server, clien
     a = make(folder / "a")
     for target in ("../planted", "x/../../planted", "..", "../"):
         result = client(a, target)
-        assert result.status == 1 and "is not allowed on the receiver" in one_line(result)
+        assert result.status == 2 and f"{target} can't be a name on a receiver (.. is not a name)" in one_line(result)
     assert not [path for path in server.folder.rglob("*") if path.name in ("planted", "x")]
 
 

@@ -417,6 +417,16 @@ runpy.run_path({str(HOME / "client.py")!r}, run_name="__main__")
 # --- Receipts ---------------------------------------------------------------------------------------------------------
 
 
+def test_file_of_the_receipts_is_left_out_of_a_folder_that_is_sent(
+    server: Server, client: Client, folder: Path, box: str
+) -> None:
+    make(folder / "a")
+    result = client("--receipts=r.jsonl", ".", f"{box}/all", cwd=folder)
+    assert (result.status, result.err) == (0, "") and "  1 file, 20 bytes, 1 skipped\n" in result.out
+    assert os.listdir(server.path(box, "all")) == ["a"]
+    assert [json.loads(line)["name"] for line in (folder / "r.jsonl").read_text().splitlines()] == ["a"]
+
+
 def test_kept_receipts_are_those_of_what_lies_there(
     server: Server, client: Client, folder: Path, box: str, tmp_path: Path
 ) -> None:
