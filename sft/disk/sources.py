@@ -31,9 +31,9 @@ class Source(Protocol):
         """Fill as much of `view` as there still is; less than its size only at the end. Raises SourceError."""
 
     def read_small(self, size: int) -> bytes:
-        """All of it at once, of a file that says to have `size` bytes; more or fewer if it has more or fewer.
+        """All of it at once, and closed, of a file that says to have `size` bytes; more or fewer if it has such.
 
-        Raises SourceError.
+        Raises SourceError, also when it is not as it was when it was opened.
         """
 
     def run(self) -> tuple[int, bool]:
@@ -73,15 +73,17 @@ class FileSource:
             os.close(descriptor)
             kind = "a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file"
             raise SourceError(f"{name} is {kind}", "Only files and folders can be sent")
-        self._descriptor = descriptor
+        self._descriptor, self._at_opening = descriptor, state
         self.size: int | None = state.st_size
         self.mtime: int | None = state.st_mtime_ns
-        self.mode: int | None = stat.S_IMODE(state.st_mode) & PERMISSIONS
-        self.identity = (state.st_dev, state.st_ino)
-        self._at_opening = (state.st_size, state.st_mtime_ns)
-        self._may_have_holes = may_have_holes(state)
+        self.mode: int | None = state.st_mode & PERMISSIONS
         self._at = 0  # where reading goes on
         self._run = (0, False)  # where what comes now ends, and whether it is a hole
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Its device and inode."""
+        return self._at_opening.st_dev, self._at_opening.st_ino
 
     def read_into(self, view: memoryview) -> int:
         try:
@@ -92,7 +94,7 @@ class FileSource:
         return count
 
     def run(self) -> tuple[int, bool]:
-        if not self._may_have_holes or self.size is None:
+        if self.size is None or not may_have_holes(self._at_opening):
             return MAX_RUN, False
         end, is_hole = self._run
         if not self._at < end:
@@ -110,9 +112,12 @@ class FileSource:
             content = os.read(self._descriptor, size + 1)
             while len(content) < size and (more := os.read(self._descriptor, size + 1 - len(content))):
                 content += more
+            self.check_unchanged()
             return content
         except OSError as problem:
             raise unreadable(self._name, problem) from None
+        finally:
+            self.close()
 
     def go_to(self, offset: int) -> None:
         try:
@@ -129,10 +134,10 @@ class FileSource:
 
     def check_unchanged(self) -> None:
         try:
-            state = os.fstat(self._descriptor)
+            now = os.fstat(self._descriptor)
         except OSError as problem:
             raise unreadable(self._name, problem) from None
-        if (state.st_size, state.st_mtime_ns) != self._at_opening:
+        if now.st_mtime_ns != self._at_opening.st_mtime_ns or now.st_size != self._at_opening.st_size:
             raise changed(self._name)
 
     def as_stream(self) -> None:

@@ -6,7 +6,7 @@ its answer is taken. What the answer says of files that are there is believed on
 
 from collections.abc import Callable
 
-from crypto_utils import Mac, digest, equal, new_digest
+from crypto_utils import Mac, digest, equal
 from sft.common.errors import Code, IntegrityError, ProtocolViolation, Refused
 from sft.common.names import why_not_allowed
 from sft.disk.sources import Source
@@ -21,6 +21,7 @@ from sft.wire.batch import (
     Receipts,
     batch_mac_input,
     header_space,
+    name_space,
     write_batch,
 )
 from sft.wire.messages import OUTCOMES, Receipt, ReceiptOutcome
@@ -51,9 +52,12 @@ class OutgoingBatch:
     source = None  # each file is closed when it is here
 
     __slots__ = (
+        "_above",
+        "_above_space",
         "_header",
         "_space",
         "_targets",
+        "clamped",
         "content_size",
         "contents",
         "files",
@@ -76,6 +80,9 @@ class OutgoingBatch:
         self.has_offers = False  # some files are offered without their content
         self._header = _FIXED  # bytes of it, at most
         self._targets: set[tuple[str, ...]] = set()
+        self._above: tuple[str, ...] | None = None  # the folder of the last file, and what it takes of the header
+        self._above_space = 0
+        self.clamped: list[Item] = []  # whose time is the nearest to one that can't be expressed
 
     @property
     def count(self) -> int:
@@ -87,32 +94,41 @@ class OutgoingBatch:
         """Whether nothing more is to be sent about it, whatever is answered."""
         return not self.has_offers
 
-    def has_space_for(self, item: Item, size: int, header: int) -> bool:
-        """Whether a file of `size` bytes may be added, which takes `header` bytes of the header."""
-        if not self.items:
-            return True
-        if item.target in self._targets:
+    def add(self, item: Item, source: Source, content: bytes) -> bool:
+        """One more file, which was read; False, with nothing changed, when there is no space for it."""
+        target, size, is_offer = item.target, len(content), item.offer
+        space = self._space_of(target)
+        header, content_size = self._header + space, self.content_size + (0 if is_offer else size)
+        if self.items and (
+            header + content_size > self._space
+            or len(self.items) >= BATCH_FILES
+            or content_size > BATCH_CONTENT
+            or header > BATCH_HEADER_LIMIT
+            or target in self._targets
+            or item.policy != self.items[0].policy
+        ):
             return False
-        header += self._header
-        content = self.content_size + (0 if item.offer else size)
-        is_full = len(self.items) >= BATCH_FILES or content > BATCH_CONTENT or header > BATCH_HEADER_LIMIT
-        return not is_full and header + content <= self._space and item.policy == self.items[0].policy
-
-    def add(self, item: Item, source: Source, content: bytes, header: int) -> bool:
-        """One more file; whether the time in it is the nearest to an mtime that can't be expressed."""
         mtime, is_other = sayable_time(source.mtime)
-        mode = source.mode if item.keeps_mode else None
+        if is_other:
+            self.clamped.append(item)
         self.items.append(item)
-        self._targets.add(item.target)
-        self.files.append(BatchFile(item.target, len(content), mtime, mode, digest(content), not item.offer))
-        self._header += header
-        self.memory += header + memory_of(b"", len(item.target))
-        if item.offer:
+        self._targets.add(target)
+        mode = source.mode if item.keeps_mode else None
+        self.files.append(BatchFile(target, size, mtime, mode, digest(content), not is_offer))
+        self._header, self.content_size = header, content_size
+        self.memory += space + memory_of(b"", len(target))
+        if is_offer:
             self.has_offers = True
         else:
             self.contents.append(content)
-            self.content_size += len(content)
-        return is_other
+        return True
+
+    def _space_of(self, target: tuple[str, ...]) -> int:
+        """Bytes that a file takes of the header, at most; mostly the one before lies in the same folder."""
+        above, name = target[:-1], target[-1:]
+        if above != self._above:
+            self._above, self._above_space = above, header_space(above)
+        return self._above_space + name_space(name[0]) if name else self._above_space
 
     def write(self, space: Callable[[int], memoryview], id: int, transfer: bytes, mac: Mac) -> int:
         """Write the whole message into `space(size)`; its size. Nothing is added then, and no content is kept."""
@@ -141,10 +157,14 @@ class OutgoingBatch:
         self.is_closed = True
         results: Results = []
         wanted: list[Item] = []
-        there = new_digest()
+        there: list[bytes] = []
+        id, time = self.id, receipts.time
         for item, file, outcome in zip(self.items, self.files, receipts.outcomes, strict=True):
             word = _WORDS.get(outcome.word)
-            if outcome.word == "wanted":
+            if word == "stored" and outcome.name is None and file.with_content:  # mostly it is so
+                there.append(file.sha256)
+                results.append((item, Receipt(id, item.target, file.size, file.sha256, time, word)))
+            elif outcome.word == "wanted":
                 if file.with_content:
                     raise ProtocolViolation("content is wanted that is there")
                 wanted.append(item)
@@ -153,14 +173,14 @@ class OutgoingBatch:
             elif word == "skipped":
                 if item.policy != "skip":
                     raise IntegrityError(f"the receipt for {item.name} does not match what was sent")
-                results.append((item, Receipt(self.id, item.target, 0, None, receipts.time, word)))
+                results.append((item, Receipt(id, item.target, 0, None, time, word)))
             else:
                 if word == "stored" and not file.with_content:
                     raise ProtocolViolation("a file is stored without its content")
-                there.update(file.sha256)
+                there.append(file.sha256)
                 path = item.target if outcome.name is None else _renamed(item, outcome.name)
-                results.append((item, Receipt(self.id, path, file.size, file.sha256, receipts.time, word)))
-        if not equal(there.digest(), receipts.sha256):
+                results.append((item, Receipt(id, path, file.size, file.sha256, time, word)))
+        if not equal(digest(b"".join(there)), receipts.sha256):
             raise IntegrityError("the receipts for small files do not match what was sent")
         return results, wanted
 

@@ -46,7 +46,7 @@ from sft.transfer.places import Places, Share
 from sft.transfer.shrinking import Compress
 from sft.transfer.states import Sending
 from sft.transfer.unsettled import Unsettled
-from sft.wire.batch import Receipts, header_space
+from sft.wire.batch import Receipts
 from sft.wire.channel import Arrived, Channel
 from sft.wire.messages import (
     Accept,
@@ -85,6 +85,7 @@ class Sender:
         self._pieces = Pieces(channel, limiter, on_event, compress)
         self._space = space_for(self._pieces.most if self._pieces.most < DATA_SIZE else None)
         self._batch = OutgoingBatch(self._space)  # that fills
+        self._room = 0  # up to so many files in it the window is not full
         # Of the thread that reads and packs:
         self._share = share or Places().of("")  # a place for each of `_waiting`, and one for the next file
         self._waiting = 0  # large files that are announced and not begun
@@ -141,8 +142,10 @@ class Sender:
 
     def _announce(self, item: Item) -> None:
         """Add a small file to the batch that fills; send the PUT of anything else."""
-        while self._is_full():
-            self._wait_and_serve()
+        if self._batch.count >= self._room:
+            while self._is_full():
+                self._wait_and_serve()
+            self._room = self._batch.count + self._open.room(self._batch.count, self._batch.memory)
         try:
             item.judge()
             source = item.open() if item.open is not None else None
@@ -160,6 +163,7 @@ class Sender:
         if has_other_time:
             self._on_event(TimeClamped(item))
         self._open.add(outgoing)
+        self._room = 0
         self._on_event(Started(item, outgoing.size))
         self._waiting += not outgoing.is_begun
         self._channel.send(message)
@@ -216,7 +220,6 @@ class Sender:
         """Read a small file into the batch that fills, or say why that can't be."""
         try:
             content = source.read_small(size)
-            source.check_unchanged()
         except SourceError as problem:  # the other end hears of it, too: it may have asked for this file
             outgoing = Outgoing(item, source, self._open.last_id + 1)
             message, _ = outgoing.put(self._mac)
@@ -224,28 +227,25 @@ class Sender:
             self._channel.send(message)
             self._withdraw(outgoing, source, problem)
             return
-        finally:
-            source.close()
         if len(content) != size:
             self._send_as_stream(item)
             return
-        header = header_space(item.target)
-        if not self._batch.has_space_for(item, size, header):
+        while not self._batch.add(item, source, content):
             self._send_batch()
-        if self._batch.add(item, source, content, header):
-            self._on_event(TimeClamped(item))
 
     def _send_batch(self) -> None:
         """Send the small files that were read, if there are any."""
         if not self._batch.count:
             return
-        batch, self._batch = self._batch, OutgoingBatch(self._space)
+        batch, self._batch, self._room = self._batch, OutgoingBatch(self._space), 0
         shrinks = self._pieces.tries_to_shrink_batch(batch.content_size)
         size = batch.write(self._channel.space, self._open.last_id + 1, self._transfer, self._mac)
         self._open.add(batch)
         self._channel.done(size)
         if shrinks:
             size = self._pieces.shrink_batch(size, batch.content_size)
+        for item in batch.clamped:
+            self._on_event(TimeClamped(item))
         self._on_event(BatchStarted(batch.sizes(), batch.content_size))
         self._channel.flush()
         self._limiter.spend(size, content=batch.hashed_size)

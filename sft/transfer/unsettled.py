@@ -7,12 +7,15 @@ The window counts files: a batch counts for each of its files.
 import threading
 from collections.abc import Callable, Iterator
 
+from sft.common.names import MAX_DEPTH, MAX_PATH
+from sft.transfer.items import memory_of
 from sft.transfer.outgoing import Outgoing
 from sft.transfer.outgoing_batch import OutgoingBatch
 from sft.wire.protocol import WINDOW
 
 _ROOM = 16  # once the window is full, this part of it has to be free before more is announced
 _OPEN_MEMORY = 4 << 20  # of what is announced and not settled; reached only by paths near their limits
+_MOST_OF_ONE = MAX_PATH + memory_of(b"", MAX_DEPTH) + 1024  # what one file costs, whatever its path
 
 
 class Unsettled:
@@ -55,6 +58,11 @@ class Unsettled:
     def is_full(self, more: int = 0, memory: int = 0) -> bool:
         """Whether nothing may be announced beside `more` files that are read already."""
         return self._count + more >= WINDOW or self._memory + memory >= _OPEN_MEMORY
+
+    def room(self, more: int, memory: int) -> int:
+        """How many files may be announced for certain, beside `more` that are read and cost `memory`; at least one."""
+        left = (_OPEN_MEMORY - self._memory - memory) // _MOST_OF_ONE
+        return max(1, min(WINDOW - self._count - more, left))
 
     def is_finished(self) -> bool:
         """Whether nothing more is to be sent about any of them."""

@@ -141,6 +141,11 @@ def header_space(path: Path) -> int:
     return _EACH + len("".join(path).encode()) + _COMPONENT * len(path)
 
 
+def name_space(name: str) -> int:
+    """Bytes that one more component takes of it, at most."""
+    return _COMPONENT + (len(name) if name.isascii() else len(name.encode()))
+
+
 def batch_mac_input(header: bytes) -> tuple[bytes, ...]:
     """What the HMAC of a BATCH is computed over: label ‖ length ‖ header as sent."""
     return b"sft1 batch", len(header).to_bytes(8, "big"), header
