@@ -20,29 +20,36 @@ _STDIN = "-"
 class Names:
     """Names below a folder, as a tree of their components."""
 
+    __slots__ = ("_below", "is_listed")
+
     def __init__(self) -> None:
         self.is_listed = False
-        self._below: dict[str, Names] = {}
+        self._below: dict[str, Names] | None = None  # a dict of each file would be half the memory of a list
 
     def add(self, parts: PathParts) -> None:
         """One more name; the folder itself for an empty one."""
         node = self
         for part in parts:
-            node = node._below.setdefault(part, Names())
+            if node._below is None:
+                node._below = {}
+            if part not in node._below:
+                node._below[part] = Names()
+            node = node._below[part]
         node.is_listed = True
 
     def at(self, parts: PathParts) -> "Names | None":
         """What is named at and below a path; None where everything is, because a folder above it is named."""
         node = self
         for part in parts:
-            if node.is_listed and part not in node._below:
+            below = node._below or {}
+            if node.is_listed and part not in below:
                 return None
-            node = node._below[part]
+            node = below[part]
         return node
 
     def names(self) -> list[str] | None:
         """The names in this folder; None: all of them."""
-        return None if self.is_listed else list(self._below)
+        return None if self.is_listed else list(self._below or ())
 
     def listed_below(self) -> Iterator[PathParts]:
         """The paths that are listed below this one."""
@@ -51,7 +58,7 @@ class Names:
             parts, node = todo.pop()
             if node.is_listed and parts:
                 yield parts
-            todo += [((*parts, name), below) for name, below in reversed(node._below.items())]
+            todo += [((*parts, name), below) for name, below in reversed((node._below or {}).items())]
 
 
 class Chosen(NamedTuple):
