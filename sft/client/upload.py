@@ -366,6 +366,8 @@ class Upload:
             case Resumed(item, offset):
                 self._checked.pop(item, None)
                 self._reporter.resumed(item.name, offset)
+            case Restarted(item) if item.policy == "replace":  # than the file that it is going to replace
+                self._reporter.unchecked(self._checked.pop(item, 0))
             case Restarted(item):
                 self._reporter.restarted(item.name, self._checked.pop(item, 0))
 

@@ -20,12 +20,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
 from sft.common.private_files import open_private
 from sft.disk.decisions import Bytes, JournalOf, OwnedBy, Step, offers, take_up
 from sft.disk.durable import disk_errors
+from sft.disk.grown import OldFile, digest_of_first
 from sft.disk.holes import write_without_holes
 from sft.disk.journal import JOURNAL, JOURNAL_WORDS, Journal
 from sft.disk.parents import Parent
@@ -40,7 +40,6 @@ except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` 
     fcntl = None  # type: ignore[assignment]
 
 _DURABLE_EVERY = 128 << 20  # bytes between two flushes, after which they can be resumed even from a power cut
-_READ_SIZE = 1 << 20
 _OPEN_FLAGS = os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_CLOEXEC"))
 _LOCK_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 
@@ -70,18 +69,16 @@ class PartialFile:
         self.size = 0
         self.sha256: bytes | None = None
         self.offers: list[int] = []
-        self.is_shared = False
+        self.is_shared = self.is_different = self.is_finished = False
         self.reservation = reservation
         self.refusal: Refused | None = None
-        self.is_different = False
-        self.has_time, self.is_finished = True, False
+        self.has_time = True
         self._area = area
         self._has_name = False  # the hidden one
-        self._descriptor = -1
-        self._journal_descriptor = -1
+        self._descriptor = self._journal_descriptor = -1
         self._journal: Journal | None = None
-        self._locked = False
-        self._durable = 0
+        self._locked, self._durable = False, 0
+        self.old: OldFile | None = None  # whose content is offered, and not compared yet
         self._lost = False  # a newer connection of the same transfer owns it
         self._writing = threading.Lock()
 
@@ -139,8 +136,9 @@ class PartialFile:
             return JournalOf.REMOVED
         if journal is None:
             return JournalOf.NONE
-        is_ours = journal.transfer == self.incoming.transfer.hex()
-        return JournalOf.THIS_TRANSFER if is_ours else JournalOf.ANOTHER_TRANSFER
+        return (
+            JournalOf.THIS_TRANSFER if journal.transfer == self.incoming.transfer.hex() else JournalOf.ANOTHER_TRANSFER
+        )
 
     def _owner(self) -> OwnedBy:
         """The bytes must not be opened while this process owns them: some file systems drop its lock at the closing."""
@@ -212,8 +210,7 @@ class PartialFile:
 
     def _write_journal(self, durable: int, generation: int) -> None:
         incoming = self.incoming
-        transfer, size = incoming.transfer.hex(), incoming.size or 0
-        self._journal = Journal(transfer, size, incoming.mtime, durable, generation)
+        self._journal = Journal(incoming.transfer.hex(), incoming.size or 0, incoming.mtime, durable, generation)
         self._journal.write(self._journal_descriptor)
 
     # --- staying the owner ---
@@ -257,18 +254,20 @@ class PartialFile:
         if not self._locked:
             self._locked = lock(self._descriptor)
 
+    @contextlib.contextmanager
+    def _owning(self) -> Iterator[None]:
+        """Around each write."""
+        with self._writing:
+            self._check_owner()
+            yield
+
     # --- resuming ---
 
     def digest_of_kept(self, size: int, goes_on: Callable[[], bool] = lambda: True) -> "hashlib._Hash":
-        digest, at = new_digest(), 0
         with disk_errors():
-            while at < size and goes_on():
-                piece = os.pread(self._descriptor, min(_READ_SIZE, size - at), at)
-                if not piece:
-                    break
-                digest.update(piece)
-                at += len(piece)
-        return digest
+            if self.old is None:
+                return digest_of_first(self._descriptor, size, goes_on)
+            return self.old.digest_of_copy(self._descriptor, size, goes_on, self._owning)
 
     def resume_from(self, offset: int) -> None:
         with disk_errors(), self.publishing():
@@ -277,7 +276,7 @@ class PartialFile:
                 self._journal.write(self._journal_descriptor)
             os.ftruncate(self._descriptor, offset)
             self.size = self._durable = offset
-            self.offers = []
+            self.offers, self.old = [], None
 
     # --- writing ---
 
@@ -290,8 +289,7 @@ class PartialFile:
     def _append(self, count: int, write: Callable[[], None]) -> None:
         """`count` more bytes; what `write` leaves out becomes a hole."""
         with disk_errors():
-            with self._writing:
-                self._check_owner()
+            with self._owning():
                 if (size := self.size + count) > self.reservation.covered:
                     self.reservation.cover(size)
                 write()
@@ -367,7 +365,7 @@ class PartialFile:
         return True
 
     def keep(self) -> bool:
-        if self._journal_descriptor < 0 or not (self.size or self.offers):
+        if self._journal_descriptor < 0 or self.old is not None or not (self.size or self.offers):
             self.discard()
             return False
         with contextlib.closing(self), contextlib.suppress(OSError, Refused):

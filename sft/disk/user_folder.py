@@ -19,11 +19,12 @@ from sft.disk.changes import Changes
 from sft.disk.decisions import Action, Existing, Policy, decide, may_need_no_space
 from sft.disk.durable import FileSystem, disk_errors
 from sft.disk.folders import ExistingFile, FolderFlush, PathParts, existing_of
+from sft.disk.grown import OldFile
 from sft.disk.ledger import Ledger
 from sft.disk.listing_rate import ListingRate
 from sft.disk.new_folders import NewFolders
 from sft.disk.offers import Offered, Offers
-from sft.disk.partials import begin_partial
+from sft.disk.partials import PartialFile, begin_partial
 from sft.disk.publish import GroupFlush, Publisher
 from sft.disk.quota import Allowance
 from sft.disk.receipts import Receipts
@@ -138,7 +139,15 @@ class UserFolder:
             action = self._decide(incoming, Existing.OTHER)
         if action is Action.SKIP:
             return Settled(incoming.path, skipped=True)
-        return self._begin(incoming, resumable)
+        file = self._begin(incoming, resumable)
+        if action is Action.REPLACE and isinstance(file, PartialFile):
+            self._offer_old(file)
+        return file
+
+    def _offer_old(self, file: PartialFile) -> None:
+        """Where nothing was kept of it, it may have grown from the file that it replaces."""
+        if not file.offers and (old := OldFile.of(self.visible, file.incoming.path, file.incoming.size)) is not None:
+            file.old, file.offers = old, [old.size]
 
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
         """What was compared is another file: go on by the sender's policy. Raises Refused."""
