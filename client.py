@@ -21,9 +21,11 @@ from collections.abc import Sequence
 
 from config import ClientSettings, add_file_flags, add_flags, load
 from sft.common.errors import ConnectionTrouble, Failure
+from sft.common.started import as_started
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_command, read_intermixed
+from sft.console.help import CLIENT_HELP, CLIENT_TOPICS, add_help
 from sft.console.output import fill_closed_streams
 from sft.console.receiver_names import take_receiver
 from sft.console.screen import ended, leave, say
@@ -45,7 +47,7 @@ exit status:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="client.py",
+        prog=as_started("client.py"),
         usage="client.py [options] SOURCE... TARGET\n       client.py --get [options] NAME... TARGET\n"
         "       client.py --list [options] [NAME]\n       client.py --remove [options] NAME...\n"
         "       client.py --move [options] OLD NEW\n       client.py --usage [options]",
@@ -57,7 +59,9 @@ def _parser() -> Parser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
+    parser.topics = CLIENT_TOPICS
     parser.add_argument("names", nargs="*", metavar="SOURCE... TARGET", help=argparse.SUPPRESS)
     what = parser.add_argument_group("what to do")
     what.add_argument("--get", action="store_true", help="fetch the NAMEs to TARGET here, as HOST:NAME does")
@@ -65,7 +69,7 @@ def _parser() -> Parser:
     what.add_argument("--remove", action="store_true", help="remove the NAMEs there, folders with -r")
     what.add_argument("--move", action="store_true", help="give OLD the name NEW there; into NEW if that is a folder")
     what.add_argument("--usage", action="store_true", help="how much you use there, of which quota")
-    words = "with --list: everything below it, too; with --remove: folders with all in them"
+    words = "with --list: everything below it, too; with --remove: folders with all in them; else as without it"
     what.add_argument("-r", "-R", "--recursive", action="store_true", help=words)
     what.add_argument("--yes", action="store_true", help="with --remove: do not ask before a folder is removed")
     what.add_argument("--human", action="store_true", help="with --usage: sizes such as 1.5 GB")
@@ -102,6 +106,7 @@ def _parser() -> Parser:
     more = parser.add_argument_group("more")
     more.add_argument("--password-fd", metavar="N", help="read the password from the open descriptor N")
     add_file_flags(more)
+    add_help(more, CLIENT_HELP, CLIENT_TOPICS)
     more.add_argument("--version", action="store_true", help=VERSION_HELP)
     return parser
 

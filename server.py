@@ -20,9 +20,11 @@ from collections.abc import Sequence
 from config import Loaded, ServerSettings, add_file_flags, add_flags, load, settings_of
 from sft.common.errors import UsageError
 from sft.common.packages import check_installed
+from sft.common.started import as_started
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_account_command
+from sft.console.help import SERVER_HELP, SERVER_TOPICS, add_help
 from sft.console.output import fill_closed_streams
 from sft.console.screen import ended, leave, say
 from sft.server.options import add_account_commands
@@ -33,13 +35,16 @@ _REPEATED = ("--config", "--accounts", "--storage")
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="server.py",
+        prog=as_started("server.py"),
         description="Receive files. Without a command: listen and store what logged-in users send.",
         allow_abbrev=False,
+        add_help=False,
     )
+    parser.topics = SERVER_TOPICS
     add_flags(parser.add_argument_group("settings (each also as SFT_... or in the settings file)"), ServerSettings)
     more = parser.add_argument_group("more")
     add_file_flags(more)
+    add_help(more, SERVER_HELP, SERVER_TOPICS)
     more.add_argument("--version", action="store_true", help=VERSION_HELP)
     for command in add_account_commands(parser):  # the flags that name the accounts are accepted behind it, too
         for flag in _REPEATED:

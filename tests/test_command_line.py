@@ -51,7 +51,7 @@ GOES_WITH = {
     "--remove": "show remove",
     "--move": "show move",
     "--usage": "show usage",
-    "--recursive": "show list remove",
+    "--recursive": "send pipe dry get stdout show list remove",
     "--yes": "show remove",
     "--human": "show usage",
     "--show-config": EVERYWHERE,
@@ -185,7 +185,7 @@ def test_options_may_stand_between_names_up_to_two_dashes() -> None:
     options = read_intermixed(_parser(), ["a", "-q", "b", "--host", "h", "--", "--json", "--"], "names")
     assert (options.names, options.quiet, options.host, options.json) == (["a", "b", "--json", "--"], True, "h", False)
     assert read_intermixed(_parser(), ["--"], "names").names == []
-    assert refusal(["--host", "--", "a", "b"]) == "argument --host: expected one argument. See client.py --help"
+    assert refusal(["--host", "--", "a", "b"]) == "argument --host: expected one argument. See client.py --help host"
     assert refusal(["-dash", "in/"]).startswith("unrecognized arguments: -dash")
 
 
@@ -204,5 +204,7 @@ def test_empty_name_is_a_usage_error(run_here: RunHere, folder: Path, names: lis
 def test_wrong_option_is_one_escaped_line(run_here: RunHere, program: str) -> None:
     result = run_here(program, "--no\x1b[31m\n", "a")
     assert (result.status, result.out) == (2, "")
-    assert result.err.startswith("error: ") and result.err.endswith(f"See {program} --help\n")
+    assert result.err.startswith("error: ") and result.err.endswith(
+        f"See {program} --help{' all' if program == 'client.py' else ''}\n"
+    )
     assert result.err.count("\n") == 1 and "\x1b" not in result.err

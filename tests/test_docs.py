@@ -40,7 +40,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 def help_of(*words: str) -> str:
     """What `--help` prints, on one line."""
     shown = subprocess.run(
-        [sys.executable, *words, "--help"],
+        [sys.executable, *words, "--help", *(["all"] if len(words) == 1 else [])],
         cwd=TOP,
         env={**os.environ, "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from sft.common.errors import UsageError
+from sft.common.started import as_started
+from sft.console.help import hint
 from sft.console.receiver_names import Receiver
 from sft.console.screen import say
 
@@ -23,7 +25,7 @@ _CHANGING = ("--remove", "--move", "--usage")
 _JOBS = ("--get", "--list", *_CHANGING)
 _CONFLICTS: dict[str, tuple[str, ...]] = {
     **{job: _JOBS[:at] for at, job in enumerate(_JOBS)},
-    "--recursive": ("--get", "--move", "--usage", _SENDING),
+    "--recursive": ("--move", "--usage"),  # folders are sent and fetched so anyway, as people of cp and scp type it
     "--yes": ("--get", "--list", "--move", "--usage", _SENDING),
     "--human": ("--get", "--list", "--remove", "--move", _SENDING, "--json"),
     "--exclude": ("--get", "--list", *_CHANGING, _STDIN),
@@ -50,7 +52,7 @@ _REMEDIES: dict[str | tuple[str, str], str] = {
     "--delete": "It removes what a folder that is sent as a whole has not",
     "--update": "It replaces what has changed, and leaves the rest alone",
     "--dry-run": "Only sending can be tried so; --list shows what is there",
-    "--recursive": "It is for --list and --remove; folders are sent, fetched and moved with all that is in them",
+    "--recursive": "It is for --list and --remove; a folder is moved with all that is in it",
     "--yes": "It is for --remove, which asks before it removes a folder",
     "--human": "It is for --usage",
     "--if-exists": "It is for sending and fetching",
@@ -83,11 +85,13 @@ def flag_of(name: str) -> str:
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are UsageErrors, shown as one escaped line, and whose help is printed as a result."""
 
+    topics: dict[str, str] | None = None  # None: --help has everything
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, f"See {self.prog} --help")
+        raise UsageError(message, f"See {self.prog} --help" if self.topics is None else f"See {hint(self, message)}")
 
     def print_help(self, file: Any = None) -> None:
-        say(*self.format_help().splitlines())
+        say(*as_started(self.format_help()).splitlines())
 
 
 def read_intermixed(parser: argparse.ArgumentParser, arguments: Sequence[str], names: str) -> argparse.Namespace:

@@ -151,7 +151,7 @@ def _is_full(pipe: int) -> bool:
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_help_and_errors_arrive_in_a_pipe_that_does_not_block(tmp_path: Path, stream: str) -> None:
     missing = [f"{tmp_path}/{number}" for number in range(300)]
-    job = ["--help"] if stream == "stdout" else ["-v", "--dry-run", *missing, "x/"]
+    job = ["--help", "all"] if stream == "stdout" else ["-v", "--dry-run", *missing, "x/"]
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(writing, False)
@@ -166,7 +166,7 @@ def test_help_and_errors_arrive_in_a_pipe_that_does_not_block(tmp_path: Path, st
     os.close(reading)
     assert process.wait(30) == (0 if stream == "stdout" else 1)
     if stream == "stdout":
-        assert got.decode() == run("client.py", "--help").out
+        assert got.decode() == run("client.py", "--help", "all").out
     else:
         assert got.decode().count(" does not exist. Check its name\n") == 300
 
