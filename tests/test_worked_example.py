@@ -413,7 +413,7 @@ def _serving(root: Path, sock: socket.socket, keys: SessionKeys, engine: Engine)
     def serve() -> None:
         try:
             with contextlib.suppress(TransferError):
-                requests.run(_refuse_nothing)
+                requests.run(_refuse_nothing, lambda event: None)
         finally:
             channel.close()
 

@@ -28,6 +28,7 @@ from sft.disk.local import open_local
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
+from sft.server.connection_log import GiveLog
 from sft.server.requests import Requests
 from sft.transfer.events import (
     BatchSettled,
@@ -238,14 +239,15 @@ class Receiving:
         self.thread = threading.Thread(target=self._run, args=(admit, around(self.folder)), daemon=True)
         self.thread.start()
 
-    def _log(self, text: str | list[str], *values: object) -> None:
-        self.logged += text if isinstance(text, list) else [text % values]
+    def _log(self, lines: object, *values: object) -> None:
+        for line in lines if isinstance(lines, list) else [lines]:
+            self.logged.append(str(line) % values if values else str(line))
 
     def _run(self, admit: Admit, folder: UserFolder) -> None:
         code: Code | None = None
         try:
             Requests(self.channel, KEYS, folder, admit, self._log, self._limiter, compress=self._compress).run(
-                self.taken
+                self.taken, GiveLog(self._log, self._log).on_event
             )
         except Ended as problem:
             code, self.problem = problem.code, problem.with_traceback(None)

@@ -1,11 +1,11 @@
-"""The log lines of one connection at the server, and what becomes of its client's files.
+"""The log lines of one connection at the server: what becomes of its client's files, and of those it is given.
 
 Rules: what a client can cause at will, without storing anything, is limited. Lines about stored files are written
 together, at the latest when nothing more arrives, and all lines stay in the order of what happened.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sft.common.errors import Code, ProtocolViolation, Refused
@@ -19,6 +19,7 @@ from sft.transfer.events import (
     BatchStarted,
     CutOff,
     Delivered,
+    Failed,
     Idle,
     Missed,
     NotGiven,
@@ -26,10 +27,13 @@ from sft.transfer.events import (
     ReceiveEvent,
     Rejected,
     Resumed,
+    SendEvent,
     Started,
+    TimeClamped,
     TimeLost,
     Withdrawn,
 )
+from sft.transfer.items import Item
 from sft.wire.messages import Misnamed, Put, Receipt
 
 _LINES_TOGETHER = 512  # at most
@@ -137,3 +141,40 @@ class ReceiveLog:
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
         text = f"refused: {name}: {problem.cause}"
         self._sparing.log(level, LogEvent("refused", text, path=name, outcome=problem.code, reason=problem.cause))
+
+
+class GiveLog:
+    """Writes what becomes of the files that a client asked for to the log. Its events come from two threads."""
+
+    def __init__(self, log: Callable[..., None], log_sparingly: Callable[..., None]) -> None:
+        """`log_sparingly`: for what a client can cause at will, without being given anything."""
+        self._log, self._log_sparingly = log, log_sparingly
+
+    def on_event(self, event: SendEvent) -> None:
+        """Log what an administrator may want to know of it."""
+        match event:
+            case Delivered(item, receipt):
+                self._settled([(item, receipt)])
+            case BatchSettled(files):
+                self._settled(files)
+            case Failed(item, problem):
+                self._log_sparingly("not given: %s: %s", briefly(item.name), problem.cause)
+            case Resumed(item, offset):
+                self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
+            case TimeClamped(item):
+                self._log_sparingly("the time of %s is given as the nearest that can be expressed", briefly(item.name))
+
+    def _settled(self, files: Sequence[tuple[Item, Receipt | Refused]]) -> None:
+        lines: list[LogEvent] = []
+        for item, became in files:
+            if isinstance(became, Refused):
+                name, reason = briefly(item.name), became.cause
+                self._log_sparingly(LogEvent("not given", f"not given: {name}: {reason}", path=name, reason=reason))
+            elif became.outcome == "skipped":
+                name = briefly(item.name)
+                self._log_sparingly(LogEvent("not wanted", f"skipped: {name}", path=name))
+            elif became.outcome != "folder":
+                text = f"given ({became.outcome}): {item.name}, {counted(became.size, 'byte', '')}"
+                lines.append(LogEvent("given", text, path=item.name, bytes=became.size, outcome=became.outcome))
+        if lines:
+            self._log(lines)

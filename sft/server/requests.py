@@ -10,13 +10,11 @@ sender, by the same messages and rules; what it can't give is answered by REFUSE
 only limits what this end sends, so it is not allowed before PUT. This module knows no socket and no account.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypeGuard
 
 from sft.common.errors import Code, ProtocolViolation, Refused, SourceError
-from sft.common.log_events import LogEvent
 from sft.common.rate_limit import RateLimiter, limited
-from sft.common.sizes import counted
 from sft.common.text import briefly, show_briefly, show_path
 from sft.disk.folders import PathParts, Seen
 from sft.disk.sources import FileSource, Source
@@ -26,7 +24,7 @@ from sft.disk.visible_files import why_unreadable
 from sft.server.asked import Asked, Wanted
 from sft.server.changing import Changing
 from sft.server.listings import Listings, omissions
-from sft.transfer.events import BatchSettled, Delivered, Failed, ReceiveEvent, Resumed, SendEvent, TimeClamped
+from sft.transfer.events import ReceiveEvent, SendEvent
 from sft.transfer.items import Item
 from sft.transfer.places import Share
 from sft.transfer.receiver import Receiver
@@ -47,7 +45,6 @@ from sft.wire.messages import (
     PolicyWord,
     Put,
     Rate,
-    Receipt,
     Refuse,
 )
 from sft.wire.tree_messages import Tree
@@ -97,7 +94,7 @@ class Requests:
         self._last_question = 0  # the highest id of those
         self._ids_rise = True  # of those
 
-    def run(self, on_receive_event: Callable[[ReceiveEvent], None]) -> None:
+    def run(self, on_receive_event: Callable[[ReceiveEvent], None], on_send_event: Callable[[SendEvent], None]) -> None:
         """Serve until BYE. Raises ConnectionTrouble, IntegrityError, Ended."""
         first = self._next()
         has_rate = first is not None and isinstance(first[0], Rate)
@@ -115,7 +112,7 @@ class Requests:
         elif kind in (Kind.PUT, Kind.BATCH) and self._asked <= _BETWEEN_PUTS:
             self._receive(first, on_receive_event)
         elif _is_get(first[0]) and self._asked <= _BEFORE_GETS:
-            self._give(first[0])
+            self._give(first[0], on_send_event)
         else:
             raise ProtocolViolation("a message of another job, or of none")
 
@@ -195,7 +192,7 @@ class Requests:
 
     # --- GET ---
 
-    def _give(self, first: Get | Misnamed) -> None:
+    def _give(self, first: Get | Misnamed, on_event: Callable[[SendEvent], None]) -> None:
         messages = limited(self._channel, self._messages, self._limiter)
         asked, compress = Asked(), self._compress
         for get in self._gets(first, messages):
@@ -204,7 +201,7 @@ class Requests:
             if isinstance(get, Get) and not get.zstd:
                 compress = "off"
         items = (item for wanted in asked for item in self._items(wanted))
-        secret, on_event = self._keys.file_s2c, self._on_send_event
+        secret = self._keys.file_s2c
         Sender(self._channel, messages, secret, on_event, self._giving, self._share, compress).run(items)
 
     def _gets(self, get: Get | Misnamed, messages: Iterator[Arrived | None]) -> Iterator[Get | Misnamed]:
@@ -278,35 +275,6 @@ class Requests:
             self._omit(get, above, seen.path[:-1], [seen.path[-1]], problem.code)
             return None
         return item
-
-    def _on_send_event(self, event: SendEvent) -> None:
-        """Log what happens to each file that is sent."""
-        match event:
-            case Delivered(item, receipt):
-                self._log_given([(item, receipt)])
-            case BatchSettled(files):
-                self._log_given(files)
-            case Failed(item, problem):
-                self._log_sparingly("not given: %s: %s", briefly(item.name), problem.cause)
-            case Resumed(item, offset):
-                self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
-            case TimeClamped(item):
-                self._log_sparingly("the time of %s is given as the nearest that can be expressed", briefly(item.name))
-
-    def _log_given(self, files: Sequence[tuple[Item, Receipt | Refused]]) -> None:
-        lines: list[LogEvent] = []
-        for item, became in files:
-            if isinstance(became, Refused):
-                name, reason = briefly(item.name), became.cause
-                self._log_sparingly(LogEvent("not given", f"not given: {name}: {reason}", path=name, reason=reason))
-            elif became.outcome == "skipped":
-                name = briefly(item.name)
-                self._log_sparingly(LogEvent("not wanted", f"skipped: {name}", path=name))
-            elif became.outcome != "folder":
-                text = f"given ({became.outcome}): {item.name}, {counted(became.size, 'byte', '')}"
-                lines.append(LogEvent("given", text, path=item.name, bytes=became.size, outcome=became.outcome))
-        if lines:
-            self._log(lines)
 
 
 def _log_nothing(*line: object) -> None:

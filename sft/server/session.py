@@ -26,7 +26,7 @@ from sft.common.log_limits import NO_LOGIN, LineLimit, Sparing
 from sft.common.sizes import counted
 from sft.disk.amounts import Quota
 from sft.server.admission import Ticket
-from sft.server.connection_log import ConnectionLog, ReceiveLog
+from sft.server.connection_log import ConnectionLog, GiveLog, ReceiveLog
 from sft.server.login import Log, LoggedIn, Login
 from sft.server.origin import origin_of, shown_origin
 from sft.server.requests import Requests
@@ -175,7 +175,7 @@ class Connection:
             requests = Requests(
                 channel, keys, folder, admit, self._log.info, limiter, sparing.info, share, shared.compress
             )
-            requests.run(received.on_event)
+            requests.run(received.on_event, GiveLog(self._log.info, sparing.info).on_event)
         finally:
             folder.close()
             received.on_event(IDLE)

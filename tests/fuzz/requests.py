@@ -32,7 +32,7 @@ from sft.console.log import no_log
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
-from sft.server.connection_log import ConnectionLog, ReceiveLog
+from sft.server.connection_log import ConnectionLog, GiveLog, ReceiveLog
 from sft.server.requests import Requests
 from sft.wire.batch import BatchFile, BatchHeader, batch_mac_input
 from sft.wire.change_messages import Done, Move, Remove, SetAttributes, Usage
@@ -231,7 +231,8 @@ def _server(channel: Channel, folder: UserFolder, flags: int) -> None:
     try:
         requests = Requests(channel, _KEYS, folder, lambda right: _admit(right, flags), log.info, RateLimiter(None))
         prefixed = ConnectionLog(log, 1, "", "fuzz")
-        requests.run(ReceiveLog(prefixed, Sparing(prefixed)).on_event)
+        given = GiveLog(prefixed.info, Sparing(prefixed).info)
+        requests.run(ReceiveLog(prefixed, Sparing(prefixed)).on_event, given.on_event)
     except Ended as problem:
         code = problem.code
     except IntegrityError as problem:

@@ -199,7 +199,7 @@ def test_no_half_second_of_what_is_fetched_carries_more_than_was_asked_for(
     monkeypatch.setattr(channel._outbox, "_put_in_queue", noted)
     limiter, keys = RateLimiter(None, clock.read, clock.wait), SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
     requests = Requests(channel, keys, alice, lambda right: None, lambda *line: None, limiter)
-    serving = threading.Thread(target=requests.run, args=[lambda event: None], daemon=True)
+    serving = threading.Thread(target=requests.run, args=[lambda event: None, lambda event: None], daemon=True)
     raw.say(Rate(rate).encode())
     with no_hang():
         serving.start()

@@ -220,7 +220,7 @@ def test_surprise_while_a_group_is_published_leaves_no_descriptor_open(
         said += [announced.encode(), data(number, 0, content), end(announced, content).encode()]
     raw.say(*said)
     with pytest.raises(type(surprise)):
-        Requests(channel, KEYS, folder, anything, lambda *_: None, RateLimiter(None)).run(Taken())
+        Requests(channel, KEYS, folder, anything, lambda *_: None, RateLimiter(None)).run(Taken(), lambda event: None)
     folder.close()
     raw.close()
     channel.close()
@@ -275,7 +275,7 @@ def break_protocol_in_one_record(storage: Storage, engine: Engine, *messages: by
     raw, channel, folder = Raw(near, C2S, S2C), Channel(far, S2C, C2S, engine), storage.user("alice")
     raw.say(*messages)
     with pytest.raises(ProtocolViolation):
-        Requests(channel, KEYS, folder, anything, lambda *_: None, RateLimiter(None)).run(Taken())
+        Requests(channel, KEYS, folder, anything, lambda *_: None, RateLimiter(None)).run(Taken(), lambda event: None)
     folder.close()
     raw.close()
     channel.close()
