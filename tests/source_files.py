@@ -17,7 +17,7 @@ def open_source(path: str | Path) -> FileSource:
 
 def close_folders(folders: Folders) -> None:
     """Close the folders that a walk has open; what is needed again is opened again."""
-    folders._last = (None, ())
+    folders._last = None
     for opened in (folders._tops, folders._below):
         while opened:
             os.close(opened.popitem()[1])

@@ -23,9 +23,8 @@ class NamedSource(NamedTuple):
 
 def counts(found: Walked, place: PathParts) -> bool:
     """Whether something that was found counts as a part of its source, which goes to `place`."""
-    match found:
-        case Found(parts=parts) if LOCAL_PARTIAL_AREA in parts:
-            return False
-        case Found(is_folder=True, parts=parts):
-            return bool((*place, *parts))  # else it is the user's own folder at the receiver
-    return not isinstance(found, Excluded)
+    if not isinstance(found, Found):
+        return not isinstance(found, Excluded)
+    if LOCAL_PARTIAL_AREA in found.parts:
+        return False
+    return not found.is_folder or bool(place or found.parts)  # else it is the user's own folder at the receiver

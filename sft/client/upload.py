@@ -6,6 +6,7 @@ its receipt or when it has failed; one that another transfer holds (`busy`) or t
 another connection.
 """
 
+import functools
 import itertools
 import sys
 from collections import deque
@@ -184,19 +185,9 @@ class Upload:
 
     def _take(self, found: Walked, tree: Tree, place: PathParts, within: NamedFolder | None = None) -> Item | None:
         """Make an item of it, or report why not."""
+        if isinstance(found, Found):
+            return self._take_found(found, tree, place, within)
         match found:
-            case Found(parts=parts) if LOCAL_PARTIAL_AREA in parts:
-                pass  # left by an interrupted --get, and not the user's content
-            case Found() if self._is_left_out(found):
-                self._reporter.skipped(found.path, self._own_files[found.identity], within, is_wanted=True)
-            case Found(is_folder=False):
-                item = self._add(found.path, (*place, *found.parts), self._opener(tree, found), within=within)
-                if item is not None:
-                    item.found_size = found.size
-                    self.total = None if self.total is None else self.total + found.size
-                return item
-            case Found() if path := (*place, *found.parts):
-                return self._add(found.path, path, None, found.mtime, found.mode, within=within)
             case Skipped(is_source=True):
                 problem = SourceError(f"{found.path} is {found.why}", "Only files and folders can be sent")
                 self._reporter.failed(found.path, problem, within=within)
@@ -205,6 +196,21 @@ class Upload:
             case SourceError():
                 self._reporter.failed(found.name, found, within=within)
         return None
+
+    def _take_found(self, found: Found, tree: Tree, place: PathParts, within: NamedFolder | None) -> Item | None:
+        if self._is_left_out(found):
+            if LOCAL_PARTIAL_AREA not in found.parts:  # left by an interrupted --get, and not the user's content
+                self._reporter.skipped(found.path, self._own_files[found.identity], within, is_wanted=True)
+            return None
+        path = (*place, *found.parts)
+        if found.is_folder:
+            return self._add(found.path, path, None, found.mtime, found.mode, within) if path else None
+        opens = functools.partial(self._open, tree, found.path, found.parts)
+        item = self._add(found.path, path, opens, None, None, within)
+        if item is not None:
+            item.found_size = found.size
+            self.total = None if self.total is None else self.total + found.size
+        return item
 
     def _add_pipe(self, path: PathParts) -> None:
         if sys.stdin is None:
@@ -219,17 +225,12 @@ class Upload:
             raise SourceError("standard input can't be read again", "Start the whole command again")
         return self.pipe
 
-    def _opener(self, tree: Tree, found: Found) -> Callable[[], Source]:
-        path, parts = found.path, found.parts
-
-        def open_it() -> Source:
-            source = tree.open(path, parts)
-            if (own := self._own_files.get(source.identity)) is not None:
-                source.close()
-                raise SourceError(f"{path} is {own}", "Name another file for that, or leave it out")
-            return source
-
-        return open_it
+    def _open(self, tree: Tree, path: str, parts: PathParts) -> Source:
+        source = tree.open(path, parts)
+        if (own := self._own_files.get(source.identity)) is not None:
+            source.close()
+            raise SourceError(f"{path} is {own}", "Name another file for that, or leave it out")
+        return source
 
     def _add(
         self,

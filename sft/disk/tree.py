@@ -37,6 +37,7 @@ _UNFOLLOWED = OPEN_FLAGS | _NOFOLLOW
 _Key = TypeVar("_Key")
 
 Top = tuple[str, int]  # a folder that the user named, and the flags to open it with
+Place = tuple[Top, PathParts]  # a folder below it, reached through links only with `follow`
 
 
 class Found(NamedTuple):
@@ -80,37 +81,37 @@ Walked = Found | Skipped | Excluded | SourceError
 class Folders:
     """The open folders of all trees of one run. Its methods raise OSError, and are not safe to use from two threads.
 
-    `above` is a folder below `top`, reached through links only with `follow`; `name` is in that folder.
+    `name` is in the folder at `place`.
     """
 
     def __init__(self) -> None:
         self._tops: OrderedDict[Top, int] = OrderedDict()
-        self._below: OrderedDict[tuple[Top, PathParts], int] = OrderedDict()
+        self._below: OrderedDict[Place, int] = OrderedDict()
         self._identities: dict[Top, tuple[int, int]] = {}
-        self._last: tuple[Top | None, PathParts] = (None, ())  # mostly the next file lies in the same folder
+        self._last: Place | None = None  # mostly the next file lies in the same folder
         self._last_descriptor = -1
 
     def open_named(self, top: Top) -> None:
         """Open a named folder; from now on any other folder at its path is an error."""
         self._open_top(top)
 
-    def state(self, top: Top, above: PathParts, name: str, follow: bool) -> os.stat_result:
+    def state(self, place: Place, name: str, follow: bool) -> os.stat_result:
         """The state of `name`."""
-        folder = self._last_descriptor if self._last == (top, above) else self._folder(top, above, follow)
+        folder = self._last_descriptor if self._last == place else self._folder(place, follow)
         return os.stat(name, dir_fd=folder, follow_symlinks=follow)
 
-    def names(self, top: Top, parts: PathParts, follow: bool) -> list[str]:
-        """The names in the folder `parts`."""
-        return os.listdir(self._folder(top, parts, follow))
+    def names(self, place: Place, follow: bool) -> list[str]:
+        """The names in that folder."""
+        return os.listdir(self._folder(place, follow))
 
-    def open(self, top: Top, above: PathParts, name: str, follow: bool) -> int:
+    def open(self, place: Place, name: str, follow: bool) -> int:
         """A descriptor to read the file `name`."""
-        folder = self._last_descriptor if self._last == (top, above) else self._folder(top, above, follow)
+        folder = self._last_descriptor if self._last == place else self._folder(place, follow)
         return os.open(name, OPEN_FLAGS if follow else _UNFOLLOWED, dir_fd=folder)
 
-    def _folder(self, top: Top, parts: PathParts, follow: bool) -> int:
-        descriptor = self._reach(top, parts, follow)
-        self._last, self._last_descriptor = (top, parts), descriptor
+    def _folder(self, place: Place, follow: bool) -> int:
+        descriptor = self._reach(*place, follow)
+        self._last, self._last_descriptor = place, descriptor
         return descriptor
 
     def _reach(self, top: Top, parts: PathParts, follow: bool) -> int:
@@ -145,7 +146,7 @@ class Folders:
         """Remember an open folder, and close the one that was not used for the longest time."""
         opened[key] = descriptor
         if len(opened) > _MOST_OPEN:
-            self._last = (None, ())
+            self._last = None
             os.close(opened.popitem(last=False)[1])
 
 
@@ -155,14 +156,14 @@ class FoldersByPath:
     def open_named(self, top: Top) -> None:
         pass
 
-    def state(self, top: Top, above: PathParts, name: str, follow: bool) -> os.stat_result:
-        return os.stat(os.path.join(top[0], *above, name), follow_symlinks=follow)
+    def state(self, place: Place, name: str, follow: bool) -> os.stat_result:
+        return os.stat(os.path.join(place[0][0], *place[1], name), follow_symlinks=follow)
 
-    def names(self, top: Top, parts: PathParts, follow: bool) -> list[str]:
-        return os.listdir(self._path(top, parts, follow))
+    def names(self, place: Place, follow: bool) -> list[str]:
+        return os.listdir(self._path(*place, follow))
 
-    def open(self, top: Top, above: PathParts, name: str, follow: bool) -> int:
-        return os.open(self._path(top, (*above, name), follow), OPEN_FLAGS)
+    def open(self, place: Place, name: str, follow: bool) -> int:
+        return os.open(self._path(place[0], (*place[1], name), follow), OPEN_FLAGS)
 
     def _path(self, top: Top, parts: PathParts, follow: bool) -> str:
         path = top[0]
@@ -173,12 +174,25 @@ class FoldersByPath:
         return path
 
 
+class _Level(NamedTuple):
+    """A folder that the walk is in. `names`: those to come, the next one last. `start`: what a path in it begins with.
+
+    `above`: the folder and those over it, for links that lead back.
+    """
+
+    place: Place
+    start: str
+    names: list[str]
+    above: frozenset[tuple[int, int]]
+
+
 class Tree:
     """One source that the user named, and what lies below it."""
 
     def __init__(self, name: str, follow: bool, folders: Folders, chosen: Chosen = _EVERYTHING) -> None:
         """`folders` is shared by the trees of one run. `chosen`: what is taken of it."""
         self.name, self._chosen = name, chosen
+        self._excludes = chosen.exclusions.is_excluded if chosen.exclusions else None
         self._follow, self._folders = follow, folders if _HAS_FOLDER_DESCRIPTORS else FoldersByPath()
         self._top: Top = (name, _FOLDER)
         self._is_link = False  # the name itself, when it is a file's
@@ -186,8 +200,8 @@ class Tree:
 
     def walk(self) -> Iterator[Walked]:
         """What is there, folders before their content, names in order."""
-        pending: list[tuple[str, PathParts, str, frozenset[tuple[int, int]]]] = []
-        above: frozenset[tuple[int, int]] = frozenset()  # the folders over it, for links that lead back
+        levels: list[_Level] = []  # the folders that the walk is in
+        above: frozenset[tuple[int, int]] = frozenset()
         try:
             state = os.stat(self.name)
         except OSError as problem:  # nothing was there before, so it is no change
@@ -203,38 +217,55 @@ class Tree:
         yield found
         while True:
             if isinstance(found, Found) and found.is_folder and len(found.parts) <= MAX_DEPTH:
-                path, parts = found.path, found.parts
                 try:
-                    names = sorted(self._names(parts), reverse=True)
+                    levels.append(self._enter(found, above))
                 except OSError as problem:
-                    yield self._trouble(path, problem)
-                    names = []
-                start, below = "" if path == os.curdir else os.path.join(path, ""), above | {found.identity}
-                pending += [(start, parts, name, below) for name in names]
-            if not pending:
+                    yield self._trouble(found.path, problem)
+            while levels and not levels[-1].names:
+                levels.pop()
+            if not levels:
                 return
-            start, parts, name, above = pending.pop()
+            above = levels[-1].above
+            for found in self._look_at(levels[-1]):
+                yield found
+
+    def _enter(self, found: Found, above: frozenset[tuple[int, int]]) -> _Level:
+        """A folder that the walk comes to. Raises OSError."""
+        place = self._top, found.parts
+        names = self._chosen.names_in(found.parts)
+        if names is None:
+            names = self._folders.names(place, self._follow)
+        start = "" if found.path == os.curdir else os.path.join(found.path, "")
+        return _Level(place, start, sorted(names, reverse=True), above | {found.identity})
+
+    def _look_at(self, level: _Level) -> Iterator[Walked]:
+        """What has the next names in a folder, up to a folder."""
+        folders, place, start, names, above = self._folders, level.place, level.start, level.names, level.above
+        follow, parts, is_listed = self._follow, place[1], self._chosen.names is not None
+        while names:
+            name = names.pop()
+            path, below = start + name, (*parts, name)
+            found: Walked
             try:
-                state = self._folders.state(self._top, parts, name, self._follow)
-                found = self._left_out(start + name, (*parts, name), state) or _judged(
-                    start + name, (*parts, name), state, above
-                )
+                found = self._judge(path, below, folders.state(place, name, follow), above)
             except OSError as problem:
-                found = self._trouble(start + name, problem)
-            yield from self._named(found, start + name, (*parts, name))
+                found = self._trouble(path, problem)
+            if is_listed:
+                yield from self._named(found, path, below)
+            else:
+                yield found
+            if isinstance(found, Found) and found.is_folder:
+                return
 
-    def _names(self, parts: PathParts) -> list[str]:
-        """The names in a folder that are looked at. Raises OSError."""
-        chosen = self._chosen.names_in(parts)
-        return self._folders.names(self._top, parts, self._follow) if chosen is None else chosen
-
-    def _left_out(self, path: str, parts: PathParts, state: os.stat_result) -> Excluded | Skipped | None:
-        """What stands for something that is not sent, whatever it is; None for what is judged."""
-        if self._chosen.exclusions.is_excluded(parts, is_folder := stat.S_ISDIR(state.st_mode)):
+    def _judge(
+        self, path: str, parts: PathParts, state: os.stat_result, above: frozenset[tuple[int, int]]
+    ) -> Found | Skipped | Excluded:
+        """What was found below the source."""
+        if self._excludes is not None and self._excludes(parts, is_folder := stat.S_ISDIR(state.st_mode)):
             return Excluded(path, parts, is_folder)
         if self._chosen.one_file_system and state.st_dev != self._device:
             return Skipped(path, "on another file system", parts=parts)
-        return None
+        return _judged(path, parts, state, above)
 
     def _named(self, found: Walked, path: str, parts: PathParts) -> Iterator[Walked]:
         """What was found, and an error for each name of --files-from that can't be below it."""
@@ -266,15 +297,15 @@ class Tree:
             self._folders.open_named(self._top)
         except PermissionError:  # a folder that may be passed and not read, on a system that can't open it
             self._folders = FoldersByPath()
-        self._is_link = stat.S_ISLNK(self._folders.state(self._top, (), name, False).st_mode)
-        return self._folders.state(self._top, (), name, True)
+        self._is_link = stat.S_ISLNK(self._folders.state((self._top, ()), name, False).st_mode)
+        return self._folders.state((self._top, ()), name, True)
 
     def open(self, path: str, parts: PathParts) -> FileSource:
         """Open a file that the walk has found, by its path and its parts. Raises SourceError."""
         name = parts[-1] if parts else os.path.basename(self.name)
         follow = self._follow or (self._is_link and not parts)
         try:
-            return FileSource(path, self._folders.open(self._top, parts[:-1], name, follow))
+            return FileSource(path, self._folders.open((self._top, parts[:-1]), name, follow))
         except OSError as problem:
             raise self._trouble(path, problem) from None
 
