@@ -102,9 +102,13 @@ def test_option_goes_with_its_jobs_and_is_refused_with_others(option: str) -> No
 
 
 def test_option_about_another_one_is_refused_without_it() -> None:
-    assert refusal(["--null", "a", "b"]) == "--null goes only with --files-from. Leave it out"
-    assert refusal(["--delete", "a", "b"]) == "--delete goes only with --update. Leave it out"
-    assert refusal(["-u", "--max-delete=5", "a", "b"]) == "--max-delete goes only with --delete. Leave it out"
+    assert refusal(["--null", "a", "b"]) == (
+        "--null goes only with --files-from. Add --files-from, or leave --null out"
+    )
+    assert refusal(["--delete", "a", "b"]) == ("--delete goes only with --update. Add --update, or leave --delete out")
+    assert refusal(["-u", "--max-delete=5", "a", "b"]) == (
+        "--max-delete goes only with --delete. Add --delete, or leave --max-delete out"
+    )
 
 
 def test_jobs_and_passwords_exclude_each_other() -> None:

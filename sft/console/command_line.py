@@ -120,7 +120,7 @@ def check_command(options: argparse.Namespace, receiver: Receiver | None = None)
                 remedy = _REMEDIES.get((option, other)) or _REMEDIES.get(option, "Leave one of them out")
                 raise UsageError(f"{option} does not go with {shown}", remedy)
         if (needed := _NEEDS.get(option)) is not None and needed not in given:
-            raise UsageError(f"{option} goes only with {needed}", "Leave it out")
+            raise UsageError(f"{option} goes only with {needed}", f"Add {needed}, or leave {option} out")
     if options.show_config:
         return
     if options.files_from is not None and len(options.names) > 2:

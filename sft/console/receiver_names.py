@@ -117,8 +117,7 @@ def _not_here(end: Receiver, other: Receiver | None) -> tuple[str, str]:
     remedy = "Fetch it first, and then send it"
     if end[:2] == other[:2]:
         remedy = "To give a thing another name there, use --move"
-    undo = f"write ./{other.typed} or ./{end.typed} for a file of that name"
-    return f"{other.typed} and {end.typed} are both on a receiver", f"{remedy}; or {undo}"
+    return f"{other.typed} and {end.typed} are both on a receiver", f"{remedy}; or {other.undo}"
 
 
 def _check_flag(flag: str, value: str | None, named: str, receiver: Receiver) -> None:

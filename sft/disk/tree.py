@@ -283,7 +283,7 @@ class Tree:
             elif isinstance(found, Skipped):
                 yield SourceError(f"{name} is not sent: {path} is {found.why}", "Name what can be reached", name)
             else:
-                yield unreadable(name, FileNotFoundError())
+                yield self._trouble(name, FileNotFoundError())
 
     def _look(self, state: os.stat_result) -> os.stat_result:
         """The state of the name that the user gave, seen again. Opens the folder from which all is reached later."""
@@ -316,6 +316,8 @@ class Tree:
                 "Links are not followed; send it again when nobody changes it",
                 path,
             )
+        if isinstance(problem, FileNotFoundError) and self._chosen.names is not None:
+            return SourceError(f"{path} does not exist", f"Names of --files-from are relative to {self.name}", path)
         return unreadable(path, problem)
 
 

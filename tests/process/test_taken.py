@@ -57,8 +57,8 @@ def test_list_names_what_is_taken_from_a_file_and_from_a_pipe(
     result = client("--files-from=list", "proj", f"{box}/", cwd=folder)
     assert result.status == 1
     assert result.err.splitlines() == [
-        "error: proj/d/none does not exist. Check its name",
-        "error: proj/no does not exist. Check its name",
+        "error: proj/d/none does not exist. Names of --files-from are relative to proj",
+        "error: proj/no does not exist. Names of --files-from are relative to proj",
     ]
     assert below(server.path(box)) == {"proj", "proj/d", "proj/d/b"}
     assert server.path(box, "proj/d").stat().st_mtime_ns == 1_500_000_000_000_000_000
