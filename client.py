@@ -96,7 +96,7 @@ def _parser() -> Parser:
     how.add_argument("--no-modes", action="store_true", help="keep no permission bits")
     how.add_argument("--preserve-mode", action="store_true", help="keep permission bits, which is the default")
     how.add_argument("--receipts", metavar="FILE", help="append one JSON line for each delivered file to FILE")
-    how.add_argument("-n", "--dry-run", action="store_true", help="list what would be sent, and where; do not connect")
+    how.add_argument("-n", "--dry-run", action="store_true", help="tell what would be done, and do nothing")
     how.add_argument("--json", action="store_true", help="one JSON event on each line, for scripts")
     how.add_argument(
         "-v", "--verbose", action="store_true", help="a line for each file in a folder, and for each error"

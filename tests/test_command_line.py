@@ -40,7 +40,7 @@ GOES_WITH = {
     "--no-modes": "send dry get show",
     "--preserve-mode": "send dry get show",
     "--receipts": "send pipe dry get stdout show",
-    "--dry-run": "send pipe dry show",
+    "--dry-run": "send pipe dry get show",
     "--json": "send pipe dry get stdout list remove move usage",
     "--verbose": EVERYWHERE,
     "--quiet": "send pipe get stdout remove move",
@@ -141,17 +141,6 @@ def test_settings_of_file_and_variables_are_no_options_of_the_command(run_here: 
     assert result.status == 2 and "can't read the password file" in result.err
 
 
-def test_dry_run_of_a_fetch_is_refused_and_changes_nothing(
-    server: Server, client: Client, box: str, tmp_path: Path
-) -> None:
-    make(server.path(box, "run.sh"))
-    mine = make(tmp_path / "m")
-    before = mine.read_bytes()
-    result = client("--get", "--dry-run", "--if-exists=replace", f"{box}/run.sh", mine)
-    assert (result.status, result.out, mine.read_bytes()) == (2, "", before)
-    assert result.err.startswith("error: --dry-run does not go with --get. ") and result.err.count("\n") == 1
-
-
 def test_dry_run_with_json_is_events_and_writes_no_receipts(tmp_path: Path, folder: Path) -> None:
     make(folder / "photos" / "a.jpg")
     flags = [f"--client-log={tmp_path / 'log'}", f"--receipts={tmp_path / 'receipts'}", "--dry-run", "--json"]
@@ -160,8 +149,8 @@ def test_dry_run_with_json_is_events_and_writes_no_receipts(tmp_path: Path, fold
     *planned, summary = [json.loads(line) for line in result.out.splitlines()]
     assert (summary["event"], summary["delivered"], summary["status"]) == ("summary", 0, 0)
     assert planned == [
-        {"event": "planned", "name": "photos", "path": "box/photos", "kind": "folder"},
-        {"event": "planned", "name": "photos/a.jpg", "path": "box/photos/a.jpg", "kind": "file"},
+        {"event": "planned", "action": "send", "name": "photos", "path": "box/photos", "kind": "folder"},
+        {"event": "planned", "action": "send", "name": "photos/a.jpg", "path": "box/photos/a.jpg", "kind": "file"},
     ]
     assert not (tmp_path / "receipts").exists()
 

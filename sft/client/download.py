@@ -13,6 +13,7 @@ from sft.client.extras import Extras
 from sft.client.findings import Findings
 from sft.client.local_tree import LocalChanges
 from sft.client.missing import Missing, report_omitted
+from sft.client.plan import Plan
 from sft.client.refusals import SKIPPED, TIME_BEYOND, not_given, refused_here
 from sft.client.remembering import Remembering, key_of
 from sft.client.rounds import Asked, Rounds
@@ -107,20 +108,29 @@ class Download:
 
     def update(self, folder: "UserFolder", changes: LocalChanges, removes: bool, max_removed: int) -> None:
         """Fetch only what differs from what is in `folder`; with `removes` remove what is only here."""
-        from sft.disk.storage import umask_of_process
-
-        umask = umask_of_process()
-        criteria = Criteria(modes=PERMISSIONS & ~umask if self._keep_modes else 0)
-
-        def place(name: PathParts) -> PathParts:
-            return local_path(name, self._asked, self.to) if name else tuple(filter(None, [self.to.new_name]))
-
         self._ask_for([])
-        findings = Findings(self._reporter, self.missing, self.wanted, place, folder.visible, criteria)
+        criteria = self._criteria()
+        findings = Findings(self._reporter, self.missing, self.wanted, self._place_named, folder.visible, criteria)
         extras = Extras(self._reporter, findings, self.to.shown, removes, max_removed)
         self._rounds = Rounds(
             self._reporter, self.missing, findings, changes, self.to.shown, self._within, criteria, extras
         )
+
+    def _criteria(self) -> Criteria:
+        from sft.disk.storage import umask_of_process
+
+        return Criteria(modes=PERMISSIONS & ~umask_of_process() if self._keep_modes else 0)
+
+    def _place_named(self, name: PathParts) -> PathParts:
+        """Where something goes here that has this name, of one component at most. Raises Refused."""
+        return local_path(name, self._asked, self.to) if name else tuple(filter(None, [self.to.new_name]))
+
+    def plan(self, visible: "VisibleFiles | None", is_update: bool, removes: bool, max_removed: int) -> Plan:
+        """What it would do, when `visible` is what is here; None: nothing."""
+        criteria = self._criteria() if is_update else Criteria()
+        findings = Findings(self._reporter, self.missing, self.wanted, self._place_named, visible, criteria, False)
+        extras = Extras(self._reporter, findings, self.to.shown, removes, max_removed)
+        return Plan(self._reporter, self.missing, findings, self.to.shown, self._policy, is_update, extras)
 
     @property
     def is_done(self) -> bool:
@@ -138,8 +148,7 @@ class Download:
         return [Asked(path, min(1, len(path)), path in offered) for path in self.wanted]
 
     def _has_content(self, visible: "VisibleFiles", path: PathParts) -> bool:
-        place = local_path(path[-1:], self._asked, self.to) if path else tuple(filter(None, [self.to.new_name]))
-        if place:
+        if place := self._place_named(path[-1:]):
             seen = visible.look(place)
             return seen is not None and seen.is_folder
         with contextlib.suppress(Refused):
@@ -296,8 +305,7 @@ class Download:
         if asked not in self._asked or (asked == name and not is_folder):
             return None
         if asked not in self._folders:
-            path = local_path(asked, self._asked, self.to) if asked else tuple(filter(None, [self.to.new_name]))
-            self._folders[asked] = self._reporter.name_folder(self.to.shown(path))
+            self._folders[asked] = self._reporter.name_folder(self.to.shown(self._place_named(asked)))
         return self._folders[asked]
 
     def _rejected(self, put: "Put | Misnamed", problem: Refused) -> None:

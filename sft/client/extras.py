@@ -56,6 +56,12 @@ class Extras:
             with contextlib.suppress(Refused):  # it is a time, and all else is done
                 changes.set(folder, mtime, None)
 
+    def tell(self, tell: Callable[[PathParts, str], None]) -> None:
+        """Call `tell` with path and kind of each thing that would be removed, if that may be."""
+        if self._may_remove():
+            for here, kind in reversed(self._noted):
+                tell(here, kind)
+
     def _may_remove(self) -> bool:
         """Whether anything may be removed; says why not."""
         if not self._removes:

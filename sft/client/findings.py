@@ -91,9 +91,10 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
 class _Comparison:
     """Of one folder that was named and is at both ends."""
 
-    def __init__(self, here: PathParts, theirs: _Theirs, ours: LocalEntries) -> None:
+    def __init__(self, here: PathParts, theirs: _Theirs, ours: LocalEntries | None) -> None:
+        """`ours`: None when nothing is here."""
         self.here, self.theirs, self.ours = here, theirs, ours
-        self.pairs: Paired = paired(theirs, ours)
+        self.pairs: Paired = paired(theirs, () if ours is None else ours)
         self.above: list[tuple[PathParts, Entry]] = []  # folders on the way down, as they are there
         self.passed: PathParts | None = None  # a folder whose content needs no look
         self.has_extra = False
@@ -108,13 +109,14 @@ class Findings:
         missing: Missing,
         names: list[PathParts],
         place: Callable[[PathParts], PathParts],
-        visible: "VisibleFiles",
+        visible: "VisibleFiles | None",
         criteria: Criteria,
         in_whole: bool = True,
     ) -> None:
         """`place(name)`: where something goes here, by the last component of what was named and what follows.
 
-        `in_whole`: a folder that is not here is one finding, whatever is in it. `place` raises Refused.
+        `in_whole`: a folder that is not here is one finding, whatever is in it, and so is what can't be compared; else
+        everything is found by itself, and what can't be has failed. `visible`: None when nothing is here.
         """
         self._reporter, self._missing, self._place, self._visible = reporter, missing, place, visible
         self._criteria, self._in_whole = criteria, in_whole
@@ -133,7 +135,7 @@ class Findings:
 
     def pause(self) -> None:
         """Close what is open here."""
-        if self._comparison is not None:
+        if self._comparison is not None and self._comparison.ours is not None:
             self._comparison.ours.pause()
 
     def read(self, channel: "Channel", messages: "Iterator[Message]") -> Iterator[Finding]:
@@ -146,10 +148,10 @@ class Findings:
             name = self._left[0]
             try:
                 if self._comparison is None:
-                    self._comparison = self._begin(name)
-                if self._comparison is None:
-                    yield self._single(name, channel, messages)
-                else:
+                    finding = self._start(name, channel, messages)
+                    if finding is not None:
+                        yield finding
+                if self._comparison is not None:
                     yield from self._compare(name, self._comparison, channel, messages)
             except Refused as problem:
                 yield from self._take_refusal(name, problem)
@@ -158,30 +160,45 @@ class Findings:
 
     # --- what was named ---
 
-    def _begin(self, name: PathParts) -> _Comparison | None:
-        """The comparison of a folder; None for all that is not a folder here. Raises Refused."""
+    def _start(self, name: PathParts, channel: "Channel", messages: "Iterator[Message]") -> Finding | None:
+        """Begin a comparison of what is a folder at both ends, or tell about what was named itself. Raises Refused."""
         here = self._place(name[-1:])
-        ours = Entry("folder") if not here else entry_here(self._visible, here)
-        if self.is_blind or ours is None or ours.kind != "folder":
+        ours = self._look(here)
+        found = Finding(Difference.NEW, name, min(1, len(name)), here, None, ours)
+        if not self._in_whole:
+            there = self._glimpses.find(name, channel, messages) if name else Entry("folder")
+            if there is None or there.kind == "link":
+                raise Refused(Code.NOT_FOUND if there is None else Code.LINK)
+            found = found._replace(what=difference(there, ours, self._criteria), there=there)
+            if there.kind == "folder" and found.what is not Difference.KIND:
+                self._comparison = self._begin(name, here, ours)
+                return found if found.what is Difference.NEW and here else None
+            return found
+        if self.is_blind or ours is None or ours.kind not in ("file", "folder"):
+            return found
+        if ours.kind == "folder":
+            self._comparison = self._begin(name, here, ours)
             return None
+        there = self._glimpses.find(name, channel, messages) if name else None
+        if there is None or there.kind != "file":
+            return found
+        return found._replace(what=difference(there, ours, self._criteria), there=there)
+
+    def _look(self, here: PathParts) -> Entry | None:
+        """What has that path here. Raises Refused."""
+        if self._visible is None:
+            return None
+        return entry_here(self._visible, here) if here else Entry("folder")
+
+    def _begin(self, name: PathParts, here: PathParts, ours: Entry | None) -> _Comparison:
+        """Raises Refused."""
 
         def skipped(path: PathParts) -> None:
             self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK])
 
         theirs = _Theirs(name, lambda omission: self._omitted(name, omission), skipped)
-        return _Comparison(here, theirs, LocalEntries(self._visible, here))
-
-    def _single(self, name: PathParts, channel: "Channel", messages: "Iterator[Message]") -> Finding:
-        """About something that is a file here, or nothing, or nothing that is compared. Raises Refused."""
-        here = self._place(name[-1:])
-        unknown = Finding(Difference.NEW, name, min(1, len(name)), here)
-        ours = entry_here(self._visible, here) if here else None
-        if self.is_blind or not name or ours is None or ours.kind != "file":
-            return unknown
-        there = self._glimpses.find(name, channel, messages)
-        if there is None or there.kind != "file":
-            return unknown
-        return unknown._replace(what=difference(there, ours, self._criteria), there=there, ours=ours)
+        entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
+        return _Comparison(here, theirs, entries)
 
     def _take_refusal(self, name: PathParts, problem: Refused) -> Iterator[Finding]:
         """It is asked for without a comparison: the answer to that says what is wrong with it, if anything is."""
@@ -189,7 +206,8 @@ class Findings:
         self.is_certain = False
         if problem.code in PASSING_CODES:
             raise PeerStopped(problem.code)
-        if begun is not None and begun.theirs.count:  # it is gone by now, or the account's rights are
+        # In the middle it is gone by now, or the account's right is.
+        if not self._in_whole or (begun is not None and begun.theirs.count):
             shown = show_path(name) or "your folder"
             self._missing.fail(shown, not_given(problem, shown))
             return

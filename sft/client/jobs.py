@@ -150,7 +150,9 @@ class Run:
         if self._options.dry_run:
             upload.look_below()
             for item in upload.left:
-                self._reporter.planned(item.name, "/".join(item.target), "file" if item.open else "folder")
+                path, kind = "/".join(item.target), "file" if item.open else "folder"
+                line = f"would send: {item.name} as {path}{'' if item.open else '/'}"
+                self._reporter.planned(line, action="send", name=item.name, path=path, kind=kind)
             return
         if upload.is_empty:
             return
@@ -219,10 +221,20 @@ class Run:
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
         policy = "replace" if self._options.update else self._settings.if_exists
         download = Download(self._reporter, policy, not self._options.no_modes, names, target)
-        if download.to.to_stdout:
+        if self._options.dry_run:
+            self._plan_get(download)
+        elif download.to.to_stdout:
             self._get_to_stdout(download)
         else:
             self._get_to_folder(download)
+
+    def _plan_get(self, download: "Download") -> None:
+        from sft.client.comparisons import planned
+
+        self._kept = "nothing was changed"
+        with planned(download, self._options) as plan:
+            self._again_and_again(self._ask(), lambda: None, lambda channel, *_: plan.read(channel))
+            plan.end()
 
     def _load_receiver(self) -> None:
         import sft.transfer.receiver  # noqa: F401
@@ -253,9 +265,7 @@ class Run:
             self._where = "fetched"
 
     def _get_to_folder(self, download: "Download") -> None:
-        from sft.client.finishing import most_removed
-        from sft.client.local_tree import LocalChanges
-        from sft.client.own_logs import files_of_log
+        from sft.client.comparisons import fetch_what_differs
         from sft.common.open_files import raise_limit_of_files
         from sft.disk.local import open_local
         from sft.disk.user_folder import Rules
@@ -266,8 +276,7 @@ class Run:
         except Refused as problem:
             raise refused_here(problem, f"the folder {download.to.base}") from None
         if self._options.update:
-            changes = LocalChanges(folder, files_of_log(self._settings.client_log))
-            download.update(folder, changes, self._options.delete, most_removed(self._options.max_delete))
+            fetch_what_differs(download, folder, self._options, self._settings.client_log)
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
             remembering, settings = download.remembering(folder), self._settings

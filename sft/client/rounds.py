@@ -105,7 +105,7 @@ class Rounds:
             self._unchanged(finding)
             return False
         if what is Difference.KIND:
-            problem = refused_here(_in_the_way(finding), self._shown(finding.here))
+            problem = refused_here(in_the_way(finding), self._shown(finding.here))
             self._missing.fail(show_path(finding.name), problem, self._within(finding.name))
             return False
         if there is not None and ours is not None and (there.kind == "folder" or what is Difference.MODE):
@@ -141,7 +141,7 @@ class Rounds:
             self._missing.fail(show_path(name), refused_here(problem, self._shown(here)))
 
 
-def _in_the_way(finding: Finding) -> Refused:
+def in_the_way(finding: Finding) -> Refused:
     """Why what is here can't be replaced."""
     if finding.ours is not None and finding.ours.kind == "folder":
         return Refused(Code.IS_FOLDER)

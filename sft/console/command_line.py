@@ -38,7 +38,7 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--update": ("--list", *_CHANGING, _STDIN, _STDOUT, "--if-exists"),
     "--delete": ("--list", *_CHANGING, _STDIN, _STDOUT, "--files-from"),
     "--max-delete": ("--list", *_CHANGING, _STDIN, _STDOUT),
-    "--dry-run": ("--get", "--list", *_CHANGING),
+    "--dry-run": ("--list", *_CHANGING, _STDOUT),
     "--receipts": ("--list", *_CHANGING),
     "--if-exists": ("--list", *_CHANGING, _STDOUT),
     "--limit": ("--list", *_CHANGING),
@@ -51,7 +51,7 @@ _NEEDS = {"--null": "--files-from", "--delete": "--update", "--max-delete": "--d
 _REMEDIES: dict[str | tuple[str, str], str] = {
     "--delete": "It removes what a folder that is sent as a whole has not",
     "--update": "It replaces what has changed, and leaves the rest alone",
-    "--dry-run": "Only sending can be tried so; --list shows what is there",
+    "--dry-run": "Only sending and fetching to a folder can be tried so; --list shows what is there",
     "--recursive": "It is for --list and --remove; a folder is moved with all that is in it",
     "--yes": "It is for --remove, which asks before it removes a folder",
     "--human": "It is for --usage",

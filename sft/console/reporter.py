@@ -172,10 +172,10 @@ class Reporter:
         if not self._event("usage", **fields):
             say(*usage_lines(size, count, quota, quota_files, free, human))
 
-    def planned(self, name: str, path: str, kind: str) -> None:
-        """One thing that would be sent."""
-        if not self._event("planned", name=name, path=path, kind=kind):
-            say(f"would send: {name} as {path}{'/' if kind == 'folder' else ''}")
+    def planned(self, line: str, **fields: object) -> None:
+        """One thing that would be done: a line for a person, or the fields of an event."""
+        if not self._event("planned", **fields):
+            say(line)
 
     def sealed(self, name: str, size: int, sha256: bytes) -> None:
         """The whole of a large file was read and sealed; its HMAC is on its way."""

@@ -7,6 +7,7 @@ that did not arrive is removed, too. There is no quota: what is fetched is what 
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from crypto_utils import random_bytes
@@ -42,6 +43,24 @@ def open_local(base: Path, rules: Rules, may_make: bool = True) -> UserFolder:
             area = StagingArea(staging, visible, may_move=True, keeps_modes=_keeps_modes(staging))
         opened.callback(_remove_if_unused, area, visible.descriptor, rules.stale)
         return UserFolder(rules, umask, visible, area, opened.pop_all())
+
+
+@contextlib.contextmanager
+def look_at_local(base: Path, may_make: bool = True) -> Iterator[VisibleFiles | None]:
+    """What lies in a folder that would be fetched into, and nothing is made there; None when it would be made.
+
+    Raises UsageError, Refused, as `open_local` would.
+    """
+    if may_make and not os.path.lexists(base):
+        if not base.parent.is_dir():
+            raise _missing(base.parent)
+        yield None
+        return
+    descriptor = _open(base, may_make)
+    try:
+        yield VisibleFiles(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _make(base: Path) -> bool:
