@@ -331,6 +331,7 @@ class Listener:
 
     def _turn_away(self, sock: socket.socket, source: str) -> None:
         """Answer "busy" from a thread of its own, if there are not many of those already, and close."""
+        self._shared.activity.login("busy")
         if self._shared.strangers.may(NO_LOGIN, shown_origin(source)):
             line = LogEvent("busy", f"busy: turned away a connection from {source}", source=source)
             self._log.warning(line, extra=AUDIT)

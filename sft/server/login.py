@@ -70,6 +70,7 @@ class Login:
         self._ticket.progress()
         self._link.send(answer)
         if not go_on:
+            self._shared.activity.login("none")
             line = LogEvent("login", "login refused: no common version", outcome="none", reason="no common version")
             self._log_stranger(NO_LOGIN, logging.WARNING, line)
             return None
@@ -93,6 +94,7 @@ class Login:
 
     def _log_refused(self) -> None:
         """In a form that programs look for (deploy/fail2ban): the address first, which no name can imitate."""
+        self._shared.activity.login("throttled" if self._charge is None else "refused")
         reason = "too many attempts" if self._charge is None else "wrong password or unknown user"
         text = f"login{self._shown_name()} refused: {reason}"
         line = LogEvent("login", text, name=self._name(), outcome="refused", reason=reason)
@@ -100,6 +102,7 @@ class Login:
 
     def _log_none(self, level: int, reason: str, name: str = "") -> None:
         """The connection ended before a password was tried."""
+        self._shared.activity.login("none")
         line = LogEvent("login", f"no login{name}: {reason}", name=self._name(), outcome="none", reason=reason)
         self._log_stranger(NO_LOGIN, level, line)
 

@@ -25,15 +25,14 @@ from sft.common.log_events import AUDIT, LogEvent
 from sft.common.log_limits import NO_LOGIN, LineLimit, Sparing
 from sft.common.sizes import counted
 from sft.disk.amounts import Quota
+from sft.server.activity import ActiveConnection
 from sft.server.admission import Ticket
 from sft.server.connection_log import ConnectionLog, GiveLog, ReceiveLog
 from sft.server.login import Log, LoggedIn, Login
 from sft.server.origin import origin_of, shown_origin
 from sft.server.requests import Requests
 from sft.server.shared import Shared
-from sft.transfer.events import (
-    IDLE,
-)
+from sft.transfer.events import IDLE, ReceiveEvent, SendEvent
 from sft.wire.channel import Channel
 from sft.wire.handshake import busy_frame
 from sft.wire.sockets import Link
@@ -113,6 +112,7 @@ class Connection:
         except ConnectionTrouble:  # it looks whether somebody listens
             return False
         except ProtocolViolation as problem:
+            self._shared.activity.login("none")
             if self._shared.strangers.may(NO_LOGIN, shown_origin(self._source)):
                 line = LogEvent("login", f"no login: {problem.cause}", outcome="none", reason=problem.cause)
                 self._log.warning(line, extra=AUDIT)
@@ -124,6 +124,7 @@ class Connection:
         self._log = ConnectionLog(self._shared.log, self._number, "", client)
         if self._ticket.comes_from(origin_of(client)):
             return True
+        self._shared.activity.login("busy")
         if self._shared.strangers.may(NO_LOGIN, shown_origin(client)):
             self._log.warning(LogEvent("busy", "busy: turned away"), extra=AUDIT)
         with contextlib.suppress(ConnectionTrouble):
@@ -138,9 +139,10 @@ class Connection:
         account, keys = self._account, _ = logged_in
         self._log, began = ConnectionLog(self._shared.log, self._number, account.name, self._source), time.monotonic()
         channel = self._channel = Channel(self._link.sock, keys.s2c, keys.c2s, self._shared.engine)
+        active = self._shared.activity.begin(self._number, account.name, self._source, channel)
         code: Code | None = None
         try:
-            self._do_job(channel, logged_in)
+            self._do_job(channel, logged_in, active)
         except TransferError as problem:
             code, level, line = ending_of(problem)
             self._log.log(level, LogEvent("ended", line, outcome=code, reason=problem.cause), extra=AUDIT)
@@ -148,23 +150,26 @@ class Connection:
             code = Code.INTERNAL
             self._log_unexpected(problem)
         channel.close(code)
+        active.end()
         size = channel.bytes_received
         text = f"done, {counted(size, 'byte', '')} received"
         self._log.info(LogEvent("done", text, bytes_received=size, seconds=round(time.monotonic() - began, 3)))
 
-    def _do_job(self, channel: Channel, logged_in: LoggedIn) -> None:
+    def _do_job(self, channel: Channel, logged_in: LoggedIn, active: ActiveConnection) -> None:
         """What the client asks for, until its BYE. Raises what ends the connection before."""
         shared, (account, keys) = self._shared, logged_in
         if shared.stopping.is_set():
             raise Ended(Code.STOPPING)
         self._check_account(account)  # from here on the server's watch does that, too
         if not self._ticket.logged_in(account.name, account.connections or shared.max_connections_per_user):
+            shared.activity.login("busy")
             raise Ended(Code.FULL)
+        shared.activity.login("accepted")
         self._log.info(LogEvent("login", "logged in", outcome="accepted"), extra=AUDIT)
         quota = Quota(account.quota, account.quota_files)
         folder = shared.storage.user(account.name, "get" not in account.rights, quota, account.largest)
         sparing = Sparing(self._log, shared.line_limits.setdefault(account.name, LineLimit()))
-        received = ReceiveLog(self._log, sparing)
+        received, given = ReceiveLog(self._log, sparing), GiveLog(self._log.info, sparing.info)
         try:
             limiter = shared.limiters.of(account.name, account.rate).for_connection(lambda: channel.ended)
             share = shared.places.of(account.name)
@@ -172,10 +177,18 @@ class Connection:
             def admit(right: str) -> None:
                 self._admit(account, right)
 
+            def on_receive_event(event: ReceiveEvent) -> None:
+                active.on_receive_event(event)
+                received.on_event(event)
+
+            def on_send_event(event: SendEvent) -> None:
+                active.on_send_event(event)
+                given.on_event(event)
+
             requests = Requests(
                 channel, keys, folder, admit, self._log.info, limiter, sparing.info, share, shared.compress
             )
-            requests.run(received.on_event, GiveLog(self._log.info, sparing.info).on_event)
+            requests.run(on_receive_event, on_send_event)
         finally:
             folder.close()
             received.on_event(IDLE)
