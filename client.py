@@ -93,6 +93,7 @@ def _parser() -> Parser:
     words = "with --delete: remove nothing if it were more than N things (default: 1000)"
     how.add_argument("--max-delete", metavar="N", help=words)
     how.add_argument("--follow", action="store_true", help="send what symbolic links lead to, instead of skipping them")
+    how.add_argument("--links", action="store_true", help="keep symbolic links as links, instead of skipping them")
     how.add_argument("--no-modes", action="store_true", help="keep no permission bits")
     how.add_argument("--preserve-mode", action="store_true", help="keep permission bits, which is the default")
     how.add_argument("--receipts", metavar="FILE", help="append one JSON line for each delivered file to FILE")

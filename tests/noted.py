@@ -32,5 +32,6 @@ class Noted(Reporter):
         time_ns: int,
         outcome: str,
         within: NamedFolder | None = None,
+        target: str | None = None,
     ) -> None:
         self.done.append((name, path, outcome))

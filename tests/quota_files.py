@@ -34,9 +34,12 @@ def on_disk(root: Path, user: str = "alice") -> Amount:
         for each in area.iterdir()
         if each.name not in NOT_TEMPORARY and each.suffix != ".journal" and not each.name.startswith(TRIAL)
     ]
-    files = [each for each in below if each.is_file()] + [each for each in partials if each.stat().st_nlink == 1]
-    folders = [each for each in below if each.is_dir()]
-    sizes = [each.stat().st_size for each in files] + [0] * len(folders)
+    links = [each for each in below if each.is_symlink()]
+    files = [each for each in below if not each.is_symlink() and each.is_file()] + [
+        each for each in partials if each.stat().st_nlink == 1
+    ]
+    folders = [each for each in below if not each.is_symlink() and each.is_dir()]
+    sizes = [each.stat().st_size for each in files] + [0] * len([*folders, *links])
     return Amount(sum(max(size, amounts.LEAST_BYTES) for size in sizes), len(sizes))
 
 

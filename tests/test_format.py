@@ -41,7 +41,7 @@ def contents_of(*lines: bytes) -> Contents:
 # --- an account and its line ------------------------------------------------------------------------------------------
 
 LINES = [
-    (ALICE, "may=put,get,list,replace,remove quota=- rate=-"),
+    (ALICE, "may=put,get,list,replace,remove,links quota=- rate=-"),
     (
         Account("alice", REGISTRATION, frozenset({"put"}), 10**12, 5_000_000),
         "may=put quota=1000000000000 rate=5000000",
@@ -71,7 +71,7 @@ def test_account_has_the_documented_line_and_the_line_gives_the_account(kept: Ac
     ],
 )
 def test_line_of_the_time_before_replacing_was_a_right_allows_what_it_allowed(before: str, now: str) -> None:
-    old = line_of(ALICE).replace(b"may=put,get,list,replace,remove", b"rights=" + before.encode())
+    old = line_of(ALICE).replace(b"may=put,get,list,replace,remove,links", b"rights=" + before.encode())
     found = contents_of(old).accounts[b"alice"]
     assert found.rights == frozenset(now.split(","))
     assert f" may={now} ".encode() in line_of(found)

@@ -192,7 +192,9 @@ def test_recount_spares_what_is_on_its_way(storage: Storage, root: Path) -> None
     assert written(root) == on_disk(root) == Amount(200_000, 4)
 
 
-def test_links_and_what_they_lead_to_are_not_counted(storage: Storage, root: Path, tmp_path: Path) -> None:
+def test_links_count_as_empty_files_and_what_they_lead_to_does_not(
+    storage: Storage, root: Path, tmp_path: Path
+) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/huge").write_bytes(bytes(5000))
     with opened(storage, ENDLESS) as folder:
@@ -200,7 +202,7 @@ def test_links_and_what_they_lead_to_are_not_counted(storage: Storage, root: Pat
         (root / "alice/link").symlink_to(tmp_path / "outside")
         (root / "alice/file").symlink_to(tmp_path / "outside/huge")
         os.mkfifo(root / "alice/fifo")
-        assert storage.ledgers.recount("alice") == Amount(10, 1)
+        assert storage.ledgers.recount("alice") == Amount(10, 3)
 
 
 # --- without a quota, and with one that comes and goes ----------------------------------------------------------------

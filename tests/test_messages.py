@@ -58,6 +58,7 @@ MAC = bytes(range(0xE0, 0x100))
 PUT = Put(1, TRANSFER, ("a", "b.txt"), "file", 5, 1700000000000000000, 0o640, "fail")
 PIPE = Put(MAX_ID, TRANSFER, ("é\\☃\U0001f600",), "file", None, None, None, "rename")
 FOLDER = Put(2, TRANSFER, ("d",), "folder", None, -1, 0, "skip")
+PUT_LINK = Put(3, TRANSFER, ("l",), "link", None, 7, None, "replace", "../é\n//.")
 RECEIPT = Receipt(7, ("db.1.dump",), MAX_INTEGER, SHA256, 12, "stored")
 EMPTY_RECEIPT = Receipt(7, ("x",), 0, None, -MAX_INTEGER, "folder")
 TWO_ENTRIES = Entries(6, (Entry("a", "file", 3, 4), Entry('"', "folder", 0, -5)), True)
@@ -74,22 +75,33 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
     (
         PUT,
         1,
-        b"\x98",
+        b"\x99",
         [
             *(b"\1", BIN_TRANSFER, b"\x92\xa1a\xa5b.txt", b"\xa4file"),
-            *(b"\5", b"\xcf\x17\x97\x9c\xfe\x36\x2a\0\0", b"\xcd\1\xa0", b"\xa4fail"),
+            *(b"\5", b"\xcf\x17\x97\x9c\xfe\x36\x2a\0\0", b"\xcd\1\xa0", b"\xa4fail", NIL),
         ],
     ),
     (
         PIPE,
         1,
-        b"\x98",
+        b"\x99",
         [
             *(b"\xce\xff\xff\xff\xff", BIN_TRANSFER, b"\x91\xaa\xc3\xa9\\\xe2\x98\x83\xf0\x9f\x98\x80"),
-            *(b"\xa4file", NIL, NIL, NIL, b"\xa6rename"),
+            *(b"\xa4file", NIL, NIL, NIL, b"\xa6rename", NIL),
         ],
     ),
-    (FOLDER, 1, b"\x98", [b"\2", BIN_TRANSFER, b"\x91\xa1d", b"\xa6folder", NIL, b"\xff", b"\0", b"\xa4skip"]),
+    (
+        FOLDER,
+        1,
+        b"\x99",
+        [b"\2", BIN_TRANSFER, b"\x91\xa1d", b"\xa6folder", NIL, b"\xff", b"\0", b"\xa4skip", NIL],
+    ),
+    (
+        PUT_LINK,
+        1,
+        b"\x99",
+        [b"\3", BIN_TRANSFER, b"\x91\xa1l", b"\xa4link", NIL, b"\7", NIL, b"\xa7replace", b"\xa9../\xc3\xa9\n//."],
+    ),
     (End(3, 128, SHA256, MAC), 3, b"\x94", [b"\3", b"\xcc\x80", BIN_SHA256, BIN_MAC]),
     (Cancel(127), 4, b"\x92", [b"\x7f", NIL]),
     (Cancel(9, Code.CHANGED), 4, b"\x92", [b"\t", b"\xa7changed"]),
@@ -101,15 +113,16 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
     (Check(5, 2**32, SHA256), 7, b"\x93", [b"\5", b"\xcf\0\0\0\1\0\0\0\0", BIN_SHA256]),
     (RECEIPT, 8, b"\x96", [b"\7", b"\x91\xa9db.1.dump", MOST, BIN_SHA256, b"\x0c", b"\xa6stored"]),
     (EMPTY_RECEIPT, 8, b"\x96", [b"\7", b"\x91\xa1x", b"\0", NIL, LEAST, b"\xa6folder"]),
-    (Get(1, ("a", "b"), True, True), 9, b"\x96", [b"\1", b"\x92\xa1a\xa1b", YES, YES, NO, b"\1"]),
-    (Get(1, ("a",), False, False, True), 9, b"\x96", [b"\1", b"\x91\xa1a", NO, NO, YES, b"\1"]),
-    (Get(MAX_ID, (), False, False, False, 0), 9, b"\x96", [b"\xce\xff\xff\xff\xff", b"\x90", NO, NO, NO, b"\0"]),
-    (Get(1, ("a",) * 15, False, True), 9, b"\x96", [b"\1", b"\x9f" + b"\xa1a" * 15, NO, YES, NO, b"\1"]),
-    (Get(1, ("a",) * 16, False, True), 9, b"\x96", [b"\1", b"\xdc\0\x10" + b"\xa1a" * 16, NO, YES, NO, b"\1"]),
-    (Get(1, ("n" * 31,), False, True), 9, b"\x96", [b"\1", b"\x91\xbf" + b"n" * 31, NO, YES, NO, b"\1"]),
-    (Get(1, ("n" * 32,), False, True), 9, b"\x96", [b"\1", b"\x91\xd9\x20" + b"n" * 32, NO, YES, NO, b"\1"]),
-    (Get(1, ("n" * 255,), False, True), 9, b"\x96", [b"\1", b"\x91\xd9\xff" + b"n" * 255, NO, YES, NO, b"\1"]),
-    (Get(1, ("a", "b"), False, True, False, 2), 9, b"\x96", [b"\1", b"\x92\xa1a\xa1b", NO, YES, NO, b"\2"]),
+    (Get(1, ("a", "b"), True, True), 9, b"\x97", [b"\1", b"\x92\xa1a\xa1b", YES, YES, NO, b"\1", NO]),
+    (Get(1, ("a",), False, False, True), 9, b"\x97", [b"\1", b"\x91\xa1a", NO, NO, YES, b"\1", NO]),
+    (Get(MAX_ID, (), False, False, False, 0), 9, b"\x97", [b"\xce\xff\xff\xff\xff", b"\x90", NO, NO, NO, b"\0", NO]),
+    (Get(1, ("a",) * 15, False, True), 9, b"\x97", [b"\1", b"\x9f" + b"\xa1a" * 15, NO, YES, NO, b"\1", NO]),
+    (Get(1, ("a",) * 16, False, True), 9, b"\x97", [b"\1", b"\xdc\0\x10" + b"\xa1a" * 16, NO, YES, NO, b"\1", NO]),
+    (Get(1, ("n" * 31,), False, True), 9, b"\x97", [b"\1", b"\x91\xbf" + b"n" * 31, NO, YES, NO, b"\1", NO]),
+    (Get(1, ("n" * 32,), False, True), 9, b"\x97", [b"\1", b"\x91\xd9\x20" + b"n" * 32, NO, YES, NO, b"\1", NO]),
+    (Get(1, ("n" * 255,), False, True), 9, b"\x97", [b"\1", b"\x91\xd9\xff" + b"n" * 255, NO, YES, NO, b"\1", NO]),
+    (Get(1, ("a", "b"), False, True, False, 2), 9, b"\x97", [b"\1", b"\x92\xa1a\xa1b", NO, YES, NO, b"\2", NO]),
+    (Get(1, ("a",), False, False, False, 1, True), 9, b"\x97", [b"\1", b"\x91\xa1a", NO, NO, NO, b"\1", YES]),
     (ListFolder(1, (), None), 10, b"\x93", [b"\1", b"\x90", NIL]),
     (ListFolder(2, ("a",), "b"), 10, b"\x93", [b"\2", b"\x91\xa1a", b"\xa1b"]),
     (TWO_ENTRIES, 11, b"\x93", [b"\6", b'\x92\x94\xa1a\xa4file\3\4\x94\xa1"\xa6folder\0\xfb', YES]),
@@ -474,8 +487,9 @@ NODE_KINDS = ("file", "folder", "link")
 # What each field of a message does not take.
 WRONG: dict[int, list[list[bytes]]] = {
     Kind.PUT: [
-        *(ID, [*not_bytes(16), NIL], NOT_A_PATH, [*not_a_word("file", "folder"), NIL], SIZE, TIME),
+        *(ID, [*not_bytes(16), NIL], NOT_A_PATH, [*not_a_word("file", "folder", "link"), NIL], SIZE, TIME),
         *([*NOT_AN_INTEGER, *outside(0, MAX_MODE)], [*not_a_word(*POLICIES), NIL]),
+        [*NOT_A_TEXT, packed(""), packed("a\0"), packed("é" * 2048)],  # of a link; in any other message none at all
     ],
     Kind.END: [ID, [*SIZE, NIL], [*HASH, NIL], [*HASH, NIL]],
     Kind.CANCEL: [ID, CODE],
@@ -498,7 +512,11 @@ WRONG: dict[int, list[list[bytes]]] = {
             packed([["stored", None]] * 513),
         ],
     ],
-    Kind.GET: [*(ID, NOT_A_PATH, NOT_A_FLAG, NOT_A_FLAG, NOT_A_FLAG), [*NOT_AN_INTEGER, NIL, *outside(0, 255)]],
+    Kind.GET: [
+        *(ID, NOT_A_PATH, NOT_A_FLAG, NOT_A_FLAG, NOT_A_FLAG),
+        [*NOT_AN_INTEGER, NIL, *outside(0, 255)],
+        NOT_A_FLAG,
+    ],
     Kind.LIST: [ID, NOT_A_PATH, NOT_A_TEXT],
     Kind.ENTRY: [
         ID,
@@ -666,6 +684,20 @@ def test_reject_folder_with_a_size() -> None:
     refused(1, replace(FOLDER, size=0).body())
 
 
+def test_reject_put_whose_fields_do_not_fit_its_kind() -> None:
+    for each in (PUT, PIPE, FOLDER):
+        refused(1, replace(each, target="a").body())
+        refused(1, replace(each, kind="link").body())
+    for wrong in ({"target": None}, {"size": 0}, {"mode": 0o777}, {"kind": "file"}, {"kind": "folder"}):
+        refused(1, replace(PUT_LINK, **wrong).body())
+
+
+@pytest.mark.parametrize("target", ["/", "..", "../../etc/passwd", "a" * 4095, "é" * 2047, "\n\x1b[2J", "a//b/", " "])
+def test_target_of_a_link_is_taken_as_it_is(target: str) -> None:
+    link = replace(PUT_LINK, target=target)
+    assert body_of(Kind.PUT, link.body()) == link
+
+
 @pytest.mark.parametrize(
     "node",
     [
@@ -737,7 +769,7 @@ def test_largest_bodies_cost_little_memory_while_they_are_read() -> None:
     entries = b"\xdc\x17\x00" + b"\x94\xa1a\xa4file\0\0" * 0x1700
     tracemalloc.start()
     try:
-        assert isinstance(body_of(Kind.GET, b"\x96\1" + names + NO + NO + NO + b"\1"), Misnamed)
+        assert isinstance(body_of(Kind.GET, b"\x97\1" + names + NO * 3 + b"\1" + NO), Misnamed)
         refused(Kind.RECEIPT, b"\x96\1" + names + b"\0\xc0\0\xa6folder")
         refused(Kind.ENTRY, b"\x93\1" + entries + NO)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20

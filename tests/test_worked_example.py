@@ -280,8 +280,8 @@ _TIME = (1700000001000000000).to_bytes(8, "big")
 
 
 def test_sections_11_to_20_lead_to_the_records() -> None:
-    body = b"\x98\x01" + b"\xc4\x10" + TOLD["transfer_id"] + b"\x91\xa9hello.txt" + b"\xa4file" + b"\x0e"
-    body += b"\xcf" + (1700000000000000000).to_bytes(8, "big") + b"\xcd" + (420).to_bytes(2, "big") + b"\xa4fail"
+    body = b"\x99\x01" + b"\xc4\x10" + TOLD["transfer_id"] + b"\x91\xa9hello.txt" + b"\xa4file" + b"\x0e"
+    body += b"\xcf" + (1700000000000000000).to_bytes(8, "big") + b"\xcd" + (420).to_bytes(2, "big") + b"\xa4fail\xc0"
     assert body == TOLD["put_body"]
     content = b"Hello, world!\n"
     sha256 = hashlib.sha256(content).digest()
@@ -613,6 +613,12 @@ def _inbox(root: Path) -> tuple[bytes, bytes]:
     inbox.chmod(0o755)
     os.utime(inbox, ns=(_MTIME, _MTIME))
     return contents
+
+
+def test_the_exchange_of_section_15_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:
+    _play(15, tmp_path, {}, engine)
+    link = tmp_path / "alice" / "latest"
+    assert (os.readlink(link), link.lstat().st_mtime_ns) == ("inbox/b.bin", _MTIME)
 
 
 def test_the_exchange_of_section_16_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:

@@ -461,9 +461,10 @@ class Noted(Reporter):
         time_ns: int,
         outcome: str,
         within: NamedFolder | None = None,
+        target: str | None = None,
     ) -> None:
         self.outcomes[name] = outcome
-        super().delivered(name, path, size, sha256, time_ns, outcome, within)
+        super().delivered(name, path, size, sha256, time_ns, outcome, within, target)
 
     def failed(
         self, name: str, problem: TransferError, quietly: bool = False, within: NamedFolder | None = None
@@ -488,10 +489,11 @@ class Fetch:
         policy: str = "fail",
         keep_modes: bool = True,
         zstd: bool = True,
+        links: bool = False,
     ) -> None:
-        self._zstd = zstd
+        self._zstd, self._links = zstd, links
         self.reporter = Noted()
-        self.fetching = Download(self.reporter, policy, keep_modes, names, target)
+        self.fetching = Download(self.reporter, policy, keep_modes, names, target, links)
         self.engine, self.channel = engine, Channel(near, C2S, S2C, engine)
         self.problem: TransferError | None = None
 
@@ -500,9 +502,8 @@ class Fetch:
         code: Code | None = None
         try:
             for id, path in enumerate(self.fetching.wanted, 1):
-                self.channel.post(
-                    Get(id, path, id < len(self.fetching.wanted), self._zstd, False, min(1, len(path))).encode()
-                )
+                more, depth = id < len(self.fetching.wanted), min(1, len(path))
+                self.channel.post(Get(id, path, more, self._zstd, False, depth, self._links).encode())
             Receiver(
                 self.channel,
                 self.channel.messages(),
@@ -512,6 +513,7 @@ class Fetch:
                 self.fetching.on_event,
                 RateLimiter(None),
                 zstd=self._zstd,
+                links=self._links,
             ).run()
         except TransferError as problem:
             self.problem = problem.with_traceback(None)

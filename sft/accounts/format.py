@@ -22,7 +22,7 @@ from crypto_utils import SCRYPT_PROFILES
 from sft.common.errors import IntegrityError, UsageError
 from sft.wire.pake import Registration
 
-RIGHTS = ("put", "get", "list", "replace", "remove")
+RIGHTS = ("put", "get", "list", "replace", "remove", "links")
 USERNAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 # Names that Windows keeps for devices, whatever follows the first dot: an account's name is a folder's name too.

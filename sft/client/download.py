@@ -66,8 +66,11 @@ if TYPE_CHECKING:  # a client sends its hello before it loads these
 class Download:
     """What is fetched in one run: where each thing goes, and what becomes of it."""
 
-    def __init__(self, reporter: Reporter, policy: str, keep_modes: bool, names: list[str], target: str) -> None:
-        """Raises UsageError."""
+    def __init__(
+        self, reporter: Reporter, policy: str, keep_modes: bool, names: list[str], target: str, links: bool = False
+    ) -> None:
+        """`links`: links are wanted, too. Raises UsageError."""
+        self._links = links
         self._reporter, self._policy, self._keep_modes = reporter, policy, keep_modes
         self.wanted = [checked_parts(name) for name in names]
         self.to = destination(names, self.wanted, target)
@@ -186,7 +189,8 @@ class Download:
                     folder.make_folder(place, mtime, None)
         if self._asking:
             self._ask(channel, zstd)
-            Receiver(channel, messages, secret, folder, self.place, self.on_event, RateLimiter(None), zstd=zstd).run()
+            free, links = RateLimiter(None), self._links
+            Receiver(channel, messages, secret, folder, self.place, self.on_event, free, zstd=zstd, links=links).run()
             self.check_answered()
         else:
             folder.finish_folders()
@@ -217,7 +221,7 @@ class Download:
 
         last = len(self._asking)
         for id, (path, depth, offers) in enumerate(self._asking, 1):
-            channel.send(Get(id, path, id < last, zstd, offers, depth).encode())
+            channel.send(Get(id, path, id < last, zstd, offers, depth, self._links).encode())
         channel.flush()
 
     # --- what becomes of the files ---
@@ -294,7 +298,8 @@ class Download:
             return
         sha256, name = receipt.sha256 or b"", show_path(put.path)
         self._done.add(key)
-        self._reporter.delivered(name, path, receipt.size, sha256, receipt.time, receipt.outcome, within)
+        size, time, outcome = receipt.size, receipt.time, receipt.outcome
+        self._reporter.delivered(name, path, size, sha256, time, outcome, within, put.target)
 
     def _folder_of(self, put: "Put") -> "NamedFolder | None":
         return self._within(put.path, put.kind == "folder")

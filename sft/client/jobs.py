@@ -143,15 +143,15 @@ class Run:
         update = self._options.update
         finishing = Finishing(self._reporter, self._options.delete, self._options.max_delete) if update else None
         policy = "replace" if update else self._settings.if_exists
-        upload = Upload(self._reporter, policy, follow, modes, logs, chosen, finishing)
+        upload = Upload(self._reporter, policy, follow, modes, logs, chosen, finishing, self._options.links)
         if self._receipts is not None:
             upload.leave_out(self._receipts.identity, "the file of these receipts")
         upload.plan(sources, target)
         if self._options.dry_run:
             upload.look_below()
             for item in upload.left:
-                path, kind = "/".join(item.target), "file" if item.open else "folder"
-                line = f"would send: {item.name} as {path}{'' if item.open else '/'}"
+                path, kind = "/".join(item.target), item.kind
+                line = f"would send: {item.name} as {path}{'/' if kind == 'folder' else ''}"
                 self._reporter.planned(line, action="send", name=item.name, path=path, kind=kind)
             return
         if upload.is_empty:
@@ -220,7 +220,7 @@ class Run:
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
         policy = "replace" if self._options.update else self._settings.if_exists
-        download = Download(self._reporter, policy, not self._options.no_modes, names, target)
+        download = Download(self._reporter, policy, not self._options.no_modes, names, target, self._options.links)
         if self._options.dry_run:
             self._plan_get(download)
         elif download.to.to_stdout:

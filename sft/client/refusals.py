@@ -137,13 +137,16 @@ _OMITTED: _Words = {
 
 # Why the receiver leaves something out without a fault: it is skipped, as it is when it is sent.
 SKIPPED = {
-    Code.LINK: "a symbolic link on the receiver",
+    Code.LINK: "a symbolic link on the receiver (--links keeps it)",
     Code.SPECIAL: "neither a file nor a folder on the receiver",
 }
 
 
-def refused_there(problem: Refused, path: str) -> Refused:
+def refused_there(problem: Refused, path: str, is_link: bool = False) -> Refused:
     """The receiver does not take what should become `path` there."""
+    if is_link and problem.code is Code.DENIED:
+        cause = "your account may not make the link {path} on the receiver: it lacks the right links"
+        return Refused(problem.code, path, problem.why, (cause, f"{_ASK_OWNER}, or leave out --links"))
     return _denied(problem, "send", path, "put") or _told(_SENT, _THERE, problem, path)
 
 

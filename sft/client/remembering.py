@@ -35,6 +35,9 @@ class Remembering:
             return [Settled(files[0].incoming.path, skipped=True)]
         return self._folder.take(files[: done.index(True)])
 
+    def begin_link(self, incoming: "Incoming", target: str) -> "Unpublished":
+        return self._folder.begin_link(incoming, target)
+
     def begin(self, incoming: "Incoming", resumable: bool) -> "Begun":
         from sft.disk.temporary import Settled
 

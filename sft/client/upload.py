@@ -80,14 +80,15 @@ class Upload:
         logs: set[tuple[int, int]],
         chosen: Chosen = _EVERYTHING,
         finishing: Finishing | None = None,
+        links: bool = False,
     ) -> None:
         """`logs`: device and inode of each of our own logs, which are never sent. `chosen`: what of the sources is.
 
-        `finishing`: only what has changed is sent, and that is done behind it.
+        `finishing`: only what has changed is sent, and that is done behind it. `links`: links are sent as links.
         """
         self._reporter, self._policy, self._follow = reporter, policy, follow
         self._own_files = dict.fromkeys(logs, "this program's own log")
-        self._keep_modes = keep_modes
+        self._keep_modes, self._links = keep_modes, links
         self._chosen = chosen
         self._transfer = random_bytes(TRANSFER_ID_SIZE)  # of all small files
         self._checked: dict[Item, int] = {}
@@ -125,7 +126,7 @@ class Upload:
             if source == PIPE:
                 self._add_pipe(path)
                 continue
-            tree = Tree(str(Path(source)), self._follow, self._opened, self._chosen)
+            tree = Tree(str(Path(source)), self._follow, self._opened, self._chosen, self._links)
             found = tree.walk()
             first = next(found)
             if isinstance(first, Found):
@@ -205,6 +206,8 @@ class Upload:
         path = (*place, *found.parts)
         if found.is_folder:
             return self._add(found.path, path, None, found.mtime, found.mode, within) if path else None
+        if found.leads_to is not None:
+            return self._add(found.path, path, None, found.mtime, None, within, found.leads_to)
         opens = functools.partial(self._open, tree, found.path, found.parts)
         item = self._add(found.path, path, opens, None, None, within)
         if item is not None:
@@ -240,8 +243,10 @@ class Upload:
         mtime: int | None = None,
         mode: int | None = None,
         within: NamedFolder | None = None,
+        leads_to: str | None = None,
     ) -> Item | None:
-        item = Item(name, target, self._policy, open, mtime, mode if self._keep_modes else None, self._keep_modes)
+        keeps = self._keep_modes
+        item = Item(name, target, self._policy, open, mtime, mode if keeps else None, keeps, leads_to=leads_to)
         item.within = within
         try:
             item.judge()
@@ -254,7 +259,7 @@ class Upload:
 
     def names_left(self) -> list[str]:
         """The files without a receipt, in order; a folder is not a line of its own."""
-        return [item.name for item in list(self.left) if item.open is not None]
+        return [item.name for item in list(self.left) if item.kind != "folder"]
 
     def _look_there(self, channel: "Channel", messages: "Iterator[Arrived | None]") -> int:
         """Ask the receiver what it has where things are going to; the id of the last question."""
@@ -387,11 +392,12 @@ class Upload:
             self._reporter.skipped(path, "it is there", within, is_wanted=True)
         else:
             sha256 = receipt.sha256 or b""
-            self._reporter.delivered(item.name, path, receipt.size, sha256, receipt.time, receipt.outcome, within)
+            size, time, outcome = receipt.size, receipt.time, receipt.outcome
+            self._reporter.delivered(item.name, path, size, sha256, time, outcome, within, item.leads_to)
 
     def _failed(self, item: Item, problem: TransferError) -> None:
         if isinstance(problem, Refused):
-            problem = refused_there(problem, show_path(item.target))
+            problem = refused_there(problem, show_path(item.target), item.leads_to is not None)
         if isinstance(problem, Refused) and problem.code is Code.BUSY:
             self.busy[item] = problem
         elif isinstance(problem, Refused) and problem.code in PASSING_CODES:

@@ -14,6 +14,7 @@ LOCAL_PARTIAL_AREA = ".secure-file-transfer-partial"  # beside what is fetched; 
 MAX_COMPONENT = 255
 MAX_DEPTH = 255
 MAX_PATH = 4096
+MAX_LINK_TARGET = 4095  # bytes; Linux holds no more
 
 PathParts = tuple[str, ...]  # the components of a path
 
@@ -48,6 +49,17 @@ def why_not_allowed(path: PathParts) -> str:
     except Refused as problem:
         return problem.why
     return ""
+
+
+def is_link_target(target: str) -> bool:
+    """Whether a symbolic link can have that target, and both ends can write it: 1 to 4,095 bytes of UTF-8 without NUL.
+
+    It is no path that anything here would open, so nothing else is asked of it.
+    """
+    try:
+        return 0 < len(target.encode()) <= MAX_LINK_TARGET and "\0" not in target
+    except UnicodeEncodeError:
+        return False
 
 
 def split_names(path: PathParts, names: Iterable[str]) -> tuple[list[str], list[str]]:

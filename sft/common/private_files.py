@@ -17,6 +17,8 @@ _FLAGS = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CL
 _PRIVATE = 0o600
 # What bytes on their way are called, those that are just about to replace a file included.
 _PARTIAL = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{16})?|small-[0-9a-f]{32}")
+HIDDEN_LINK = "link-"  # a symbolic link that is just about to take the place of another thing; nothing follows it
+_HIDDEN_LINK = re.compile(HIDDEN_LINK + r"[0-9a-f]{32}")
 
 
 def open_private(path: Path, flags: int, what: str = "", folder: int | None = None, keeps_modes: bool = True) -> int:
@@ -69,6 +71,8 @@ def _check_owner(path: Path, found: os.stat_result, what: str, closed: bool = Tr
 def check_area(place: Path) -> None:
     """Raises UsageError unless a folder, the folders in it and the files in those are ours alone, and no links.
 
+    But for links of the hidden names that received ones have for a moment.
+
     The bytes of a partial file may have the mode that they will be published with: nobody else reaches them there.
     """
     pending = [(place, 2)]
@@ -79,6 +83,8 @@ def check_area(place: Path) -> None:
             if depth and stat.S_ISDIR(found.st_mode):
                 _check_owner(path, found, str(path))
                 pending += [(path / name, depth - 1) for name in sorted(os.listdir(path), reverse=True)]
+            elif stat.S_ISLNK(found.st_mode) and not depth and _HIDDEN_LINK.fullmatch(path.name):
+                _check_owner(path, found, str(path), closed=False)
             else:
                 check_private(path, found, str(path), closed=not _PARTIAL.fullmatch(path.name))
         except FileNotFoundError:

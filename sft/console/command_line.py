@@ -33,6 +33,7 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--files-from": ("--get", "--list", *_CHANGING, _STDIN),
     "--one-file-system": ("--get", "--list", *_CHANGING, _STDIN),
     "--follow": ("--get", "--list", *_CHANGING, _STDIN),
+    "--links": ("--list", *_CHANGING, _STDIN, _STDOUT, "--follow"),
     "--no-modes": ("--list", *_CHANGING, _STDIN, _STDOUT),
     "--preserve-mode": ("--list", *_CHANGING, _STDIN, _STDOUT, "--no-modes"),
     "--update": ("--list", *_CHANGING, _STDIN, _STDOUT, "--if-exists"),

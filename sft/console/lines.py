@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from sft.common.sizes import amount, counted
+from sft.common.text import briefly
 
 
 class ReceiptSink(Protocol):
@@ -43,6 +44,16 @@ def utc(time_ns: int) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06d}Z"
     except (OverflowError, ValueError, OSError):
         return str(time_ns)
+
+
+def arrival(path: str, size: int, digest: str | None, target: str | None) -> tuple[str, str]:
+    """What arrived, in words for the log and for the screen; `target`: what a link says, which has no digest."""
+    if target is not None:
+        return f"{path}, a link to {briefly(target)}", f"{path} -> {target}"
+    return (
+        f"{path}, {counted(size, 'byte', '')}, SHA-256 {digest}",
+        f"{path}  {counted(size, 'byte')}  SHA-256 {digest}",
+    )
 
 
 def listed_line(name: str, kind: str, size: int, mtime_ns: int, target: str | None) -> str:

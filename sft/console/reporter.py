@@ -18,7 +18,7 @@ from sft.common.errors import OutputError, TransferError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
 from sft.common.text import briefly, show_path
-from sft.console.lines import ReceiptSink, Settled, as_json, listed_line, summary_line, usage_lines, utc
+from sft.console.lines import ReceiptSink, Settled, arrival, as_json, listed_line, summary_line, usage_lines, utc
 from sft.console.named import NamedFolder
 from sft.console.progress import Found, ProgressBar
 from sft.console.repeated import Repeated, begins_with, kind_of
@@ -306,22 +306,24 @@ class Reporter:
         time_ns: int,
         outcome: str,
         within: NamedFolder | None = None,
+        target: str | None = None,
     ) -> None:
-        """A receipt is here (or, for what was fetched, the file is). `within`: the named folder that it is in."""
+        """A receipt is here, or what was fetched. `within`: the folder that was named; `target`: what a link says."""
         word = "there already" if outcome == "already" else "delivered"
         if outcome == "already":
             self.already_count += 1
         else:
             self.delivered_count += 1
             self.bytes_done += size
-        digest = sha256.hex()
-        fields: dict[str, object] = {}
+        digest = sha256.hex() if target is None else None
+        logged, words = arrival(path, size, digest, target)
+        fields: dict[str, object] = {} if target is None else {"target": target}
         if self._json or self._receipts is not None:
-            fields = {"name": name, "path": path, "size": size, "sha256": digest, "time": utc(time_ns)}
-        logged = f"receipt ({outcome}): {path}, {counted(size, 'byte', '')}, SHA-256 {digest}"
-        shown = f"{word}: {path}  {counted(size, 'byte')}  SHA-256 {digest}" if self._is_shown(within) else None
+            fields |= {"name": name, "path": path, "size": size, "sha256": digest, "time": utc(time_ns)}
         event = as_json({"event": "delivered", "outcome": outcome, **fields}) if self._json else None
-        self._arrive(Settled(logged, shown, event, as_json(fields) if self._receipts is not None else None))
+        receipt = as_json(fields) if self._receipts is not None and target is None else None
+        shown = f"{word}: {words}" if self._is_shown(within) else None
+        self._arrive(Settled(f"receipt ({outcome}): {logged}", shown, event, receipt))
         self._settle(within, word, size)
 
     def unchanged(self, name: str, path: str, size: int, within: NamedFolder | None = None) -> None:

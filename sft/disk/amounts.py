@@ -1,6 +1,6 @@
 """Amounts of disk space: bytes and files, and the quota that limits them.
 
-Rules: values only. A folder counts as a file, and each counts as 512 bytes at least.
+Rules: values only. A folder and a link count as a file, and each counts as 512 bytes at least.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ LEAST_BYTES = 512  # without it, a quota of bytes would allow any number of empt
 
 
 def file_of(size: int) -> Amount:
-    """What a file of `size` bytes counts for; a folder counts like an empty file."""
+    """What a file of `size` bytes counts for; a folder and a link count like an empty file."""
     return Amount(max(size, LEAST_BYTES), 1)
 
 

@@ -159,13 +159,17 @@ def existing_of(there: os.stat_result | None, size: int | None) -> Existing:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A visible file or folder. `size` in bytes, 0 for a folder; `mtime` in ns."""
+    """A visible file, folder or link. `size` in bytes, 0 for all but files; `mtime` in ns.
+
+    `leads_to`: what a link says; None for all else.
+    """
 
     path: PathParts
     is_folder: bool
     size: int
     mtime: int
     mode: int
+    leads_to: str | None = None
 
 
 def as_seen(path: PathParts, state: os.stat_result) -> Seen | None:

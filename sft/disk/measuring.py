@@ -8,6 +8,7 @@ the walk goes on from the nearest folder above that is still where it was.
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -103,10 +104,11 @@ class Measuring:
                 with contextlib.suppress(FileNotFoundError, PermissionError):
                     if level.last is None:
                         longest = max(longest, len(os.fsencode(entry.name)) + 1)
-                        seen = as_seen((entry.name,), entry.stat(follow_symlinks=False))
-                        if seen is None:
+                        state = entry.stat(follow_symlinks=False)
+                        seen = as_seen((entry.name,), state)
+                        if seen is None and not stat.S_ISLNK(state.st_mode):
                             continue
-                        size, count = size + max(seen.size, self._least), count + 1
+                        size, count = size + max(seen.size if seen else 0, self._least), count + 1
                     if entry.is_dir(follow_symlinks=False) and (name := os.fsencode(entry.name)) > (level.last or b""):
                         names.append(name)
                         if len(names) > 2 * most:

@@ -22,6 +22,7 @@ from sft.common.open_files import few_left_from
 from sft.disk.decisions import NEEDS_NO_SPACE, Action, Existing, Policy, decide
 from sft.disk.durable import FileSystem, disk_errors, flush_all, refusal, refusal_of
 from sft.disk.folders import ExistingFile, FolderFlush, PathParts, existing_of, state_of
+from sft.disk.links import Link
 from sft.disk.new_folders import NewFolders
 from sft.disk.parents import Parent
 from sft.disk.permissions import file_bits
@@ -66,7 +67,7 @@ class GroupFlush:
     def __init__(self, files: Sequence[Unpublished], ends: list[Outcome | None], file_system: FileSystem) -> None:
         """`ends`: for each file what became of it, if that is known already; it is discarded then."""
         self.files, self.count, self.ends = files, len(files), ends
-        self._good = [at for at, end in enumerate(ends) if end is None]
+        self._good = [at for at, end in enumerate(ends) if end is None and files[at].descriptor >= 0]
         self._file_system = file_system
         self._flushing: BackgroundTask | None = None
         self.is_flushed = False
@@ -302,7 +303,7 @@ class Publisher:
 
     def _decide(self, file: Unpublished, name: str, folder: int, there: os.stat_result | None) -> Action:
         """What to do with a file whose name has `there`; its bytes are compared if need be. Raises Refused."""
-        existing = existing_of(there, file.size)
+        existing = file.existing(there, name, folder) if isinstance(file, Link) else existing_of(there, file.size)
         if existing is Existing.SAME_SIZE and file.is_different:
             existing = Existing.OTHER
         policy, may_replace = file.incoming.policy, file.incoming.may_replace

@@ -203,8 +203,8 @@ class Allowance:
         with self._ledger.alone():
             old = state_of(name, folder)
             yield
-            if old is not None and stat.S_ISREG(old.st_mode):
-                self._ledger.credit(file_of(old.st_size))
+            if old is not None and not stat.S_ISDIR(old.st_mode):
+                self._ledger.credit(_amount_of(old))
 
     @contextlib.contextmanager
     def removing(self) -> Iterator[Callable[[os.stat_result], None]]:
@@ -305,6 +305,8 @@ def _amount_of(state: os.stat_result) -> Amount:
     """What a thing is counted for, as `measure` counts it."""
     if stat.S_ISDIR(state.st_mode):
         return folders_of(1)
+    if stat.S_ISLNK(state.st_mode):
+        return file_of(0)
     return file_of(state.st_size) if stat.S_ISREG(state.st_mode) else NOTHING
 
 

@@ -3,6 +3,7 @@
     <key>             the bytes of a temporary file
     <key>.journal     beside the bytes of one that can be resumed (`sft/disk/journal.py`)
     try-<hex>         empty, for a moment: what the file system can do is found out with it
+    link-<hex>        a received symbolic link, for a moment (`sft/disk/links.py`)
 
 Rules: an owner keeps a `flock` on its file, or is known to this process. If a lock can be taken, no live process owns
 the file; while we hold it, its name is not removed. Only files that can be opened are removed. The caller passes the
@@ -12,12 +13,14 @@ descriptor of the folder; no path is walked here.
 import contextlib
 import errno
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from typing import Protocol
 
 from crypto_utils import random_bytes
+from sft.common.private_files import HIDDEN_LINK
 from sft.disk.durable import set_time
 from sft.disk.folders import PathParts
 from sft.disk.journal import JOURNAL
@@ -36,6 +39,7 @@ HAS_LOCKS = fcntl is not None
 TRIAL = "try-"
 PRIVATE = 0o600
 CREATE_FLAGS = os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC"))
+_LINK_SECONDS = 60.0  # a hidden link is replaced in the next system call
 _AGAIN = PASSING_ERRORS | {errno.ENOSPC}  # errors after which sweeping is worth another try
 
 
@@ -186,7 +190,10 @@ class StagingArea:
         removed, problem = 0, None
         for key in self._keys(spared):
             try:
-                removed += self.remove_ownerless(key, older_than)
+                if key.startswith(HIDDEN_LINK):
+                    removed += self._remove_link(key)
+                else:
+                    removed += self.remove_ownerless(key, older_than)
             except (BlockingIOError, PermissionError, FileNotFoundError):  # it has an owner, is not ours, or is gone
                 continue
             except OSError as found:
@@ -195,6 +202,14 @@ class StagingArea:
             raise problem
         return removed
 
+    def _remove_link(self, name: str) -> bool:
+        """Remove a link that a crash has left: its owner needs it for a moment only. Raises OSError."""
+        state = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+        if not stat.S_ISLNK(state.st_mode) or time.time() - state.st_ctime < _LINK_SECONDS:
+            return False
+        os.unlink(name, dir_fd=self.folder)
+        return True
+
     def _keys(self, spared: frozenset[str]) -> list[str]:
         return sorted({name.removesuffix(JOURNAL) for name in os.listdir(self.folder)} - spared)
 
@@ -202,7 +217,7 @@ class StagingArea:
         """The size of each file without an owner that is not published. Raises OSError when it can't be found out."""
         for key in self._keys(spared):
             with contextlib.suppress(BlockingIOError, PermissionError), contextlib.ExitStack() as opened:
-                if self.owner_of(key) is None and not key.startswith(TRIAL):
+                if self.owner_of(key) is None and not key.startswith((TRIAL, HIDDEN_LINK)):
                     state = self._locked(key, opened)
                     if state is not None and state.st_nlink == 1:
                         yield state.st_size

@@ -96,6 +96,9 @@ class StandardOutput:
         self.is_taken = True
         return _OutputFile(incoming, self, self._to)
 
+    def begin_link(self, incoming: Incoming, target: str) -> Unpublished:
+        raise Refused(Code.UNSUPPORTED, why="only a file can go to standard output")
+
     def begin_anyway(self, incoming: Incoming, resumable: bool) -> TemporaryFile:
         return self.begin(incoming, resumable)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from sft.common.errors import SourceError
-from sft.common.names import MAX_DEPTH, PathParts
+from sft.common.names import MAX_DEPTH, MAX_LINK_TARGET, PathParts, is_link_target
 from sft.disk.chosen import Chosen
 from sft.disk.sources import OPEN_FLAGS, PERMISSIONS, FileSource, unreadable
 
@@ -41,9 +41,10 @@ Place = tuple[Top, PathParts]  # a folder below it, reached through links only w
 
 
 class Found(NamedTuple):
-    """A file or folder at or below a named source.
+    """A file, folder or link at or below a named source.
 
     `parts`: its path below the source, empty for the source itself; `mtime` in ns; `identity`: its device and inode.
+    `leads_to`: what a link says, if links are kept; else None.
     """
 
     path: str
@@ -53,6 +54,7 @@ class Found(NamedTuple):
     mtime: int
     mode: int
     identity: tuple[int, int]
+    leads_to: str | None = None
 
 
 class Skipped(NamedTuple):
@@ -103,6 +105,11 @@ class Folders:
     def names(self, place: Place, follow: bool) -> list[str]:
         """The names in that folder."""
         return os.listdir(self._folder(place, follow))
+
+    def read_link(self, place: Place, name: str) -> str:
+        """What the link `name` says."""
+        folder = self._last_descriptor if self._last == place else self._folder(place, False)
+        return os.readlink(name, dir_fd=folder)
 
     def open(self, place: Place, name: str, follow: bool) -> int:
         """A descriptor to read the file `name`."""
@@ -162,6 +169,9 @@ class FoldersByPath:
     def names(self, place: Place, follow: bool) -> list[str]:
         return os.listdir(self._path(*place, follow))
 
+    def read_link(self, place: Place, name: str) -> str:
+        return os.readlink(os.path.join(self._path(*place, False), name))
+
     def open(self, place: Place, name: str, follow: bool) -> int:
         return os.open(self._path(place[0], (*place[1], name), follow), OPEN_FLAGS)
 
@@ -189,9 +199,14 @@ class _Level(NamedTuple):
 class Tree:
     """One source that the user named, and what lies below it."""
 
-    def __init__(self, name: str, follow: bool, folders: Folders, chosen: Chosen = _EVERYTHING) -> None:
-        """`folders` is shared by the trees of one run. `chosen`: what is taken of it."""
-        self.name, self._chosen = name, chosen
+    def __init__(
+        self, name: str, follow: bool, folders: Folders, chosen: Chosen = _EVERYTHING, links: bool = False
+    ) -> None:
+        """`folders` is shared by the trees of one run. `chosen`: what is taken of it.
+
+        `links`: links are kept as links, also one that is named.
+        """
+        self.name, self._chosen, self._links = name, chosen, links
         self._excludes = chosen.exclusions.is_excluded if chosen.exclusions else None
         self._follow, self._folders = follow, folders if _HAS_FOLDER_DESCRIPTORS else FoldersByPath()
         self._top: Top = (name, _FOLDER)
@@ -203,6 +218,9 @@ class Tree:
         levels: list[_Level] = []  # the folders that the walk is in
         above: frozenset[tuple[int, int]] = frozenset()
         try:
+            if self._links and stat.S_ISLNK((link := os.lstat(self.name)).st_mode):
+                yield _link(self.name, (), link, os.readlink(self.name))
+                return
             state = os.stat(self.name)
         except OSError as problem:  # nothing was there before, so it is no change
             yield unreadable(self.name, problem)
@@ -257,14 +275,14 @@ class Tree:
             if isinstance(found, Found) and found.is_folder:
                 return
 
-    def _judge(
-        self, path: str, parts: PathParts, state: os.stat_result, above: frozenset[tuple[int, int]]
-    ) -> Found | Skipped | Excluded:
-        """What was found below the source."""
+    def _judge(self, path: str, parts: PathParts, state: os.stat_result, above: frozenset[tuple[int, int]]) -> Walked:
+        """What was found below the source. Raises OSError."""
         if self._excludes is not None and self._excludes(parts, is_folder := stat.S_ISDIR(state.st_mode)):
             return Excluded(path, parts, is_folder)
         if self._chosen.one_file_system and state.st_dev != self._device:
             return Skipped(path, "on another file system", parts=parts)
+        if self._links and stat.S_ISLNK(state.st_mode):
+            return _link(path, parts, state, self._folders.read_link((self._top, parts[:-1]), parts[-1]))
         return _judged(path, parts, state, above)
 
     def _named(self, found: Walked, path: str, parts: PathParts) -> Iterator[Walked]:
@@ -325,13 +343,24 @@ def _is_folder(found: Walked) -> bool:
     return isinstance(found, Found) and found.is_folder
 
 
+def _link(path: str, parts: PathParts, state: os.stat_result, says: str) -> Found | SourceError:
+    """A link that is kept as one, if the other end can get what it says."""
+    if not is_link_target(says):
+        cause = (
+            f"{path} is a symbolic link whose target can't be sent (not UTF-8, or more than {MAX_LINK_TARGET:,} bytes)"
+        )
+        return SourceError(cause, "Make another link, or leave it out", path)
+    identity = (state.st_dev, state.st_ino)
+    return Found(path, parts, False, 0, state.st_mtime_ns, 0, identity, says)
+
+
 def _judged(path: str, parts: PathParts, state: os.stat_result, above: frozenset[tuple[int, int]]) -> Found | Skipped:
     """Whether something that was found is sent."""
     kind, identity = state.st_mode, (state.st_dev, state.st_ino)
     if stat.S_ISREG(kind):
         return Found(path, parts, False, state.st_size, state.st_mtime_ns, kind & PERMISSIONS, identity)
     if stat.S_ISLNK(kind):
-        return Skipped(path, "a symbolic link (--follow sends what it leads to)", parts=parts)
+        return Skipped(path, "a symbolic link (--links keeps it, --follow sends what it leads to)", parts=parts)
     if not stat.S_ISDIR(kind):
         return Skipped(path, "neither a file nor a folder", is_source=not parts, parts=parts)
     if identity in above:

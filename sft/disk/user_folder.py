@@ -18,9 +18,10 @@ from sft.disk.anonymous import AnonymousFile, AnonymousFiles
 from sft.disk.changes import Changes
 from sft.disk.decisions import Action, Existing, Policy, decide, may_need_no_space
 from sft.disk.durable import FileSystem, disk_errors
-from sft.disk.folders import ExistingFile, FolderFlush, PathParts, existing_of
+from sft.disk.folders import ExistingFile, FolderFlush, PathParts, existing_of, state_of
 from sft.disk.grown import OldFile
 from sft.disk.ledger import Ledger
+from sft.disk.links import Link
 from sft.disk.listing_rate import ListingRate
 from sft.disk.new_folders import NewFolders
 from sft.disk.offers import Offered, Offers
@@ -170,6 +171,16 @@ class UserFolder:
     def _existing(self, incoming: Incoming) -> Existing:
         return existing_of(self.visible.state_of_path(incoming.path), incoming.size)
 
+    def _existing_for(self, link: Link) -> Existing:
+        path = link.incoming.path
+        try:
+            with self.visible.folder(path[:-1]) as folder:
+                return link.existing(state_of(path[-1], folder), path[-1], folder)
+        except Refused as problem:
+            if problem.code is Code.NOT_FOUND:
+                return Existing.NOTHING
+            raise
+
     def _decide(self, incoming: Incoming, existing: Existing) -> Action:
         action = decide(incoming.policy, existing, self._rules.private, incoming.may_replace)
         if isinstance(action, Code):
@@ -227,6 +238,26 @@ class UserFolder:
         except BaseException:
             file.keep()
             raise
+
+    def begin_link(self, incoming: Incoming, target: str) -> Link:
+        """A symbolic link with that target, to be published like a file. Raises Refused."""
+        link = Link(self.area, replace(self._judged(incoming), size=0), target)
+        if self.allowance.is_limited:
+            with disk_errors():
+                self._reserve_link(link)
+        return link
+
+    def _reserve_link(self, link: Link) -> None:
+        """Without quota one is taken all the same if it may turn out to be there already."""
+        incoming, rules = link.incoming, self._rules
+        try:
+            (link.reservation,) = self.allowance.try_twice(lambda: self.allowance.reserve_together([incoming]))
+        except Refused as problem:
+            if problem.code is not Code.QUOTA or rules.private:
+                raise
+            if not may_need_no_space(decide(incoming.policy, self._existing_for(link), False, incoming.may_replace)):
+                raise
+            link.refusal = problem
 
     # --- small files that are here as a whole ---
 

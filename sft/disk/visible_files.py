@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 
 from sft.common.errors import Code, Refused, SourceError
-from sft.common.names import judge_path, split_names
+from sft.common.names import is_link_target, judge_path, split_names
 from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts, Seen, as_seen, open_folder, state_of
 
@@ -123,45 +123,48 @@ class VisibleFiles:
             except OSError as problem:
                 raise (Refused(Code.LINK) if problem.errno == errno.ELOOP else problem) from None
 
-    def walk(self, path: PathParts, missed: Missed = lambda *_: None) -> Iterator[Seen]:
-        """`path` itself, and what lies below it: files, and folders before their content.
+    def walk(self, path: PathParts, missed: Missed = lambda *_: None, has_links: bool = False) -> Iterator[Seen]:
+        """`path` itself, and what lies below it: files, folders before their content, and with `has_links` links.
 
         Raises Refused when `path` is not there, can't be reached, or is something else. What vanishes meanwhile is left
-        out; `missed` is called for links, special files, what can't be read, and names that can't be sent.
+        out; `missed` is called for other links, special files, what can't be read, and names that can't be sent.
         """
         if path:
             judge_path(path)
             state = self.state_of_path(path)
             if state is None:
                 raise Refused(Code.NOT_FOUND)
-            itself = as_seen(path, state)
+            itself = as_seen(path, state) or (self.see(path, has_links) if has_links else None)
             if itself is None:
                 raise Refused(Code.LINK if stat.S_ISLNK(state.st_mode) else Code.SPECIAL)
             if not itself.is_folder:  # many may be asked for, each by itself
                 yield itself
                 return
-        pending = [path] if path else [(name,) for name in reversed(self._content((), missed))]
+        pending = [path] if path else [(name,) for name in reversed(self._content((), missed, has_links))]
         while pending:
             above = pending.pop()
             try:
-                seen = self.see(above)
+                seen = self.see(above, has_links)
                 if seen is None:
                     continue
                 yield seen
                 if seen.is_folder:
-                    pending += [(*seen.path, name) for name in reversed(self._content(seen.path, missed))]
+                    pending += [(*seen.path, name) for name in reversed(self._content(seen.path, missed, has_links))]
             except Refused as problem:
-                if problem.code is not Code.NOT_FOUND:
+                if problem.code is Code.NAME:
+                    missed(above[:-1], [above[-1]], Code.NAME)
+                elif problem.code is not Code.NOT_FOUND:
                     missed(above[:-1], [above[-1]], why_unreadable(problem))
 
-    def _content(self, path: PathParts, missed: Missed) -> list[str]:
-        """The names of the files and folders in a folder, in the order of their bytes. Raises Refused."""
+    def _content(self, path: PathParts, missed: Missed, has_links: bool) -> list[str]:
+        """The names of what `walk` gives of a folder, in the order of their bytes. Raises Refused."""
         with disk_errors(), self.folder(path) as folder, os.scandir(folder) as entries:
             others = {entry.name: why_not_sent(entry) for entry in entries}
         allowed, unsayable = split_names(path, others)
         groups: dict[Code | None, list[str]] = {None: [], Code.NAME: sorted(unsayable, key=os.fsencode)}
         for name in sorted(allowed, key=str.encode):
-            groups.setdefault(others[name], []).append(name)
+            code = others[name]
+            groups.setdefault(None if has_links and code is Code.LINK else code, []).append(name)
         for code, names in groups.items():
             if code is not None and names:
                 missed(path, names, code)
@@ -179,15 +182,33 @@ class VisibleFiles:
         allowed, others = split_names(path, names)
         return sorted(allowed, key=str.encode), sorted(others, key=os.fsencode)
 
-    def see(self, path: PathParts) -> Seen | None:
-        """One file or folder; None when it is gone, or is something else. Raises Refused when it can't be looked at."""
+    def see(self, path: PathParts, has_links: bool = False) -> Seen | None:
+        """One file or folder, with `has_links` also a link; None when it is gone, or is something else.
+
+        Raises Refused when it can't be looked at, NAME for a link whose target can't be sent.
+        """
         try:
             state = self.state_of_path(path)
+            if has_links and state is not None and stat.S_ISLNK(state.st_mode):
+                return Seen(path, False, 0, state.st_mtime_ns, 0, self._target(path))
         except Refused as problem:
             if problem.code in (Code.LINK, Code.NOT_FOLDER):  # put there just now
                 return None
             raise
         return None if state is None else as_seen(path, state)
+
+    def _target(self, path: PathParts) -> str:
+        """What a link says. Raises Refused."""
+        with disk_errors(), self.folder(path[:-1]) as folder:
+            try:
+                target = os.readlink(path[-1], dir_fd=folder)
+            except OSError as problem:
+                if problem.errno not in (errno.EINVAL, errno.ENOENT):
+                    raise
+                raise Refused(Code.NOT_FOUND) from None  # it is something else, or gone, by now
+        if not is_link_target(target):
+            raise Refused(Code.NAME, why="a link that leads to a name that is not UTF-8")
+        return target
 
     def look(self, path: PathParts) -> Seen | None:
         """The same, but None also when it can't be looked at, or has a name that is not allowed."""

@@ -14,7 +14,7 @@ from sft.wire.messages import Get, Misnamed
 from sft.wire.protocol import ASKED_LIMIT, GETS_LIMIT
 
 _HEAD = struct.Struct(">IBBH")  # id, depth, flags, bytes of the path
-_OFFERS = 1
+_OFFERS, _LINKS = 1, 2
 
 
 class Wanted(NamedTuple):
@@ -24,6 +24,7 @@ class Wanted(NamedTuple):
     path: PathParts
     above: int
     offers: bool
+    links: bool
 
 
 class Asked:
@@ -43,7 +44,8 @@ class Asked:
     def add(self, get: Get) -> None:
         """It is to be answered by what lies there."""
         path = "/".join(get.path).encode()
-        self._packed += _HEAD.pack(get.id, get.depth, get.offers * _OFFERS, len(path)) + path
+        flags = get.offers * _OFFERS | get.links * _LINKS
+        self._packed += _HEAD.pack(get.id, get.depth, flags, len(path)) + path
 
     def __iter__(self) -> Iterator[Wanted]:
         at = 0
@@ -53,4 +55,4 @@ class Asked:
             path = self._packed[at : at + size].decode()
             at += size
             parts = tuple(path.split("/")) if path else ()
-            yield Wanted(id, parts, len(parts) - depth, bool(flags & _OFFERS))
+            yield Wanted(id, parts, len(parts) - depth, bool(flags & _OFFERS), bool(flags & _LINKS))

@@ -78,7 +78,7 @@ class ReceiveLog:
             case Progress():
                 pass
             case Delivered():
-                self._delivered(event.receipt)
+                self._delivered(event.receipt, event.what.target)
             case BatchSettled() | BatchStarted():
                 self._of_batch(event)
             case Started():
@@ -120,16 +120,20 @@ class ReceiveLog:
             else:
                 self._delivered(became)
 
-    def _delivered(self, receipt: Receipt) -> None:
+    def _delivered(self, receipt: Receipt, target: str | None = None) -> None:
         outcome, size = receipt.outcome, receipt.size
         path = show_path(receipt.path) if outcome == "stored" else show_briefly(receipt.path)
-        if receipt.sha256 is None:  # a folder, or skipped
+        if target is not None:
+            says = briefly(target)
+            event = LogEvent(outcome, f"{outcome} {path}, a link to {says}", path=path, target=says)
+        elif receipt.sha256 is None:  # a folder, or skipped
             self._sparing.info(LogEvent(outcome, f"{outcome} {path}", path=path))
             return
-        sha256 = receipt.sha256.hex()
-        text = f"{outcome} {path}, {counted(size, 'byte', '')}, SHA-256 {sha256}"
-        event = LogEvent(outcome, text, path=path, bytes=size, sha256=sha256)
-        if outcome == "already":  # which a client can cause without end
+        else:
+            sha256 = receipt.sha256.hex()
+            text = f"{outcome} {path}, {counted(size, 'byte', '')}, SHA-256 {sha256}"
+            event = LogEvent(outcome, text, path=path, bytes=size, sha256=sha256)
+        if outcome != "stored":  # which a client can cause without end
             self._sparing.info(event)
             return
         self._stored.append(event)

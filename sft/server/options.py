@@ -14,7 +14,7 @@ from sft.console.command_line import flag_of
 
 NO_LIMIT = "none"
 # What an account may do, and sets of rights that have a name; `sft/accounts/format.py` has the same words.
-RIGHTS = ("put", "get", "list", "replace", "remove")
+RIGHTS = ("put", "get", "list", "replace", "remove", "links")
 DEFAULT_RIGHTS = ("put", "get", "list", "replace")
 PRESETS = {"drop_only": ("put",), "append_only": ("put", "get", "list"), "read_only": ("get", "list")}
 _PRESET_WORDS = {

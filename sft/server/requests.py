@@ -36,6 +36,7 @@ from sft.wire.channel import Arrived, Channel
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import (
     BYE_MESSAGE,
+    LINK,
     MESSAGE_HEADER_SIZE,
     Get,
     Kind,
@@ -171,6 +172,8 @@ class Requests:
             self._admit("put")
             if isinstance(put, Misnamed):
                 raise Refused(Code.NAME, why=put.why)
+            if put.kind == LINK:
+                self._admit("links")
             may_replace = put.policy != "replace" or self._may("replace")
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy, may_replace)
 
@@ -232,10 +235,10 @@ class Requests:
 
     def _items(self, wanted: Wanted) -> Iterator[Item]:
         """What lies at and below one path."""
-        get, path, above, offers = wanted
+        get, path, above, offers, links = wanted
         try:
             self._admit("get")
-            for seen in self._folder.visible.walk(path, lambda *missed: self._omit(get, above, *missed)):
+            for seen in self._folder.visible.walk(path, lambda *missed: self._omit(get, above, *missed), links):
                 if (item := self._item(get, seen, seen.path[above:])) is not None:
                     item.offer = offers
                     yield item
@@ -267,6 +270,8 @@ class Requests:
 
         if seen.is_folder:
             item = Item(name, target, _POLICY, None, seen.mtime, seen.mode)
+        elif seen.leads_to is not None:
+            item = Item(name, target, _POLICY, None, seen.mtime, leads_to=seen.leads_to)
         else:
             item = Item(name, target, _POLICY, open_it)
         try:

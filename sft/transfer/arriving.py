@@ -13,7 +13,7 @@ from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.transfer.items import memory_of
 from sft.transfer.states import RECEIVER_GETS, RECEIVER_SENDS, Receiving, after_getting, after_sending
 from sft.wire.content import Data
-from sft.wire.messages import End, Kind, Put, Receipt, ReceiptOutcome, file_mac_rest
+from sft.wire.messages import FILE, LINK, End, Kind, Put, Receipt, ReceiptOutcome, file_mac_rest
 from sft.wire.protocol import DATA_LEAST, UNASKED_LIMIT
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Arriving:
     def __init__(self, put: Put | None, body: bytes = b"", proof: "HMAC | None" = None) -> None:
         """`body`: the PUT's; `proof`: the HMAC of END, begun with it. Without a PUT, a name that is refused."""
         self._put, self.proof = put, proof
-        self.state = Receiving.ANNOUNCED
+        is_link = put is not None and put.kind == LINK
+        self.state = Receiving.WAITING if is_link else Receiving.ANNOUNCED
         self.is_stream = put is not None and put.size is None
         self.is_small = put is not None and put.size is not None and put.size <= UNASKED_LIMIT
         self.memory = 0 if put is None else memory_of(body, len(put.path))
@@ -129,10 +130,11 @@ class Arriving:
     def receipts(self, published: Settled, time: int, outcome: ReceiptOutcome) -> tuple[Receipt, Receipt]:
         """Its receipt for this end and for the other: the name at this end stays private."""
         put, path = self.put, published.path
-        ours = Receipt(put.id, path, published.size, published.sha256, time, outcome)
+        sha256 = published.sha256 if put.kind == FILE else None
+        ours = Receipt(put.id, path, published.size, sha256, time, outcome)
         if self.incoming is None or self.incoming.path == put.path:
             return ours, ours
-        return ours, Receipt(put.id, put.path, published.size, published.sha256, time, outcome)
+        return ours, Receipt(put.id, put.path, published.size, sha256, time, outcome)
 
     def forget(self) -> None:
         """It is answered: give back what it holds, and read nothing for it any more.

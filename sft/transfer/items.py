@@ -5,7 +5,7 @@ about it is written down here. It knows no channel, no message and no folder.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from crypto_utils import random_bytes
 from sft.common.names import judge_path
@@ -28,9 +28,10 @@ def memory_of(body: bytes, components: int) -> int:
 
 
 class Item:
-    """One file or folder to send.
+    """One file, folder or link to send.
 
-    `open` is None for a folder. `transfer` names it over several connections; `sha256` is what an END has said of it.
+    `open` is None for a folder and a link; `leads_to`: what a link says. `transfer` names it over several connections;
+    `sha256` is what an END has said of it.
     `is_stream`: its content has another size than its file system says. `offer`: a small one is offered by its digest
     first, and its content sent when it is wanted. `found_size`: as it was when it was found, if that is known.
     `keeps_mode`: whether a file's permission bits are sent; those of a folder are `mode`.
@@ -43,6 +44,7 @@ class Item:
         "found_size",
         "is_stream",
         "keeps_mode",
+        "leads_to",
         "mode",
         "mtime",
         "name",
@@ -64,16 +66,22 @@ class Item:
         mode: int | None = None,
         keeps_mode: bool = True,
         transfer: bytes | None = None,
+        leads_to: str | None = None,
     ) -> None:
         self.name, self.target, self.policy, self.open = name, target, policy, open
         self.mtime, self.mode, self.keeps_mode = mtime, mode, keeps_mode
-        self._transfer = transfer
+        self._transfer, self.leads_to = transfer, leads_to
         self.offer = False
         self.within: NamedFolder | None = None
         self.found_size: int | None = None
         self.sha256: bytes | None = None
         self.is_stream = False
         self._is_judged = False
+
+    @property
+    def kind(self) -> Literal["file", "folder", "link"]:
+        """What it is."""
+        return "file" if self.open is not None else "folder" if self.leads_to is None else "link"
 
     @property
     def transfer(self) -> bytes:

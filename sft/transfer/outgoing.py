@@ -15,6 +15,7 @@ from sft.transfer.states import SENDER_GETS, SENDER_SENDS, Sending, after_gettin
 from sft.wire.messages import (
     FILE,
     FOLDER,
+    LINK,
     Accept,
     Check,
     End,
@@ -52,7 +53,7 @@ class Outgoing:
     )
 
     def __init__(self, item: Item, source: Source | None, id: int) -> None:
-        """`source`: None for a folder."""
+        """`source`: None for a folder or a link."""
         self.item, self.source, self.id = item, source, id
         self.size = None if source is None else source.size  # that of a pipe is known at its END
         self.memory = 0  # that it costs until it is closed; known with `put`
@@ -80,8 +81,10 @@ class Outgoing:
         else:
             mtime, mode = source.mtime, source.mode if item.keeps_mode else None
         mtime, has_other_time = sayable_time(mtime)
-        kind = FOLDER if source is None else FILE
-        body = Put(self.id, item.transfer, item.target, kind, self.size, mtime, mode, item.policy).body()
+        put = Put(
+            self.id, item.transfer, item.target, self.item.kind, self.size, mtime, mode, item.policy, item.leads_to
+        )
+        body = put.body()
         self._proof = mac.begin(*file_mac_begin(body))
         self.memory = memory_of(body, len(item.target))
         return encode_message(Kind.PUT, body), has_other_time
@@ -146,9 +149,11 @@ class Outgoing:
 
     def _names_the_content(self, receipt: Receipt) -> bool:
         if receipt.outcome == "folder":
-            return self.source is None
+            return self.item.kind == FOLDER
         if receipt.outcome == "skipped":
-            return self.source is not None and self.item.policy == "skip"
+            return self.item.kind != FOLDER and self.item.policy == "skip"
+        if self.item.kind != FILE:
+            return self.item.kind == LINK and receipt.sha256 is None and receipt.size == 0
         sent = {self.sha256, self.item.sha256}  # over this connection, or an earlier one
         if self.compared is not None and self.compared[0] == self.size:
             sent.add(self.compared[1])

@@ -8,7 +8,6 @@ whether and where a file may arrive.
 """
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -19,12 +18,12 @@ from sft.common.open_files import few_left_from
 from sft.common.rate_limit import RateLimiter, limited
 from sft.disk.folders import ExistingFile
 from sft.disk.temporary import DeliveredBefore, Incoming, Settled, TemporaryFile, Unpublished, end_file
+from sft.transfer.answers import Answers
 from sft.transfer.arriving import Arriving
 from sft.transfer.batches import Batches
 from sft.transfer.events import (
     IDLE,
     CutOff,
-    Delivered,
     Missed,
     NotGiven,
     Progress,
@@ -44,7 +43,9 @@ from sft.wire.channel import Arrived, Channel
 from sft.wire.content import Data
 from sft.wire.messages import (
     BYE_MESSAGE,
+    FILE,
     FOLDER,
+    LINK,
     Accept,
     Cancel,
     Check,
@@ -54,7 +55,6 @@ from sft.wire.messages import (
     Misnamed,
     Omitted,
     Put,
-    ReceiptOutcome,
     Refuse,
     file_mac_begin,
 )
@@ -78,14 +78,16 @@ class Receiver:
         limiter: RateLimiter,
         share: Share | None = None,
         zstd: bool = True,
+        links: bool = True,
     ) -> None:
         """`place(put)` says where a PUT lands. It raises Refused for that one and each Misnamed, or Ended for all.
 
-        `zstd`: whether content may come compressed.
+        `zstd`: whether content may come compressed; `links`: whether links may come.
         """
         self._channel, self._mac, self._folder = channel, Mac(file_secret), folder
         self._messages = limited(channel, messages, limiter, content_of)
-        self._place, self._on_event, self._limiter, self._zstd = place, on_event, limiter, zstd
+        self._place, self._on_event, self._limiter = place, on_event, limiter
+        self._zstd, self._links = zstd, links
         self._share = share or Places().of("")
         self._unplaced: deque[tuple[int, Arriving]] = deque()  # those that wait for one; they are not answered yet
         self._open: dict[int, Arriving] = {}
@@ -93,6 +95,7 @@ class Receiver:
         self._batches = Batches(channel, self._mac, folder, place, on_event, self._complete, self._answer_all)
         self._few_left = few_left_from()  # descriptors
         self._last_id = 0
+        self._answers = Answers(channel, on_event)
         self._hashing = Hashing(lambda: channel.ended)
 
     def run(self, first: Arrived | None = None) -> None:
@@ -140,6 +143,8 @@ class Receiver:
     def _take(self, message: Message, body: memoryview) -> None:
         if not self._zstd and isinstance(message, Data | Batch) and message.is_frame:
             raise ProtocolViolation("compressed content that was not asked for")
+        if not self._links and isinstance(message, Put) and message.kind == LINK:
+            raise ProtocolViolation("a link that was not asked for")
         if isinstance(message, Data):
             self._data(message)
         elif isinstance(message, Batch):
@@ -196,14 +201,18 @@ class Receiver:
 
     def _put(self, put: Put, body: bytes) -> None:
         self._announced(put.id)
-        arriving = Arriving(put, body, self._mac.begin(*file_mac_begin(body)))
-        if put.kind != FOLDER:
+        is_file = put.kind == FILE
+        arriving = Arriving(put, body, self._mac.begin(*file_mac_begin(body)) if is_file else None)
+        if is_file:
             self._open[put.id] = arriving
         try:
             incoming = arriving.incoming = self._place(put)
             if put.kind == FOLDER:
                 self._folder.make_folder(incoming.path, incoming.mtime, incoming.mode)
-                self._receipt(arriving, Settled(incoming.path), "folder")
+                self._answers.receipt(arriving, Settled(incoming.path), "folder")
+                return
+            if put.target is not None:
+                self._is_whole(arriving, self._folder.begin_link(incoming, put.target))
                 return
             self._on_event(Started(put, put.size))
             if not arriving.is_small and (self._unplaced or not self._share.take_for(arriving)):
@@ -211,7 +220,7 @@ class Receiver:
                 return
             self._begun(arriving, self._folder.begin(incoming, arriving.is_resumable))
         except Refused as problem:
-            self._refuse(arriving, problem)
+            self._answers.refuse(arriving, problem)
 
     def _begin_unplaced(self) -> None:
         """Begin those that waited for a place, in their order, as long as there are places."""
@@ -229,13 +238,13 @@ class Receiver:
                 try:
                     self._begun(arriving, self._folder.begin(incoming, arriving.is_resumable))
                 except Refused as problem:
-                    self._refuse(arriving, problem)
+                    self._answers.refuse(arriving, problem)
             self._unplaced.popleft()
 
     def _begun(self, arriving: Arriving, begun: Begun) -> None:
         """Go on with what the folder has said."""
         if isinstance(begun, Settled):
-            self._receipt(arriving, begun, begun.word)
+            self._answers.receipt(arriving, begun, begun.word)
         elif isinstance(begun, ExistingFile):
             arriving.existing = self._hashing.of_existing(arriving, begun)
             self._ask(arriving, begun.size)
@@ -292,7 +301,7 @@ class Receiver:
                 self._channel.check()
                 self._compare_kept(arriving, arriving.partial, check, kept)
         except Refused as problem:
-            self._refuse(arriving, problem)
+            self._answers.refuse(arriving, problem)
 
     def _compare_existing(self, arriving: Arriving, theirs: bytes, ours: bytes) -> None:
         before, arriving.before, arriving.existing = arriving.before, None, None
@@ -301,7 +310,7 @@ class Receiver:
             raise RuntimeError("compared before it was placed")
         if equal(theirs, ours):
             path = incoming.path if before is None else before.path
-            self._receipt(arriving, Settled(path, size=arriving.put.size or 0, sha256=ours), "already")
+            self._answers.receipt(arriving, Settled(path, size=arriving.put.size or 0, sha256=ours), "already")
         else:
             self._begun(arriving, self._folder.begin_anyway(incoming, arriving.is_resumable))
 
@@ -326,7 +335,7 @@ class Receiver:
                 raise Refused(Code.SIZE, why="more than was announced")
             arriving.write(data, arriving.partial)
         except Refused as problem:
-            self._refuse(arriving, problem)
+            self._answers.refuse(arriving, problem)
             return
         if not arriving.is_small and self._complete.has_flushed:
             self._answer_all(self._complete.publish_flushing())  # it may be long until another group is full
@@ -342,12 +351,16 @@ class Receiver:
         try:
             partial.sha256 = arriving.verify(end, self._mac)
         except Refused as problem:
-            self._refuse(arriving, problem)
+            self._answers.refuse(arriving, problem)
             return
-        self._complete.add(arriving, partial)
+        self._is_whole(arriving, partial)
+
+    def _is_whole(self, arriving: Arriving, file: Unpublished) -> None:
+        """It is published with its group."""
+        self._complete.add(arriving, file)
         if self._complete.is_full:
             self._answer_all(self._complete.flush_ahead())
-        elif partial.descriptor >= self._few_left:
+        elif file.descriptor >= self._few_left:
             self._publish()
 
     def _cancel(self, cancel: Cancel) -> None:
@@ -369,40 +382,6 @@ class Receiver:
         """Answer each group before the next one is waited for: the disk may take a while."""
         self._channel.hurry()
         for group in published:
-            self._answer(group)
-
-    def _answer(self, group: Published) -> None:
-        answers: list[bytes] = []
-        for arriving, partial, outcome in self._batches.settle(group):
-            arriving.partial = None
-            if isinstance(outcome, Refused):
-                self._channel.post(*answers)
-                answers.clear()
-                self._refuse(arriving, outcome)
-            else:
-                answers.append(self._receipt_for(arriving, outcome, outcome.word))
-                if outcome.word == "stored" and not partial.has_time:
-                    self._on_event(TimeLost(outcome.path))
-        self._channel.post(*answers)
-        self._on_event(IDLE)
-        self._channel.hurry()
-
-    def _receipt(self, arriving: Arriving, published: Settled, outcome: ReceiptOutcome) -> None:
-        self._channel.post(self._receipt_for(arriving, published, outcome))
-        arriving.forget()
-
-    def _receipt_for(self, arriving: Arriving, published: Settled, outcome: ReceiptOutcome) -> bytes:
-        arriving.sent(Kind.RECEIPT)
-        ours, theirs = arriving.receipts(published, time.time_ns(), outcome)
-        self._on_event(Delivered(arriving.put, ours))
-        return theirs.encode()
-
-    def _refuse(self, arriving: Arriving, problem: Refused) -> None:
-        """Say no to this one, now or in the middle of it, and keep nothing of it, unless it is to be sent again."""
-        if arriving.partial is not None:
-            end_file(arriving.partial, problem.code)
-            arriving.partial = None
-        arriving.sent(Kind.REFUSE)
-        self._on_event(Rejected(arriving.put, problem))
-        self._channel.post(Refuse(arriving.put.id, problem.code).encode())
-        arriving.forget()
+            self._answers.group(group, self._batches)
+            self._on_event(IDLE)
+            self._channel.hurry()

@@ -19,7 +19,7 @@ class Sending(IntEnum):
     ANNOUNCED = auto()  # the PUT of a large file is sent, or its last CHECK is answered: waits for ACCEPT
     ASKED = auto()  # a CHECK is here and not answered yet
     SENDING = auto()  # content goes out; a small file's from its PUT on
-    SENT = auto()  # END is sent; a folder is in this state from its PUT on
+    SENT = auto()  # END is sent; a folder or link is in this state from its PUT on
     ANSWERED = auto()  # RECEIPT or REFUSE is here before the END or CANCEL that closes the id
     CLOSED = auto()
 
@@ -31,7 +31,7 @@ class Receiving(IntEnum):
     ASKED = auto()  # CHECK is sent
     TAKING = auto()  # content is wanted; a small file's from its PUT on
     DEAF = auto()  # RECEIPT or REFUSE is sent; what comes before END or CANCEL is read and thrown away
-    WAITING = auto()  # END is here, and all is right: will be published with its group
+    WAITING = auto()  # END is here, and all is right: will be published with its group; a link's from its PUT on
     CLOSED = auto()
 
 

@@ -52,6 +52,7 @@ MESSAGE_HEADER = struct.Struct(">BI")
 
 FILE: Literal["file"] = "file"
 FOLDER: Literal["folder"] = "folder"
+LINK: Literal["link"] = "link"
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 Size = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Time = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]

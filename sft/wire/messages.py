@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Meta
 
 from sft.common.errors import Code, ProtocolViolation
-from sft.common.names import MAX_DEPTH, why_not_allowed
+from sft.common.names import MAX_DEPTH, is_link_target, why_not_allowed
 from sft.wire.batch import Batch, Receipts, read_batch
 from sft.wire.bodies import FILE as FILE  # also for those who import from here
 from sft.wire.bodies import FOLDER as FOLDER
+from sft.wire.bodies import LINK as LINK
 from sft.wire.bodies import MESSAGE_HEADER, Digest, Id, Mode, Path, Rates, Size, Time, TransferId, ceiling_of, read_body
 from sft.wire.bodies import Control as Control
 from sft.wire.bodies import Kind as Kind
@@ -36,27 +37,36 @@ _ALL = ("all",)  # in the place of an empty path, which stands for the whole fol
 _SHOWN = 200  # characters of a path that is not allowed
 
 EntryKind = Literal["file", "folder"]
+PutKind = Literal["file", "folder", "link"]
 ReceiptOutcome = Literal["stored", "already", "skipped", "folder"]
 POLICIES: tuple[PolicyWord, ...] = get_args(PolicyWord)
 OUTCOMES: tuple[ReceiptOutcome, ...] = get_args(ReceiptOutcome)
 
 
 class Put(Control, frozen=True):
-    """A file or folder is coming. `size` None: a pipe. `mtime` in ns since 1970. `mode`: permission bits."""
+    """A file or folder is coming, or a link is here. `size` None: a pipe. `mtime` in ns since 1970.
+
+    `mode`: permission bits. `target`: what a link says, which is neither followed nor judged; None for anything else.
+    """
 
     KIND = Kind.PUT
     id: Id
     transfer: TransferId
     path: Path
-    kind: EntryKind
+    kind: PutKind
     size: Size | None
     mtime: Time | None
     mode: Mode | None
     policy: PolicyWord
+    target: str | None = None
 
     def check(self) -> None:
-        if self.kind == FOLDER and self.size is not None:
-            raise ProtocolViolation("a folder with a size")
+        if self.kind != FILE and self.size is not None:
+            raise ProtocolViolation("a folder or link with a size")
+        if (self.kind == LINK) != (self.target is not None):
+            raise ProtocolViolation("a target that is not a link's, or a link without one")
+        if self.target is not None and (self.mode is not None or not is_link_target(self.target)):
+            raise ProtocolViolation("a link with permission bits, or with a target that none can have")
 
     def why_not(self) -> str:
         return why_not_allowed(self.path)
@@ -125,6 +135,7 @@ class Get(Control, frozen=True):
 
     `zstd`: the content may come compressed. `offers`: small files are to be offered before their content comes.
     `depth`: with so many of its last components the names of what is sent begin; 0 for the empty path alone.
+    `links`: links are wanted, too.
     """
 
     KIND = Kind.GET
@@ -134,6 +145,7 @@ class Get(Control, frozen=True):
     zstd: bool
     offers: bool = False
     depth: Annotated[int, Meta(ge=0, le=MAX_DEPTH)] = 1
+    links: bool = False
 
     def check(self) -> None:
         if not min(1, len(self.path)) <= self.depth <= len(self.path):

@@ -11,13 +11,12 @@ from msgspec import Meta
 
 from sft.common.errors import ProtocolViolation
 from sft.common.names import MAX_DEPTH, are_plain, why_not_allowed
-from sft.wire.bodies import FILE, Control, Id, Kind, Mode, Path, Size, Time
+from sft.wire.bodies import FILE, LINK, Control, Id, Kind, Mode, Path, Size, Time
 from sft.wire.protocol import BRANCH_ENTRIES_LIMIT
 from sft.wire.spelling import is_spelled
 
 _ALL = ("all",)  # in the place of an empty path, which stands for the whole folder
 
-LINK: Literal["link"] = "link"
 NodeKind = Literal["file", "folder", "link"]
 Depth = Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
 

@@ -42,6 +42,7 @@ from sft.wire.messages import (
     BYE_MESSAGE,
     FILE,
     FOLDER,
+    LINK,
     PING_MESSAGE,
     POLICIES,
     Accept,
@@ -54,6 +55,7 @@ from sft.wire.messages import (
     ListFolder,
     Message,
     Put,
+    PutKind,
     Rate,
     Receipt,
     Refuse,
@@ -73,6 +75,7 @@ PATHS: tuple[Path_, ...] = (
     *(("link", "x"), ("link",), ("fifo",), ("folder",), ("..", "x"), (), ("a\0",), ("a" * 255,), ("\U0001f600",)),
     *(("d", "."), ("link", "..", "a"), ("nul.",)),
 )
+TARGETS = ("../../outside", "/", "folder", "a")  # what links say
 _NEVER_RIGHT = (1, 4)  # the ways to END whose HMAC is wrong
 _KEYS = SessionKeys(C2S, S2C, FILE_SECRET, FILE_SECRET)
 _SECRET = b"nobody may read or change this"
@@ -194,7 +197,7 @@ def _check_disk(home: Path, proved: _Proved) -> None:
     for found in home.rglob("*"):
         path = found.relative_to(home).parts
         if found.is_symlink():
-            assert path == ("link",) or proved.may_move
+            assert path == ("link",) or proved.allows(path, link_digest(os.readlink(found)))
         elif found.is_file():
             assert proved.allows(path, hashlib.sha256(found.read_bytes()).digest()), path
         else:
@@ -268,6 +271,11 @@ class Heard:
             self.receipts.append(message)
 
 
+def link_digest(says: str) -> bytes:
+    """What stands for the content of a link."""
+    return hashlib.sha256(b"a link to " + says.encode()).digest()
+
+
 @functools.cache
 def content_of(seed: int, size: int) -> bytes:
     block = hashlib.sha256(bytes([seed])).digest()
@@ -333,12 +341,17 @@ class _Client:
         """`which`: transfer and content; `one`: path and policy; `two`: size, kind, whether the id is allowed."""
         path, policy = PATHS[one % len(PATHS)], POLICIES[one // len(PATHS) % len(POLICIES)]
         content = content_of(which % 4, SIZES[two % 8])
-        kind = FOLDER if two & 8 else FILE
-        size = None if two & 16 or kind == FOLDER else len(content)
+        says = TARGETS[which % 4] if two & 8 and two & 128 else None
+        kind: PutKind = LINK if says is not None else FOLDER if two & 8 else FILE
+        size = None if two & 16 or kind != FILE else len(content)
         self._last += 0 if two & 32 and two & 64 else 1
         mtime, mode = (None, None) if two & 64 else ((1 << 62 if two & 32 else 1_700_000_000 * 10**9), 0o7777)
-        put = Put(max(1, self._last), bytes([which]) * 16, path, kind, size, mtime, mode, policy)
+        mode = None if says is not None else mode
+        put = Put(max(1, self._last), bytes([which]) * 16, path, kind, size, mtime, mode, policy, says)
         self._say(put.encode())
+        if says is not None:
+            for proof in (link_digest(says), b""):  # on the disk, and in its receipt
+                self._prove(put, proof)
         self._files[put.id] = _File(put, content)
 
     def _data(self, id: int, one: int, two: int = 0) -> None:

@@ -415,7 +415,7 @@ def message(kind: str | int, body: bytes = b"") -> bytes:
 
 
 FIELDS = {
-    "PUT": ("id", "transfer", "path", "kind", "size", "mtime", "mode", "policy"),
+    "PUT": ("id", "transfer", "path", "kind", "size", "mtime", "mode", "policy", "target"),
     "END": ("id", "size", "sha256", "mac"),
     "CANCEL": ("id", "code"),
     "ACCEPT": ("id", "offset"),
@@ -424,7 +424,7 @@ FIELDS = {
     "RECEIPT": ("id", "path", "size", "sha256", "time", "outcome"),
     "BATCH": ("id", "transfer", "policy", "files"),  # its header
     "RECEIPTS": ("id", "time", "sha256", "outcomes"),
-    "GET": ("id", "path", "more", "zstd", "offers", "depth"),
+    "GET": ("id", "path", "more", "zstd", "offers", "depth", "links"),
     "LIST": ("id", "path", "after"),
     "ENTRY": ("id", "entries", "more"),
     "ERROR": ("code",),
@@ -524,7 +524,7 @@ def body_of(fields: Fields) -> bytes:
 def control(kind: str, /, **fields: Any) -> bytes:
     """A message whose body is the array of its type's fields, in its order, then of those it does not have."""
     if kind == "GET":
-        fields = {"zstd": False, "offers": False, "depth": min(1, len(fields["path"])), **fields}
+        fields = {"zstd": False, "offers": False, "depth": min(1, len(fields["path"])), "links": False, **fields}
     known = {name: fields[name] for name in FIELDS[kind] if name in fields}
     return message(kind, body_of({**known, **fields}))
 
@@ -549,8 +549,13 @@ def plain(content: bytes, size: int) -> bytes:
 
 def put_fields(id: int, path: list[str], size: int | None, **more: Any) -> Fields:
     """Those of a PUT of a file; `more` takes their place."""
-    usual = {"mtime": 1700000000000000000, "mode": 0o644, "policy": "fail"}
+    usual = {"mtime": 1700000000000000000, "mode": 0o644, "policy": "fail", "target": None}
     return {"id": id, "transfer": os.urandom(16), "path": path, "kind": "file", "size": size, **usual, **more}
+
+
+def link_fields(id: int, path: list[str], target: str, **more: Any) -> Fields:
+    """Those of a PUT of a symbolic link."""
+    return put_fields(id, path, None, **{"kind": "link", "mode": None, "target": target, **more})
 
 
 def file_mac(key: bytes, put: bytes, content: bytes) -> bytes:
@@ -746,7 +751,7 @@ class Session:
         found = first or self.hear()
         while found.kind != "BYE":
             id = found.fields["id"]
-            if found.kind == "PUT" and found.fields["kind"] == "folder":
+            if found.kind == "PUT" and found.fields["kind"] != "file":
                 self.say(self.receipt(found.fields))
             elif found.kind == "BATCH":
                 landed |= self.take_batch(found)

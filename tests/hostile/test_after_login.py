@@ -285,7 +285,7 @@ def replaced(old: bytes, new: bytes) -> bytes:
 TRANSFER = bytes(16)
 PATH, NAME, KIND, POLICY = pack(["x"]), pack("x"), pack("file"), pack("fail")
 MTIME, MODE = pack(1700000000000000000), pack(0o644)
-ID, SIZE = b"\x98\1", KIND + b"\1"  # with what stands before them
+ID, SIZE = b"\x99\1", KIND + b"\1"  # with what stands before them
 BIN = pack(TRANSFER)
 
 BODIES: dict[str, bytes] = {
@@ -305,13 +305,13 @@ BODIES: dict[str, bytes] = {
     "a byte before": b"\0" + fields(),
     "a byte behind": fields() + b"\0",
     "nil behind": fields() + b"\xc0",
-    "a byte that begins nothing": replaced(ID, b"\x98\xc1"),
+    "a byte that begins nothing": replaced(ID, b"\x99\xc1"),
     "a field more": fields(more=1),
     "a nil more": fields(more=None),
     "two fields in the other order": replaced(MTIME + MODE, MODE + MTIME),
     **{f"without {name}": without(name) for name in put_fields(1, ["x"], 1)},
-    "array of one field more than there are": b"\x99" + fields()[1:],
-    "array of one field less than there are": b"\x97" + fields()[1:],
+    "array of one field more than there are": b"\x9a" + fields()[1:],
+    "array of one field less than there are": b"\x98" + fields()[1:],
     "array of 2^16-1 fields": b"\xdc\xff\xff" + fields()[1:],
     "array of 2^32-1 fields": b"\xdd\xff\xff\xff\xff" + fields()[1:],
     "text of 2^32-1 bytes": replaced(NAME, b"\xdb\xff\xff\xff\xffx"),
@@ -378,12 +378,12 @@ BODIES: dict[str, bytes] = {
     "fields in array 32": b"\xdd\0\0\0\x08" + fields()[1:],
     "path in array 16": replaced(PATH, b"\xdc\0\1" + NAME),
     "path in array 32": replaced(PATH, b"\xdd\0\0\0\1" + NAME),
-    "id in uint 8": replaced(ID, b"\x98\xcc\1"),
-    "id in uint 16": replaced(ID, b"\x98\xcd\0\1"),
-    "id in uint 32": replaced(ID, b"\x98\xce\0\0\0\1"),
-    "id in uint 64": replaced(ID, b"\x98\xcf\0\0\0\0\0\0\0\1"),
-    "id in int 8": replaced(ID, b"\x98\xd0\1"),
-    "id in int 64": replaced(ID, b"\x98\xd3\0\0\0\0\0\0\0\1"),
+    "id in uint 8": replaced(ID, b"\x99\xcc\1"),
+    "id in uint 16": replaced(ID, b"\x99\xcd\0\1"),
+    "id in uint 32": replaced(ID, b"\x99\xce\0\0\0\1"),
+    "id in uint 64": replaced(ID, b"\x99\xcf\0\0\0\0\0\0\0\1"),
+    "id in int 8": replaced(ID, b"\x99\xd0\1"),
+    "id in int 64": replaced(ID, b"\x99\xd3\0\0\0\0\0\0\0\1"),
     "mode in int 16": replaced(MODE, b"\xd1\1\xa4"),
     "mode in uint 32": replaced(MODE, b"\xce\0\0\1\xa4"),
     "mtime in int 64": replaced(MTIME, b"\xd3" + MTIME[1:]),

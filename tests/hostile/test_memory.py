@@ -85,10 +85,10 @@ def gets(session: Session) -> None:
 
 def short_gets(session: Session) -> None:
     """As many as there may be; none is the last."""
-    rest = control("GET", id=0, path=["a"], more=True)[-7:]
+    rest = control("GET", id=0, path=["a"], more=True)[-8:]
     for first in range(1, 1 << 17, 4_096):
         ids = range(first, min(first + 4_096, 1 << 17))
-        session.say(*(message("GET", b"\x96" + pack(id) + rest) for id in ids))
+        session.say(*(message("GET", b"\x97" + pack(id) + rest) for id in ids))
     session.say(control("GET", id=1, path=[".."], more=True))
     session.expect("REFUSE", id=1, code="name")
 

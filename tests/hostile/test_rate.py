@@ -85,5 +85,5 @@ def test_our_client_asks_for_its_limit_first(tmp_path: Path) -> None:
         assert client("--retries=0", "--limit=30k", "--get", "a", f"{tmp_path}/").status == 1
     assert [(each.kind, each.fields) for each in heard] == [
         ("RATE", {"rate": 30_000}),
-        ("GET", {"id": 1, "path": ["a"], "more": False, "zstd": True, "offers": False, "depth": 1}),
+        ("GET", {"id": 1, "path": ["a"], "more": False, "zstd": True, "offers": False, "depth": 1, "links": False}),
     ]

@@ -37,7 +37,7 @@ def test_server_that_keeps_to_the_rules_takes_and_gives(tmp_path: Path, folder: 
         first = session.hear()
         if first.kind == "GET":
             flags = {"more": False, "zstd": True, "offers": False}
-            assert first.fields == {"id": 1, "path": ["box", "large"], **flags, "depth": 1}
+            assert first.fields == {"id": 1, "path": ["box", "large"], **flags, "depth": 1, "links": False}
             session.send(1, ["large"], taken["box", "large"], policy="skip")
             session.farewell()
         else:

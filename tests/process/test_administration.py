@@ -184,7 +184,7 @@ def test_account_of_the_first_start_may_do_everything(tmp_path: Path) -> None:
     server = Server(tmp_path / "first")
     with first_start(server, "--port=0") as terminal:
         terminal.expect(f"@{os.uname().nodename}:\n\n")
-    assert server.command("users").out.split()[1] == "put,get,list,replace,remove"
+    assert server.command("users").out.split()[1] == "put,get,list,replace,remove,links"
 
 
 # --- rights -----------------------------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def test_account_has_the_rights_it_was_given_and_limits_changes_them(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--rights="], '--rights: "" is not a right. Choose from put, get, list, replace, remove'),
-        (["--rights=put,links"], '--rights: "links" is not a right'),
+        (["--rights="], '--rights: "" is not a right. Choose from put, get, list, replace, remove, links'),
+        (["--rights=put,link"], '--rights: "link" is not a right'),
         (["--rights=put, get"], '--rights: " get" is not a right'),
         (["--rights=all"], '--rights: "all" is not a right'),
         (["--rights=put", "--drop-only"], "--drop-only: not allowed with argument --rights"),

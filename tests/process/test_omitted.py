@@ -89,11 +89,11 @@ def test_hundred_links_are_named_and_the_others_counted_and_none_is_a_failure(
         server.path(box, f"{number:03d}").symlink_to("file")
     result = client("--get", "-v", box, f"{tmp_path}/here/")
     assert result.status == 0 and result.err.count(": a symbolic link on the receiver") == 101
-    assert "skipped: 130 more names beside it: a symbolic link on the receiver\n" in result.err
+    assert "skipped: 130 more names beside it: a symbolic link on the receiver (--links keeps it)\n" in result.err
     assert ", 230 skipped" in result.out
     result = client("--get", box, f"{tmp_path}/few/")
     assert result.err.count("\n") == 6
-    assert result.err.endswith("\nskipped: and 225 more (-v): a symbolic link on the receiver\n")
+    assert result.err.endswith("\nskipped: and 225 more (-v): a symbolic link on the receiver (--links keeps it)\n")
     result = client("--get", "--json", box, f"{tmp_path}/again/")
     told = [event for event in map(json.loads, result.out.splitlines()) if event["event"] == "skipped"]
     assert len(told) == 101 and told[-1]["more"] == 130

@@ -51,7 +51,7 @@ SOURCES = {
 }
 MTIME = 1_777_626_764  # 2026-05-01T09:12:44Z
 PASSWORD = "correct horse battery"
-ALL_RIGHTS = "put,get,list,replace,remove"  # as the account of the first start has them
+ALL_RIGHTS = "put,get,list,replace,remove,links"  # as the account of the first start has them
 PROGRAM = ("server.py", "client.py", "config.py", "crypto_utils.py", "sft", "requirements.lock", "requirements.txt")
 
 # For every Python of the stage: this host is nas.example, and its port 7380 is the one in the file `port` of the stage.

@@ -465,7 +465,10 @@ def test_quiet_prints_errors_and_what_is_left_out(server: Server, client: Client
     (folder / "tree" / "empty").mkdir()
     result = client("--quiet", folder / "tree", f"{box}/")
     assert (result.status, result.out) == (0, "")
-    assert result.err == f"skipped: {folder}/tree/link: a symbolic link (--follow sends what it leads to)\n"
+    assert (
+        result.err
+        == f"skipped: {folder}/tree/link: a symbolic link (--links keeps it, --follow sends what it leads to)\n"
+    )
     result = client("-q", folder / "tree" / "a", folder / "missing", f"{box}/")
     assert (result.status, result.out) == (1, "") and result.err.count("\n") == 1
     result = client("-q", "--get", f"{box}/tree", f"{folder}/back/")
@@ -481,7 +484,7 @@ def test_dry_run_tells_what_would_be_sent_and_needs_neither_server_nor_password(
     environment = clean_environment()
     result = run("client.py", *flags, "photos", "notes.txt", "box/", cwd=folder, environment=environment)
     assert result.status == 0
-    assert result.err == "skipped: photos/link: a symbolic link (--follow sends what it leads to)\n"
+    assert result.err == "skipped: photos/link: a symbolic link (--links keeps it, --follow sends what it leads to)\n"
     assert result.out.splitlines() == [
         "would send: photos as box/photos/",
         "would send: photos/trip as box/photos/trip/",

@@ -172,7 +172,7 @@ def test_links_and_special_files_are_skipped_with_a_line(
     assert result.status == 0
     links = ("link to a file", "link outside", "link to a folder", "dangling", "loop")
     for name in links:
-        told = f"skipped: {source / name}: a symbolic link (--follow sends what it leads to)\n"
+        told = f"skipped: {source / name}: a symbolic link (--links keeps it, --follow sends what it leads to)\n"
         assert result.err.count(told) == 1
     for name in ("fifo", "socket"):
         assert f"skipped: {source / name}: neither a file nor a folder\n" in result.err
@@ -377,8 +377,8 @@ def test_links_there_are_never_followed(server: Server, client: Client, box: str
     assert result.status == 0 and visible(here / box) == ["file"]
     assert result.err.splitlines() == [
         f"skipped: {box}/fifo: neither a file nor a folder on the receiver",
-        f"skipped: {box}/folder: a symbolic link on the receiver",
-        f"skipped: {box}/link: a symbolic link on the receiver",
+        f"skipped: {box}/folder: a symbolic link on the receiver (--links keeps it)",
+        f"skipped: {box}/link: a symbolic link on the receiver (--links keeps it)",
     ]
     assert ", 3 skipped" in result.out
     names = ("link", "folder", "folder/secret")
