@@ -12,6 +12,7 @@ from sft.client.comparing import Entry
 from sft.common.errors import ProtocolViolation, Refused
 from sft.common.names import MAX_COMPONENT, MAX_DEPTH, MAX_PATH, PathParts, size_of
 from sft.wire.protocol import OMITTED_LIMIT
+from sft.wire.spelling import spell
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.channel import Channel
@@ -90,6 +91,11 @@ def _page(id: int, message: "Message | None", messages: "Iterator[Message]") -> 
 def entry_of(node: "Node") -> Entry:
     """What the receiver has at one path."""
     return Entry(node.kind, node.size, node.mtime, node.mode, node.target)
+
+
+def link_entry(target: str) -> Entry:
+    """A link with that target, as it is compared: spelled as a BRANCH has it, and whatever its time."""
+    return Entry("link", target=spell((target,)))
 
 
 class BranchEntries(Iterator[tuple[PathParts, Entry]]):

@@ -113,7 +113,8 @@ class Download:
         """Fetch only what differs from what is in `folder`; with `removes` remove what is only here."""
         self._ask_for([])
         criteria = self._criteria()
-        findings = Findings(self._reporter, self.missing, self.wanted, self._place_named, folder.visible, criteria)
+        names, place = self.wanted, self._place_named
+        findings = Findings(self._reporter, self.missing, names, place, folder.visible, criteria, links=self._links)
         extras = Extras(self._reporter, findings, self.to.shown, removes, max_removed)
         self._rounds = Rounds(
             self._reporter, self.missing, findings, changes, self.to.shown, self._within, criteria, extras
@@ -131,7 +132,8 @@ class Download:
     def plan(self, visible: "VisibleFiles | None", is_update: bool, removes: bool, max_removed: int) -> Plan:
         """What it would do, when `visible` is what is here; None: nothing."""
         criteria = self._criteria() if is_update else Criteria()
-        findings = Findings(self._reporter, self.missing, self.wanted, self._place_named, visible, criteria, False)
+        names, place = self.wanted, self._place_named
+        findings = Findings(self._reporter, self.missing, names, place, visible, criteria, False, self._links)
         extras = Extras(self._reporter, findings, self.to.shown, removes, max_removed)
         return Plan(self._reporter, self.missing, findings, self.to.shown, self._policy, is_update, extras)
 
@@ -290,7 +292,7 @@ class Download:
             return
         if self._rounds is not None:
             self._settled.add(put.path)
-            if receipt.outcome == "already":
+            if receipt.outcome == "already" and put.kind == "file":
                 incoming = self.place(put)
                 self._rounds.is_there(put.path, incoming.path, put.mtime, incoming.mode)
         if receipt.outcome == "skipped":

@@ -51,11 +51,12 @@ class Finding(NamedTuple):
 
 
 class _Theirs(Iterator[tuple[PathParts, Entry]]):
-    """What lies below one folder at the receiver; links are hidden."""
+    """What lies below one folder at the receiver."""
 
     def __init__(
-        self, path: PathParts, told: "Callable[[Omitted], None]", skipped: Callable[[PathParts], None]
+        self, path: PathParts, told: "Callable[[Omitted], None]", skipped: Callable[[PathParts], None] | None
     ) -> None:
+        """`skipped`: links are hidden, and that is called for each; None: they are compared."""
         self._branches = Branches(path)
         self._told, self._skipped = told, skipped
         self._pages: Iterator[Page] = iter(())
@@ -82,9 +83,11 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
             self._page = iter(page.entries)
         path, node = found
         self.count += 1
-        if node.kind == "link":
+        if node.kind == "link" and self._skipped is not None:
             self._skipped(path)
             return path, HIDDEN
+        if node.kind == "link":
+            return path, Entry("link", target=node.target)
         return path, entry_of(node)
 
 
@@ -112,14 +115,16 @@ class Findings:
         visible: "VisibleFiles | None",
         criteria: Criteria,
         in_whole: bool = True,
+        links: bool = False,
     ) -> None:
         """`place(name)`: where something goes here, by the last component of what was named and what follows.
 
         `in_whole`: a folder that is not here is one finding, whatever is in it, and so is what can't be compared; else
-        everything is found by itself, and what can't be has failed. `visible`: None when nothing is here.
+        everything is found by itself, and what can't be has failed. `visible`: None when nothing is here. `links`: they
+        are compared, too.
         """
         self._reporter, self._missing, self._place, self._visible = reporter, missing, place, visible
-        self._criteria, self._in_whole = criteria, in_whole
+        self._criteria, self._in_whole, self._links = criteria, in_whole, links
         self._left = deque(names)
         self._comparison: _Comparison | None = None
         self._glimpses = Glimpses()
@@ -167,7 +172,7 @@ class Findings:
         found = Finding(Difference.NEW, name, min(1, len(name)), here, None, ours)
         if not self._in_whole:
             there = self._glimpses.find(name, channel, messages) if name else Entry("folder")
-            if there is None or there.kind == "link":
+            if there is None or (there.kind == "link" and not self._links):
                 raise Refused(Code.NOT_FOUND if there is None else Code.LINK)
             found = found._replace(what=difference(there, ours, self._criteria), there=there)
             if there.kind == "folder" and found.what is not Difference.KIND:
@@ -196,7 +201,7 @@ class Findings:
         def skipped(path: PathParts) -> None:
             self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK])
 
-        theirs = _Theirs(name, lambda omission: self._omitted(name, omission), skipped)
+        theirs = _Theirs(name, lambda omission: self._omitted(name, omission), None if self._links else skipped)
         entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
         return _Comparison(here, theirs, entries)
 

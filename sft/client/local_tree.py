@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from sft.client.branches import link_entry
 from sft.client.comparing import Entry
 from sft.common.errors import Code, Refused
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
@@ -43,7 +44,9 @@ class LocalEntries(Iterator[tuple[PathParts, Entry]]):
                 continue
             path = self._last = (*self._last[: found.depth - 1], found.name)
             if LOCAL_PARTIAL_AREA not in path:
-                return path, Entry(found.kind, found.size, found.mtime, found.mode, found.target)
+                if found.target is not None:
+                    return path, link_entry(found.target)
+                return path, Entry(found.kind, found.size, found.mtime, found.mode)
         raise StopIteration
 
 

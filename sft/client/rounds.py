@@ -104,7 +104,7 @@ class Rounds:
         if what is Difference.NONE:
             self._unchanged(finding)
             return False
-        if what is Difference.KIND:
+        if what is Difference.KIND and not _is_link_for_file(finding):
             problem = refused_here(in_the_way(finding), self._shown(finding.here))
             self._missing.fail(show_path(finding.name), problem, self._within(finding.name))
             return False
@@ -139,6 +139,12 @@ class Rounds:
                 self._reporter.note(f"{self._shown(here)}: its time can't be kept by the disk here")
         except Refused as problem:
             self._missing.fail(show_path(name), refused_here(problem, self._shown(here)))
+
+
+def _is_link_for_file(finding: Finding) -> bool:
+    """Whether a link takes the place of a file: that is replaced like any other."""
+    there, ours = finding.there, finding.ours
+    return there is not None and ours is not None and (there.kind, ours.kind) == ("link", "file")
 
 
 def in_the_way(finding: Finding) -> Refused:

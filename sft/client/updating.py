@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.client.ahead import Ahead
-from sft.client.branches import BranchEntries, Glimpses
+from sft.client.branches import BranchEntries, Glimpses, link_entry
 from sft.client.comparing import (
     HIDDEN,
     Criteria,
@@ -188,6 +188,8 @@ class Updating:
         mode = found.mode if self._keeps_modes else None
         if found.is_folder:
             return Entry("folder", 0, nearest_time(found.mtime), mode)
+        if found.leads_to is not None:
+            return link_entry(found.leads_to)
         return Entry("file", found.size, nearest_time(found.mtime), mode)
 
     # --- what becomes of a path ---
@@ -253,12 +255,12 @@ class Updating:
                 self._reporter.unchanged(found.path, show_path(path), found.size, source.folder)
             return
         item = self._take(source, found)
-        if item is not None and what is Difference.TIME and not found.is_folder:
+        if item is not None and what is Difference.TIME and item.kind == "file":
             self._aged[item] = found
 
     def _compare_modes(self, path: PathParts, ours: Entry, theirs: Entry, what: Difference) -> None:
         """A file that is sent, or found to be there, gets its mode then; a folder that is there keeps its own."""
-        if theirs.kind == ours.kind:
+        if theirs.kind == ours.kind != "link":
             self._finishing.see_mode(ours.kind, theirs.mode or 0)
         is_settled_so = what is Difference.MODE or (what is Difference.TIME and ours.kind == "folder")
         if is_settled_so and has_other_mode(ours, theirs, self._criteria.modes):

@@ -159,3 +159,27 @@ def test_policy_holds_for_links(owned: Server, owner: Client, source: Path, box:
     says = {name: says for name, (says, _) in links_in(owned.path(box)).items()}
     expected = {"up": "../file"} if policy == "replace" else {"up": "old"}
     assert says == expected | ({"up.1": "../file"} if policy == "rename" else {})
+
+
+def test_update_compares_links_by_what_they_say(owned: Server, owner: Client, source: Path, box: str) -> None:
+    flags = ("--links", "--update", "--delete")
+    assert owner(*flags, source, box).status == 0
+    again = owner(*flags, source, box)
+    assert (again.status, again.err) == (0, "") and "0 files delivered" in again.out and "5 unchanged" in again.out
+    (source / "up").unlink()
+    (source / "up").symlink_to("elsewhere")
+    (source / "sub" / "folder").unlink()
+    changed = owner("-v", *flags, source, box)
+    assert (changed.status, changed.err) == (0, "") and "1 file delivered" in changed.out
+    assert f"delivered: {box}/up -> elsewhere\n" in changed.out and f"removed: {box}/sub/folder\n" in changed.out
+    assert links_in(owned.path(box)) == links_in(source)
+    back = source.parent / "back"
+    assert owner("--get", *flags, box, back).status == 0
+    assert links_in(back) == links_in(source)
+    again = owner("--get", *flags, box, back)
+    assert (again.status, again.err) == (0, "") and "0 files fetched" in again.out and "4 unchanged" in again.out
+    (back / "up").unlink()
+    (back / "up").write_text("a file")
+    (back / "more").symlink_to("nowhere")
+    assert owner("--get", *flags, box, back).status == 0
+    assert links_in(back) == links_in(source)
