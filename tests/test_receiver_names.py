@@ -3,6 +3,8 @@
 import argparse
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sft.common.errors import UsageError
 from sft.console.receiver_names import split_name, take_receiver
@@ -78,6 +80,21 @@ def test_colon_behind_what_is_no_host_is_an_error_that_shows_the_way(name: str) 
         split_name(name, False)
     assert caught.value.cause == f"what stands before the colon in {name} names no receiver"
     assert f"./{name} for a file of that name" in caught.value.remedy
+
+
+@given(st.text(max_size=30) | st.text(":@/[]\\ab", max_size=12), st.booleans())
+def test_any_name_is_a_file_or_is_made_of_a_receiver_and_the_rest(name: str, is_windows: bool) -> None:
+    assert split_name(f"./{name}", is_windows) == (None, f"./{name}")
+    try:
+        receiver, path = split_name(name, is_windows)
+    except UsageError:
+        assert ":" in name
+        return
+    if receiver is None:
+        assert path == name
+    else:
+        assert receiver.prefix + ("" if path == "." and name.endswith(":") else path) == name
+        assert "/" not in receiver.prefix
 
 
 # --- a whole command --------------------------------------------------------------------------------------------------

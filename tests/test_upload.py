@@ -76,10 +76,17 @@ def test_current_folder_goes_by_its_own_name(here: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("target", ["..", "../b", "box/../b", "../", "box/..", "a\nb", "x" * 256, "y/" * 256 + "z"])
 @pytest.mark.usefixtures("here")
-def test_target_that_no_receiver_allows_fails_before_connecting(target: str) -> None:
-    sending, noted = planned(["a"], target)
-    assert not sending.left
-    assert [(name, type(problem)) for name, problem in noted.problems] == [("a", Refused)]
+def test_target_that_no_receiver_allows_is_a_usage_error(target: str) -> None:
+    with pytest.raises(UsageError, match="can't be a name on a receiver"):
+        planned(["a"], target)
+
+
+@pytest.mark.usefixtures("here")
+def test_source_whose_own_name_no_receiver_allows_fails_alone() -> None:
+    Path("b\nc").touch()
+    sending, noted = planned(["b\nc", "a"], "box/")
+    assert targets(sending) == ["box/a"]
+    assert [(name, type(problem)) for name, problem in noted.problems] == [("b\nc", Refused)]
 
 
 @pytest.mark.usefixtures("here")

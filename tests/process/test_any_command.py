@@ -126,7 +126,7 @@ def arguments_of(parser: Any, words: list[str]) -> st.SearchStrategy[list[str]]:
 
 
 ARGUMENTS = {
-    "client.py": arguments_of(client_parser(), ["a", "d", "-", "--", "in/"]),
+    "client.py": arguments_of(client_parser(), ["a", "d", "-", "--", "in/", "nas:a", "u@nas:", "./a:b"]),
     "server.py": arguments_of(
         server_parser(), ["adduser", "passwd", "limits", "deluser", "users", "recount", USER, "bob"]
     ),
