@@ -141,19 +141,24 @@ class Connection:
         channel = self._channel = Channel(self._link.sock, keys.s2c, keys.c2s, self._shared.engine)
         active = self._shared.activity.begin(self._number, account.name, self._source, channel)
         code: Code | None = None
+        reason: str | None = None
         try:
             self._do_job(channel, logged_in, active)
         except TransferError as problem:
             code, level, line = ending_of(problem)
+            reason = problem.cause
             self._log.log(level, LogEvent("ended", line, outcome=code, reason=problem.cause), extra=AUDIT)
         except Exception as problem:
-            code = Code.INTERNAL
+            code, reason = Code.INTERNAL, Code.INTERNAL.cause
             self._log_unexpected(problem)
         channel.close(code)
         active.end()
         size = channel.bytes_received
+        counts = {"files_received": active.files_received, "files_sent": active.files_sent}
+        counts |= {"bytes_received": size, "bytes_sent": channel.bytes_sent}
+        seconds = round(time.monotonic() - began, 3)
         text = f"done, {counted(size, 'byte', '')} received"
-        self._log.info(LogEvent("done", text, bytes_received=size, seconds=round(time.monotonic() - began, 3)))
+        self._log.info(LogEvent("done", text, **counts, seconds=seconds, reason=reason))
 
     def _do_job(self, channel: Channel, logged_in: LoggedIn, active: ActiveConnection) -> None:
         """What the client asks for, until its BYE. Raises what ends the connection before."""

@@ -26,6 +26,7 @@ from sft.server.admin import first_account, open_accounts
 from sft.server.health import Health
 from sft.server.http_answers import HttpAnswers
 from sft.server.listener import Listener, listen
+from sft.server.on_terminal import OnTerminal
 from sft.server.reload import Reload, rules_of
 from sft.server.service_manager import ServiceManager
 from sft.server.signals import Signals
@@ -80,6 +81,8 @@ def serve(
             accounts = accounts_of_file()
         elif not accounts.names():
             note(advice("warning: there are no accounts; run: python server.py adduser NAME"))
+        if has_terminal:
+            log.addHandler(OnTerminal(announce))
         log.info("listening on %s, storing under %s", addresses, settings.storage)
         if asked is not None:
             asked.serve({"/health": Health(accounts, storage, lambda: signals.stops > 0, log).answer})

@@ -151,7 +151,7 @@ def test_client_that_is_refused_everything_logs_some_and_counts_the_others(
     server.path(box).write_text("a file, so nothing can go below it")
     for number in range(600):
         make(folder / f"{number}", 1)
-    result = client(folder, box)
+    result = client("-v", folder, box)
     assert result.status == 1 and result.err.count("\n") >= 600
     told = client.log.read_text()
     refused = [line for line in told.splitlines() if "is a file, not a folder" in line]

@@ -147,6 +147,7 @@ def test_first_start_makes_an_account_and_the_shown_command_works(tmp_path: Path
             sender.expect("Password")
             sender.type(password)
             assert sender.finish() == 0
+        terminal.expect("carol from 127.0.0.1: 1 file received, ")
         terminal.type("\x03", end="")
         assert terminal.finish() == 0
     assert server.path("secret.txt", user="carol").read_bytes() == source.read_bytes()
