@@ -199,9 +199,10 @@ def test_what_can_not_be_fetched_so_is_a_usage_error(names: list[str], target: s
 
 
 def test_more_names_than_a_connection_may_ask_for_are_a_usage_error() -> None:
-    placed([f"d/{number}" for number in range(4096)], "out/", ("1",))
-    with pytest.raises(UsageError, match="4096 names"):
-        placed([f"d/{number}" for number in range(4097)], "out/", ("1",))
+    names = [f"d/{number}" for number in range((1 << 17) + 1)]
+    placed(names[:-1], "out/", ("1",))
+    with pytest.raises(UsageError, match="131,072 names"):
+        placed(names, "out/", ("1",))
     with pytest.raises(UsageError, match="too long"):
         placed(["/".join(["n" * 255] * 15) + f"/{number}" for number in range(1092)], "out/", ("1",))
 

@@ -1,4 +1,7 @@
-"""How a fetch is compared with what is here, as the options have it: to fetch what differs, or only to tell."""
+"""How a fetch is compared with what is here, as the options have it: to fetch what differs, or only to tell.
+
+Rules: what the options say that can't be is told before anything is opened. Only looking makes nothing here.
+"""
 
 import contextlib
 from collections.abc import Iterator

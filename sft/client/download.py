@@ -13,6 +13,7 @@ from sft.client.extras import Extras
 from sft.client.findings import Findings
 from sft.client.local_tree import LocalChanges
 from sft.client.missing import Missing, report_omitted
+from sft.client.parting import part
 from sft.client.plan import Plan
 from sft.client.refusals import SKIPPED, TIME_BEYOND, not_given, refused_here
 from sft.client.remembering import Remembering, key_of
@@ -21,7 +22,6 @@ from sft.client.targets import checked_parts, destination, local_path
 from sft.common.errors import (
     PASSING_CODES,
     Code,
-    ConnectionTrouble,
     IntegrityError,
     ProtocolViolation,
     Refused,
@@ -67,13 +67,20 @@ class Download:
     """What is fetched in one run: where each thing goes, and what becomes of it."""
 
     def __init__(
-        self, reporter: Reporter, policy: str, keep_modes: bool, names: list[str], target: str, links: bool = False
+        self,
+        reporter: Reporter,
+        policy: str,
+        keep_modes: bool,
+        names: list[str],
+        target: str,
+        links: bool = False,
+        are_matches: bool = False,
     ) -> None:
-        """`links`: links are wanted, too. Raises UsageError."""
+        """`links`: links are wanted, too; `are_matches`: the names come from patterns. Raises UsageError."""
         self._links = links
         self._reporter, self._policy, self._keep_modes = reporter, policy, keep_modes
         self.wanted = [checked_parts(name) for name in names]
-        self.to = destination(names, self.wanted, target)
+        self.to = destination(names, self.wanted, target, are_matches)
         self._asked = {wanted[-1:] for wanted in self.wanted}
         self.missing = Missing(reporter)
         self._has_written = False
@@ -196,7 +203,7 @@ class Download:
             self.check_answered()
         else:
             folder.finish_folders()
-            _part(channel, messages)
+            part(channel, messages)
         if self._rounds is not None and self._rounds.is_last:
             self._settle_folders()
         self._asking = []
@@ -397,11 +404,3 @@ class Download:
         """The lines of the named folders, once all that is in them is settled."""
         for folder in self._folders.values():
             self._reporter.folder_found(folder, 0)
-
-
-def _part(channel: "Channel", messages: "Iterator[Arrived | None]") -> None:
-    """Nothing is asked for in this connection: end it, after questions. Raises ProtocolViolation."""
-    channel.say_bye()
-    with contextlib.suppress(ConnectionTrouble):  # every answer is here, with or without a BYE
-        if any(arrived is not None for arrived in messages):
-            raise ProtocolViolation("a message behind the last answer")

@@ -33,7 +33,7 @@ from sft.console.command_line import PIPE
 from sft.console.log import no_log, open_log
 from sft.console.repeated import FEW
 from sft.console.reporter import Reporter
-from sft.console.screen import is_interactive, note, output_descriptor, warn
+from sft.console.screen import note, output_descriptor, warn
 from sft.wire.compression import PACKAGE, is_installed, zstd_name
 from sft.wire.protocol import VERSION
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from config import ClientSettings
     from sft.client.download import Download
     from sft.client.login import Credentials
+    from sft.client.matching import Matching
     from sft.client.upload import Upload
     from sft.common.rate_limit import RateLimiter
     from sft.wire.channel import Channel
@@ -119,13 +120,14 @@ class Run:
             check_apart(self._options.receipts, names[-1:] if self._options.get else names[:-1])
             self._receipts = ReceiptsFile(self._options.receipts)
             self._reporter.keep_receipts(self._receipts)
-        if self._options.list:
-            self._list(names[0] if names else "")
-        elif self._options.remove or self._options.move or self._options.usage:
-            self._change(names)
-        elif self._options.get:
+        options = self._options
+        if options.remove and (matched := self._matched(names).found):
+            self._question(matched)
+        elif options.list or options.move or options.usage:
+            self._question(names)
+        elif options.get:
             self._get(names[:-1], names[-1])
-        else:
+        elif not options.remove:
             self._put(names[:-1], names[-1])
 
     # --- the jobs ---
@@ -219,9 +221,13 @@ class Run:
 
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
-        policy = "replace" if self._options.update else self._settings.if_exists
-        download = Download(self._reporter, policy, not self._options.no_modes, names, target, self._options.links)
-        if self._options.dry_run:
+        options, named = self._options, self._matched(names)
+        if not named.found:
+            return
+        policy = "replace" if options.update else self._settings.if_exists
+        modes, links = not options.no_modes, options.links
+        download = Download(self._reporter, policy, modes, named.found, target, links, named.has_patterns)
+        if options.dry_run:
             self._plan_get(download)
         elif download.to.to_stdout:
             self._get_to_stdout(download)
@@ -244,8 +250,7 @@ class Run:
     def _get_to_stdout(self, download: "Download") -> None:
         from sft.disk.stdout import StandardOutput
 
-        stream = StandardOutput(output_descriptor())
-        credentials = self._ask()
+        stream, credentials = StandardOutput(output_descriptor()), self._ask()
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
             download.fetch(stream, channel, keys, self._settings.limit, self._settings.compress)
@@ -296,27 +301,20 @@ class Run:
             folder.close()
         self._where = f"fetched from {credentials.user}@{credentials.host}"
 
-    def _list(self, name: str) -> None:
-        from sft.client.listing import Listing, TreeListing
+    def _question(self, names: list[str]) -> None:
+        from sft.client.questions import question_job
 
-        listing = (TreeListing if self._options.recursive else Listing)(self._reporter, name)
-        self._kept = "the list is not whole"
-        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, limiter: listing.read(channel))
-
-    def _change(self, names: list[str]) -> None:
-        from sft.client.changing import ChangeJob, Counting, Moving, Removing
-
-        options = self._options
-        job: ChangeJob
-        if options.remove:
-            may_ask = not options.yes and not options.json and is_interactive()
-            job = Removing(self._reporter, names, options.recursive, self._confirm_removal if may_ask else None)
-        elif options.move:
-            job = Moving(self._reporter, *names)
-        else:
-            job = Counting(self._reporter, options.human)
+        job = question_job(self._reporter, self._options, names, self._confirm_removal)
         self._kept = job.kept
-        self._again_and_again(self._ask(), lambda: None, lambda channel, keys, limiter: job.run(channel))
+        self._again_and_again(self._ask(), lambda: None, lambda channel, *_: job.run(channel))
+
+    def _matched(self, names: list[str]) -> "Matching":
+        from sft.client.matching import Matching
+
+        matching = Matching(self._reporter, names)
+        if matching.has_patterns:
+            self._again_and_again(self._ask(), lambda: None, lambda channel, *_: matching.run(channel))
+        return matching
 
     def _confirm_removal(self, path: str) -> bool:
         from sft.console.prompt import confirm
@@ -338,6 +336,8 @@ class Run:
         """Username and password. They are asked for before connecting, because the login has a deadline."""
         from sft.client.asking import ask_credentials
 
+        if self._credentials is not None:  # of an earlier part of this run
+            return self._credentials
         self._credentials = ask_credentials(
             self._settings, self._options, lambda line: self._reporter.note(f"warning: {line}")
         )

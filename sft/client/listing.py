@@ -33,7 +33,9 @@ class Listing:
         self._reporter, self._name, self._path = reporter, name, checked_parts(name)
         self._last: str | None = None  # the name that was printed last
 
-    def read(self, channel: "Channel") -> None:
+    kept = "the list is not whole"
+
+    def run(self, channel: "Channel") -> None:
         """Print what is not printed yet. Raises ConnectionTrouble, ProtocolViolation."""
         messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
         try:
@@ -59,7 +61,7 @@ class Listing:
             answer = next(messages, None)
             if isinstance(answer, Refuse) and answer.id == id:
                 raise Refused(answer.code)
-            missed, page = _page(id, answer, messages)
+            missed, page = page_of(id, answer, messages)
             self._report(missed)
             self._print(page)
             more = page.more
@@ -108,7 +110,7 @@ class TreeListing(Listing):
             super()._print_all(channel, messages)
 
 
-def _page(id: int, message: "Message | None", messages: "Iterator[Message]") -> "tuple[list[Omitted], Entries]":
+def page_of(id: int, message: "Message | None", messages: "Iterator[Message]") -> "tuple[list[Omitted], Entries]":
     """The answer to the LIST with that `id`: names that can't be listed, then the page. Raises ProtocolViolation."""
     from sft.wire.messages import Entries, Omitted
 

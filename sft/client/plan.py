@@ -7,7 +7,6 @@ with the reason. What would fail for certain fails here alike. Content is not lo
 another time may turn out to be the same.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,10 @@ from sft.client.comparing import Difference
 from sft.client.extras import Extras
 from sft.client.findings import Finding, Findings
 from sft.client.missing import Missing
+from sft.client.parting import part
 from sft.client.refusals import refused_here
 from sft.client.rounds import in_the_way
-from sft.common.errors import Code, ConnectionTrouble, ProtocolViolation, Refused
+from sft.common.errors import Code, Refused
 from sft.common.names import PathParts
 from sft.common.sizes import amount, counted
 from sft.common.text import show_path
@@ -81,10 +81,7 @@ class Plan:
                 self._tell(finding)
         finally:
             self._findings.pause()
-        channel.say_bye()
-        with contextlib.suppress(ConnectionTrouble):  # every answer is here, with or without a BYE
-            if next(answers, None) is not None:
-                raise ProtocolViolation("a message behind the last answer")
+        part(channel, answers)
 
     def end(self) -> None:
         """The removals, and how much it is in all."""

@@ -15,7 +15,7 @@ from sft.common.errors import Code, Refused, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts, judge_path, size_of
 from sft.common.text import show_path
 from sft.console.command_line import PIPE
-from sft.wire.protocol import ASKED_LIMIT, WINDOW
+from sft.wire.protocol import ASKED_LIMIT, GETS_LIMIT
 
 
 def parts_of(path: str) -> PathParts:
@@ -99,18 +99,23 @@ class Destination(NamedTuple):
         return os.path.join(*([] if base == os.curdir and path else [base]), *path)
 
 
-def destination(names: list[str], wanted: list[PathParts], target: str) -> Destination:
-    """What the TARGET of a fetch means; `wanted` are the checked parts of `names`. Raises UsageError."""
+def destination(names: list[str], wanted: list[PathParts], target: str, are_matches: bool = False) -> Destination:
+    """What the TARGET of a fetch means; `wanted` are the checked parts of `names`. Raises UsageError.
+
+    `are_matches`: of a pattern, so that there might have been several.
+    """
     to_stdout = target == PIPE
     if to_stdout and (len(names) > 1 or not all(wanted)):
         raise UsageError("only one file can go to standard output", "Name a folder as TARGET")
-    into = not to_stdout and _is_folder(target, len(names))
+    into = not to_stdout and (are_matches or _is_folder(target, len(names)))
     path = Path(target)
     if not into and not path.name:
         raise UsageError(f"{target} is not a name", "Name a file, or a folder with a slash at its end")
     _check_distinct(zip(names, (parts[-1:] for parts in wanted), strict=True))
-    if len(names) > WINDOW or sum(map(size_of, wanted)) > ASKED_LIMIT:
-        raise UsageError(f"more than {WINDOW} names, or too long ones", "Name their folders, or use several commands")
+    if len(names) > GETS_LIMIT or sum(map(size_of, wanted)) > ASKED_LIMIT:
+        raise UsageError(
+            f"more than {GETS_LIMIT:,} names, or too long ones", "Name their folders, or use several commands"
+        )
     return Destination(path, True, None, False) if into else Destination(path.parent, False, path.name, to_stdout)
 
 
