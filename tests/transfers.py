@@ -37,6 +37,7 @@ from sft.transfer.events import (
     CutOff,
     Delivered,
     Failed,
+    Grown,
     Missed,
     NotGiven,
     Progress,
@@ -130,6 +131,7 @@ class Told:
         self.offsets: dict[Item, int] = {}
         self.again: list[Item] = []
         self.clamped: list[Item] = []
+        self.grown: list[Item] = []
 
     def __call__(self, event: SendEvent) -> None:
         for each in one_by_one(event):
@@ -159,6 +161,8 @@ class Told:
                 with self._lock:
                     self.ends[item] += 1
                     self.problems[item] = problem
+            case Grown(item):
+                self.grown.append(item)
             case TimeClamped(item):
                 self.clamped.append(item)
 

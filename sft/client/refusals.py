@@ -8,6 +8,7 @@ known only where that happened: here, or in the receiver's log.
 
 from sft.common.errors import Code, Refused
 
+GROWN = "it has grown since it was opened, and is sent as it was then"
 TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
 
 _Words = dict[Code, tuple[str, str]]  # cause and remedy; `{path}` is the path at that end

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import random_bytes
 from sft.client.finishing import Finishing
-from sft.client.refusals import TIME_BEYOND, refused_there
+from sft.client.refusals import GROWN, TIME_BEYOND, refused_there
 from sft.client.sources import NamedSource, counts
 from sft.client.targets import name_of_source, remote_paths
 from sft.client.there import There, places_to_look
@@ -46,6 +46,7 @@ from sft.transfer.events import (
     Checked,
     Delivered,
     Failed,
+    Grown,
     Idle,
     Progress,
     Restarted,
@@ -347,8 +348,8 @@ class Upload:
                 self._compared(event)
             case Sealed(item, size, sha256):
                 self._reporter.sealed(item.name, size, sha256)
-            case TimeClamped(item):
-                self._reporter.note(f"{item.name}: {TIME_BEYOND}")
+            case TimeClamped(item) | Grown(item):
+                self._reporter.note(f"{item.name}: {TIME_BEYOND if isinstance(event, TimeClamped) else GROWN}")
 
     def _started(self, files: "Sequence[tuple[Item, int | None]]") -> None:
         if self._reporter.tells_starts:

@@ -2,7 +2,8 @@
 
 Rules: only regular files are sent, and standard input; a FIFO or device is an error before it can block. A file is sent
 as it was when it was opened: when its size or time differs afterwards, the transfer of that file fails instead of
-mixing two states. Some file systems report a wrong size (/proc, /sys, some of FUSE); that shows at the end of the
+mixing two states. One that has grown, such as a log, is sent as far as it went then, if that is still the same when it
+is read again. Some file systems report a wrong size (/proc, /sys, some of FUSE); that shows at the end of the
 content. Holes are not read. Standard input is read as it comes, once.
 """
 
@@ -26,6 +27,7 @@ class Source(Protocol):
     size: int | None
     mtime: int | None
     mode: int | None
+    is_grown: bool  # so was found by `read_small`
 
     def read_into(self, view: memoryview) -> int:
         """Fill as much of `view` as there still is; less than its size only at the end. Raises SourceError."""
@@ -33,7 +35,7 @@ class Source(Protocol):
     def read_small(self, size: int) -> bytes:
         """All of it at once, and closed, of a file that says to have `size` bytes; more or fewer if it has such.
 
-        Raises SourceError, also when it is not as it was when it was opened.
+        Of one that has grown, as many as it had; `is_grown` says so. Raises SourceError, also when it has changed.
         """
 
     def run(self) -> tuple[int, bool]:
@@ -50,6 +52,9 @@ class Source(Protocol):
 
     def check_unchanged(self) -> None:
         """Raises SourceError when it is not as it was when it was opened."""
+
+    def has_grown(self) -> bool:
+        """Whether it has more bytes than when it was opened. Raises SourceError when it has changed otherwise."""
 
     def as_stream(self) -> None:
         """Forget its size, which is not that of its content: it ends where reading ends."""
@@ -79,6 +84,7 @@ class FileSource:
         self.mode: int | None = state.st_mode & PERMISSIONS
         self._at = 0  # where reading goes on
         self._run = (0, False)  # where what comes now ends, and whether it is a hole
+        self.is_grown = False
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -112,7 +118,11 @@ class FileSource:
             content = os.read(self._descriptor, size + 1)
             while len(content) < size and (more := os.read(self._descriptor, size + 1 - len(content))):
                 content += more
-            self.check_unchanged()
+            self.is_grown = self.has_grown()
+            if self.is_grown:
+                content = content[:size]
+                if os.pread(self._descriptor, size, 0) != content:
+                    raise changed(self._name)
             return content
         except OSError as problem:
             raise unreadable(self._name, problem) from None
@@ -133,12 +143,20 @@ class FileSource:
             raise unreadable(self._name, problem) from None
 
     def check_unchanged(self) -> None:
+        if self.has_grown():
+            raise changed(self._name)
+
+    def has_grown(self) -> bool:
         try:
             now = os.fstat(self._descriptor)
         except OSError as problem:
             raise unreadable(self._name, problem) from None
-        if now.st_mtime_ns != self._at_opening.st_mtime_ns or now.st_size != self._at_opening.st_size:
+        before = self._at_opening
+        if now.st_size > before.st_size:
+            return True
+        if now.st_mtime_ns != before.st_mtime_ns or now.st_size != before.st_size:
             raise changed(self._name)
+        return False
 
     def as_stream(self) -> None:
         self.size = None
@@ -165,7 +183,7 @@ class PipeSource:
         self.size: int | None = None
         self.mtime: int | None = None
         self.mode: int | None = None
-        self.begun = False
+        self.begun = self.is_grown = False
 
     def read_into(self, view: memoryview) -> int:
         self.begun = True
@@ -189,6 +207,9 @@ class PipeSource:
 
     def check_unchanged(self) -> None:
         pass
+
+    def has_grown(self) -> bool:
+        return False
 
     def as_stream(self) -> None:
         pass

@@ -20,6 +20,7 @@ from sft.transfer.events import (
     CutOff,
     Delivered,
     Failed,
+    Grown,
     Idle,
     Missed,
     NotGiven,
@@ -165,6 +166,8 @@ class GiveLog:
                 self._log_sparingly("not given: %s: %s", briefly(item.name), problem.cause)
             case Resumed(item, offset):
                 self._log_sparingly("giving %s from byte %d on", briefly(item.name), offset)
+            case Grown(item, size):
+                self._log_sparingly("%s has grown, and is given as it was: %d bytes", briefly(item.name), size)
             case TimeClamped(item):
                 self._log_sparingly("the time of %s is given as the nearest that can be expressed", briefly(item.name))
 

@@ -3,7 +3,8 @@
     of each file      sending half                    receiving half
     begins            Started, BatchStarted           Started, BatchStarted
     goes on           Checked, Resumed, Restarted,    Resumed, Progress
-                      Progress, Sealed, TimeClamped
+                      Progress, Sealed, TimeClamped,
+                      Grown
     ends              Delivered | Failed              Delivered | Rejected | Withdrawn | CutOff
     ends, in a batch  BatchSettled                    BatchSettled | CutOff
 
@@ -98,6 +99,14 @@ class TimeClamped:
 
 
 @value
+class Grown:
+    """It has grown since it was opened: what is sent are the `size` bytes that it had then."""
+
+    what: Item
+    size: int
+
+
+@value
 class Delivered(Generic[What]):
     """It is at its place on the receiving end's disk, or was skipped on purpose: the receipt has the outcome."""
 
@@ -177,6 +186,7 @@ SendEvent = (
     | Progress[Item]
     | Sealed
     | TimeClamped
+    | Grown
     | Delivered[Item]
     | Failed
     | Idle

@@ -82,8 +82,7 @@ class Pieces:
                 offset += len(content)
             if len(content) < size:
                 break
-        if announced is not None and source.read_into(self._beyond):
-            source.check_unchanged()
+        if announced is not None and source.read_into(self._beyond) and not source.has_grown():
             raise OtherSize
         return offset
 

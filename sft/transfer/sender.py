@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from crypto_utils import Mac, new_digest, random_bytes
 from sft.common.errors import ProtocolViolation, Refused, SourceError, TransferError
 from sft.common.rate_limit import RateLimiter
-from sft.disk.sources import Source
+from sft.disk.sources import Source, changed
 from sft.transfer.events import (
     IDLE,
     BatchSettled,
@@ -30,6 +30,7 @@ from sft.transfer.events import (
     Checked,
     Delivered,
     Failed,
+    Grown,
     Restarted,
     Resumed,
     Sealed,
@@ -230,6 +231,8 @@ class Sender:
         if len(content) != size:
             self._send_as_stream(item)
             return
+        if source.is_grown:
+            self._on_event(Grown(item, size))
         while not self._batch.add(item, source, content):
             self._send_batch()
 
@@ -305,10 +308,9 @@ class Sender:
                 outgoing.digest = new_digest()
                 source.go_to(0)
             size = self._pieces.send(outgoing, source, outgoing.offset)
-            if size is None:
+            if size is None or not self._is_as_sent(outgoing, source, size):
                 self._withdraw(outgoing, source, None)
                 return
-            source.check_unchanged()
         except (SourceError, OtherSize) as problem:
             self._withdraw(outgoing, source, problem)
             return
@@ -318,6 +320,20 @@ class Sender:
         self._on_event(Sealed(outgoing.item, size, sha256))
         self._channel.send(last)
         self._spend(len(last))
+
+    def _is_as_sent(self, outgoing: Outgoing, source: Source, size: int) -> bool:
+        """Whether END may follow: not once it was answered. Raises SourceError, OtherSize when it has changed."""
+        if not source.has_grown():
+            return True
+
+        def goes_on() -> bool:
+            return outgoing.state is Sending.SENDING and not self._channel.ended
+
+        again = hash_source(source, size, goes_on, lambda _: None)  # it may as well have been written anew
+        if again is not None and again.digest() != outgoing.digest.digest():
+            raise changed(outgoing.item.name)
+        self._on_event(Grown(outgoing.item, size))
+        return again is not None
 
     def _end(self, outgoing: Outgoing, size: int, sha256: bytes) -> bytes:
         """END, for what was read to its end; it goes out next. A RECEIPT may name the digest from now on."""

@@ -10,7 +10,7 @@ from source_files import open_source
 from transfers import Receiving, Told, fetch, item, send, written
 
 from sft.common.errors import SourceError
-from sft.disk.sources import Source
+from sft.disk.sources import FileSource, Source
 from sft.disk.storage import Storage
 from sft.disk.user_folder import UserFolder
 from sft.transfer.items import Item
@@ -76,17 +76,44 @@ def test_file_that_is_asked_for_more_than_it_has_arrives_whole(
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
-def test_file_that_grows_is_no_stream(storage: Storage, engine: Engine, tmp_path: Path, size: int) -> None:
+def test_file_that_grows_is_sent_as_it_was_when_it_was_opened(
+    storage: Storage, engine: Engine, tmp_path: Path, size: int
+) -> None:
     source, told = written(tmp_path / "source", content(size)), Told()
 
     def grow() -> None:
         with source.open("ab") as file:
             file.write(b"more")
 
+    before = source.read_bytes()
     one = Item("source", ("out",), "fail", lying(source, size, grow))
     send(Receiving(storage, engine), [one], told)
-    assert isinstance(told.problems[one], SourceError)
-    assert "changed" in told.problems[one].cause
+    assert told.problems == {} and told.grown == [one]
+    assert (tmp_path / "received/alice/out").read_bytes() == before
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("how", ["written anew", "shrunk", "changed in place"])
+def test_file_that_changes_otherwise_while_it_is_sent_is_not_delivered(
+    storage: Storage, engine: Engine, tmp_path: Path, size: int, how: str
+) -> None:
+    source, told = written(tmp_path / "source", content(size)), Told()
+
+    class Changing(FileSource):
+        """Changes once most of it was read; what is written anew is larger, and looks like a log that has grown."""
+
+        def has_grown(self) -> bool:
+            if how == "written anew":
+                source.write_bytes(bytes(size) + b"more")
+            elif how == "shrunk":
+                os.truncate(source, size - 1)
+            else:
+                os.utime(source, ns=(0, 0))
+            return super().has_grown()
+
+    one = Item("source", ("out",), "fail", lambda: Changing("source", os.open(source, os.O_RDONLY)))
+    send(Receiving(storage, engine), [one], told)
+    assert isinstance(told.problems[one], SourceError) and "changed" in told.problems[one].cause
     assert not (tmp_path / "received/alice/out").exists()
 
 
