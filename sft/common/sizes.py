@@ -52,7 +52,8 @@ def amount(count: float) -> str:
 
 def counted(count: int, noun: str, grouping: str = ",") -> str:
     """`1 file`, `1,000 files`; in a log, which programs read, without the comma."""
-    return f"{count:{grouping}} {noun}" if count == 1 else f"{count:{grouping}} {noun}s"
+    number = f"{count:,}" if grouping else str(count)
+    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
 
 
 def announced(size: int | None) -> str:

@@ -22,6 +22,7 @@ class NamedFolder:
         self._counts: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._found: int | None = None  # once all of it is
+        self._settled = 0
         self._is_told = False
         self._lock = threading.Lock()
 
@@ -30,16 +31,21 @@ class NamedFolder:
         with self._lock:
             self._found = count
 
-    def settle(self, word: str, size: int = 0) -> None:
-        """One of them is `delivered`, `there already`, `unchanged`, `skipped` or `failed`; or it is a `folder`."""
+    def settle(self, word: str, size: int = 0) -> bool:
+        """One of them is `delivered`, `there already`, `unchanged`, `skipped` or `failed`; or it is a `folder`.
+
+        Whether that was the last one, as far as is known.
+        """
         with self._lock:
+            self._settled += 1
             self._counts[word] += 1
             self._bytes[word] += size
+            return self._settled == self._found
 
     def line(self, is_over: bool = False) -> str | None:
         """The line, once, when nothing in it is left to do or the run `is_over`; None when there is none to print."""
         with self._lock:
-            is_whole = self._found is not None and self._counts.total() >= self._found
+            is_whole = self._found is not None and self._settled >= self._found
             if self._is_told or not (is_whole or is_over):
                 return None
             self._is_told = True

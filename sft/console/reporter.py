@@ -118,8 +118,7 @@ class Reporter:
         self._tell_folder(folder)
 
     def _settle(self, folder: NamedFolder | None, word: str, size: int = 0) -> None:
-        if folder is not None:
-            folder.settle(word, size)
+        if folder is not None and folder.settle(word, size):
             self._tell_folder(folder)
 
     def folder_there(self, within: NamedFolder | None) -> None:
