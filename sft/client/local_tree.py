@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from sft.client.branches import link_entry
 from sft.client.comparing import Entry
-from sft.common.errors import Code, Refused
+from sft.common.errors import Code, Refused, SourceError
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
+from sft.common.text import show_path
 
 if TYPE_CHECKING:
     import os
 
+    from sft.disk.tree_walk import LeftOut, Node
     from sft.disk.user_folder import UserFolder
     from sft.disk.visible_files import VisibleFiles
 
@@ -36,10 +38,10 @@ class LocalEntries(Iterator[tuple[PathParts, Entry]]):
         self._walk.pause()
 
     def __next__(self) -> tuple[PathParts, Entry]:
-        """Raises Refused when the disk can't be read now."""
+        """Raises SourceError when the disk can't be read: that is no answer of the receiver's."""
         from sft.disk.tree_walk import Node
 
-        while (found := self._walk.next()) is not None:
+        while (found := self._step()) is not None:
             if not isinstance(found, Node):
                 continue
             path = self._last = (*self._last[: found.depth - 1], found.name)
@@ -48,6 +50,13 @@ class LocalEntries(Iterator[tuple[PathParts, Entry]]):
                     return path, link_entry(found.target)
                 return path, Entry(found.kind, found.size, found.mtime, found.mode)
         raise StopIteration
+
+    def _step(self) -> "Node | LeftOut | None":
+        try:
+            return self._walk.next()
+        except Refused as problem:
+            where = show_path(self._last) or "the folder"
+            raise SourceError(f"behind {where} nothing can be read here ({problem.cause})", "Check the disk") from None
 
 
 def entry_here(visible: "VisibleFiles", path: PathParts) -> Entry | None:

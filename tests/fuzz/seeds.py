@@ -219,9 +219,9 @@ def _list(raw: Raw) -> None:
 
 
 def _fetch(raw: Raw) -> None:
-    raw.say(
-        Rate(1 << 40).encode(), Get(1, ("notes.txt",), True, True).encode(), Get(2, ("photos",), False, True).encode()
-    )
+    raw.say(Rate(1 << 40).encode(), Tree(1, ("photos",), None).encode())
+    raw.hear()
+    raw.say(Get(1, ("notes.txt",), True, True).encode(), Get(2, ("photos",), False, True).encode())
     while isinstance(put := raw.hear(), Put):
         if put.kind == FILE:
             while not hasattr(end := raw.hear(), "mac"):

@@ -104,6 +104,20 @@ def test_touched_and_grown_files_cost_little_on_the_line(
     assert state_of(here / "album") == state_of(there)
 
 
+def test_file_that_has_grown_gets_its_new_end_alone(
+    server: Server, client: Client, there: Path, here: Path, box: str, proxy: MakeProxy
+) -> None:
+    source = make(there / "log", 3_000_000)
+    fetch(client, f"{box}/album", f"{here}/")
+    with source.open("ab") as file:
+        file.write(os.urandom(50_000))
+    line = proxy(server.port)
+    result = fetch(client.at(line.port), f"{box}/album", f"{here}/")
+    assert result.status == 0 and told(result, "delivered") == ["album/log"]
+    assert line.passed[1] < 50_000 + LOGIN
+    assert state_of(here / "album") == state_of(there)
+
+
 @pytest.mark.parametrize("change", ["same", "time", "size", "mode", "missing here"])
 def test_single_file_is_compared_too(server: Server, client: Client, here: Path, box: str, change: str) -> None:
     source = make(server.path(box, "file"), 70_000)
