@@ -22,8 +22,8 @@ _PRESET_WORDS = {
     "append_only": "may send, fetch and list, and replace or remove nothing (--rights put,get,list)",
     "read_only": "may only fetch and list (--rights get,list)",
 }
-# A right that does nothing without another one: what is replaced is compared before, so it has to be readable.
-_NEEDS = {"replace": "get"}
+# Rights that do nothing without another one: what is replaced is compared before, and links are sent.
+_NEEDS = {"replace": "get", "links": "put"}
 _DIGITS = 19  # so many digits and more are refused
 
 Limits = Mapping[str, Any]  # by the names of an account's fields; None: no limit
