@@ -28,8 +28,8 @@ EVERYWHERE = "send pipe dry get stdout list remove move usage show"
 THAT_ARE_JOBS = ("--get", "--list", "--remove", "--move", "--usage")
 # The jobs that each option goes with.
 GOES_WITH = {
-    "--exclude": "send dry show",
-    "--exclude-from": "send dry show",
+    "--exclude": "send dry get show",
+    "--exclude-from": "send dry get show",
     "--files-from": "send dry show",
     "--null": "send dry show",
     "--one-file-system": "send dry show",

@@ -1,6 +1,7 @@
-"""How a fetch is compared with what is here, as the options have it: to fetch what differs, or only to tell.
+"""How a fetch is compared with what is here, as the options have it: to fetch a part of it, or only to tell.
 
-Rules: what the options say that can't be is told before anything is opened. Only looking makes nothing here.
+Rules: what the options can't mean is an error before anything is opened. Only looking makes nothing here. With
+--exclude each file is asked for by itself: what is excluded never travels.
 """
 
 import contextlib
@@ -8,36 +9,63 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sft.client.comparing import Criteria
+from sft.client.extras import Extras
 from sft.client.finishing import most_removed
 from sft.client.local_tree import LocalChanges
 from sft.client.own_logs import files_of_log
+from sft.client.plan import Plan
 from sft.client.refusals import refused_here
 from sft.common.errors import Refused
+from sft.console.reporter import Reporter
+from sft.disk.chosen import read_exclusions
+from sft.disk.sources import PERMISSIONS
 
 if TYPE_CHECKING:
     import argparse
 
     from sft.client.download import Download
-    from sft.client.plan import Plan
     from sft.disk.user_folder import UserFolder
 
 
-def fetch_what_differs(
-    download: "Download", folder: "UserFolder", options: "argparse.Namespace", log: Path | None
-) -> None:
-    """With --update: fetch only what differs from what is in `folder`. Raises UsageError."""
-    changes = LocalChanges(folder, files_of_log(log))
-    download.update(folder, changes, options.delete, most_removed(options.max_delete))
+class Comparisons:
+    """What the options of one command say about it."""
 
+    def __init__(self, reporter: Reporter, options: "argparse.Namespace", log: Path | None) -> None:
+        """Raises UsageError."""
+        self._reporter, self._options, self._log = reporter, options, log
+        self._exclusions = read_exclusions(options.exclude_from, options.exclude)
+        self._most_removed = most_removed(options.max_delete)
 
-@contextlib.contextmanager
-def planned(download: "Download", options: "argparse.Namespace") -> "Iterator[Plan]":
-    """What the command would do, to be read from the receiver. Raises UsageError, Refused."""
-    from sft.disk.local import look_at_local
+    @property
+    def are_needed(self) -> bool:
+        """Whether what is fetched comes of a comparison."""
+        return bool(self._options.update or self._exclusions)
 
-    base = download.to.base
-    try:
-        with look_at_local(base, download.to.may_make_base) as visible:
-            yield download.plan(visible, options.update, options.delete, most_removed(options.max_delete))
-    except Refused as problem:
-        raise refused_here(problem, f"the folder {base}") from None
+    def begin(self, download: "Download", folder: "UserFolder") -> None:
+        """Have what differs from what is in `folder` fetched; without --update all that is not excluded."""
+        criteria, in_whole = self._criteria(), not self._exclusions
+        findings = download.findings(folder.visible, criteria, in_whole, self._exclusions)
+        extras = Extras(self._reporter, findings, download.to.shown, self._options.delete, self._most_removed)
+        changes = LocalChanges(folder, files_of_log(self._log))
+        download.follow(findings, criteria, changes, extras, not self._options.update)
+
+    @contextlib.contextmanager
+    def planned(self, download: "Download") -> Iterator[Plan]:
+        """What the command would do, to be read from the receiver. Raises Refused."""
+        from sft.disk.local import look_at_local
+
+        base, shown, is_update = download.to.base, download.to.shown, self._options.update
+        try:
+            with look_at_local(base, download.to.may_make_base) as visible:
+                criteria = self._criteria() if is_update else Criteria()
+                findings = download.findings(visible, criteria, False, self._exclusions)
+                extras = Extras(self._reporter, findings, shown, self._options.delete, self._most_removed)
+                yield Plan(self._reporter, download.missing, findings, shown, download.policy, is_update, extras)
+        except Refused as problem:
+            raise refused_here(problem, f"the folder {base}") from None
+
+    def _criteria(self) -> Criteria:
+        from sft.disk.storage import umask_of_process
+
+        return Criteria(modes=0 if self._options.no_modes else PERMISSIONS & ~umask_of_process())

@@ -14,7 +14,6 @@ from sft.client.findings import Findings
 from sft.client.local_tree import LocalChanges
 from sft.client.missing import Missing, report_omitted
 from sft.client.parting import part
-from sft.client.plan import Plan
 from sft.client.refusals import SKIPPED, TIME_BEYOND, not_given, refused_here
 from sft.client.remembering import Remembering, key_of
 from sft.client.rounds import Asked, Rounds
@@ -28,6 +27,7 @@ from sft.common.errors import (
     SourceError,
     TransferError,
 )
+from sft.common.exclusions import Exclusions
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
@@ -53,7 +53,6 @@ if TYPE_CHECKING:  # a client sends its hello before it loads these
 
     from sft.console.named import NamedFolder
     from sft.disk.temporary import Incoming
-    from sft.disk.user_folder import UserFolder
     from sft.disk.visible_files import VisibleFiles
     from sft.transfer.events import ReceiveEvent
     from sft.transfer.groups import Folder
@@ -78,14 +77,14 @@ class Download:
     ) -> None:
         """`links`: links are wanted, too; `are_matches`: the names come from patterns. Raises UsageError."""
         self._links = links
-        self._reporter, self._policy, self._keep_modes = reporter, policy, keep_modes
+        self._reporter, self.policy, self._keep_modes = reporter, policy, keep_modes
         self.wanted = [checked_parts(name) for name in names]
         self.to = destination(names, self.wanted, target, are_matches)
         self._asked = {wanted[-1:] for wanted in self.wanted}
         self.missing = Missing(reporter)
         self._has_written = False
         self.reader_has_left = False  # of standard output
-        self._rounds: Rounds | None = None  # with --update
+        self._rounds: Rounds | None = None  # where what is asked for comes of a comparison
         self._asking: list[Asked]
         self._ask_for([Asked(path, min(1, len(path))) for path in self.wanted])
         self._settled: set[PathParts] = set()  # of this round
@@ -102,7 +101,7 @@ class Download:
         path = local_path(put.path, self._asked, self.to)
         self._answers(put.path)
         mode = put.mode & PERMISSIONS if self._keep_modes and put.mode is not None else None
-        return Incoming(put.transfer, path, put.size, put.mtime, mode, self._policy)
+        return Incoming(put.transfer, path, put.size, put.mtime, mode, self.policy)
 
     def _answers(self, path: PathParts) -> None:
         """Something that may come has this name. Raises Refused when it was not asked for."""
@@ -116,33 +115,24 @@ class Download:
         """`folder`, which needs no second look at what this run has fetched already."""
         return Remembering(folder, self._done)
 
-    def update(self, folder: "UserFolder", changes: LocalChanges, removes: bool, max_removed: int) -> None:
-        """Fetch only what differs from what is in `folder`; with `removes` remove what is only here."""
+    def findings(
+        self, visible: "VisibleFiles | None", criteria: Criteria, in_whole: bool, exclusions: Exclusions
+    ) -> Findings:
+        """What was named, compared with what is here in `visible`; None: nothing. See there for the others."""
+        names, place, links = self.wanted, self._place_named, self._links
+        return Findings(self._reporter, self.missing, names, place, visible, criteria, in_whole, links, exclusions)
+
+    def follow(
+        self, findings: Findings, criteria: Criteria, changes: LocalChanges, extras: Extras, takes_all: bool
+    ) -> None:
+        """Ask for what these find, instead of all that was named; with `takes_all` also for what does not differ."""
         self._ask_for([])
-        criteria = self._criteria()
-        names, place = self.wanted, self._place_named
-        findings = Findings(self._reporter, self.missing, names, place, folder.visible, criteria, links=self._links)
-        extras = Extras(self._reporter, findings, self.to.shown, removes, max_removed)
-        self._rounds = Rounds(
-            self._reporter, self.missing, findings, changes, self.to.shown, self._within, criteria, extras
-        )
-
-    def _criteria(self) -> Criteria:
-        from sft.disk.storage import umask_of_process
-
-        return Criteria(modes=PERMISSIONS & ~umask_of_process() if self._keep_modes else 0)
+        reporter, missing, shown, within = self._reporter, self.missing, self.to.shown, self._within
+        self._rounds = Rounds(reporter, missing, findings, changes, shown, within, criteria, extras, takes_all)
 
     def _place_named(self, name: PathParts) -> PathParts:
         """Where something goes here that has this name, of one component at most. Raises Refused."""
         return local_path(name, self._asked, self.to) if name else tuple(filter(None, [self.to.new_name]))
-
-    def plan(self, visible: "VisibleFiles | None", is_update: bool, removes: bool, max_removed: int) -> Plan:
-        """What it would do, when `visible` is what is here; None: nothing."""
-        criteria = self._criteria() if is_update else Criteria()
-        names, place = self.wanted, self._place_named
-        findings = Findings(self._reporter, self.missing, names, place, visible, criteria, False, self._links)
-        extras = Extras(self._reporter, findings, self.to.shown, removes, max_removed)
-        return Plan(self._reporter, self.missing, findings, self.to.shown, self._policy, is_update, extras)
 
     @property
     def is_done(self) -> bool:
@@ -195,7 +185,7 @@ class Download:
         if self._rounds is not None:
             for place, mtime in self._rounds.folders.items():
                 with contextlib.suppress(Refused):  # the files that go into it tell
-                    folder.make_folder(place, mtime, None)
+                    folder.make_folder(place, mtime, self._rounds.modes.get(place))
         if self._asking:
             self._ask(channel, zstd)
             free, links = RateLimiter(None), self._links
@@ -299,7 +289,7 @@ class Download:
             return
         if self._rounds is not None:
             self._settled.add(put.path)
-            if receipt.outcome == "already" and put.kind == "file":
+            if receipt.outcome == "already" and put.kind == "file" and not self._rounds.takes_all:
                 incoming = self.place(put)
                 self._rounds.is_there(put.path, incoming.path, put.mtime, incoming.mode)
         if receipt.outcome == "skipped":

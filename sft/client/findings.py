@@ -15,6 +15,7 @@ from sft.client.local_tree import LocalEntries, entry_here
 from sft.client.missing import Missing, report_omitted
 from sft.client.refusals import SKIPPED, not_given
 from sft.common.errors import PASSING_CODES, Code, PeerStopped, ProtocolViolation, Refused
+from sft.common.exclusions import Exclusions
 from sft.common.names import PathParts
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.messages import Message, Omitted
     from sft.wire.tree_messages import Node
 
+_NOTHING = Exclusions()
 _MOST_SPECIAL = 10_000  # names of special files that are remembered
 
 
@@ -54,11 +56,16 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
     """What lies below one folder at the receiver."""
 
     def __init__(
-        self, path: PathParts, told: "Callable[[Omitted], None]", skipped: Callable[[PathParts], None] | None
+        self,
+        path: PathParts,
+        told: "Callable[[Omitted], None]",
+        skipped: Callable[[PathParts], None] | None,
+        exclusions: Exclusions,
     ) -> None:
         """`skipped`: links are hidden, and that is called for each; None: they are compared."""
         self._branches = Branches(path)
-        self._told, self._skipped = told, skipped
+        self._told, self._skipped, self._exclusions = told, skipped, exclusions
+        self._excluded: PathParts | None = None  # the last folder that is
         self._pages: Iterator[Page] = iter(())
         self._page: Iterator[tuple[PathParts, Node]] = iter(())
         self.count = 0  # of entries
@@ -75,20 +82,29 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
 
     def __next__(self) -> tuple[PathParts, Entry]:
         """Raises Refused for a REFUSE, ConnectionTrouble, ProtocolViolation."""
-        while (found := next(self._page, None)) is None:
-            if self._branches.is_whole or (page := next(self._pages, None)) is None:
-                raise StopIteration
-            for omitted in page.omitted:
-                self._told(omitted)
-            self._page = iter(page.entries)
-        path, node = found
-        self.count += 1
+        path, node = self._next()
+        while self._excluded is not None and path[: len(self._excluded)] == self._excluded:
+            path, node = self._next()
+        if self._exclusions.is_excluded(path, node.kind == "folder"):
+            self._excluded = path
+            return path, HIDDEN
         if node.kind == "link" and self._skipped is not None:
             self._skipped(path)
             return path, HIDDEN
         if node.kind == "link":
             return path, Entry("link", target=node.target)
         return path, entry_of(node)
+
+    def _next(self) -> "tuple[PathParts, Node]":
+        """The next entry of the receiver's. Raises the same, and StopIteration."""
+        while (found := next(self._page, None)) is None:
+            if self._branches.is_whole or (page := next(self._pages, None)) is None:
+                raise StopIteration
+            for omitted in page.omitted:
+                self._told(omitted)
+            self._page = iter(page.entries)
+        self.count += 1
+        return found
 
 
 class _Comparison:
@@ -116,15 +132,16 @@ class Findings:
         criteria: Criteria,
         in_whole: bool = True,
         links: bool = False,
+        exclusions: Exclusions = _NOTHING,
     ) -> None:
         """`place(name)`: where something goes here, by the last component of what was named and what follows.
 
         `in_whole`: a folder that is not here is one finding, whatever is in it, and so is what can't be compared; else
         everything is found by itself, and what can't be has failed. `visible`: None when nothing is here. `links`: they
-        are compared, too.
+        are compared, too. `exclusions`: what they match is no finding, at either end.
         """
         self._reporter, self._missing, self._place, self._visible = reporter, missing, place, visible
-        self._criteria, self._in_whole, self._links = criteria, in_whole, links
+        self._criteria, self.in_whole, self._links, self._exclusions = criteria, in_whole, links, exclusions
         self._left = deque(names)
         self._comparison: _Comparison | None = None
         self._glimpses = Glimpses()
@@ -170,10 +187,13 @@ class Findings:
         here = self._place(name[-1:])
         ours = self._look(here)
         found = Finding(Difference.NEW, name, min(1, len(name)), here, None, ours)
-        if not self._in_whole:
+        if not self.in_whole:
             there = self._glimpses.find(name, channel, messages) if name else Entry("folder")
             if there is None or (there.kind == "link" and not self._links):
                 raise Refused(Code.NOT_FOUND if there is None else Code.LINK)
+            if name and self._exclusions.is_source_excluded(name[-1], there.kind == "folder"):
+                self._reporter.skipped(show_path(name), "excluded")
+                return None
             found = found._replace(what=difference(there, ours, self._criteria), there=there)
             if there.kind == "folder" and found.what is not Difference.KIND:
                 self._comparison = self._begin(name, here, ours)
@@ -201,7 +221,8 @@ class Findings:
         def skipped(path: PathParts) -> None:
             self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK])
 
-        theirs = _Theirs(name, lambda omission: self._omitted(name, omission), None if self._links else skipped)
+        skip = None if self._links else skipped
+        theirs = _Theirs(name, lambda omission: self._omitted(name, omission), skip, self._exclusions)
         entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
         return _Comparison(here, theirs, entries)
 
@@ -212,9 +233,9 @@ class Findings:
         if problem.code in PASSING_CODES:
             raise PeerStopped(problem.code)
         # In the middle it is gone by now, or the account's right is.
-        if not self._in_whole or (begun is not None and begun.theirs.count):
+        if not self.in_whole or (begun is not None and begun.theirs.count):
             shown = show_path(name) or "your folder"
-            self._missing.fail(shown, not_given(problem, shown))
+            self._missing.fail(shown, not_given(problem, shown, "list"))
             return
         self.is_blind = self.is_blind or problem.code is Code.DENIED
         here = () if begun is None else begun.here
@@ -247,13 +268,16 @@ class Findings:
         what = difference(there, ours, self._criteria)
         whole = (*name, *path)
         if there is None:
+            if ours is not None and self._exclusions.is_excluded(path, ours.kind == "folder"):
+                comparison.passed = path
+                return None
             comparison.has_extra = True
             if self._special and any(whole[:size] in self._special for size in range(len(name) + 1, len(whole) + 1)):
                 return None
         if there is not None and there.kind == "folder":
             if ours is not None and ours.kind == "folder":
                 comparison.above.append((path, there))
-            elif self._in_whole or what is Difference.KIND:
+            elif self.in_whole or what is Difference.KIND:
                 comparison.passed = path
             else:
                 comparison.above.append((path, there))
@@ -274,6 +298,8 @@ class Findings:
 
     def _omitted(self, name: PathParts, omission: "Omitted") -> None:
         """The receiver has something that it does not send."""
+        if self._exclusions.is_below_excluded(tuple(omission.name.split("/"))):
+            return
         shown = "/".join((*name, omission.name))
         if omission.code not in SKIPPED:
             self.is_certain = False

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import logging
 
     from config import ClientSettings
+    from sft.client.comparisons import Comparisons
     from sft.client.download import Download
     from sft.client.login import Credentials
     from sft.client.matching import Matching
@@ -217,10 +218,12 @@ class Run:
             self._reporter.failed(item.name, problem, within=item.within)
 
     def _get(self, names: list[str], target: str) -> None:
+        from sft.client.comparisons import Comparisons
         from sft.client.download import Download
 
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
+        comparisons = Comparisons(self._reporter, self._options, self._settings.client_log)
         options, named = self._options, self._matched(names)
         if not named.found:
             return
@@ -228,17 +231,15 @@ class Run:
         modes, links = not options.no_modes, options.links
         download = Download(self._reporter, policy, modes, named.found, target, links, named.has_patterns)
         if options.dry_run:
-            self._plan_get(download)
+            self._plan_get(download, comparisons)
         elif download.to.to_stdout:
             self._get_to_stdout(download)
         else:
-            self._get_to_folder(download)
+            self._get_to_folder(download, comparisons)
 
-    def _plan_get(self, download: "Download") -> None:
-        from sft.client.comparisons import planned
-
+    def _plan_get(self, download: "Download", comparisons: "Comparisons") -> None:
         self._kept = "nothing was changed"
-        with planned(download, self._options) as plan:
+        with comparisons.planned(download) as plan:
             self._again_and_again(self._ask(), lambda: None, lambda channel, *_: plan.read(channel))
             plan.end()
 
@@ -269,8 +270,7 @@ class Run:
         if not download.reader_has_left:
             self._where = "fetched"
 
-    def _get_to_folder(self, download: "Download") -> None:
-        from sft.client.comparisons import fetch_what_differs
+    def _get_to_folder(self, download: "Download", comparisons: "Comparisons") -> None:
         from sft.common.open_files import raise_limit_of_files
         from sft.disk.local import open_local
         from sft.disk.user_folder import Rules
@@ -280,8 +280,8 @@ class Run:
             folder = open_local(download.to.base, Rules(), download.to.may_make_base)
         except Refused as problem:
             raise refused_here(problem, f"the folder {download.to.base}") from None
-        if self._options.update:
-            fetch_what_differs(download, folder, self._options, self._settings.client_log)
+        if comparisons.are_needed:
+            comparisons.begin(download, folder)
 
         def job(channel: "Channel", keys: "SessionKeys", limiter: "RateLimiter") -> None:
             remembering, settings = download.remembering(folder), self._settings

@@ -1,17 +1,17 @@
-"""What a fetch with --update asks for and changes here, by what its comparison finds.
+"""What a fetch with --update or --exclude asks for and changes here, by what its comparison finds.
 
     TREE ...   until enough differs, or everything is compared
     GET ...    of what differs, and no more; the next round in another connection, if there is more
 
-Rules: a folder that is not here is asked for as a whole. What has other permission bits, and nothing else, gets them
-without a question. What turns out to have the same content gets its time. Little is kept of what was compared, and of
-what is asked for no more than one round.
+Rules: a folder that is not here is asked for as a whole, unless something may be left out of it. What has other
+permission bits, and nothing else, gets them without a question. What turns out to have the same content gets its time.
+Little is kept of what was compared, and of what is asked for no more than one round.
 """
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from sft.client.comparing import Criteria, Difference, has_other_mode, mode_there
+from sft.client.comparing import Criteria, Difference, Entry, has_other_mode, mode_there
 from sft.client.extras import Extras
 from sft.client.findings import Finding, Findings
 from sft.client.local_tree import LocalChanges
@@ -57,12 +57,17 @@ class Rounds:
         within: "Callable[[PathParts], NamedFolder | None]",
         criteria: Criteria,
         extras: Extras,
+        takes_all: bool = False,
     ) -> None:
-        """`shown(path)`: how a person finds that path here. `within(name)`: the named folder that has it in it."""
+        """`shown(path)`: how a person finds that path here. `within(name)`: the named folder that has it in it.
+
+        `takes_all`: every file is asked for, whatever is here.
+        """
         self._reporter, self._missing, self._findings, self._changes = reporter, missing, findings, changes
         self._shown, self._within, self._criteria = shown, within, criteria
-        self._extras = extras
+        self._extras, self.takes_all = extras, takes_all
         self.folders: dict[PathParts, int] = {}  # that get something in this round, with their times
+        self.modes: dict[PathParts, int] = {}  # of those that are made, where modes are kept
         self._asked: list[Asked] = []  # in a round that is not compared to its end yet
         self._is_begun = False  # that round
 
@@ -78,6 +83,7 @@ class Rounds:
         """
         if not self._is_begun:
             self.folders.clear()
+            self.modes.clear()
         self._is_begun, asked = True, self._asked
         size = sum(size_of(each.path) for each in asked)
         try:
@@ -93,7 +99,8 @@ class Rounds:
         return asked
 
     def _is_worth_offering(self, finding: Finding) -> bool:
-        return finding.what is Difference.TIME or (finding.there is None and self._findings.is_blind)
+        has_one = finding.ours is not None and finding.what in (Difference.TIME, Difference.MODE, Difference.NONE)
+        return has_one or (finding.there is None and self._findings.is_blind)
 
     def _act(self, finding: Finding) -> bool:
         """Whether it is to be asked for."""
@@ -101,6 +108,8 @@ class Rounds:
         if what is Difference.EXTRA:
             self._extras.note(finding)
             return False
+        if self.takes_all and there is not None and there.kind != "folder":
+            return self._ask(finding)
         if what is Difference.NONE:
             self._unchanged(finding)
             return False
@@ -116,9 +125,21 @@ class Rounds:
             if what is Difference.MODE and there.kind == "file":
                 self._unchanged(finding)
             return False
+        if there is not None and there.kind == "folder" and not self._findings.in_whole:
+            self._make(finding.here, there)
+            return False
+        return self._ask(finding)
+
+    def _ask(self, finding: Finding) -> bool:
         if finding.folder is not None and finding.folder[1] is not None:
             self.folders[finding.folder[0]] = finding.folder[1]
         return True
+
+    def _make(self, here: PathParts, there: Entry) -> None:
+        """A folder that is not here; what is in it comes by itself."""
+        self.folders[here] = there.mtime or 0
+        if self._criteria.modes and there.mode is not None:
+            self.modes[here] = there.mode
 
     def _unchanged(self, finding: Finding) -> None:
         name, size = finding.name, 0 if finding.there is None else finding.there.size

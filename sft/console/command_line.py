@@ -28,8 +28,8 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--recursive": ("--move", "--usage"),  # folders are sent and fetched so anyway, as people of cp and scp type it
     "--yes": ("--get", "--list", "--move", "--usage", _SENDING),
     "--human": ("--get", "--list", "--remove", "--move", _SENDING, "--json"),
-    "--exclude": ("--get", "--list", *_CHANGING, _STDIN),
-    "--exclude-from": ("--get", "--list", *_CHANGING, _STDIN),
+    "--exclude": ("--list", *_CHANGING, _STDIN, _STDOUT),
+    "--exclude-from": ("--list", *_CHANGING, _STDIN, _STDOUT),
     "--files-from": ("--get", "--list", *_CHANGING, _STDIN),
     "--one-file-system": ("--get", "--list", *_CHANGING, _STDIN),
     "--follow": ("--get", "--list", *_CHANGING, _STDIN),
