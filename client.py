@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from config import ClientSettings, add_file_flags, add_flags, load
 from sft.common.errors import ConnectionTrouble, Failure
-from sft.common.started import as_started
+from sft.common.started import as_started, mark_installed
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_command, read_intermixed
@@ -144,7 +144,7 @@ def _version() -> str:
     from sft.wire.compression import zstd_name
     from sft.wire.protocol import VERSION
 
-    return version_line("client.py", VERSION, f"{engine_name()}, {zstd_name()}")
+    return version_line(as_started("client.py"), VERSION, f"{engine_name()}, {zstd_name()}")
 
 
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
@@ -156,9 +156,20 @@ def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(lost)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Run the client and end the process: what the command `sft` of an installed package calls."""
+    mark_installed()
+    signals.end_at_once(signals.SIGINT, signals.SIGTERM, signals.SIGHUP)
+    _run()
+
+
+def _run() -> None:
     take_names_as_utf8()
     sys.unraisablehook = _interrupt_again
     # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
     gc.set_threshold(20_000, 20, 50)
     leave(main())
+
+
+if __name__ == "__main__":
+    _run()

@@ -4,8 +4,8 @@ A value is looked for in this order: flag or name (`alice@nas:photos`), environm
 capitals), settings file (TOML), default. The settings file is the one named by --config or SFT_CONFIG, otherwise
 `~/.config/secure-file-transfer.toml` if there is one; never a file in the current folder. In the file the table of the
 receiver that is used comes first, then what stands above the tables. A relative path in the file starts at the file's
-folder, a relative default at the folder of the scripts, and any other at the current folder. An empty variable counts
-as not set. A password is no setting, but its sources have the same order: --password-fd or --password-file, the
+folder, a relative default at the folder of the scripts (of an installed package: the user's data folder), and any other
+at the current folder. An empty variable counts as not set. A password is no setting, but its sources have the same order: --password-fd or --password-file, the
 variable for passwords, SFT_PASSWORD_FILE, password_file in the file.
 
 Rules: a value out of range is an error and never replaced by another. A limit of 0 or less is an error and never means
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from sft.common.errors import UsageError
-from sft.common.home import state_folder
+from sft.common.home import state_folder, user_folder
 from sft.common.networks import Networks
 from sft.common.parsers import (
     as_host,
@@ -38,6 +38,7 @@ from sft.common.parsers import (
 from sft.common.places import Place
 from sft.common.settings_file import Settings, SettingsFile, absolute, key_of, read_settings
 from sft.common.sizes import exact_size, parse_size
+from sft.common.started import is_installed
 from sft.console.command_line import PASSWORD_VARIABLE, flag_of
 from sft.console.receiver_names import Receiver
 
@@ -53,13 +54,14 @@ _OF_RECEIVERS = (*_WHICH_RECEIVER, "if_exists", "retries", "limit", "compress", 
 
 
 def _beside(name: str) -> Callable[[], str]:
-    return lambda: os.path.join(_SCRIPT_FOLDER, name)
+    """Beside the scripts; for an installed package, whose folder nobody writes into, in the user's data folder."""
+    return lambda: os.path.join(user_folder() if is_installed() else _SCRIPT_FOLDER, name)
 
 
 def _client_log() -> str:
     """Beside the scripts if this user can write there, otherwise below the user's state folder, if there is one."""
     beside = _beside("client.log")()
-    if _can_be_written(beside):
+    if not is_installed() and _can_be_written(beside):
         return beside
     state = state_folder()
     return _OFF if state is None else os.path.join(state, "secure-file-transfer", "client.log")

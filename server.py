@@ -19,8 +19,10 @@ from collections.abc import Sequence
 
 from config import Loaded, ServerSettings, add_file_flags, add_flags, load, settings_of
 from sft.common.errors import UsageError
+from sft.common.home import user_folder
 from sft.common.packages import check_installed
-from sft.common.started import as_started
+from sft.common.private_files import make_private_folder
+from sft.common.started import as_started, is_installed, mark_installed
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_account_command
@@ -71,8 +73,9 @@ def _main(options: argparse.Namespace) -> int:
 def _advice(text: str, options: argparse.Namespace) -> str:
     """That text with its commands as they have to be typed to mean the same accounts and storage."""
     given = [(flag, getattr(options, flag.removeprefix("--"))) for flag in _REPEATED]
-    own = shlex.join([*_COMMAND.split(), *(word for flag, value in given if value for word in (flag, value))])
-    return text.replace(_COMMAND, own)
+    usual = as_started(_COMMAND)
+    own = shlex.join([*usual.split(), *(word for flag, value in given if value for word in (flag, value))])
+    return as_started(text).replace(usual, own)
 
 
 def _do(options: argparse.Namespace) -> None:
@@ -89,7 +92,10 @@ def _do(options: argparse.Namespace) -> None:
     loaded = load_all()
     if options.show_config:
         say(*loaded.lines())
-    elif options.command is not None:
+        return
+    if is_installed():
+        make_private_folder(user_folder())
+    if options.command is not None:
         from sft.server import admin
 
         admin.run(options.command, loaded.values.accounts, loaded.values.storage, options)
@@ -114,7 +120,7 @@ def _version() -> str:
     from sft.wire.compression import zstd_name
     from sft.wire.protocol import VERSION
 
-    return version_line("server.py", VERSION, f"{engine_name()}, {zstd_name()}")
+    return version_line(as_started("server.py"), VERSION, f"{engine_name()}, {zstd_name()}")
 
 
 def _has_terminal() -> bool:
@@ -123,6 +129,17 @@ def _has_terminal() -> bool:
     return False
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Run the server and end the process: what the command `sft-server` of an installed package calls."""
+    mark_installed()
+    signals.end_at_once(signals.SIGINT)
+    _run()
+
+
+def _run() -> None:
     take_names_as_utf8()
     leave(main())
+
+
+if __name__ == "__main__":
+    _run()

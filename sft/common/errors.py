@@ -23,6 +23,8 @@ import contextlib
 from collections.abc import Iterator
 from enum import Enum, StrEnum
 
+from sft.common.started import as_started
+
 
 class TransferError(Exception):
     """Base of every error that a person may meet: `cause`, then `remedy`, one line."""
@@ -30,6 +32,7 @@ class TransferError(Exception):
     exit_status = 1
 
     def __init__(self, cause: str, remedy: str = "") -> None:
+        remedy = as_started(remedy)
         super().__init__(cause, remedy)
         self.cause = cause
         self.remedy = remedy

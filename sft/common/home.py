@@ -25,6 +25,13 @@ def state_folder() -> str | None:
     return None if home is None else os.path.join(home, ".local", "state")
 
 
+def user_folder() -> str:
+    """Where an installed package keeps this user's accounts and files."""
+    import platformdirs  # only an installed package has a use for it
+
+    return platformdirs.user_data_dir("secure-file-transfer", appauthor=False)
+
+
 def expand_home(path: str) -> str:
     """`path`, with a home folder in place of `~` or `~user`.
 

@@ -91,3 +91,11 @@ def check_area(place: Path) -> None:
             continue  # another process has just removed it
         except OSError as problem:
             raise UsageError(f"can't look at {path} ({problem.strerror})", "Repair it, or remove it") from None
+
+
+def make_private_folder(path: str) -> None:
+    """Make a folder of the program's own, closed to other users, unless it is there. Raises UsageError."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+    except OSError as problem:
+        raise UsageError(f"can't make the folder {path} ({problem.strerror})", "Correct the folder above it") from None

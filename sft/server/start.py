@@ -18,6 +18,7 @@ from sft.accounts.store import Accounts
 from sft.common.errors import UsageError
 from sft.common.open_files import raise_limit_of_files
 from sft.common.private_files import check_area
+from sft.common.started import as_started
 from sft.console.log import STANDARD_ERROR, LogStyle, add_audit_log, no_log, open_log
 from sft.console.screen import announce, note, say
 from sft.disk.root import PARTIAL_AREA
@@ -146,7 +147,7 @@ def _show_first_account(name: str, password: str, port: int) -> None:
     say(f"    username   {name}", f"    password   {password}", "")
     say("On the sending machine:", "")
     port_flag = "" if port == DEFAULT_PORT else f"--port {port} "
-    say(f"    python client.py {port_flag}secret.txt {name}@{os.uname().nodename}:", "")
+    say(as_started("    python client.py ") + f"{port_flag}secret.txt {name}@{os.uname().nodename}:", "")
 
 
 def _shown_log(place: Path | None) -> str:

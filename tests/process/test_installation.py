@@ -81,6 +81,8 @@ PACKAGES = {
     "msgspec": ("msgspec", PROGRAMS),
     ZSTD: (ZSTD, ("server.py",)),
     "cryptography": ("cryptography", ()),
+    "platformdirs": ("platformdirs", ()),
+    "pathspec": ("pathspec", ()),
 }
 OPTIONAL = {
     program: {module for module, (_, needed_by) in PACKAGES.items() if program not in needed_by} for program in PROGRAMS
