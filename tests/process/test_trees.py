@@ -509,8 +509,8 @@ def test_recursive_listing_of_a_file_of_nothing_and_of_what_is_missing(make_serv
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("job", [["-R", "a", "b"], ["-R", "--get", "a", "b"]])
-def test_recursive_is_for_listing(client: Client, job: list[str]) -> None:
+@pytest.mark.parametrize("job", [["-R", "--move", "a", "b"], ["-R", "--usage"]])
+def test_recursive_is_for_what_has_something_in_it(client: Client, job: list[str]) -> None:
     result = client(*job)
     assert (result.status, result.out) == (2, "")
     assert result.err.startswith("error: --recursive does not go with ") and result.err.count("\n") == 1

@@ -149,7 +149,7 @@ def test_account_with_fewer_rights_updates_what_it_may(
     assert (result.status, len(failures)) == (1 if refused else 0, refused)
     for failure in failures:
         assert "already, and your account may not replace it" in failure["cause"]
-        assert "rights get and replace" in failure["remedy"]
+        assert "It lacks the right replace, or get beside it" in failure["remedy"]
     after = state_of(there)
     assert after["0/new"][2] == (album / "0/new").read_bytes()
     if may_replace:
