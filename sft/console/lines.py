@@ -46,14 +46,13 @@ def utc(time_ns: int) -> str:
         return str(time_ns)
 
 
-def arrival(path: str, size: int, digest: str | None, target: str | None) -> tuple[str, str]:
-    """What arrived, in words for the log and for the screen; `target`: what a link says, which has no digest."""
+def arrival(path: str, size: int, digest: str | None, target: str | None, is_logged: bool = False) -> str:
+    """What arrived, in words for the screen or for the log; `target`: what a link says, which has no digest."""
     if target is not None:
-        return f"{path}, a link to {briefly(target)}", f"{path} -> {target}"
-    return (
-        f"{path}, {counted(size, 'byte', '')}, SHA-256 {digest}",
-        f"{path}  {counted(size, 'byte')}  SHA-256 {digest}",
-    )
+        return f"{path}, a link to {briefly(target)}" if is_logged else f"{path} -> {target}"
+    if is_logged:
+        return f"{path}, {counted(size, 'byte', '')}, SHA-256 {digest}"
+    return f"{path}  {counted(size, 'byte')}  SHA-256 {digest}"
 
 
 def listed_line(name: str, kind: str, size: int, mtime_ns: int, target: str | None) -> str:

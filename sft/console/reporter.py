@@ -315,14 +315,14 @@ class Reporter:
             self.delivered_count += 1
             self.bytes_done += size
         digest = sha256.hex() if target is None else None
-        logged, words = arrival(path, size, digest, target)
+        logged = f"receipt ({outcome}): {arrival(path, size, digest, target, is_logged=True)}"
         fields: dict[str, object] = {} if target is None else {"target": target}
         if self._json or self._receipts is not None:
             fields |= {"name": name, "path": path, "size": size, "sha256": digest, "time": utc(time_ns)}
         event = as_json({"event": "delivered", "outcome": outcome, **fields}) if self._json else None
         receipt = as_json(fields) if self._receipts is not None and target is None else None
-        shown = f"{word}: {words}" if self._is_shown(within) else None
-        self._arrive(Settled(f"receipt ({outcome}): {logged}", shown, event, receipt))
+        shown = f"{word}: {arrival(path, size, digest, target)}" if self._is_shown(within) else None
+        self._arrive(Settled(logged, shown, event, receipt))
         self._settle(within, word, size)
 
     def unchanged(self, name: str, path: str, size: int, within: NamedFolder | None = None) -> None:
