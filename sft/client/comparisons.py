@@ -44,7 +44,7 @@ class Comparisons:
 
     def begin(self, download: "Download", folder: "UserFolder") -> None:
         """Have what differs from what is in `folder` fetched; without --update all that is not excluded."""
-        criteria, in_whole = self._criteria(), not self._exclusions
+        criteria, in_whole = self._criteria(folder.area.keeps_modes), not self._exclusions
         findings = download.findings(folder.visible, criteria, in_whole, self._exclusions)
         extras = Extras(self._reporter, findings, download.to.shown, self._options.delete, self._most_removed)
         changes = LocalChanges(folder, files_of_log(self._log))
@@ -65,7 +65,9 @@ class Comparisons:
         except Refused as problem:
             raise refused_here(problem, f"the folder {base}") from None
 
-    def _criteria(self) -> Criteria:
+    def _criteria(self, keeps_modes: bool = True) -> Criteria:
+        """`keeps_modes`: whether the disk here does; modes that can't be set are not compared."""
         from sft.disk.storage import umask_of_process
 
-        return Criteria(modes=0 if self._options.no_modes else PERMISSIONS & ~umask_of_process())
+        compares = keeps_modes and not self._options.no_modes
+        return Criteria(modes=PERMISSIONS & ~umask_of_process() if compares else 0)

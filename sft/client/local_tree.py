@@ -2,7 +2,8 @@
 
 Rules: from descriptor to descriptor, and no link is followed. Partial files of this program are not part of it, and its
 logs are never removed. Things are removed one by one, what is in a folder before it, and only while they are what they
-were when they were compared: nothing goes together with anything else.
+were when they were compared: nothing goes together with anything else. None of it is flushed: after a power cut the
+same command does it again, and a flush for each of thousands takes minutes.
 """
 
 import stat
@@ -83,7 +84,8 @@ class LocalChanges:
 
     def set(self, path: PathParts, mtime: int | None, mode: int | None) -> bool:
         """Give a file or folder that time and those permission bits; whether the disk can hold the time."""
-        return self._folder.changes.set(path, mtime, mode)
+        mode = mode if self._folder.area.keeps_modes else None
+        return self._folder.changes.set(path, mtime, mode, is_durable=False)
 
     def remove(self, path: PathParts, kind: str, check: Callable[[], None] = lambda: None) -> bool:
         """Remove a file, a link or an empty folder; whether it was removed now.
@@ -91,13 +93,16 @@ class LocalChanges:
         A log stays, and a folder with something in it that stays: false. Raises Refused (CHANGED when it is something
         else by now).
         """
+        from sft.disk.durable import disk_errors
+
         state = self._folder.visible.state_of_path(path)
         if state is None or (state.st_dev, state.st_ino) in self._logs:
             return False
         if _entry(state).kind != kind:
             raise Refused(Code.CHANGED)
         try:
-            self._folder.changes.remove(path, False, self._folder.changes.removal(check))
+            with disk_errors(), self._folder.visible.folder(path[:-1]) as folder:
+                self._folder.changes.removal(check).remove(path[-1], folder, False)
         except Refused as problem:
             if problem.code in (Code.NOT_FOUND, Code.NOT_EMPTY):
                 return False

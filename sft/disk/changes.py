@@ -135,10 +135,11 @@ class Changes:
                 raise Refused(Code.INSIDE) from None  # by another spelling of its name
         return folder, new_folder
 
-    def set(self, path: PathParts, mtime: int | None, mode: int | None) -> bool:
+    def set(self, path: PathParts, mtime: int | None, mode: int | None, is_durable: bool = True) -> bool:
         """Give a file or folder that time and those bits, as one that arrives gets them; None leaves them.
 
-        Whether the disk can hold the time. Raises Refused (NOT_FOUND, LINK).
+        Whether the disk can hold the time. `is_durable`: it is on the disk itself then. Raises Refused (NOT_FOUND,
+        LINK).
         """
         judge_path(path)
         with disk_errors(), self._visible.folder(path[:-1]) as folder, _opened(path[-1], folder) as descriptor:
@@ -149,7 +150,8 @@ class Changes:
                     umask = self._umask if self._file_mode is None else 0
                     give_again(folder, descriptor, file_bits(mode, self._file_mode), umask)
             has_time = set_time(descriptor, mtime)
-            flush(descriptor)
+            if is_durable:
+                flush(descriptor)
         return has_time
 
     def used(self, check: Callable[[], None]) -> Amount:

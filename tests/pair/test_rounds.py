@@ -1,6 +1,7 @@
 """A fetch that compares first, over as many connections as it takes: what it asks for, and how much of it at a time."""
 
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from peers import C2S, S2C
 from transfers import KEYS, Receiving, files_in, written
 
 import sft.client.rounds
+from sft.client.comparisons import Comparisons
 from sft.client.download import Download
-from sft.client.local_tree import LocalChanges, LocalEntries
+from sft.client.local_tree import LocalEntries
 from sft.common.errors import Code, Refused, SourceError
 from sft.disk.local import open_local
 from sft.disk.storage import Storage
@@ -50,7 +52,9 @@ class Update:
         self.reporter = Noted()
         self.folder = folder
         self.download = Download(self.reporter, "replace", True, ["in"], f"{into}/")
-        self.download.update(folder, LocalChanges(folder, set()), removes, 100)
+        options = {"update": True, "delete": removes, "max_delete": "100", "no_modes": False}
+        left_out: dict[str, list[str]] = {"exclude": [], "exclude_from": []}
+        Comparisons(self.reporter, Namespace(**options, **left_out), None).begin(self.download, folder)
         self.asked: list[list[Get]] = []  # in each connection
 
     def connect(self, storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
