@@ -17,7 +17,7 @@ NOBODY = 65534
 # Runs as a user who is not the superuser, where there is one; then the superuser owns what is only said to be closed.
 AS_NOBODY = f"""
 import os, pathlib, sys, tomllib
-import client, config, sft.disk.sources, sft.client.jobs, sft.client.download, sft.client.upload
+import client, config, sft.disk.sources, sft.client.jobs, sft.client.download, sft.client.uploads
 client._parser()  # what it loads later could not be reached
 config._SCRIPT_FOLDER = sys.argv[1]
 os.environ.clear()
@@ -125,11 +125,11 @@ def test_log_is_below_the_state_folder_where_the_programs_folder_is_closed(tmp_p
     make(home / "a")
     code = """
 os.chdir(os.environ["HOME"])
-print(client.main(["--dry-run", "a", "b"]))
+print(client.main(["missing", "b"]))
 print(config.load(config.ClientSettings, {}, {}, None).values.client_log)
 """
     log = home / ".local/state/secure-file-transfer/client.log"
-    assert run_python(AS_NOBODY + code, installed, home).splitlines() == ["would send: a as b", "0", str(log)]
+    assert run_python(AS_NOBODY + code, installed, home).splitlines() == ["1", str(log)]
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert stat.S_IMODE(log.parent.stat().st_mode) == 0o700
     assert list(installed.iterdir()) == []
@@ -156,10 +156,9 @@ def test_log_can_be_switched_off_in_each_way(tmp_path: Path, folder: Path) -> No
     assert settings(file=str(tmp_path / "file")).client_log is None
     assert settings({"SFT_CLIENT_LOG": "off"}).client_log is None
     assert settings(client_log="./off").client_log == Path.cwd() / "off"
-    make(folder / "a")
-    result = run("client.py", "--client-log=off", "--dry-run", "a", "b", cwd=folder)
-    assert result == Result(0, "would send: a as b\n", "")
-    assert os.listdir(folder) == ["a"]
+    result = run("client.py", "--client-log=off", "missing", "b", cwd=folder)
+    assert result == Result(1, "", "error: missing does not exist. Check its name\n")
+    assert os.listdir(folder) == []
     shown = run("client.py", "--client-log=off", "--show-config", cwd=folder)
     assert any(line.split() == ["client_log", "=", '"off"', "#", "--client-log"] for line in shown.out.splitlines())
 

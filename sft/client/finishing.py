@@ -7,10 +7,13 @@ breaks leaves those without one to the next.
 """
 
 import contextlib
+import unicodedata
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.client.refusals import not_changed
+from sft.client.sending_plan import SendingPlan
 from sft.common.errors import (
     PASSING_CODES,
     Code,
@@ -70,6 +73,11 @@ def most_removed(max_removed: str | None) -> int:
         raise UsageError(f"--max-delete: {max_removed} {problem}", "Such as 5000") from None
 
 
+def _spelled(path: PathParts) -> int:
+    """A hash that is the same for all spellings which a disk may take for one name."""
+    return hash(unicodedata.normalize("NFC", "/".join(path).casefold()))
+
+
 class Finishing:
     """Collects what is to be changed; then does it."""
 
@@ -78,7 +86,8 @@ class Finishing:
         self._reporter, self._removes = reporter, removes
         self._max_removed = most_removed(max_removed)
         self._sets: list[_Change] = []
-        self._extra: dict[PathParts, None] = {}
+        self._extra: dict[PathParts, str] = {}  # with their kinds
+        self._sent: set[int] = set()  # hashes of new names, as a disk may spell them
         self._extra_count = 0
         self._times: dict[PathParts, int] = {}  # of folders that something is removed from
         self._modes: dict[tuple[str, int], list[tuple[PathParts, int]]] = {}  # by kind, and the bits that are missing
@@ -102,17 +111,22 @@ class Finishing:
         missing = 0 if there & ~mode else mode & ~there
         self._modes.setdefault((kind, missing), []).append((path, mode))
 
-    def remove(self, path: PathParts, folder_time: int | None) -> None:
+    def sent(self, path: PathParts) -> None:
+        """That was not there, under this spelling."""
+        if self._removes:
+            self._sent.add(_spelled(path))
+
+    def remove(self, path: PathParts, kind: str, folder_time: int | None) -> None:
         """Only the receiver has that. `folder_time`: of the folder that it is in, if that is here."""
         if self._removes:
             self._extra_count += 1
             if self._extra_count <= self._max_removed:
-                self._extra[path] = None
+                self._extra[path] = kind
                 if folder_time is not None and len(path) > 1:
                     self._times[path[:-1]] = folder_time
 
     def spare(self, path: PathParts) -> None:
-        """Only the receiver has that, and it stays, and so do the folders that it is in."""
+        """Only the receiver has that, and it stays: so do the folders that it is in."""
         for depth in range(1, len(path)):
             if path[:depth] in self._extra:
                 del self._extra[path[:depth]]
@@ -132,17 +146,33 @@ class Finishing:
 
     def prepare(self) -> bool:
         """Decide what is done; whether there is anything. Called once everything is sent, or has failed."""
-        changes = list(self._sets)
-        for (kind, missing), files in self._modes.items():
-            if not missing or missing & self._given[kind]:  # else the receiver gives nothing such bits
-                changes += [_Change(path, False, None, mode) for path, mode in files]
-        if self._removes and self._extra_count and self._may_remove():
+        changes = [*self._sets, *(_Change(path, False, None, mode) for path, _, mode in self._modes_to_set())]
+        if self._may_remove():
             changes += [_Change(path, True) for path in reversed(self._extra)]
             changes += [_Change(path, False, mtime) for path, mtime in self._times.items()]
         self._left = deque(changes)
         return bool(changes)
 
+    def tell(self, plan: SendingPlan) -> None:
+        """Tell what would be done."""
+        for path, kind, _ in self._modes_to_set():
+            plan.tell_set(path, kind)
+        if self._may_remove():
+            for path, kind in reversed(self._extra.items()):
+                plan.tell_removal(path, kind)
+
+    def _modes_to_set(self) -> Iterator[tuple[PathParts, str, int]]:
+        for (kind, missing), files in self._modes.items():
+            if not missing or missing & self._given[kind]:  # else the receiver gives nothing such bits
+                yield from ((path, kind, mode) for path, mode in files)
+
     def _may_remove(self) -> bool:
+        if not self._removes:
+            return False
+        for path in [path for path in self._extra if _spelled(path) in self._sent]:
+            self.spare((*path, ""))  # on a disk that knows one name for both it is what was sent
+        if not self._extra_count:
+            return False
         would = f"{counted(self._extra_count, 'name')} would be removed"
         if self._reporter.failed_count:
             self._reporter.note(f"nothing was removed, because not everything was sent ({would})")

@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from config import ClientSettings
     from sft.client.comparisons import Comparisons
     from sft.client.download import Download
+    from sft.client.finishing import Finishing
     from sft.client.login import Credentials
     from sft.client.matching import Matching
+    from sft.client.sending_plan import SendingPlan
     from sft.client.upload import Upload
     from sft.common.rate_limit import RateLimiter
     from sft.wire.channel import Channel
@@ -134,30 +136,15 @@ class Run:
     # --- the jobs ---
 
     def _put(self, sources: list[str], target: str) -> None:
-        from sft.client.finishing import Finishing
-        from sft.client.own_logs import files_of_log
-        from sft.client.upload import Upload
-        from sft.disk.chosen import choose
+        from sft.client.uploads import prepare
 
         check_standard_input(self._settings, self._options)
-        chosen = choose(self._options)
-        follow, modes = self._options.follow, not self._options.no_modes
-        logs = files_of_log(self._settings.client_log)
-        update = self._options.update
-        finishing = Finishing(self._reporter, self._options.delete, self._options.max_delete) if update else None
-        policy = "replace" if update else self._settings.if_exists
-        upload = Upload(self._reporter, policy, follow, modes, logs, chosen, finishing, self._options.links)
-        if self._receipts is not None:
-            upload.leave_out(self._receipts.identity, "the file of these receipts")
+        upload, finishing, plan = prepare(self._reporter, self._settings, self._options, self._receipts)
         upload.plan(sources, target)
-        if self._options.dry_run:
-            upload.look_below()
-            for item in upload.left:
-                path, kind = "/".join(item.target), item.kind
-                line = f"would send: {item.name} as {path}{'/' if kind == 'folder' else ''}"
-                self._reporter.planned(line, action="send", name=item.name, path=path, kind=kind)
-            return
         if upload.is_empty:
+            return
+        if plan is not None and finishing is not None:
+            self._plan_put(upload, finishing, plan)
             return
         credentials = self._ask()
         looking = BackgroundTask("looking", upload.look_below)  # a folder may hold a million names
@@ -177,12 +164,20 @@ class Run:
             self._not_delivered = self._left_out(upload.names_left())
             raise
         except TransferError as problem:
-            upload.is_over = update  # nobody compares what is found from now on
+            upload.is_over = finishing is not None  # nobody compares what is found from now on
             looking.wait()  # otherwise only some of what has not arrived would be named
             self._reporter.end()
             problem.consequences += self._left_out(upload.names_left())
             raise
         self._where = f"delivered to {credentials.user}@{credentials.host}"
+
+    def _plan_put(self, upload: "Upload", finishing: "Finishing", plan: "SendingPlan") -> None:
+        """Tell what sending would do."""
+        from sft.client.uploads import compare
+
+        self._kept = "nothing was changed"
+        with compare(upload, finishing, plan) as read:
+            self._again_and_again(self._ask(), lambda: None, lambda channel, *_: read(channel))
 
     def _send(self, upload: "Upload", credentials: "Credentials", looking: BackgroundTask) -> None:
         def load() -> None:

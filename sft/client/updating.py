@@ -30,6 +30,7 @@ from sft.client.comparing import (
     paired,
 )
 from sft.client.finishing import Finishing
+from sft.client.sending_plan import SendingPlan
 from sft.client.sources import NamedSource, counts
 from sft.common.errors import PASSING_CODES, Code, PeerStopped, Refused, SourceError
 from sft.common.names import PathParts
@@ -80,8 +81,16 @@ class _Comparison:
 class Updating:
     """The comparison of one run."""
 
-    def __init__(self, reporter: Reporter, keeps_modes: bool, finishing: Finishing, sending: Sending) -> None:
-        """`finishing`: what is done once everything is sent."""
+    def __init__(
+        self,
+        reporter: Reporter,
+        keeps_modes: bool,
+        finishing: Finishing,
+        sending: Sending,
+        plan: SendingPlan | None = None,
+    ) -> None:
+        """`finishing`: what is done once everything is sent. `plan`: what would be done is told there, and not done."""
+        self._plan = plan
         self._reporter, self._keeps_modes, self._finishing, self._sending = reporter, keeps_modes, finishing, sending
         self._criteria = Criteria(modes=0o777 if keeps_modes else 0)
         self._ahead: Ahead[tuple[NamedSource, Walked]] = Ahead(sending.is_over)
@@ -138,12 +147,13 @@ class Updating:
 
     def _end(self, source: NamedSource) -> None:
         """All of it is compared."""
-        if source.folder is not None:
+        if source.folder is not None and self._plan is None:
             self._reporter.folder_found(source.folder, self._count)
         self._count = 0
 
     def _begin(self, source: NamedSource, found: Found) -> _Comparison:
-        self._take(source, found)
+        if self._plan is None:
+            self._take(source, found)
         self._ahead.pass_by()
         theirs = BranchEntries(source.place)
         if self._is_blind:
@@ -158,6 +168,8 @@ class Updating:
                 return
             except Refused as problem:
                 self._take_refusal(problem)
+                if self._plan is not None and comparison.source.place:
+                    self._tell_source(self._plan, comparison.source, problem.code)
                 comparison.theirs.end()  # the rest is sent as if nothing were there
 
     def _take_refusal(self, problem: Refused) -> None:
@@ -210,7 +222,7 @@ class Updating:
         if self._is_blind and not found.is_folder:
             what = Difference.TIME
         is_sent = what not in (Difference.NONE, Difference.MODE)
-        if is_sent and not parent.is_announced:
+        if is_sent and not parent.is_announced and self._plan is None:
             self._take(source, parent.found)
             parent.is_announced = True
         self._act(source, found, path, what, pair)
@@ -227,7 +239,7 @@ class Updating:
             self._finishing.spare((*source.place, *path))
         else:
             time = None if folder is None else nearest_time(folder.mtime)
-            self._finishing.remove((*source.place, *path), time)
+            self._finishing.remove((*source.place, *path), there.kind, time)
 
     def _compare_file(
         self, source: NamedSource, found: Walked, channel: "Channel", messages: "Iterator[Message]"
@@ -249,6 +261,11 @@ class Updating:
     def _act(self, source: NamedSource, found: Found, path: PathParts, what: Difference, pair: Pair) -> None:
         if pair.sender is not None and pair.receiver is not None:
             self._compare_modes(path, pair.sender, pair.receiver, what)
+        if self._plan is not None:
+            self._tell(self._plan, found, path, what, pair)
+            return
+        if what is Difference.NEW:
+            self._finishing.sent(path)
         if what in (Difference.NONE, Difference.MODE):
             if not found.is_folder:
                 self._count += 1
@@ -257,6 +274,21 @@ class Updating:
         item = self._take(source, found)
         if item is not None and what is Difference.TIME and item.kind == "file":
             self._aged[item] = found
+
+    def _tell_source(self, plan: SendingPlan, source: NamedSource, code: Code) -> None:
+        """What becomes of a folder that is not there, or can't be listed."""
+        there = {Code.NOT_FOLDER: "file", Code.LINK: "link", Code.NOT_FOUND: ""}.get(code)
+        if there is not None:
+            what = Difference.KIND if there else Difference.NEW
+            plan.tell(source.first.path, source.place, "folder", None, what, there)
+
+    def _tell(self, plan: SendingPlan, found: Found, path: PathParts, what: Difference, pair: Pair) -> None:
+        kind = "folder" if found.is_folder else "file" if found.leads_to is None else "link"
+        size = found.size if kind == "file" else None
+        if self._is_blind:
+            plan.tell_unknown(found.path, path, kind, size)
+        else:
+            plan.tell(found.path, path, kind, size, what, pair.receiver.kind if pair.receiver is not None else "")
 
     def _compare_modes(self, path: PathParts, ours: Entry, theirs: Entry, what: Difference) -> None:
         """A file that is sent, or found to be there, gets its mode then; a folder that is there keeps its own."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from crypto_utils import random_bytes
 from sft.client.finishing import Finishing
 from sft.client.refusals import GROWN, TIME_BEYOND, refused_there
+from sft.client.sending_plan import SendingPlan
 from sft.client.sources import NamedSource, counts
 from sft.client.targets import name_of_source, remote_paths
 from sft.client.there import There, places_to_look
@@ -82,10 +83,11 @@ class Upload:
         chosen: Chosen = _EVERYTHING,
         finishing: Finishing | None = None,
         links: bool = False,
+        plan: SendingPlan | None = None,
     ) -> None:
         """`logs`: device and inode of each of our own logs, which are never sent. `chosen`: what of the sources is.
 
-        `finishing`: only what has changed is sent, and that is done behind it. `links`: links are sent as links.
+        `finishing`: only what has changed is sent, and that is done behind it, or told in a `plan`.
         """
         self._reporter, self._policy, self._follow = reporter, policy, follow
         self._own_files = dict.fromkeys(logs, "this program's own log")
@@ -106,9 +108,9 @@ class Upload:
         self._there = There(policy)
         self._updating: Updating | None = None
         if finishing is not None:
-            excludes = chosen.exclusions.is_excluded
-            sending = Sending(self._take, self._is_left_out, excludes, lambda: self.is_over)
-            self._updating = Updating(reporter, keep_modes, finishing, sending)
+            sending = Sending(self._take, self._is_left_out, chosen.exclusions.is_excluded, lambda: self.is_over)
+            sets_modes = keep_modes and (plan is None or plan.is_update)
+            self._updating = Updating(reporter, sets_modes, finishing, sending, plan)
         self._opened = Folders()
         self._found: deque[NamedSource] = deque()
 
@@ -262,7 +264,7 @@ class Upload:
         """The files without a receipt, in order; a folder is not a line of its own."""
         return [item.name for item in list(self.left) if item.kind != "folder"]
 
-    def _look_there(self, channel: "Channel", messages: "Iterator[Arrived | None]") -> int:
+    def look_there(self, channel: "Channel", messages: "Iterator[Arrived | None]") -> int:
         """Ask the receiver what it has where things are going to; the id of the last question."""
         answers = (arrived[0] for arrived in messages if arrived is not None)
         if self._updating is not None:
@@ -294,7 +296,7 @@ class Upload:
         from sft.wire.compression import is_installed
 
         messages = channel.messages()
-        last_id = self._look_there(channel, messages)
+        last_id = self.look_there(channel, messages)
         wait()
         self.busy.clear()
         self.stopping = None

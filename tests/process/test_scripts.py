@@ -28,7 +28,6 @@ from processes import (
     login_received,
     login_sent,
     make,
-    run,
     wait_until,
 )
 
@@ -54,7 +53,7 @@ EVENTS = {
         "seconds",
         "status",
     },
-    "planned": {"name", "path", "kind"},
+    "planned": {"action", "name", "path", "kind", "size", "why"},
     "entry": {"name", "kind", "size", "time"},
 }
 
@@ -476,26 +475,25 @@ def test_quiet_prints_errors_and_what_is_left_out(server: Server, client: Client
     assert (folder / "back" / "tree" / "a").exists()
 
 
-def test_dry_run_tells_what_would_be_sent_and_needs_neither_server_nor_password(tmp_path: Path, folder: Path) -> None:
-    make(folder / "photos" / "trip" / "a.jpg")
-    (folder / "photos" / "link").symlink_to("trip")
-    make(folder / "notes.txt")
-    flags = [f"--client-log={tmp_path / 'log'}", "--port=1", "--dry-run"]
-    environment = clean_environment()
-    result = run("client.py", *flags, "photos", "notes.txt", "box/", cwd=folder, environment=environment)
-    assert result.status == 0
-    assert result.err == "skipped: photos/link: a symbolic link (--links keeps it, --follow sends what it leads to)\n"
-    assert result.out.splitlines() == [
-        "would send: photos as box/photos/",
-        "would send: photos/trip as box/photos/trip/",
-        "would send: photos/trip/a.jpg as box/photos/trip/a.jpg",
-        "would send: notes.txt as box/notes.txt",
+def test_dry_run_leaves_out_what_is_not_sent_and_reads_no_standard_input(
+    client: Client, folder: Path, box: str
+) -> None:
+    make(folder / "photos" / "a.jpg", 20)
+    (folder / "photos" / "link").symlink_to("a.jpg")
+    result = client("--dry-run", "photos", "missing", f"{box}/", cwd=folder)
+    assert result.status == 1
+    assert result.err.splitlines() == [
+        "error: missing does not exist. Check its name",
+        "skipped: photos/link: a symbolic link (--links keeps it, --follow sends what it leads to)",
+        "1 file would be sent, 20 B",
     ]
-    result = run("client.py", *flags, "missing", "notes.txt", "box/", cwd=folder, environment=environment)
-    assert result.status == 1 and "would send: notes.txt as box/notes.txt\n" in result.out
-    assert result.err == "error: missing does not exist. Check its name\n"
-    result = run("client.py", *flags, "-", "box/archive.tar", environment=environment, typed="never read")
-    assert (result.status, result.out) == (0, "would send: standard input as box/archive.tar\n")
+    assert result.out.splitlines() == [
+        f"would send: photos/ as {box}/photos/  (new)",
+        f"would send: photos/a.jpg as {box}/photos/a.jpg  20 bytes  (new)",
+    ]
+    piped = client.start("--dry-run", "-", f"{box}/archive.tar", stdin=subprocess.DEVNULL).finish()
+    assert (piped.status, piped.err) == (0, "")
+    assert piped.out == f"would send: standard input as {box}/archive.tar  (what is there is not known)\n"
 
 
 def test_password_and_content_come_over_different_ways(server: Server, client: Client, folder: Path, box: str) -> None:

@@ -1,0 +1,107 @@
+"""What sending would do, told without doing it: `--dry-run`.
+
+    TREE ... of the places that things go to, compared with what is here; nothing else is asked, and nothing changes
+
+Rules: each thing that would be sent, replaced, compared by its content, get another mode or be removed is one line,
+with the reason. What would fail for certain fails here alike. Content is not looked at, so what has the same size and
+another time may turn out to be the same.
+"""
+
+from sft.client.comparing import Difference
+from sft.client.refusals import refused_there
+from sft.common.errors import Code, Refused
+from sft.common.names import PathParts, judge_path
+from sft.common.sizes import amount, counted
+from sft.common.text import show_path
+from sft.console.reporter import Reporter
+
+_LINES = {
+    "send": "would send: {name} as {path}",
+    "replace": "would replace: {path} with {name}",
+    "compare": "would compare the content: {name} with {path}",
+    "set": "would set: {path}",
+    "skip": "would skip: {name}",
+    "remove": "would remove: {path}",
+}
+_SAME_SIZE = (Difference.NONE, Difference.TIME, Difference.MODE)
+_OTHER: dict[str, str | Code] = {"fail": Code.EXISTS, "rename": "send", "replace": "replace", "skip": "skip"}
+_FILE_ONTO_LINK = {**_OTHER, "replace": Code.LINK}
+
+
+def action_for(what: Difference, kind: str, kind_there: str, policy: str, is_update: bool) -> str | Code | None:
+    """What sending does about a difference, but for a mode; a Code: it fails with that.
+
+    None: nothing.
+    """
+    if what is Difference.NEW:
+        return "send"
+    if what is Difference.KIND:
+        return _action_for_another_kind(kind, kind_there, policy)
+    if kind == "folder" or (is_update and what in (Difference.NONE, Difference.MODE)):
+        return None
+    if is_update:
+        return "compare" if what is Difference.TIME else "replace"
+    if what in _SAME_SIZE and policy != "skip":
+        return "compare" if kind == "file" else None
+    return _OTHER[policy]
+
+
+def _action_for_another_kind(kind: str, kind_there: str, policy: str) -> str | Code:
+    if kind == "folder":
+        return Code.LINK if kind_there == "link" else Code.NOT_FOLDER
+    if kind_there == "folder":
+        return Code.IS_FOLDER
+    return (_FILE_ONTO_LINK if kind == "file" else _OTHER)[policy]
+
+
+class SendingPlan:
+    """What one command would do."""
+
+    def __init__(self, reporter: Reporter, policy: str, is_update: bool) -> None:
+        self._reporter, self._policy, self.is_update = reporter, policy, is_update
+        self._blocked: PathParts | None = None  # a folder that can't be made
+        self._count = self._size = 0
+
+    def tell(self, name: str, path: PathParts, kind: str, size: int | None, what: Difference, kind_there: str) -> None:
+        """What becomes of one file or folder here; `size` None: of a folder, or not known."""
+        if self._blocked is not None and path[: len(self._blocked)] == self._blocked:
+            return
+        try:
+            judge_path(path)
+        except Refused as problem:
+            self._reporter.failed(name, refused_there(problem, show_path(path)))
+            return
+        action = action_for(what, kind, kind_there, self._policy, self.is_update)
+        if isinstance(action, Code):
+            self._blocked = path if kind == "folder" else self._blocked
+            self._reporter.failed(name, refused_there(Refused(action), show_path(path)))
+        elif action is not None:
+            if action in ("send", "replace") and kind == "file":
+                self._count += 1
+                self._size += size or 0
+            self._planned(action, name, path, kind, size, what.value)
+
+    def tell_unknown(self, name: str, path: PathParts, kind: str, size: int | None) -> None:
+        """The same where the account may not list what is there."""
+        self._planned("send", name, path, kind, size, "what is there is not known")
+
+    def tell_set(self, path: PathParts, kind: str) -> None:
+        """That gets another mode."""
+        self._planned("set", "", path, kind, None, Difference.MODE.value)
+
+    def tell_removal(self, path: PathParts, kind: str) -> None:
+        """That is removed."""
+        self._planned("remove", "", path, kind, None, Difference.EXTRA.value)
+
+    def end(self) -> None:
+        """How much it is in all."""
+        if self._count:
+            self._reporter.note(f"{counted(self._count, 'file')} would be sent, {amount(self._size)}")
+
+    def _planned(self, action: str, name: str, path: PathParts, kind: str, size: int | None, why: str) -> None:
+        shown, mark = show_path(path), "/" if kind == "folder" else ""
+        line = _LINES[action].format(name=f"{name}{mark}", path=f"{shown}{mark}")
+        line += "" if size is None else f"  {counted(size, 'byte')}"
+        if why not in (Difference.NONE.value, Difference.EXTRA.value):
+            line += f"  ({why})"
+        self._reporter.planned(line, action=action, name=name, path=shown, kind=kind, size=size, why=why)
