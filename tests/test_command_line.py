@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import RunHere
-from processes import Client, Server, clean_environment, make, run
+from processes import Client, Server, make
 
 from client import _parser
 from config import ClientSettings, ServerSettings, settings_of
@@ -142,16 +142,16 @@ def test_settings_of_file_and_variables_are_no_options_of_the_command(run_here: 
     assert result.status == 2 and "can't read the password file" in result.err
 
 
-def test_dry_run_with_json_is_events_and_writes_no_receipts(tmp_path: Path, folder: Path) -> None:
+def test_dry_run_with_json_is_events_and_writes_no_receipts(client: Client, tmp_path: Path, folder: Path) -> None:
     make(folder / "photos" / "a.jpg")
-    flags = [f"--client-log={tmp_path / 'log'}", f"--receipts={tmp_path / 'receipts'}", "--dry-run", "--json"]
-    result = run("client.py", *flags, "photos", "box/", cwd=folder, environment=clean_environment())
-    assert (result.status, result.err) == (0, "")
+    result = client(f"--receipts={tmp_path / 'receipts'}", "--dry-run", "--json", "photos", "no box/", cwd=folder)
+    assert result.status == 0
     *planned, summary = [json.loads(line) for line in result.out.splitlines()]
     assert (summary["event"], summary["delivered"], summary["status"]) == ("summary", 0, 0)
+    what = {"event": "planned", "action": "send", "why": "new"}
     assert planned == [
-        {"event": "planned", "action": "send", "name": "photos", "path": "box/photos", "kind": "folder"},
-        {"event": "planned", "action": "send", "name": "photos/a.jpg", "path": "box/photos/a.jpg", "kind": "file"},
+        {**what, "name": "photos", "path": "no box/photos", "kind": "folder", "size": None},
+        {**what, "name": "photos/a.jpg", "path": "no box/photos/a.jpg", "kind": "file", "size": 20},
     ]
     assert not (tmp_path / "receipts").exists()
 

@@ -89,7 +89,7 @@ class Updating:
         sending: Sending,
         plan: SendingPlan | None = None,
     ) -> None:
-        """`finishing`: what is done once everything is sent. `plan`: what would be done is told there, and not done."""
+        """`finishing`: what is done once everything is sent. `plan`: shows what would be done, and nothing is."""
         self._plan = plan
         self._reporter, self._keeps_modes, self._finishing, self._sending = reporter, keeps_modes, finishing, sending
         self._criteria = Criteria(modes=0o777 if keeps_modes else 0)

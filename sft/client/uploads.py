@@ -50,7 +50,7 @@ def prepare(
 
 @contextlib.contextmanager
 def compare(upload: Upload, finishing: Finishing, plan: SendingPlan) -> "Iterator[Callable[[Channel], None]]":
-    """A function that compares over one connection, and goes on over the next; behind it all is told."""
+    """A function that compares over one connection, and goes on over the next. `plan` shows what it has found."""
     for item in upload.left:  # standard input
         plan.tell_unknown(item.name, item.target, "file", None)
     looking = BackgroundTask("looking", upload.look_below)
