@@ -8,18 +8,6 @@ from pathlib import Path
 import pytest
 from conftest import RunHere
 from processes import Client, Server, make
-<<<<<<< HEAD
-=======
-
-
-def planned(client: Client, folder: Path, *words: str) -> tuple[list[str], str]:
-    """What would be sent, and the other lines."""
-    result = client("--dry-run", *words, cwd=folder)
-    lines = result.out.splitlines()
-    shown = [line.split(" as ")[1].split("  ")[0] for line in lines if line.startswith("would send: ")]
-    others = [line for line in (*lines, *result.err.splitlines()) if "would " not in line]
-    return shown, "".join(f"{line}\n" for line in others)
->>>>>>> 8626883 (send: --dry-run connects, and tells what would be done and why)
 
 
 def below(folder: Path) -> set[str]:
@@ -42,7 +30,6 @@ def test_patterns_leave_out_what_a_gitignore_with_them_would(
     assert (again.status, again.out, again.err) == (0, "skipped: proj: excluded\n", "")
 
 
-<<<<<<< HEAD
 def test_source_that_a_pattern_matches_is_skipped_and_said_so(
     server: Server, client: Client, folder: Path, box: str
 ) -> None:
@@ -56,15 +43,6 @@ def test_source_that_a_pattern_matches_is_skipped_and_said_so(
     }
     result = client("--exclude=build", ".", f"{box}/in", cwd=folder / "build")
     assert (result.status, result.err) == (0, "") and below(server.path(box, "in")) == {"x"}
-=======
-def test_source_that_a_pattern_matches_is_skipped_and_said_so(client: Client, folder: Path, box: str) -> None:
-    for name in ("a.c", "a.o", "build/x", "build/build/y"):
-        make(folder / name)
-    shown, rest = planned(client, folder, "--exclude=*.o", "--exclude=build", "a.c", "a.o", "build", f"{box}/")
-    assert shown == [f"{box}/a.c"] and rest == "skipped: a.o: excluded\nskipped: build: excluded\n"
-    shown, rest = planned(client, folder / "build", "--exclude=build", ".", box)
-    assert shown == [f"{box}/", f"{box}/x"] and rest == ""
->>>>>>> 8626883 (send: --dry-run connects, and tells what would be done and why)
 
 
 def test_list_names_what_is_taken_from_a_file_and_from_a_pipe(
@@ -127,17 +105,11 @@ def test_program_runs_without_the_library_until_a_pattern_is_given(
     make(folder / "a")
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pathspec" else find(name))
-<<<<<<< HEAD
     (folder / "secret").touch(0o600)
     (folder / "secret").write_text("a password\n")
     flags = ["--client-log=off", f"--password-file={folder / 'secret'}", "--retries=0", "--port=1"]
     done = run_here("client.py", *flags, "a", "u@127.0.0.1:in/", cwd=folder)
     assert done.status == 4 and "connection to 127.0.0.1:1 refused" in done.err
-=======
-    flags = ["--client-log=off", "--dry-run"]
-    done = run_here("client.py", *flags, "none", "in/", cwd=folder)
-    assert (done.status, done.err) == (1, "error: none does not exist. Check its name\n")
->>>>>>> 8626883 (send: --dry-run connects, and tells what would be done and why)
     refused = run_here("client.py", *flags, "--exclude=b", "a", "in/", cwd=folder)
     assert (refused.status, refused.out) == (2, "")
     assert refused.err == "error: pathspec is not installed. Run: python -m pip install -r requirements.lock\n"
