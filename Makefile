@@ -8,6 +8,7 @@
 # make soak        MINUTES=10 of 50 clients at one server, then every receipt against the disk (SEED=...)
 # make timing      measure whether a login's answers tell by their times who has an account
 # make architecture  the picture and the table of modules in docs/ARCHITECTURE.md, anew from the code
+# make man         the manual pages in docs/man, anew from the parsers of both programs
 # make format      rewrite the files in the project's format
 # make fuzz        every fuzzing harness for TIME seconds (300), on one core
 # make lock        the versions and hashes of all that is installed, also by the tools, anew from the requirements*.txt
@@ -31,7 +32,7 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: what each imports is compiled once
 
-.PHONY: demo test test-long crash powercut soak bench fuzz timing format architecture lock audit clean
+.PHONY: demo test test-long crash powercut soak bench fuzz timing format architecture man lock audit clean
 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
@@ -69,6 +70,9 @@ format: $(VENV)/.dev
 
 architecture:
 	$(PYTHON) tools/architecture.py
+
+man: $(VENV)/.runtime
+	$(RUN) tools/man_pages.py
 
 fuzz: $(VENV)/.fuzz
 	@PYTHONPATH=tests $(RUN) -m fuzz --seconds $(TIME)

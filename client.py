@@ -25,6 +25,7 @@ from sft.common.started import as_started, mark_installed
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_command, read_intermixed
+from sft.console.completion import add_completion
 from sft.console.help import CLIENT_HELP, CLIENT_TOPICS, add_help
 from sft.console.output import fill_closed_streams
 from sft.console.receiver_names import take_receiver
@@ -108,6 +109,7 @@ def _parser() -> Parser:
     more.add_argument("--password-fd", metavar="N", help="read the password from the open descriptor N")
     add_file_flags(more)
     add_help(more, CLIENT_HELP, CLIENT_TOPICS)
+    add_completion(more, "sft", "client.py")
     more.add_argument("--version", action="store_true", help=VERSION_HELP)
     return parser
 

@@ -26,6 +26,7 @@ from sft.common.started import as_started, is_installed, mark_installed
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
 from sft.console.command_line import Parser, check_account_command
+from sft.console.completion import add_completion
 from sft.console.help import SERVER_HELP, SERVER_TOPICS, add_help
 from sft.console.output import fill_closed_streams
 from sft.console.screen import ended, leave, say
@@ -47,6 +48,7 @@ def _parser() -> Parser:
     more = parser.add_argument_group("more")
     add_file_flags(more)
     add_help(more, SERVER_HELP, SERVER_TOPICS)
+    add_completion(more, "sft-server", "server.py")
     more.add_argument("--version", action="store_true", help=VERSION_HELP)
     for command in add_account_commands(parser):  # the flags that name the accounts are accepted behind it, too
         for flag in _REPEATED:

@@ -17,7 +17,7 @@ from sft.wire.compression import PACKAGE as ZSTD
 STARTED = [
     "client.py",
     "server.py",
-    *(f"tools/{name}.py" for name in ("architecture", "audit", "demo", "worked_example")),
+    *(f"tools/{name}.py" for name in ("architecture", "audit", "demo", "man_pages", "worked_example")),
 ]
 OLD_NAMES = [f"python3.{minor}" for minor in range(6, 11)]
 
