@@ -147,3 +147,28 @@ def test_paths_that_are_not_allowed_here_are_refused_each_by_itself(root: Path) 
         assert words(folder, *files) == ["stored", "name-not-portable", "too-large", "name", "stored"]
     with alice_of(root) as folder:
         assert words(folder, whole("a/.hidden"), whole("a/.."), whole("é")) == ["stored", "name", "stored"]
+
+
+@pytest.mark.parametrize("policy", ["fail", "replace"])
+@pytest.mark.parametrize("is_gone", [False, True], ids=["once", "each time"])
+def test_folder_that_is_removed_while_a_file_is_published_is_made_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, policy: str, is_gone: bool
+) -> None:
+    with alice_of(root) as folder:
+        (taken,) = folder.take([whole("d/a", policy=policy)])
+        assert isinstance(taken, SmallFile)
+        call = "rename" if policy == "replace" else "link"
+        real, times = getattr(SmallFile, call), 0
+
+        def overtaken(self: SmallFile, name: str, at: int) -> None:
+            nonlocal times
+            times += 1
+            if times == 1 or is_gone:
+                (root / "alice/d").rmdir()
+            real(self, name, at)
+
+        monkeypatch.setattr(SmallFile, call, overtaken)
+        (outcome,) = folder.publish([taken])
+    assert isinstance(outcome, Refused) is is_gone and times == 2
+    assert is_gone or (root / "alice/d/a").read_bytes() == b"new"
+    assert left_of(root) == []

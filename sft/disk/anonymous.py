@@ -21,7 +21,7 @@ from sft.common.zeros import zeros
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.parents import Parent
 from sft.disk.reservations import NOT_RESERVED, Reservation
-from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, link_anonymous, lock, replace_by_anonymous
+from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, hide_anonymous, link_anonymous, lock
 from sft.disk.temporary import Incoming
 
 _MOST_IN_MEMORY = 2 << 20  # bytes of one connection
@@ -152,8 +152,7 @@ class AnonymousFile:
 
     def rename(self, name: str, folder: int) -> None:
         if not self._name:
-            replace_by_anonymous(self.descriptor, self._area.folder, name, folder)
-            return
+            self._name = hide_anonymous(self.descriptor, self._area.folder)
         os.replace(self._name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder)
         self._name = ""
 

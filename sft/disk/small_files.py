@@ -20,7 +20,7 @@ from sft.disk.parents import Parent
 from sft.disk.publish import Publisher
 from sft.disk.quota import Allowance
 from sft.disk.reservations import NOT_RESERVED, Reservation
-from sft.disk.staging import StagingArea, link_anonymous, replace_by_anonymous
+from sft.disk.staging import StagingArea, hide_anonymous, link_anonymous
 from sft.disk.temporary import Incoming, Whole
 
 _NOTHING_TO_GUARD: AbstractContextManager[None] = contextlib.nullcontext()
@@ -29,7 +29,7 @@ _NOTHING_TO_GUARD: AbstractContextManager[None] = contextlib.nullcontext()
 class SmallFile:
     """One of them; does what `sft.disk.temporary.Unpublished` lists."""
 
-    __slots__ = ("_staging", "descriptor", "has_time", "incoming", "reservation", "sha256", "size")
+    __slots__ = ("_hidden", "_staging", "descriptor", "has_time", "incoming", "reservation", "sha256", "size")
 
     is_finished = True
     is_different = False
@@ -41,6 +41,7 @@ class SmallFile:
         self._staging, self.reservation = staging, reservation
         self.descriptor = -1
         self.has_time = True
+        self._hidden = ""  # its name in the staging area, while it has one
 
     def fill(self, content: memoryview, bits: int, parent: Parent) -> None:
         """Make it in `parent`, with its whole content and its time. Raises OSError."""
@@ -59,7 +60,10 @@ class SmallFile:
         link_anonymous(self.descriptor, name, folder)
 
     def rename(self, name: str, folder: int) -> None:
-        replace_by_anonymous(self.descriptor, self._staging, name, folder)
+        if not self._hidden:
+            self._hidden = hide_anonymous(self.descriptor, self._staging)
+        os.replace(self._hidden, name, src_dir_fd=self._staging, dst_dir_fd=folder)
+        self._hidden = ""
 
     def is_same_file(self, other: os.stat_result) -> bool:
         return os.path.samestat(os.fstat(self.descriptor), other)
@@ -78,6 +82,10 @@ class SmallFile:
         return False
 
     def _close(self) -> None:
+        if self._hidden:
+            with contextlib.suppress(OSError):
+                os.unlink(self._hidden, dir_fd=self._staging)
+            self._hidden = ""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             try:

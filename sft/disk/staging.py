@@ -56,17 +56,15 @@ def link_anonymous(descriptor: int, name: str, folder: int) -> None:
     os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
 
 
-def replace_by_anonymous(descriptor: int, staging: int, name: str, folder: int) -> None:
-    """The same, in place of the file that may have the name; it has one in the open staging area meanwhile."""
+def hide_anonymous(descriptor: int, staging: int) -> str:
+    """Give an open file without a name one in the open staging area, to be renamed from there; the name.
+
+    It has to stay until then: a file that has lost its only name can't get another one.
+    """
     lock(descriptor)
-    between = f"small-{random_bytes(16).hex()}"
-    link_anonymous(descriptor, between, staging)
-    try:
-        os.replace(between, name, src_dir_fd=staging, dst_dir_fd=folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(between, dir_fd=staging)
-        raise
+    name = f"small-{random_bytes(16).hex()}"
+    link_anonymous(descriptor, name, staging)
+    return name
 
 
 class Owner(Protocol):
