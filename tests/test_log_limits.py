@@ -2,6 +2,7 @@
 
 import re
 
+from sft.common.log_events import LogEvent
 from sft.common.log_limits import (
     NO_LOGIN,
     REFUSED_LOGINS,
@@ -121,3 +122,16 @@ def test_a_day_of_a_flood_rotates_no_log_away() -> None:
     line, file, kept = 400, 5_000_000, 4  # bytes of a line at most: a name has 32, of four characters each when escaped
     for kind in (NO_LOGIN, REFUSED_LOGINS):
         assert (kind.total.burst + 24 * 3600 / kind.total.refill + 24 * 60) * line < file * kept / 4
+
+
+def test_line_that_is_only_counted_is_not_made() -> None:
+    told, made = Told(), list[int]()
+
+    def line() -> LogEvent:
+        made.append(1)
+        return LogEvent("already", "already a")
+
+    sparing = Sparing(told, LineLimit(2))
+    for _ in range(5):
+        sparing.info(line)
+    assert len(made) == 2 == len(told.lines)

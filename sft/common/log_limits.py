@@ -81,13 +81,13 @@ class Sparing:
     def __init__(self, log: Log, limit: LineLimit | None = None) -> None:
         self._log, self._limit = log, limit or LineLimit()
 
-    def log(self, level: int, text: str | LogEvent, *values: object) -> None:
-        """Log the line, or count it."""
+    def log(self, level: int, text: str | LogEvent | Callable[[], LogEvent], *values: object) -> None:
+        """Log the line, or count it; one that is only counted need not be made."""
         if self._limit.may():
             self.tell()
-            self._log.log(level, text, *values)
+            self._log.log(level, text() if callable(text) else text, *values)
 
-    def info(self, text: str | LogEvent, *values: object) -> None:
+    def info(self, text: str | LogEvent | Callable[[], LogEvent], *values: object) -> None:
         """The same, of something that is no trouble."""
         self.log(_INFO, text, *values)
 

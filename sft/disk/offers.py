@@ -13,11 +13,11 @@ from typing import TypeGuard
 
 from crypto_utils import digest, equal
 from sft.common.errors import Code, Refused
-from sft.common.names import judge_path
+from sft.common.names import are_plain_paths, judge_path
 from sft.common.open_files import few_left_from
 from sft.common.values import value
 from sft.disk.decisions import Action, Existing, decide
-from sft.disk.durable import TOGETHER_FROM, disk_errors, flush_each
+from sft.disk.durable import TOGETHER_FROM, disk_errors, flush_each, refusal
 from sft.disk.folders import FolderFlush, PathParts, existing_of, state_of
 from sft.disk.temporary import Incoming, Outcome, Settled
 from sft.disk.visible_files import READ_FLAGS, VisibleFiles
@@ -58,15 +58,17 @@ class Offers:
     def _judge(self, offered: Sequence[Offered], device: int | None) -> list[Outcome | None]:
         """Those up to the one that gets one of the last descriptors. What is on `device` will be flushed with it."""
         few_left = few_left_from()
+        are_plain = not self._portable_names and are_plain_paths([each.incoming.path for each in offered])
         same: dict[int, int] = {}  # place and descriptor of those with the same content, which are still to be flushed
         with contextlib.ExitStack() as opened:
             folders: dict[PathParts, int | None] = {}
             found: list[Outcome | None] = []
             for each in offered:
-                above = each.incoming.path[:-1]
-                if above not in folders:
+                path = each.incoming.path
+                if (above := path[:-1]) not in folders:
                     folders[above] = self._open(above, opened)
-                outcome, descriptor = self._judge_one(each, folders[above]), folders[above] or 0
+                folder = folders[above]
+                outcome, descriptor = self._judge_one(each, folder, are_plain), folder or 0
                 if isinstance(outcome, int):
                     descriptor = max(descriptor, outcome)
                     if os.fstat(outcome).st_dev == device:
@@ -74,9 +76,7 @@ class Offers:
                     else:
                         same[len(found)] = outcome
                         opened.callback(os.close, outcome)
-                    outcome = Settled(
-                        each.incoming.path, already=True, size=each.incoming.size or 0, sha256=each.sha256
-                    )
+                    outcome = Settled(path, False, True, each.incoming.size or 0, each.sha256)
                 found.append(outcome)
                 if descriptor >= few_left:
                     break
@@ -95,17 +95,22 @@ class Offers:
         opened.callback(os.close, folder)
         return folder
 
-    def _judge_one(self, offered: Offered, folder: int | None) -> Outcome | int | None:
-        """What becomes of it without its content; the open file that is the same; None when its content is wanted."""
+    def _judge_one(self, offered: Offered, folder: int | None, is_plain: bool) -> Outcome | int | None:
+        """What becomes of it without its content; the open file that is the same; None when its content is wanted.
+
+        `is_plain`: its path is known to be allowed.
+        """
         incoming = offered.incoming
         try:
-            judge_path(incoming.path, self._portable_names)
+            if not is_plain:
+                judge_path(incoming.path, self._portable_names)
             if folder is None:
                 return None
-            with disk_errors():
-                existing = existing_of(state_of(incoming.path[-1], folder), incoming.size)
+            existing = existing_of(state_of(incoming.path[-1], folder), incoming.size)
         except Refused as problem:
             return problem
+        except OSError as problem:
+            return refusal(problem)
         action = decide(incoming.policy, existing, False, incoming.may_replace)
         if action is Action.COMPARE:
             try:

@@ -122,22 +122,10 @@ class ReceiveLog:
                 self._delivered(became)
 
     def _delivered(self, receipt: Receipt, target: str | None = None) -> None:
-        outcome, size = receipt.outcome, receipt.size
-        path = show_path(receipt.path) if outcome == "stored" else show_briefly(receipt.path)
-        if target is not None:
-            says = briefly(target)
-            event = LogEvent(outcome, f"{outcome} {path}, a link to {says}", path=path, target=says)
-        elif receipt.sha256 is None:  # a folder, or skipped
-            self._sparing.info(LogEvent(outcome, f"{outcome} {path}", path=path))
+        if receipt.outcome != "stored":  # which a client can cause without end
+            self._sparing.info(lambda: _settled(receipt, target, show_briefly(receipt.path)))
             return
-        else:
-            sha256 = receipt.sha256.hex()
-            text = f"{outcome} {path}, {counted(size, 'byte', '')}, SHA-256 {sha256}"
-            event = LogEvent(outcome, text, path=path, bytes=size, sha256=sha256)
-        if outcome != "stored":  # which a client can cause without end
-            self._sparing.info(event)
-            return
-        self._stored.append(event)
+        self._stored.append(_settled(receipt, target, show_path(receipt.path)))
         if len(self._stored) >= _LINES_TOGETHER:
             self._write_stored()
 
@@ -146,6 +134,19 @@ class ReceiveLog:
         level = logging.ERROR if problem.code in (Code.STORAGE, Code.INTERNAL) else logging.WARNING
         text = f"refused: {name}: {problem.cause}"
         self._sparing.log(level, LogEvent("refused", text, path=name, outcome=problem.code, reason=problem.cause))
+
+
+def _settled(receipt: Receipt, target: str | None, path: str) -> LogEvent:
+    """What became of a file, folder or link; `target`: what a link says."""
+    outcome = receipt.outcome
+    if target is not None:
+        says = briefly(target)
+        return LogEvent(outcome, f"{outcome} {path}, a link to {says}", path=path, target=says)
+    if receipt.sha256 is None:  # a folder, or skipped
+        return LogEvent(outcome, f"{outcome} {path}", path=path)
+    sha256 = receipt.sha256.hex()
+    text = f"{outcome} {path}, {counted(receipt.size, 'byte', '')}, SHA-256 {sha256}"
+    return LogEvent(outcome, text, path=path, bytes=receipt.size, sha256=sha256)
 
 
 class GiveLog:
