@@ -1,6 +1,7 @@
 """Names as scp has them: which receiver a command means, what its names are there, and what can't be meant."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -167,6 +168,19 @@ def test_command_that_can_not_be_meant_says_why(
     with pytest.raises(UsageError) as caught:
         take_receiver(options(names, job, **flags), False)
     assert caught.value.cause == cause and remedy in caught.value.remedy
+
+
+def test_source_that_is_also_a_file_here_is_an_error_unless_get_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30.txt").touch()
+    with pytest.raises(UsageError) as caught:
+        take_receiver(options("12:30.txt inbox/"), False)
+    assert caught.value.cause == "12:30.txt names a receiver, and is a file here"
+    assert caught.value.remedy == "Write ./12:30.txt to send it, or --get 12:30.txt to fetch from the receiver 12"
+    for names, job in (("12:30.txt inbox/", "get"), ("12:30.txt", "list"), ("./12:30.txt nas:", "")):
+        assert take_receiver(options(names, job), False) is not None
 
 
 def test_flag_that_says_the_same_as_the_name_is_no_conflict() -> None:

@@ -2,11 +2,12 @@
 
 Rules: what stands before a colon is a host if no slash comes before it. A colon at the very front ends no host, and
 neither does, on Windows, one behind a drive letter. An IPv6 address stands in brackets. A file whose name has a colon
-is `./name`. A command has one receiver, at one of its two ends. Nothing is looked up here: what the settings file knows
-about a host is added by `config.py`.
+is `./name`; where one is here under the name as it was typed, nobody guesses. A command has one receiver, at one of its
+two ends. What the settings file knows about a host is added by `config.py`.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -89,10 +90,12 @@ def take_receiver(options: argparse.Namespace, is_windows: bool = _IS_WINDOWS) -
         return None
     _check_flag("--host", options.host, receiver.host, receiver)
     _check_flag("--user", options.user, receiver.user, receiver)
+    if is_fetch := not options.get and split[:-1] == there != []:
+        _check_not_here(there)
     options.names = [name for _, name in split]
     if options.usage and options.names == [_WHOLE_FOLDER]:
         options.names = []
-    options.get = options.get or split[:-1] == there != []
+    options.get = options.get or is_fetch
     return receiver
 
 
@@ -109,6 +112,14 @@ def _common(there: Sequence[Split]) -> Receiver | None:
                 cause, f"Write {named[0].prefix}{each.name}, or ./{named[0].typed} for a file of that name"
             )
     return named[0] if named else None
+
+
+def _check_not_here(sources: Sequence[Split]) -> None:
+    """Raises UsageError for a SOURCE that may as well be a file here: a time in its name, more often than a host."""
+    for source in sources:
+        if source.receiver is not None and os.path.lexists(typed := source.receiver.typed):
+            remedy = f"Write ./{typed} to send it, or --get {typed} to fetch from the receiver {source.receiver.host}"
+            raise UsageError(f"{typed} names a receiver, and is a file here", remedy)
 
 
 def _not_here(end: Receiver, other: Receiver | None) -> tuple[str, str]:
