@@ -66,6 +66,7 @@ def _parser() -> Parser:
     parser.add_argument("names", nargs="*", metavar="SOURCE... TARGET", help=argparse.SUPPRESS)
     what = parser.add_argument_group("what to do")
     what.add_argument("--get", action="store_true", help="fetch the NAMEs to TARGET here, as HOST:NAME does")
+    what.add_argument("--check", action="store_true", help="compare digests at both ends, and send nothing")
     what.add_argument("--list", action="store_true", help="list a folder there: size, time and name")
     what.add_argument("--remove", action="store_true", help="remove the NAMEs there, folders with -r")
     what.add_argument("--move", action="store_true", help="give OLD the name NEW there; into NEW if that is a folder")

@@ -37,6 +37,7 @@ GOES_WITH = {
     "--update": "send dry get show",
     "--delete": "send dry get show",
     "--max-delete": "send dry get show",
+    "--check": "send get show",
     "--links": "send dry get show",
     "--no-modes": "send dry get show",
     "--preserve-mode": "send dry get show",

@@ -63,7 +63,9 @@ RECEIPT = Receipt(7, ("db.1.dump",), MAX_INTEGER, SHA256, 12, "stored")
 EMPTY_RECEIPT = Receipt(7, ("x",), 0, None, -MAX_INTEGER, "folder")
 TWO_ENTRIES = Entries(6, (Entry("a", "file", 3, 4), Entry('"', "folder", 0, -5)), True)
 LINK = Node(2, "l", "link", 0, 1, 0o777, "../\\x5c")
-BRANCH = Branch(3, (Node(1, "d", "folder", 0, 2, 0o755, None), LINK, Node(1, "é", "file", 300, -1, 0, None)), True)
+BRANCH = Branch(
+    3, (Node(1, "d", "folder", 0, 2, 0o755, None), LINK, Node(1, "é", "file", 300, -1, 0, None, SHA256)), True
+)
 
 NIL, NO, YES = b"\xc0", b"\xc2", b"\xc3"
 MOST = b"\xcf\x7f" + b"\xff" * 7  # 2^63 - 1
@@ -157,8 +159,8 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
             NO,
         ],
     ),
-    (Tree(1, (), None), 19, b"\x93", [b"\1", b"\x90", NIL]),
-    (Tree(2, ("a",), ("b", "c")), 19, b"\x93", [b"\2", b"\x91\xa1a", b"\x92\xa1b\xa1c"]),
+    (Tree(1, (), None), 19, b"\x94", [b"\1", b"\x90", NIL, NO]),
+    (Tree(2, ("a",), ("b", "c"), True), 19, b"\x94", [b"\2", b"\x91\xa1a", b"\x92\xa1b\xa1c", YES]),
     (Branch(1, (), False), 20, b"\x93", [b"\1", b"\x90", NO]),
     (
         BRANCH,
@@ -166,9 +168,10 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
         b"\x93",
         [
             b"\3",
-            b"\x93\x97\1\xa1d\xa6folder\0\2\xcd\1\xed\xc0"
-            + b"\x97\2\xa1l\xa4link\0\1\xcd\1\xff\xa7../\\x5c"
-            + b"\x97\1\xa2\xc3\xa9\xa4file\xcd\1\x2c\xff\0\xc0",
+            b"\x93\x98\1\xa1d\xa6folder\0\2\xcd\1\xed\xc0\xc0"
+            + b"\x98\2\xa1l\xa4link\0\1\xcd\1\xff\xa7../\\x5c\xc0"
+            + b"\x98\1\xa2\xc3\xa9\xa4file\xcd\1\x2c\xff\0\xc0"
+            + BIN_SHA256,
             YES,
         ],
     ),
@@ -481,7 +484,7 @@ TIME = [*NOT_AN_INTEGER, *outside(-MAX_INTEGER, MAX_INTEGER)]
 HASH = not_bytes(32)
 CODE = not_a_word(*Code)
 
-NODE = [b"\x91\x97", b"\1", b"\xa1a", b"\xa4file", b"\1", b"\1", b"\0", NIL]  # the entries of a BRANCH: one file
+NODE = [b"\x91\x98", b"\1", b"\xa1a", b"\xa4file", b"\1", b"\1", b"\0", NIL, NIL]  # the entries of a BRANCH: one file
 NODE_KINDS = ("file", "folder", "link")
 
 # What each field of a message does not take.
@@ -532,20 +535,26 @@ WRONG: dict[int, list[list[bytes]]] = {
         ],
         NOT_A_FLAG,
     ],
-    Kind.TREE: [ID, NOT_A_PATH, [*(bad for bad in NOT_A_PATH if bad != NIL), packed([])]],
+    Kind.TREE: [ID, NOT_A_PATH, [*(bad for bad in NOT_A_PATH if bad != NIL), packed([])], NOT_A_FLAG],
     Kind.BRANCH: [
         ID,
         [
             *(*NEVER, NIL, YES, b"\1", packed("a"), packed([1]), packed([None]), packed([[]]), packed(["a"])),
-            *(packed([[1, "a", "file", 1, 1, 0, None, 1]]), packed([[1, "a", "file", 1, 1, 0]]), packed([{"a": 1}])),
+            *(
+                packed([[1, "a", "file", 1, 1, 0, None, 1]]),
+                packed([[1, "a", "file", 1, 1, 0, None]]),
+                packed([[1, "a", "file", 1, 1, 0]]),
+                packed([{"a": 1}]),
+            ),
             *(NODE[0] + depth + b"".join(NODE[2:]) for depth in [*NOT_AN_INTEGER, NIL, *outside(1, 255), *longer(1)]),
             *(b"".join(NODE[:2]) + name + b"".join(NODE[3:]) for name in [*NOT_A_TEXT, NIL]),
             *(b"".join(NODE[:3]) + kind + b"".join(NODE[4:]) for kind in [*not_a_word(*NODE_KINDS), NIL]),
             *(b"".join(NODE[:4]) + size + b"".join(NODE[5:]) for size in [*SIZE, *longer(1), NIL]),
             *(b"".join(NODE[:5]) + mtime + b"".join(NODE[6:]) for mtime in [*TIME, *longer(1), NIL]),
-            *(b"".join(NODE[:6]) + mode + NODE[7] for mode in [*NOT_AN_INTEGER, NIL, *outside(0, MAX_MODE)]),
-            *(b"".join(NODE[:7]) + target for target in [*NOT_A_TEXT, packed("a"), packed("")]),
-            *(form + b"".join(NODE[1:]) for form in (b"\x91\xdc\0\7", b"\x91\xdd\0\0\0\7")),
+            *(b"".join(NODE[:6]) + mode + NIL + NIL for mode in [*NOT_AN_INTEGER, NIL, *outside(0, MAX_MODE)]),
+            *(b"".join(NODE[:7]) + target + NIL for target in [*NOT_A_TEXT, packed("a"), packed("")]),
+            *(b"".join(NODE[:8]) + sha256 for sha256 in HASH),
+            *(form + b"".join(NODE[1:]) for form in (b"\x91\xdc\0\x08", b"\x91\xdd\0\0\0\x08")),
             *(form + NODE[0][1:] + b"".join(NODE[1:]) for form in (b"\xdc\0\1", b"\xdd\0\0\0\1")),
         ],
         NOT_A_FLAG,
@@ -705,6 +714,8 @@ def test_target_of_a_link_is_taken_as_it_is(target: str) -> None:
             Node(1, "a", "file", 0, 0, 0, "b"),
             Node(1, "a", "folder", 0, 0, 0, "b"),
             Node(1, "a", "link", 0, 0, 0, None),
+            Node(1, "a", "link", 0, 0, 0, "b", SHA256),
+            Node(1, "a", "folder", 0, 0, 0, None, SHA256),
         ),
         *(Node(1, "a", "folder", 1, 0, 0, None), Node(1, "a", "link", 1, 0, 0, "b")),
         *(Node(1, "a", "link", 0, 0, 0, target) for target in ("", "a\x1b[2J", "\x85", "a" * 4097)),

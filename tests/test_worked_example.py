@@ -323,10 +323,10 @@ def test_records_are_sealed_with_the_keys_of_their_epochs() -> None:
 
 def test_section_19_leads_to_tree_and_branch() -> None:
     time = b"\xcf" + (1700000000000000000).to_bytes(8, "big")
-    tree = b"\x93\x01" + b"\x91\xa5inbox" + b"\xc0"
-    folder = b"\x97\x01" + b"\xa4docs" + b"\xa6folder" + b"\x00" + time + b"\xcd\x01\xed" + b"\xc0"
-    file = b"\x97\x02" + b"\xa5a.txt" + b"\xa4file" + b"\x0e" + time + b"\xcd\x01\xa4" + b"\xc0"
-    link = b"\x97\x01" + b"\xa6latest" + b"\xa4link" + b"\x00" + time + b"\xcd\x01\xff" + b"\xaadocs/a.txt"
+    tree = b"\x94\x01" + b"\x91\xa5inbox" + b"\xc0\xc2"
+    folder = b"\x98\x01" + b"\xa4docs" + b"\xa6folder" + b"\x00" + time + b"\xcd\x01\xed" + b"\xc0\xc0"
+    file = b"\x98\x02" + b"\xa5a.txt" + b"\xa4file" + b"\x0e" + time + b"\xcd\x01\xa4" + b"\xc0\xc0"
+    link = b"\x98\x01" + b"\xa6latest" + b"\xa4link" + b"\x00" + time + b"\xcd\x01\xff" + b"\xaadocs/a.txt\xc0"
     assert TOLD["tree_message"] == b"\x13" + _frame(tree)
     assert TOLD["branch_message"] == b"\x14" + _frame(b"\x93\x01" + b"\x93" + folder + file + link + b"\xc2")
 

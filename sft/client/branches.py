@@ -5,7 +5,7 @@ each once, and below folders only; whatever breaks that, or is no answer, breaks
 is kept than the last path, so any number of entries may come.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.client.comparing import Entry
@@ -30,9 +30,12 @@ class Page(NamedTuple):
 class Branches:
     """The reading of one tree."""
 
-    def __init__(self, path: PathParts, after: PathParts = ()) -> None:
-        """`after`: a path below `path`, or none; what comes behind it."""
-        self.path = path
+    def __init__(self, path: PathParts, after: PathParts = (), digests: bool = False, ahead: bool = False) -> None:
+        """`after`: a path below `path`, or none; what comes behind it. `digests`: with those of files.
+
+        `ahead`: the next page is asked for as soon as one is here; then all have to be read.
+        """
+        self.path, self._digests, self._ahead = path, digests, ahead
         self.last_id = 0  # of the TREEs in this connection
         self.is_whole = False  # everything was read
         self._last = after  # the path that was read last
@@ -44,19 +47,28 @@ class Branches:
         Raises Refused for a REFUSE, ConnectionTrouble, ProtocolViolation.
         """
         from sft.wire.messages import Refuse
-        from sft.wire.tree_messages import Tree
 
         self.last_id = id
+        is_asked = False
         while not self.is_whole:
-            self.last_id += 1
-            channel.post(Tree(self.last_id, self.path, self._last or None).encode())
+            if not is_asked:
+                self._ask(channel)
             answer = next(messages, None)
             if isinstance(answer, Refuse) and answer.id == self.last_id:
                 raise Refused(answer.code)
             omitted, branch = _page(self.last_id, answer, messages)
             entries = [(self._judged(node), node) for node in branch.entries]
             self.is_whole = not branch.more
+            is_asked = self._ahead and not self.is_whole
+            if is_asked:
+                self._ask(channel)
             yield Page(omitted, entries)
+
+    def _ask(self, channel: "Channel") -> None:
+        from sft.wire.tree_messages import Tree
+
+        self.last_id += 1
+        channel.post(Tree(self.last_id, self.path, self._last or None, self._digests).encode())
 
     def _judged(self, node: "Node") -> PathParts:
         """The path of the next entry. Raises ProtocolViolation for one that can't come here."""
@@ -90,7 +102,7 @@ def _page(id: int, message: "Message | None", messages: "Iterator[Message]") -> 
 
 def entry_of(node: "Node") -> Entry:
     """What the receiver has at one path."""
-    return Entry(node.kind, node.size, node.mtime, node.mode, node.target)
+    return Entry(node.kind, node.size, node.mtime, node.mode, node.target, node.sha256)
 
 
 def link_entry(target: str) -> Entry:
@@ -101,8 +113,11 @@ def link_entry(target: str) -> Entry:
 class BranchEntries(Iterator[tuple[PathParts, Entry]]):
     """What lies below one folder at the receiver, as one side of a comparison, over as many connections as it takes."""
 
-    def __init__(self, path: PathParts) -> None:
-        self._branches = Branches(path)
+    def __init__(
+        self, path: PathParts, digests: bool = False, told: "Callable[[Omitted], None]" = lambda omitted: None
+    ) -> None:
+        """`told` is called for what the receiver leaves out."""
+        self._branches, self._told = Branches(path, digests=digests, ahead=digests), told
         self._pages: Iterator[Page] = iter(())
         self._page: Iterator[tuple[PathParts, Node]] = iter(())
 
@@ -127,6 +142,8 @@ class BranchEntries(Iterator[tuple[PathParts, Entry]]):
                 raise StopIteration
             if (page := next(self._pages, None)) is None:
                 raise StopIteration
+            for omitted in page.omitted:
+                self._told(omitted)
             self._page = iter(page.entries)
         path, node = found
         return path, entry_of(node)
@@ -135,7 +152,8 @@ class BranchEntries(Iterator[tuple[PathParts, Entry]]):
 class Glimpses:
     """Looks up single names at the receiver: of each folder a page of names is read, from the name on."""
 
-    def __init__(self) -> None:
+    def __init__(self, digests: bool = False) -> None:
+        self._digests = digests
         self._folder: PathParts | None = None
         self._from, self._to = "", ""  # the names that are known: those behind `_from`, up to `_to` or to the end
         self._is_last = False
@@ -149,7 +167,7 @@ class Glimpses:
         is_known = folder == self._folder and self._from < name and (self._is_last or name <= self._to)
         if not is_known:
             before = just_before(name)
-            branches = Branches(folder, (before,) if before else ())
+            branches = Branches(folder, (before,) if before else (), self._digests)
             self._folder = None
             try:
                 page = next(branches.pages(channel, messages, self.last_id))

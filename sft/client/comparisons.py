@@ -24,8 +24,10 @@ from sft.disk.sources import PERMISSIONS
 if TYPE_CHECKING:
     import argparse
 
+    from sft.client.checking import CheckingHere
     from sft.client.download import Download
     from sft.disk.user_folder import UserFolder
+    from sft.disk.visible_files import VisibleFiles
 
 
 class Comparisons:
@@ -51,19 +53,29 @@ class Comparisons:
         download.follow(findings, criteria, changes, extras, not self._options.update)
 
     @contextlib.contextmanager
-    def planned(self, download: "Download") -> Iterator[Plan]:
-        """What the command would do, to be read from the receiver. Raises Refused."""
+    def planned(self, download: "Download") -> "Iterator[Plan | CheckingHere]":
+        """What the command would do, or check, to be read from the receiver. Raises Refused."""
         from sft.disk.local import look_at_local
 
         base, shown, is_update = download.to.base, download.to.shown, self._options.update
         try:
             with look_at_local(base, download.to.may_make_base) as visible:
+                if self._options.check:
+                    yield self._checking(download, visible)
+                    return
                 criteria = self._criteria() if is_update else Criteria()
                 findings = download.findings(visible, criteria, False, self._exclusions)
                 extras = Extras(self._reporter, findings, shown, self._options.delete, self._most_removed)
                 yield Plan(self._reporter, download.missing, findings, shown, download.policy, is_update, extras)
         except Refused as problem:
             raise refused_here(problem, f"the folder {base}") from None
+
+    def _checking(self, download: "Download", visible: "VisibleFiles | None") -> "CheckingHere":
+        from sft.client.checking import CONTENT_ALONE, CheckingHere, Verdicts
+
+        findings = download.findings(visible, CONTENT_ALONE, False, self._exclusions, digests=True)
+        verdicts = Verdicts(self._reporter, self._options.quiet)
+        return CheckingHere(verdicts, download.missing, findings, visible, download.to.shown)
 
     def _criteria(self, keeps_modes: bool = True) -> Criteria:
         """`keeps_modes`: whether the disk here does; modes that can't be set are not compared."""

@@ -116,11 +116,16 @@ class Download:
         return Remembering(folder, self._done)
 
     def findings(
-        self, visible: "VisibleFiles | None", criteria: Criteria, in_whole: bool, exclusions: Exclusions
+        self,
+        visible: "VisibleFiles | None",
+        criteria: Criteria,
+        in_whole: bool,
+        exclusions: Exclusions,
+        digests: bool = False,
     ) -> Findings:
         """What was named, compared with what is here in `visible`; None: nothing. See there for the others."""
-        names, place, links = self.wanted, self._place_named, self._links
-        return Findings(self._reporter, self.missing, names, place, visible, criteria, in_whole, links, exclusions)
+        reporter, names, place, how = self._reporter, self.wanted, self._place_named, (in_whole, self._links)
+        return Findings(reporter, self.missing, names, place, visible, criteria, *how, exclusions, digests)
 
     def follow(
         self, findings: Findings, criteria: Criteria, changes: LocalChanges, extras: Extras, takes_all: bool

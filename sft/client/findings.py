@@ -61,9 +61,10 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
         told: "Callable[[Omitted], None]",
         skipped: Callable[[PathParts], None] | None,
         exclusions: Exclusions,
+        digests: bool,
     ) -> None:
         """`skipped`: links are hidden, and that is called for each; None: they are compared."""
-        self._branches = Branches(path)
+        self._branches = Branches(path, digests=digests, ahead=digests)
         self._told, self._skipped, self._exclusions = told, skipped, exclusions
         self._excluded: PathParts | None = None  # the last folder that is
         self._pages: Iterator[Page] = iter(())
@@ -133,18 +134,21 @@ class Findings:
         in_whole: bool = True,
         links: bool = False,
         exclusions: Exclusions = _NOTHING,
+        digests: bool = False,
     ) -> None:
         """`place(name)`: where something goes here, by the last component of what was named and what follows.
 
         `in_whole`: a folder that is not here is one finding, whatever is in it, and so is what can't be compared; else
         everything is found by itself, and what can't be has failed. `visible`: None when nothing is here. `links`: they
-        are compared, too. `exclusions`: what they match is no finding, at either end.
+        are compared, too. `exclusions`: what they match is no finding, at either end. `digests`: each
+        file of the receiver's comes with its own.
         """
         self._reporter, self._missing, self._place, self._visible = reporter, missing, place, visible
         self._criteria, self.in_whole, self._links, self._exclusions = criteria, in_whole, links, exclusions
+        self._digests = digests
         self._left = deque(names)
         self._comparison: _Comparison | None = None
-        self._glimpses = Glimpses()
+        self._glimpses = Glimpses(digests)
         self._special: set[PathParts] = set()  # where the receiver has something that is never sent
         self.is_blind = False  # the account may not list
         self.is_certain = True  # all that the receiver has was compared, as far as it can tell
@@ -222,7 +226,7 @@ class Findings:
             self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK])
 
         skip = None if self._links else skipped
-        theirs = _Theirs(name, lambda omission: self._omitted(name, omission), skip, self._exclusions)
+        theirs = _Theirs(name, lambda omission: self._omitted(name, omission), skip, self._exclusions, self._digests)
         entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
         return _Comparison(here, theirs, entries)
 

@@ -126,7 +126,7 @@ class Run:
         options = self._options
         if options.remove and (matched := self._matched(names).found):
             self._question(matched)
-        elif options.list or options.move or options.usage:
+        elif options.list or options.move or options.usage or (options.check and not options.get):
             self._question(names)
         elif options.get:
             self._get(names[:-1], names[-1])
@@ -225,7 +225,7 @@ class Run:
         policy = "replace" if options.update else self._settings.if_exists
         modes, links = not options.no_modes, options.links
         download = Download(self._reporter, policy, modes, named.found, target, links, named.has_patterns)
-        if options.dry_run:
+        if options.dry_run or options.check:
             self._plan_get(download, comparisons)
         elif download.to.to_stdout:
             self._get_to_stdout(download)

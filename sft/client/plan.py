@@ -115,4 +115,4 @@ class Plan:
         if why not in (Difference.NONE, Difference.EXTRA):
             line += f"  ({why.value})"
         fields = {"name": name, "path": path, "kind": kind, "size": size, "why": why.value}
-        self._reporter.planned(line, action=action, **fields)
+        self._reporter.told(line, "planned", action=action, **fields)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sft.client.changing import ChangeJob, Counting, Moving, Removing
+from sft.client.checking import CheckingThere
 from sft.client.globs import is_pattern, literal_of
 from sft.client.listing import Listing, TreeListing
 from sft.client.matching import MatchListing
@@ -26,6 +27,8 @@ def question_job(
         if is_pattern(name):
             return MatchListing(reporter, name, options.recursive)
         return (TreeListing if options.recursive else Listing)(reporter, literal_of(name))
+    if options.check:
+        return CheckingThere(reporter, options, names)
     if options.remove:
         may_ask = not options.yes and not options.json and is_interactive()
         return Removing(reporter, names, options.recursive, confirm if may_ask else None)

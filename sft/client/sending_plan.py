@@ -104,4 +104,4 @@ class SendingPlan:
         line += "" if size is None else f"  {counted(size, 'byte')}"
         if why not in (Difference.NONE.value, Difference.EXTRA.value):
             line += f"  ({why})"
-        self._reporter.planned(line, action=action, name=name, path=shown, kind=kind, size=size, why=why)
+        self._reporter.told(line, "planned", action=action, name=name, path=shown, kind=kind, size=size, why=why)

@@ -25,6 +25,10 @@ _CHANGING = ("--remove", "--move", "--usage")
 _JOBS = ("--get", "--list", *_CHANGING)
 _CONFLICTS: dict[str, tuple[str, ...]] = {
     **{job: _JOBS[:at] for at, job in enumerate(_JOBS)},
+    "--check": (
+        *("--list", *_CHANGING, _STDIN, _STDOUT, "--update", "--dry-run", "--receipts", "--if-exists", "--no-modes"),
+        *("--preserve-mode", "--limit"),
+    ),
     "--recursive": ("--move", "--usage"),  # folders are sent and fetched so anyway, as people of cp and scp type it
     "--yes": ("--get", "--list", "--move", "--usage", _SENDING),
     "--human": ("--get", "--list", "--remove", "--move", _SENDING, "--json"),
@@ -52,6 +56,7 @@ _NEEDS = {"--null": "--files-from", "--delete": "--update", "--max-delete": "--d
 _REMEDIES: dict[str | tuple[str, str], str] = {
     "--delete": "It removes what a folder that is sent as a whole has not",
     "--update": "It replaces what has changed, and leaves the rest alone",
+    "--check": "It sends, fetches and changes nothing",
     "--dry-run": "Only sending and fetching to a folder can be tried so; --list shows what is there",
     "--recursive": "It is for --list and --remove; a folder is moved with all that is in it",
     "--yes": "It is for --remove, which asks before it removes a folder",

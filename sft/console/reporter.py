@@ -171,9 +171,9 @@ class Reporter:
         if not self._event("usage", **fields):
             say(*usage_lines(size, count, quota, quota_files, free, human))
 
-    def planned(self, line: str, **fields: object) -> None:
-        """One thing that would be done: a line for a person, or the fields of an event."""
-        if not self._event("planned", **fields):
+    def told(self, line: str, event: str, **fields: object) -> None:
+        """One thing that was found: a line for a person, or the fields of an event."""
+        if not self._event(event, **fields):
             say(line)
 
     def sealed(self, name: str, size: int, sha256: bytes) -> None:

@@ -6,15 +6,19 @@ named with OMITTED. This module knows no socket and no account.
 """
 
 import bisect
+import contextlib
 from collections.abc import Callable, Iterator
 
-from sft.common.errors import Code, Refused
+from sft.common.errors import Code, Refused, SourceError
 from sft.common.rate_limit import RateLimiter
 from sft.common.text import show_briefly
 from sft.disk import tree_walk
 from sft.disk.folders import PathParts, Seen
+from sft.disk.sources import FileSource
 from sft.disk.tree_walk import LeftOut, TreeWalk
 from sft.disk.user_folder import UserFolder
+from sft.disk.visible_files import why_unreadable
+from sft.transfer.hashing import OtherSize, hash_source
 from sft.wire.channel import Channel
 from sft.wire.messages import FILE, FOLDER, Entries, Entry, ListFolder, Misnamed, Omitted, Refuse
 from sft.wire.protocol import BRANCH_ENTRIES_LIMIT, BRANCH_LIMIT, ENTRIES_LIMIT, OMITTED_LIMIT, nearest_time
@@ -23,6 +27,8 @@ from sft.wire.tree_messages import Branch, Node, Tree
 
 _MOST_NAMED = 100  # of what can't be given, in one folder; the rest is counted
 _PAGE_BYTES = 48 * 1024
+_DIGEST_BYTES = 34
+_HASHED_BYTES = 256 << 20  # of files, for one page: half a second's work, and what a broken connection costs at most
 _NODE_BYTES = 36  # in a BRANCH, beside the name and the target, at most
 _BRANCH_BYTES = BRANCH_LIMIT - 8192  # less than the longest name and target need
 _MOST_OMITTED = OMITTED_LIMIT - _MOST_NAMED  # before another folder is looked at
@@ -52,16 +58,22 @@ class Listings:
         log: Callable[..., None],
         limiter: RateLimiter,
     ) -> None:
-        """`admit(right)` raises Refused for one request, or Ended for the connection. `limiter`: of what is sent."""
+        """`admit(right)` raises Refused for one request, or Ended for the connection.
+
+        `limiter`: the account's; `self.limiter`, of what is sent, may be a lower one.
+        """
         self._channel, self._folder, self._admit, self._log, self.limiter = channel, folder, admit, log, limiter
+        self._account_limiter = limiter
         self._known: _Known = {}  # of one folder at a time
         self._walk: tuple[PathParts, PathParts, TreeWalk] | None = None  # of what, how far, and the walk itself
-        self._late: list[LeftOut] = []  # of that walk, beyond what may come before one page
+        self._late: list[LeftOut | tree_walk.Node] = []  # of that walk, beyond what may come with one page
 
     def answer(self, request: ListFolder | Tree | Misnamed) -> Iterator[bytes]:
         """The messages of one page, or a REFUSE; to be sent one after the other. Raises Ended."""
         try:
             self._admit("list")
+            if isinstance(request, Tree) and request.digests:
+                self._admit("get")
             if isinstance(request, Misnamed):
                 raise Refused(Code.NAME, why=request.why)
             for message in self._branch(request) if isinstance(request, Tree) else self._page(request):
@@ -118,7 +130,7 @@ class Listings:
         omitted: list[Omitted] = []
         nodes: list[Node] = []
         size, most = 0, min(_BRANCH_BYTES, self.limiter.bytes_in(_PAGE_SECONDS))
-        more = True
+        more, hashed = True, 0
         try:
             while not nodes or (size < most and len(nodes) < BRANCH_ENTRIES_LIMIT and len(omitted) <= _MOST_OMITTED):
                 found = late.pop(0) if late else walk.next()
@@ -131,17 +143,53 @@ class Listings:
                         continue
                     omitted += self._left_out(request, found)
                     continue
-                nodes.append(_node(found))
-                size += _NODE_BYTES + len(found.name.encode()) + len((nodes[-1].target or "").encode())
+                node = _node(found)
+                if request.digests and node.kind == FILE:
+                    if nodes and hashed + node.size > _HASHED_BYTES:
+                        late.insert(0, found)
+                        break
+                    hashed += node.size
+                    below = (*path[: found.depth - 1], found.name)
+                    try:
+                        node = self._hashed(node, (*request.path, *below))
+                    except Refused as problem:
+                        omitted += self._left_out(request, LeftOut(below[:-1], [below[-1]], problem.code))
+                        continue
+                nodes.append(node)
+                size += _NODE_BYTES + len(found.name.encode()) + len((node.target or "").encode())
+                size += _DIGEST_BYTES if node.sha256 is not None else 0
                 path = (*path[: found.depth - 1], found.name)
         finally:
             walk.pause()
         if more:
             self._walk, self._late = (request.path, path, walk), [*self._late, *late]
         else:  # no page comes behind this one
-            omitted += [each for found in self._late for each in self._left_out(request, found)]
+            left = [found for found in self._late if isinstance(found, LeftOut)]
+            omitted += [each for found in left for each in self._left_out(request, found)]
         yield from omitted[:OMITTED_LIMIT]
         yield Branch(request.id, tuple(nodes), more)
+
+    def _hashed(self, node: Node, path: PathParts) -> Node:
+        """A file with its digest, and as it was then; paid for as content is. Raises Refused (UNREADABLE, CHANGED)."""
+
+        def on_read(count: int) -> None:
+            self._channel.check()
+            self._account_limiter.spend(0, self._channel.hurry, count)
+
+        try:
+            source = FileSource(show_briefly(path), self._folder.visible.open_file(path))
+        except (Refused, SourceError) as problem:
+            raise Refused(why_unreadable(problem), why=problem.cause) from None
+        with contextlib.closing(source):
+            size, mtime = source.size or 0, source.mtime or 0
+            try:
+                running = hash_source(source, size, lambda: True, on_read)
+                source.check_unchanged()
+            except (SourceError, OtherSize) as problem:
+                raise Refused(problem.code if isinstance(problem, SourceError) else Code.UNREADABLE) from None
+        if running is None:
+            raise RuntimeError("hashing that nobody has stopped")
+        return Node(node.depth, node.name, FILE, size, nearest_time(mtime), node.mode, None, running.digest())
 
     def _left_out(self, request: Tree, found: LeftOut) -> Iterator[Omitted]:
         above = (*request.path, *found.folder)

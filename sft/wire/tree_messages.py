@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from sft.common.errors import ProtocolViolation
 from sft.common.names import MAX_DEPTH, are_plain, why_not_allowed
-from sft.wire.bodies import FILE, LINK, Control, Id, Kind, Mode, Path, Size, Time
+from sft.wire.bodies import FILE, LINK, Control, Digest, Id, Kind, Mode, Path, Size, Time
 from sft.wire.protocol import BRANCH_ENTRIES_LIMIT
 from sft.wire.spelling import is_spelled
 
@@ -22,12 +22,16 @@ Depth = Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
 
 
 class Tree(Control, frozen=True):
-    """All that lies below `path` and comes behind `after`, a path below it: folders before their content."""
+    """All that lies below `path` and comes behind `after`, a path below it: folders before their content.
+
+    `digests`: with the digest of each file.
+    """
 
     KIND = Kind.TREE
     id: Id
     path: Path
     after: Path | None
+    digests: bool = False
 
     def check(self) -> None:
         if self.after == ():
@@ -40,7 +44,7 @@ class Tree(Control, frozen=True):
 class Node(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """One name in a BRANCH. `depth`: how many names its path has below the folder that was asked for.
 
-    `target`: where a link leads, spelled for people; None for anything else.
+    `target`: where a link leads, spelled for people; None for anything else. `sha256`: of a file, if it was asked for.
     """
 
     depth: Depth
@@ -50,6 +54,7 @@ class Node(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=T
     mtime: Time
     mode: Mode
     target: str | None
+    sha256: Digest | None = None
 
 
 class Branch(Control, frozen=True):
@@ -64,6 +69,8 @@ class Branch(Control, frozen=True):
         for node in self.entries:
             if (node.target is None) == (node.kind == LINK):
                 raise ProtocolViolation("a target that is not a link's, or a link without one")
+            if node.kind != FILE and node.sha256 is not None:
+                raise ProtocolViolation("a digest of what has none")
             if node.size and node.kind != FILE:
                 raise ProtocolViolation("a size of what has none")
             if node.target is not None and not is_spelled(node.target):

@@ -430,7 +430,7 @@ FIELDS = {
     "ERROR": ("code",),
     "OMITTED": ("id", "name", "code", "more"),
     "RATE": ("rate",),
-    "TREE": ("id", "path", "after"),
+    "TREE": ("id", "path", "after", "digests"),
     "BRANCH": ("id", "entries", "more"),
     "REMOVE": ("id", "path", "recursive"),
     "MOVE": ("id", "path", "to"),
@@ -525,6 +525,8 @@ def control(kind: str, /, **fields: Any) -> bytes:
     """A message whose body is the array of its type's fields, in its order, then of those it does not have."""
     if kind == "GET":
         fields = {"zstd": False, "offers": False, "depth": min(1, len(fields["path"])), "links": False, **fields}
+    if kind == "TREE":
+        fields = {"digests": False, **fields}
     known = {name: fields[name] for name in FIELDS[kind] if name in fields}
     return message(kind, body_of({**known, **fields}))
 
@@ -845,7 +847,7 @@ class Session:
             check(heard.kind == "BRANCH" and heard.fields["id"] == id, f"BRANCH was expected, and not {heard}")
             page = heard.fields
             check(len(page["entries"]) <= 8192 and (page["entries"] or not page["more"]), "entries of a page")
-            for depth, name, kind, size, _, _, target in page["entries"]:
+            for depth, name, kind, size, _, _, target, _ in page["entries"]:
                 here = (*last[: depth - 1], name)
                 check(len(here) == depth <= len(last) + 1, f"depth {depth} of {name!r}")
                 check([part.encode() for part in here] > [part.encode() for part in last], f"order of {here}")

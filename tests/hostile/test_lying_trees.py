@@ -16,7 +16,7 @@ Node = list[Any]
 
 
 def node(depth: int, name: str, kind: str = "file", target: str | None = None) -> Node:
-    return [depth, name, kind, 0, 1, 0o644, target]
+    return [depth, name, kind, 0, 1, 0o644, target, None]
 
 
 def tree(*pages: list[Node]) -> Serve:
@@ -51,7 +51,9 @@ LIES: dict[str, list[list[Node]]] = {
     "an escape in a target": [[node(1, "a", "link", "\x1b[2J")]],
     "no target": [[node(1, "a", "link")]],
     "a target of a file": [[node(1, "a", "file", "b")]],
-    "a size of a folder": [[[1, "a", "folder", 5, 1, 0, None]]],
+    "a size of a folder": [[[1, "a", "folder", 5, 1, 0, None, None]]],
+    "a digest of a folder": [[[1, "a", "folder", 0, 1, 0, None, bytes(32)]]],
+    "a digest of another length": [[[1, "a", "file", 0, 1, 0, None, bytes(31)]]],
     "an unknown kind": [[node(1, "a", "device")]],
     "depth 0": [[node(0, "a")]],
     "depth 256": [[node(256, "a")]],
@@ -120,7 +122,7 @@ def source(folder: Path) -> Path:
 
 
 def node_of(name: str) -> Node:
-    return [1, name, "file", len(FILES[name]), 1, 0o644, None]
+    return [1, name, "file", len(FILES[name]), 1, 0o644, None, None]
 
 
 ALL_THERE = [node_of(name) for name in FILES]
@@ -250,7 +252,7 @@ def test_tree_without_end_is_read_as_far_as_it_is_in_proportion(tmp_path: Path) 
         found = session.hear()
         while found.kind == "TREE":
             pages.append(found.fields["id"])
-            entries = [[1, f"{len(pages):06}-{number:04}", "file", 5, 1, 0, None] for number in range(3000)]
+            entries = [[1, f"{len(pages):06}-{number:04}", "file", 5, 1, 0, None, None] for number in range(3000)]
             session.say(control("BRANCH", id=found.fields["id"], entries=entries, more=True))
             found = session.hear()
         while found.kind != "BYE":

@@ -135,7 +135,7 @@ def test_events_receipts_and_log_have_links_as_links(
     assert {(each["size"], each["sha256"]) for each in links.values()} == {(0, None)}
     assert [json.loads(line)["path"] for line in receipts.read_text().splitlines()] == [f"{box}/sub/file"]
     assert f"stored {box}/up, a link to ../file\n" in owned.told()
-    planned = owner("--dry-run", "--json", "--links", source, box).out.splitlines()
+    planned = owner("--dry-run", "--json", "--links", source, f"{box}-new").out.splitlines()
     assert [json.loads(each)["kind"] for each in planned[:-1]].count("link") == 4
 
 
