@@ -161,7 +161,9 @@ def steps_of(text: str) -> Iterator[Step]:
             file_name = found[1]
         elif found := re.fullmatch(r"<!-- the connection is cut after (\d+) bytes -->", line):
             yield CutLine(int(found[1]))
-        elif line.startswith("```") and line != "```":
+        elif found := re.fullmatch(r"\| .* \| `(python client\.py [^`]*)` \|", line):  # a row of a table of commands
+            yield Command(number, False, found[1], ())
+        elif line.startswith("```") and (line != "```" or file_name):
             end = lines.index("```", number)
             inside = lines[number:end]
             if file_name:
