@@ -1,4 +1,4 @@
-"""The receiving end: `python server.py` takes files; `adduser`, `passwd`, `deluser` and `users` keep its accounts.
+"""The receiving end: `python server.py` takes files; `adduser` and others keep its accounts, `status` asks it.
 
 Rules: this is the command line and the exit status; what they lead to is in `sft/server/`. Each error is one line.
 What --help and a rejected command do not need is loaded after them.
@@ -30,7 +30,7 @@ from sft.console.completion import add_completion
 from sft.console.help import SERVER_HELP, SERVER_TOPICS, add_help
 from sft.console.output import fill_closed_streams
 from sft.console.screen import ended, leave, say
-from sft.server.options import add_account_commands
+from sft.server.options import LIVE_COMMANDS, add_account_commands
 
 _COMMAND = "python server.py"  # in advice; the flags in use are put behind it
 _REPEATED = ("--config", "--accounts", "--storage")
@@ -97,7 +97,11 @@ def _do(options: argparse.Namespace) -> None:
         return
     if is_installed():
         make_private_folder(user_folder())
-    if options.command is not None:
+    if options.command in LIVE_COMMANDS:
+        from sft.server import live_commands
+
+        live_commands.run(options.command, loaded.values.accounts, options)
+    elif options.command is not None:
         from sft.server import admin
 
         admin.run(options.command, loaded.values.accounts, loaded.values.storage, options)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft.server.origin import origin_of, shown_origin
+from sft.server.origin import origin_of, read_origin, shown_origin
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,18 @@ def test_ipv4_and_ipv6_never_count_as_one() -> None:
 def test_nonsense_is_refused(nonsense: str) -> None:
     with pytest.raises(ValueError):
         origin_of(nonsense)
+
+
+@pytest.mark.parametrize("text", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1:2::", "2001:db8:1:2::9"])
+def test_source_is_named_by_an_address(text: str) -> None:
+    assert read_origin(text) == origin_of(text)
+
+
+def test_source_is_named_as_it_is_shown() -> None:
+    for address in ("192.0.2.7", "2001:db8:1:2:3::"):
+        assert read_origin(shown_origin(address)) == origin_of(address)
+
+
+@pytest.mark.parametrize("text", ["alice", "", "192.0.2.0/24", "2001:db8::/48", "2001:db8::1/64", "192.0.2.7:22", "1"])
+def test_anything_else_names_no_source(text: str) -> None:
+    assert read_origin(text) is None

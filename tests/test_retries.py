@@ -61,6 +61,7 @@ MATRIX: list[tuple[TransferError, Reached, float, int, float | int]] = [
     (PeerStopped(Code.UNAVAILABLE), LOGGED_IN, 0, 1, 1.0),
     (PeerStopped(Code.UNAVAILABLE), SERVER, 0, 1, 1.0),
     (PeerStopped(Code.ACCOUNT), LOGGED_IN, 0, 1, 1.0),
+    (PeerStopped(Code.KICKED), LOGGED_IN, 0, 1, 4),
     (PeerStopped(Code.STORAGE), LOGGED_IN, 0, 1, 4),
     (PeerStopped(Code.INTERNAL), LOGGED_IN, 0, 1, 4),
     (PeerStopped(Code.PROTOCOL), LOGGED_IN, 0, 1, 5),

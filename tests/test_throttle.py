@@ -9,6 +9,7 @@ from itertools import islice
 import pytest
 
 import sft.server.throttle
+from sft.server.origin import origin_of
 from sft.server.throttle import Charge, Throttle
 
 HERE = "192.0.2.1"
@@ -473,3 +474,38 @@ def test_charge_is_given_back_once_by_many_threads(throttle: Throttle) -> None:
     in_parallel(16, lambda: charges[0].give_back())
     must(throttle.charge(b"alice", HERE))
     assert throttle.charge(b"alice", HERE) is None
+
+
+def test_forgotten_source_and_name_begin_again_and_others_do_not(throttle: Throttle) -> None:
+    there = "192.0.2.2"
+    for user, source in ((b"alice", HERE), (b"alice", there), (b"bob", HERE)):
+        for _ in range(20):
+            must(throttle.charge(user, source))
+    assert throttle.forget_source(origin_of(HERE)) == 40
+    assert throttle.charge(b"alice", there) is None
+    assert must(throttle.charge(b"alice", HERE)) and must(throttle.charge(b"bob", HERE))
+    assert throttle.forget_user(b"alice") == 41
+    assert must(throttle.charge(b"alice", there))
+    assert throttle.forget_user(b"nobody") == throttle.forget_source(origin_of("2001:db8::1")) == 0
+
+
+def test_charge_that_was_forgotten_is_given_back_without_effect(throttle: Throttle) -> None:
+    charge = must(throttle.charge(b"alice", HERE))
+    throttle.forget_source(origin_of(HERE))
+    throttle.forget_user(b"alice")
+    must(throttle.charge(b"alice", HERE))
+    before = len(throttle)
+    charge.give_back()
+    assert len(throttle) == before
+
+
+def test_full_table_goes_on_after_entries_were_forgotten(clock: Clock) -> None:
+    throttle = Throttle(clock, capacity=3)
+    for number in range(9):
+        must(throttle.charge(b"%d" % number, f"192.0.2.{number}"))
+    for number in range(9):
+        throttle.forget_source(origin_of(f"192.0.2.{number}"))
+        throttle.forget_user(b"%d" % number)
+    assert len(throttle) == 0
+    for number in range(9):
+        must(throttle.charge(b"%d" % number, f"192.0.2.{number}"))

@@ -92,7 +92,7 @@ def _load(path: Path) -> bytes:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Hold `<file>.lock`, against other processes and other threads. Raises UsageError for trouble with the disk."""
     try:
         # The lock file stays: if it were removed under a process that waits for it, two would hold "the" lock.
@@ -165,7 +165,7 @@ class Accounts:
     @classmethod
     def create(cls, path: str | os.PathLike[str], random: Random = random_bytes) -> "Accounts":
         """Make the file, with a fresh secret, unless it is there; then open it. Raises UsageError."""
-        with _writing(Path(path)):
+        with writing(Path(path)):
             if not cls.exists(path):
                 # A link, unlike a rename, fails when a process that ignores the lock was faster.
                 _write(Path(path), accounts_format.join(DEFAULT_PROFILE, random(_SECRET_SIZE)), os.link)
@@ -241,7 +241,7 @@ class Accounts:
 
     def _edit(self, edit: Edit) -> None:
         """Replace the account lines by what `edit` makes of those in the file now."""
-        with _writing(self.path):
+        with writing(self.path):
             before = self._reading.contents
             contents = self._read(before.checked)
             if not equal(before.secret, contents.secret):

@@ -203,6 +203,7 @@ class Code(StrEnum):
     INTEGRITY = "integrity", "what arrived is not what was sent"
     PROTOCOL = "protocol", "the protocol was violated"
     ACCOUNT = "account", "the account was changed or removed"
+    KICKED = "kicked", "an administrator has ended the user's connections"
     STOPPING = "stopping", "the server is shutting down"
     FULL = "full", "all connections are in use"
     UNAVAILABLE = "unavailable", "the accounts or the storage can't be used at the moment"
@@ -225,6 +226,7 @@ _STOPPED: dict[Code, tuple[str, str]] = {
     ),
     Code.PROTOCOL: ("the other end reports that this end violated the protocol", "Use the same version at both ends"),
     Code.ACCOUNT: ("your account was changed or removed on the receiver", "Ask the receiver's owner"),
+    Code.KICKED: ("the receiver's owner has ended your connections", "Ask there before you try again"),
     Code.STOPPING: ("the receiver is shutting down", "Try again when it is back"),
     Code.FULL: ("the receiver takes no more connections", "Try again in a moment"),
     Code.UNAVAILABLE: (

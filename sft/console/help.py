@@ -50,6 +50,7 @@ usage: server.py [options]                      receive files, until Ctrl-C
        server.py adduser NAME [options]         add an account
        server.py passwd | limits | deluser NAME change or remove one
        server.py users | recount                list accounts; count their files
+       server.py status | kick NAME | unban WHOM   ask the running server
 
 The first start makes an account and shows its password. Files arrive in
 received/NAME. Each setting can also stand in the settings file.

@@ -237,7 +237,8 @@ class Activity:
     """One for a server process. Safe to use from several threads at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock, self.lock = clock, threading.Lock()
+        self.clock = clock
+        self.lock = threading.Lock()
         self.files: Counter[tuple[Direction, FileOutcome]] = Counter()  # under the lock
         self._logins: Counter[LoginOutcome] = Counter()
         self._connections: dict[ActiveConnection, None] = {}  # the oldest first

@@ -193,7 +193,7 @@ class Listener:
         self._proxies, self._drain = settings.trusted_proxies, settings.drain
         self._manager, self._load_again = manager, load_again
         most = self._most(settings)
-        self._shared = Shared(accounts, storage, log, engine, most.per_user, settings.compress)
+        self.shared = Shared(accounts, storage, log, engine, most.per_user, settings.compress)
         self._admission = Admission(most.connections, most.logins, settings.max_logins_per_source)
         self._turning_away = threading.BoundedSemaphore(most.closing)
         self._troubles = Sparing(log)  # of accepting
@@ -201,7 +201,7 @@ class Listener:
         self._lock = threading.Lock()  # guards the set of connections
         self._connections: set[Connection] = set()
         self._housekeeping = Housekeeping(storage, accounts, log)
-        watch = Watch(accounts, self._running, log)
+        watch = Watch(accounts, self.running, log)
         self._background = _BackgroundTasks(
             log, [("watching the accounts", watch.start), ("housekeeping", self._housekeeping.start)]
         )
@@ -226,7 +226,7 @@ class Listener:
         if (settings := self._load_again()) is not None:
             most = self._most(settings)
             self._grace, self._drain, self._proxies = settings.grace, settings.drain, settings.trusted_proxies
-            self._shared.max_connections_per_user, self._shared.compress = most.per_user, settings.compress
+            self.shared.max_connections_per_user, self.shared.compress = most.per_user, settings.compress
             self._admission.limit(most.connections, most.logins, settings.max_logins_per_source)
         self._manager.ready(_SERVING)
 
@@ -238,8 +238,8 @@ class Listener:
             end = time.monotonic() + self._drain
             self._log.info("shutting down; connections are accepted for %d s more", self._drain)
             self._accept_until(listening, lambda: self._signals.stops > 1 or time.monotonic() >= end, _DRAIN_PAUSE)
-        self._manager.stopping(f"stopping; {counted(len(self._running()), 'connection', '')}")
-        self._shared.stopping.set()
+        self._manager.stopping(f"stopping; {counted(len(self.running()), 'connection', '')}")
+        self.shared.stopping.set()
         for each in listening:
             self._accept_waiting(each)
             each.close()
@@ -261,7 +261,7 @@ class Listener:
                             self._signals.wait(0)
                         else:
                             self._accept(key.fileobj)  # type: ignore[arg-type]
-                    self._shared.strangers.tell()
+                    self.shared.strangers.tell()
                 except Exception as problem:  # whatever it is, the next connection is accepted
                     self._log_not_accepted(problem)
                     time.sleep(_ACCEPT_PAUSE)  # meanwhile others may end, and free what was missing
@@ -299,7 +299,7 @@ class Listener:
                 self._turn_away(sock, source)
             else:
                 undo.callback(ticket.leave)
-                self._start(Connection(self._shared, link, ticket, source, self._accepted, is_proxied), ticket)
+                self._start(Connection(self.shared, link, ticket, source, self._accepted, is_proxied), ticket)
             undo.pop_all()
         return True
 
@@ -322,17 +322,18 @@ class Listener:
     def _forget(self, connection: Connection) -> None:
         with self._lock:
             self._connections.discard(connection)
-        if self._shared.stopping.is_set():
+        if self.shared.stopping.is_set():
             self._signals.wake()
 
-    def _running(self) -> list[Connection]:
+    def running(self) -> list[Connection]:
+        """All connections, those in their login included."""
         with self._lock:
             return list(self._connections)
 
     def _turn_away(self, sock: socket.socket, source: str) -> None:
         """Answer "busy" from a thread of its own, if there are not many of those already, and close."""
-        self._shared.activity.login("busy")
-        if self._shared.strangers.may(NO_LOGIN, shown_origin(source)):
+        self.shared.activity.login("busy")
+        if self.shared.strangers.may(NO_LOGIN, shown_origin(source)):
             line = LogEvent("busy", f"busy: turned away a connection from {source}", source=source)
             self._log.warning(line, extra=AUDIT)
         if not self._turning_away.acquire(blocking=False):
@@ -356,27 +357,27 @@ class Listener:
 
     def _stop(self) -> None:
         """Give the connections their grace period, then cut them off."""
-        self._log.info("stopping; %s", counted(len(self._running()), "connection", ""))
+        self._log.info("stopping; %s", counted(len(self.running()), "connection", ""))
         now = time.monotonic()
         end_of_grace = now + self._grace
         self._wait_for_ends(min(now + _SILENT_SECONDS, end_of_grace))
-        for connection in self._running():
+        for connection in self.running():
             connection.cut_off_if_silent()
-        if self._grace and (left := len(self._running())):
+        if self._grace and (left := len(self.running())):
             note(f"stopping; {counted(left, 'connection')} may go on for {self._grace} s, or until another Ctrl-C")
         self._wait_for_ends(end_of_grace)
-        for connection in self._running():
+        for connection in self.running():
             connection.cut_off()
         self._wait_for_ends(time.monotonic() + _LAST_SECONDS, heed_signals=False)
-        if self._housekeeping.stop(_HOUSEKEEPING_SECONDS) and not self._running():
-            self._shared.storage.ledgers.close()
+        if self._housekeeping.stop(_HOUSEKEEPING_SECONDS) and not self.running():
+            self.shared.storage.ledgers.close()
         self._troubles.tell()
-        self._shared.strangers.tell(at_once=True)
+        self.shared.strangers.tell(at_once=True)
         self._log.info("stopped")
 
     def _wait_for_ends(self, until: float, heed_signals: bool = True) -> None:
         """Wait until no connection is left, until that time, or for a second signal."""
-        while self._running() and (left := until - time.monotonic()) > 0:
+        while self.running() and (left := until - time.monotonic()) > 0:
             if heed_signals and self._signals.stops > 1:
                 return
             self._signals.wait(left)

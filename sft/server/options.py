@@ -68,15 +68,24 @@ _COMMANDS = {
     "users": "list the accounts, their rights, and what they use",
     "recount": "count again what accounts with a quota use, such as after files were removed by hand",
 }
+# Of the server that runs with these accounts on this machine.
+LIVE_COMMANDS = {
+    "status": "show who is connected to the running server, what moves, and how fast",
+    "kick": "end the connections that a user has at the running server",
+    "unban": "let the running server forget what was tried: from an address or a /64, or at a username",
+}
 
 
 def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     """The account commands as sub-commands of the server's parser; the parser of each."""
-    commands = parser.add_subparsers(dest="command", title="accounts", metavar="COMMAND")
-    add, change, remove, limits, _, recount = (
+    commands = parser.add_subparsers(dest="command", title="accounts, and the running server", metavar="COMMAND")
+    add, change, remove, limits, _, recount, status, kick, unban = (
         commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.", allow_abbrev=False)
-        for name, words in _COMMANDS.items()
+        for name, words in (_COMMANDS | LIVE_COMMANDS).items()
     )
+    status.add_argument("--json", action="store_true", help="one JSON object for each connection, and one for all")
+    kick.add_argument("name", metavar="NAME", help="the username")
+    unban.add_argument("whom", metavar="WHOM", help="an address, an IPv6 /64, or a username")
     recount.add_argument("name", metavar="NAME", nargs="?", help="only this account")
     recount.add_argument(
         "--drop-parts",

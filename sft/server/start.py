@@ -24,9 +24,11 @@ from sft.console.screen import announce, note, say
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.server.admin import first_account, open_accounts
+from sft.server.control import Control
 from sft.server.health import Health
 from sft.server.http_answers import HttpAnswers
 from sft.server.listener import Listener, listen
+from sft.server.live import Live
 from sft.server.on_terminal import OnTerminal
 from sft.server.reload import Reload, rules_of
 from sft.server.service_manager import ServiceManager
@@ -85,10 +87,14 @@ def serve(
         if has_terminal:
             log.addHandler(OnTerminal(announce))
         log.info("listening on %s, storing under %s", addresses, settings.storage)
+        load_again = Reload(settings, load, log, storage)
+        listener = Listener(settings, storage, accounts, log, signals, engine, ServiceManager(), load_again)
+        shared = listener.shared
+        live = Live(shared.activity, shared.throttle, listener.running, lambda: signals.stops > 0, log)
+        opened.enter_context(contextlib.closing(Control(settings.accounts, live.answer, log)))
         if asked is not None:
             asked.serve({"/health": Health(accounts, storage, lambda: signals.stops > 0, log).answer})
-        load_again = Reload(settings, load, log, storage)
-        Listener(settings, storage, accounts, log, signals, engine, ServiceManager(), load_again).run(listening)
+        listener.run(listening)
 
 
 def _open_log(settings: ServerSettings) -> logging.Logger:

@@ -10,7 +10,8 @@ and resets nothing else. Entries without an attempt for a day are dropped. When 
 the one with the fewest attempts, its count and wait included ("space-saving"): so no count is ever too low, a flood of
 invented names gives no fresh attempts, and the entries with most attempts are the last to be taken over. Known and
 unknown names are treated alike: no account is looked up here. An exception counts as a refusal. A source is an IPv4
-address or an IPv6 /64. The clock is an argument. Each process counts for itself.
+address or an IPv6 /64. The clock is an argument. Each process counts for itself,
+and forgets what its administrator asks it to.
 """
 
 import threading
@@ -162,6 +163,13 @@ class _Table(Generic[_Entry]):
             else:
                 del self._entries[entry.key]
 
+    def forget(self, is_meant: Callable[[Hashable], bool]) -> int:
+        """Drop the entries whose keys are meant; how many charges those had."""
+        entries = [entry for key, entry in self._entries.items() if is_meant(key)]
+        for entry in entries:
+            self._remove(entry.key)
+        return sum(entry.count for entry in entries)
+
     def _place(self, entry: _Entry) -> None:
         self._counts[entry.key] = entry.count
         self._by_count.setdefault(entry.count, OrderedDict())[entry.key] = None
@@ -230,6 +238,24 @@ class Throttle:
         except Exception:
             # Whatever went wrong, an attacker may have caused it: it must not allow a try.
             return None
+
+    def forget_source(self, source: bytes) -> int:
+        """Forget what one source has tried, at any names; how many attempts were counted for it.
+
+        Those at one name stay in that name's count for the day.
+        """
+        with self._lock:
+            self._pairs.forget(lambda key: isinstance(key, tuple) and key[1] == source)
+            return self._sources.forget(lambda key: key == source)
+
+    def forget_user(self, user: bytes) -> int:
+        """Forget what was tried at one name, from anywhere; how many attempts were counted for it.
+
+        Those of one source stay in that source's count.
+        """
+        with self._lock:
+            self._pairs.forget(lambda key: isinstance(key, tuple) and key[0] == user)
+            return self._users.forget(lambda key: key == user)
 
     def _charge(self, user: bytes, source: bytes, now: float) -> Charge | None:
         day = self._users.find(user, now)

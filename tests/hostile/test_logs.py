@@ -231,7 +231,7 @@ def test_count_of_what_was_left_out_is_told_while_nobody_connects() -> None:
     near, far = socket.socketpair()
     signals = SimpleNamespace(waker=near, stops=0, takes_reload=lambda: False, wait=lambda _: None)
     loop = SimpleNamespace(_signals=signals, _background=SimpleNamespace(start=lambda: None))
-    loop._shared = SimpleNamespace(strangers=SimpleNamespace(tell=tell))
+    loop.shared = SimpleNamespace(strangers=SimpleNamespace(tell=tell))
     with near, far:
         watchdog = threading.Timer(10, far.send, [b"x"])  # wakes a loop that waits for connections only
         watchdog.start()
