@@ -60,6 +60,7 @@ def open_control(accounts: Path, logged: Logged) -> Iterator[Open]:
         answer: Callable[[Request], Answer] = lambda request: {"echo": request}, at: Path = accounts
     ) -> Control:
         opened.append(Control(at, answer, log))
+        opened[-1].start()
         return opened[-1]
 
     yield open_it

@@ -54,7 +54,7 @@ class Control:
     """Answers at the socket until `close`."""
 
     def __init__(self, accounts: Path, answer: Callable[[Request], Answer], log: logging.Logger) -> None:
-        """Begin; when there can be no socket, a line in the log says so, and nothing else happens.
+        """Make the socket; when there can be none, a line in the log says so, and nothing else happens.
 
         No other thread may make files meanwhile. `answer` is called in a thread of its own; a request may be anything.
         """
@@ -64,11 +64,15 @@ class Control:
         try:
             self._listening = _listen(accounts, self._place)
             self._made = self._place.lstat()
-            BackgroundTask("control", self._run)
         except (OSError, TransferError) as problem:
             reason = problem.cause if isinstance(problem, TransferError) else reason_of(problem)
             log.warning("no control socket, so `server.py status`, kick and unban won't work: %s", reason)
             self.close()
+
+    def start(self) -> None:
+        """Begin to answer. Raises NoThread."""
+        if self._listening is not None:
+            BackgroundTask("control", self._run)
 
     def close(self) -> None:
         """Answer nothing more, and remove the socket."""

@@ -154,6 +154,10 @@ class _BackgroundTasks:
         """`tasks`: the name of each for the log, and what starts it, or raises NoThread."""
         self._log, self._waiting, self._is_late = log, list(tasks), False
 
+    def add(self, name: str, start: Callable[[], None]) -> None:
+        """Another one, behind the others."""
+        self._waiting.append((name, start))
+
     def start(self) -> float | None:
         """Start those that do not run yet. The seconds until another try; None when all of them run."""
         try:
@@ -205,6 +209,10 @@ class Listener:
         self._background = _BackgroundTasks(
             log, [("watching the accounts", watch.start), ("housekeeping", self._housekeeping.start)]
         )
+
+    def also(self, name: str, start: Callable[[], None]) -> None:
+        """Another task for the time that it runs: see _BackgroundTasks."""
+        self._background.add(name, start)
 
     def _most(self, settings: ServerSettings) -> Most:
         """How many connections these settings and the limit of open files allow; fewer than the settings are logged."""

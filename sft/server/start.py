@@ -91,7 +91,8 @@ def serve(
         listener = Listener(settings, storage, accounts, log, signals, engine, ServiceManager(), load_again)
         shared = listener.shared
         live = Live(shared.activity, shared.throttle, listener.running, lambda: signals.stops > 0, log)
-        opened.enter_context(contextlib.closing(Control(settings.accounts, live.answer, log)))
+        control = opened.enter_context(contextlib.closing(Control(settings.accounts, live.answer, log)))
+        listener.also("answering commands", control.start)
         if asked is not None:
             asked.serve({"/health": Health(accounts, storage, lambda: signals.stops > 0, log).answer})
         listener.run(listening)
