@@ -31,12 +31,12 @@ CLUMSY = """
 import sys, server
 from sft.server import listener
 class Clumsy(listener.Connection):
-    def __init__(self, shared, link, ticket, source, number):
+    def __init__(self, shared, link, ticket, source, number, is_proxied):
         if number == 1:
             raise MemoryError
         if number == 2:
             raise ValueError("nobody expected this")
-        super().__init__(shared, link, ticket, source, number)
+        super().__init__(shared, link, ticket, source, number, is_proxied)
 listener.Connection = Clumsy
 sys.exit(server.main(sys.argv[1:]))
 """
@@ -45,7 +45,7 @@ LATE = """
 import socket, sys, server
 from sft.server import listener
 class Clumsy(listener.Connection):
-    def __init__(self, shared, link, ticket, source, number):
+    def __init__(self, shared, link, ticket, source, number, is_proxied):
         raise ValueError("nobody expected this")
 listener.Connection = Clumsy
 accept_waiting = listener.Listener._accept_waiting

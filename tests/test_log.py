@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from sft.common.log_events import AUDIT, LogEvent
+from sft.console.json_lines import JsonLines
 from sft.console.log import STANDARD_ERROR, LogStyle, add_audit_log, no_log, open_log
 from sft.server.connection_log import ConnectionLog
 
 NAME = "test.log"
-JSON = LogStyle(as_json=True)
+JSON = LogStyle(lines=JsonLines)
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 

@@ -17,7 +17,7 @@ NOBODY = 65534
 # Runs as a user who is not the superuser, where there is one; then the superuser owns what is only said to be closed.
 AS_NOBODY = f"""
 import os, pathlib, sys, tomllib
-import client, config, sft.disk.sources, sft.client.jobs, sft.client.download, sft.client.uploads
+import client, config, sft.client.own_logs, sft.disk.sources, sft.client.jobs, sft.client.download, sft.client.uploads
 client._parser()  # what it loads later could not be reached
 config._SCRIPT_FOLDER = sys.argv[1]
 os.environ.clear()

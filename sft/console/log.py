@@ -16,7 +16,7 @@ from typing import TextIO
 
 from sft.common.errors import UsageError
 from sft.common.private_files import open_private
-from sft.console.log_lines import JournalLines, JsonLines, TextLines
+from sft.console.log_lines import JournalLines, TextLines
 from sft.console.screen import warn
 
 STANDARD_ERROR = Path("-")
@@ -24,11 +24,11 @@ STANDARD_ERROR = Path("-")
 
 @dataclass(frozen=True)
 class LogStyle:
-    """Bytes after which a file is rotated, how many old ones are kept, and whether the lines are JSON."""
+    """Bytes after which a file is rotated, how many old ones are kept, and what makes the lines."""
 
     size: int = 5_000_000
     kept: int = 3
-    as_json: bool = False
+    lines: type[TextLines] = TextLines
 
 
 _PLAIN = LogStyle()
@@ -98,7 +98,7 @@ def open_log(
     handler: logging.Handler
     if path == STANDARD_ERROR:
         handler = _StandardError(sys.stderr)
-        if not style.as_json and "JOURNAL_STREAM" in os.environ:
+        if style.lines is TextLines and "JOURNAL_STREAM" in os.environ:
             handler.setFormatter(JournalLines())
     else:
         handler = _file(path, makes_folder, complain, style)
@@ -117,7 +117,7 @@ def add_audit_log(log: logging.Logger, path: Path, style: LogStyle, complain: Ca
 
 def _add(log: logging.Logger, handler: logging.Handler, style: LogStyle) -> None:
     if handler.formatter is None:
-        handler.setFormatter(JsonLines() if style.as_json else TextLines())
+        handler.setFormatter(style.lines())
     log.addHandler(handler)
 
 

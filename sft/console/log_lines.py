@@ -1,21 +1,18 @@
-"""The lines of a log, made of what is logged: for people, for systemd's journal, and as JSON for programs.
+"""The lines of a log, made of what is logged, for people and for systemd's journal.
 
     2026-01-31T12:00:00.123Z INFO #13 alice@203.0.113.9: stored a.txt, 3 bytes, SHA-256 ...
-    {"time": "2026-01-31T12:00:00.123Z", "level": "info", "event": "stored", "connection": 13, "user": "alice", ...}
 
-Rules: an event is one line, whatever stands in it, and has at most 5,000 bytes of text, so that a long name can't push
-other lines out. A list of events is as many lines. `extra` of a call may have `head`, which stands before the text, and
-`fields`, which JSON has in its place.
+Rules: an event is one line, whatever stands in it, and has at most 5,000 bytes, so that a long name can't push other
+lines out. A list of events is as many lines. `extra` of a call may have a `head`, which stands before the text.
 """
 
-import json
 import logging
 import time
 
 from sft.common.log_events import LogEvent
 from sft.common.text import cut, escape
 
-_LINE_BYTES = 5_000  # a printable path of 4,096 bytes stays whole
+LINE_BYTES = 5_000  # a printable path of 4,096 bytes stays whole
 # How the journal learns a line's level: sd-daemon(3).
 _JOURNAL_LEVELS = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>"}
 
@@ -39,7 +36,7 @@ class TextLines(logging.Formatter):
 
     def _lines(self, record: logging.LogRecord) -> list[str]:
         head = f"{self._begin(record)}{record.levelname} {getattr(record, 'head', '')}"
-        return [cut(escape(f"{head}{event}"), _LINE_BYTES) for event in _events_of(record)]
+        return [cut(escape(f"{head}{event}"), LINE_BYTES) for event in events_of(record)]
 
     def _begin(self, record: logging.LogRecord) -> str:
         return f"{self.formatTime(record)} "
@@ -52,22 +49,7 @@ class JournalLines(TextLines):
         return _JOURNAL_LEVELS.get(record.levelno, "")
 
 
-class JsonLines(TextLines):
-    """For programs: one object for each event. What is only a text is the event `note`."""
-
-    def _lines(self, record: logging.LogRecord) -> list[str]:
-        begin = {"time": self.formatTime(record), "level": record.levelname.lower()}
-        fields = getattr(record, "fields", {})
-        return [json.dumps(begin | _named(event, fields)) for event in _events_of(record)]
-
-
-def _named(event: LogEvent | str, fields: dict[str, object]) -> dict[str, object]:
-    if isinstance(event, LogEvent):
-        return {"event": event.event, **fields, **event.fields}
-    return {"event": "note", **fields, "text": cut(event, _LINE_BYTES)}
-
-
-def _events_of(record: logging.LogRecord) -> list[LogEvent | str]:
+def events_of(record: logging.LogRecord) -> list[LogEvent | str]:
     """What a record says: some events, one, or a text with its values and a traceback."""
     said: object = record.msg
     if isinstance(said, list):

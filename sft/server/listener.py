@@ -41,6 +41,7 @@ from sft.wire.sockets import Link, close_gently
 from sft.wire.workers import Engine
 
 _BACKLOG = 512
+_ALL_IPV4 = "0.0.0.0"  # noqa: S104 -- it is a server
 _SERVING = "accepting connections"
 _LISTEN_REMEDY = "Give addresses of this machine, separated by commas, or leave it out for all of them"
 _NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors for an address that no interface has
@@ -71,12 +72,10 @@ def listen(addresses: str, port: int) -> list[socket.socket]:
         raise UsageError(f"listen: {addresses!r} has no address in it", _LISTEN_REMEDY)
     if named:
         return _listen_on_all(named, port)
-    if not socket.has_dualstack_ipv6():
-        return _listen_on_all(["0.0.0.0"], port)  # noqa: S104 -- it is a server
-    try:
-        return _listen_on_all(["::", "0.0.0.0"], port)  # noqa: S104
-    except _NoAddress:  # a machine without IPv6
-        return _listen_on_all(["0.0.0.0"], port)  # noqa: S104
+    with contextlib.suppress(_NoAddress):  # a machine without IPv6
+        if socket.has_dualstack_ipv6():
+            return _listen_on_all(["::", _ALL_IPV4], port)
+    return _listen_on_all([_ALL_IPV4], port)
 
 
 def _listen_on_all(addresses: list[str], port: int) -> list[socket.socket]:

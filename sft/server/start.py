@@ -19,7 +19,9 @@ from sft.common.errors import UsageError
 from sft.common.open_files import raise_limit_of_files
 from sft.common.private_files import check_area
 from sft.common.started import as_started
+from sft.console.json_lines import JsonLines
 from sft.console.log import STANDARD_ERROR, LogStyle, add_audit_log, no_log, open_log
+from sft.console.log_lines import TextLines
 from sft.console.screen import announce, note, say
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
@@ -99,7 +101,7 @@ def serve(
 
 
 def _open_log(settings: ServerSettings) -> logging.Logger:
-    style = LogStyle(settings.log_size, settings.log_kept, settings.log_format == "json")
+    style = LogStyle(settings.log_size, settings.log_kept, JsonLines if settings.log_format == "json" else TextLines)
     log = no_log("sft.server")
     log.setLevel(settings.log_level.upper())
     if settings.server_log is not None:
