@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import engine_name
 from sft.client.asking import check_standard_input
-from sft.client.receipts_file import ReceiptsFile, check_apart
 from sft.client.refusals import refused_here
 from sft.common import signals
 from sft.common.background import BackgroundTask
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from sft.client.finishing import Finishing
     from sft.client.login import Credentials
     from sft.client.matching import Matching
+    from sft.client.receipts_file import ReceiptsFile
     from sft.client.sending_plan import SendingPlan
     from sft.client.upload import Upload
     from sft.common.rate_limit import RateLimiter
@@ -120,6 +120,8 @@ class Run:
         if self._settings.compress == "on" and not is_installed():
             self._reporter.note(f"warning: nothing is compressed: {PACKAGE} is not installed. {INSTALL}")
         if self._options.receipts is not None and not self._options.dry_run:
+            from sft.client.receipts_file import ReceiptsFile, check_apart
+
             check_apart(self._options.receipts, names[-1:] if self._options.get else names[:-1])
             self._receipts = ReceiptsFile(self._options.receipts)
             self._reporter.keep_receipts(self._receipts)
