@@ -171,18 +171,20 @@ class Findings:
         """
         self._glimpses.last_id = 0
         while self._left:
-            name = self._left[0]
+            name, finding = self._left[0], None
             try:
                 if self._comparison is None:
                     finding = self._start(name, channel, messages)
-                    if finding is not None:
-                        yield finding
-                if self._comparison is not None:
+                else:
                     yield from self._compare(name, self._comparison, channel, messages)
+                    self._comparison = None
             except Refused as problem:
-                yield from self._take_refusal(name, problem)
-            self._comparison = None
-            self._left.popleft()
+                finding = self._take_refusal(name, problem)
+                self._comparison = None
+            if self._comparison is None:
+                self._left.popleft()  # before it is told: whoever reads may stop there, and is not told again
+            if finding is not None:
+                yield finding
 
     # --- what was named ---
 
@@ -230,7 +232,7 @@ class Findings:
         entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
         return _Comparison(here, theirs, entries)
 
-    def _take_refusal(self, name: PathParts, problem: Refused) -> Iterator[Finding]:
+    def _take_refusal(self, name: PathParts, problem: Refused) -> Finding | None:
         """It is asked for without a comparison: the answer to that says what is wrong with it, if anything is."""
         begun = self._comparison
         self.is_certain = False
@@ -240,10 +242,10 @@ class Findings:
         if not self.in_whole or (begun is not None and begun.theirs.count):
             shown = show_path(name) or "your folder"
             self._missing.fail(shown, not_given(problem, shown, "list"))
-            return
+            return None
         self.is_blind = self.is_blind or problem.code is Code.DENIED
         here = () if begun is None else begun.here
-        yield Finding(Difference.NEW, name, min(1, len(name)), here)
+        return Finding(Difference.NEW, name, min(1, len(name)), here)
 
     # --- what lies in a folder ---
 
@@ -278,10 +280,10 @@ class Findings:
             comparison.has_extra = True
             if self._special and any(whole[:size] in self._special for size in range(len(name) + 1, len(whole) + 1)):
                 return None
-        if there is not None and there.kind == "folder":
-            if ours is not None and ours.kind == "folder":
-                comparison.above.append((path, there))
-            elif self.in_whole or what is Difference.KIND:
+        if what is Difference.KIND:
+            comparison.passed = path  # what is in a folder in the way stays
+        elif there is not None and there.kind == "folder":
+            if self.in_whole and what is Difference.NEW:
                 comparison.passed = path
             else:
                 comparison.above.append((path, there))

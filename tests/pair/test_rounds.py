@@ -48,10 +48,10 @@ def folder(into: Path) -> Iterator[UserFolder]:
 class Update:
     """One run of the client."""
 
-    def __init__(self, into: Path, folder: UserFolder, removes: bool = False) -> None:
+    def __init__(self, into: Path, folder: UserFolder, removes: bool = False, *names: str) -> None:
         self.reporter = Noted()
         self.folder = folder
-        self.download = Download(self.reporter, "replace", True, ["in"], f"{into}/")
+        self.download = Download(self.reporter, "replace", True, list(names) or ["in"], f"{into}/")
         options = {"update": True, "delete": removes, "max_delete": "100", "no_modes": False}
         left_out: dict[str, list[str]] = {"exclude": [], "exclude_from": []}
         Comparisons(self.reporter, Namespace(**options, **left_out), None).begin(self.download, folder)
@@ -172,3 +172,32 @@ def test_nothing_is_asked_where_everything_is_the_same(
     update = Update(into, folder, removes=True)
     run(update, storage, engine, monkeypatch)
     assert update.asked == [[]] and opened == []
+
+
+@pytest.mark.parametrize("most", [1, 2, 100])
+def test_each_name_is_asked_for_once_in_whichever_connection(
+    storage: Storage,
+    engine: Engine,
+    there: Path,
+    into: Path,
+    folder: UserFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+) -> None:
+    """What is not there is asked for, too, and refused."""
+    monkeypatch.setattr(sft.client.rounds, "_MOST_ASKED", most)
+    update = Update(into, folder, False, "no", "in/d0/00", "in/d1", "nothing", "in/big")
+    run(update, storage, engine, monkeypatch)
+    asked = [name for each in update.asked for name in paths(each)]
+    assert asked == ["no", "in/d0/00", "in/d1", "nothing", "in/big"]
+    assert [name for name, _ in update.reporter.problems] == ["no", "nothing"]
+
+
+def test_what_is_in_a_folder_in_the_way_of_a_file_is_not_looked_at(
+    storage: Storage, engine: Engine, there: Path, into: Path, folder: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(into / "in/big/mine", b"mine")
+    update = Update(into, folder, removes=True)
+    run(update, storage, engine, monkeypatch)
+    assert [name for name, _ in update.reporter.problems] == ["in/big"]
+    assert (into / "in/big/mine").read_bytes() == b"mine"
