@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sft.client.finishing import Finishing
 from sft.client.own_logs import files_of_log
-from sft.client.receipts_file import ReceiptsFile
 from sft.client.sending_plan import SendingPlan
 from sft.client.upload import Upload
 from sft.common.background import BackgroundTask
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import argparse
 
     from config import ClientSettings
+    from sft.client.receipts_file import ReceiptsFile
     from sft.wire.channel import Channel
 
 
@@ -33,7 +33,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    reporter: Reporter, settings: "ClientSettings", options: "argparse.Namespace", receipts: ReceiptsFile | None
+    reporter: Reporter, settings: "ClientSettings", options: "argparse.Namespace", receipts: "ReceiptsFile | None"
 ) -> Prepared:
     """What a command asks for. Raises UsageError."""
     update = options.update
