@@ -2,7 +2,7 @@
 
     secure-file-transfer-accounts 1 profile=1 secret=<64 hex>
     alice w0=<hex> L=<hex> w0M=<hex> w0N=<hex> may=put,get,list quota=<bytes or -> rate=<bytes per second or ->
-        (on the same line, where they are set:) quota-files=<count> largest=<bytes> connections=<count>
+        (on the same line, where they are set:) quota-files=<count> largest=<bytes> connections=<count> folder=<name>
 
 A line of the time before `replace` was a right of its own has `rights=` in the place of `may=`: with `put` and `get`
 such an account could replace files, and still can.
@@ -45,16 +45,18 @@ _FIELDS = {
     "quota-files": _LIMIT,
     "largest": _LIMIT,
     "connections": _LIMIT,
+    "folder": USERNAME,
 }
 # Fields that were added later: a line without them is valid, and is written without them.
-_OPTIONAL = ("quota-files", "largest", "connections")
+_OPTIONAL = ("quota-files", "largest", "connections", "folder")
+_LIMITS = ("quota", "rate", "quota-files", "largest", "connections")
 _ONE_OF = ("may", "rights")
 _FIRST_RIGHTS = ("put", "get", "list")
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One account. None means no limit.
+    """One account. None means no limit, and for `folder` the one that is called like the account.
 
     `quota` and `largest` (of one file) are in bytes, `rate` in bytes per second, over all its `connections` at once.
     """
@@ -67,6 +69,17 @@ class Account:
     quota_files: int | None = None
     largest: int | None = None
     connections: int | None = None
+    folder: str | None = None
+
+    @property
+    def home(self) -> str:
+        """The name of the folder that its files are in."""
+        return self.folder or self.name
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether what is in its folder is counted for it."""
+        return self.quota is not None or self.quota_files is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +112,26 @@ class Contents:
 
 def check_account_name(name: str) -> None:
     """Raises UsageError when `name` can't be an account's name and its folder's."""
+    if (why := why_no_name(name)) is not None:
+        raise UsageError(why[0] if "{" not in why[0] else why[0].format(f"username {name}"), why[1])
+
+
+def check_folder_name(name: str) -> None:
+    """The same for the folder of an account."""
+    if (why := why_no_name(name)) is not None:
+        raise UsageError(f"--folder: {why[0].replace('username', 'name').format(f'name {name}')}", why[1])
+
+
+def why_no_name(name: str) -> tuple[str, str] | None:
+    """What is wrong with the name of an account or its folder, and what to do; None: nothing."""
     if not USERNAME.fullmatch(name):
-        raise UsageError(
-            "that username is not allowed",
-            "Use 1 to 32 of a-z, 0-9, dot, hyphen and underscore, with a letter or digit first",
-        )
+        remedy = "Use 1 to 32 of a-z, 0-9, dot, hyphen and underscore, with a letter or digit first"
+        return "that username is not allowed", remedy
     if name.endswith("."):
-        raise UsageError(f"the username {name} ends in a dot", "A folder has that name too: end it otherwise")
+        return "the {} ends in a dot", "A folder has that name too: end it otherwise"
     if name.split(".", 1)[0] in _DEVICES:
-        raise UsageError(f"{name} is the name of a device on Windows", "A folder has that name too: choose another")
+        return f"{name} is the name of a device on Windows", "A folder has that name too: choose another"
+    return None
 
 
 # --- reading ---
@@ -184,8 +208,11 @@ def _parse_line(line: bytes) -> Account:
     rights = _parse_rights(fields)
     registration = Registration(*(bytes.fromhex(fields[key]) for key in ("w0", "L", "w0M", "w0N")))
     registration.check()
-    limits = (_parse_limit(fields.get(key, "-")) for key in ("quota", "rate", *_OPTIONAL))
-    return Account(name, registration, rights, *limits)
+    quota, rate, quota_files, largest, connections = (_parse_limit(fields.get(key, "-")) for key in _LIMITS)
+    folder = fields.get("folder")
+    if folder is not None and why_no_name(folder):
+        raise IntegrityError("folder is damaged")
+    return Account(name, registration, rights, quota, rate, quota_files, largest, connections, folder)
 
 
 def _parse_rights(fields: Mapping[str, str]) -> frozenset[str]:

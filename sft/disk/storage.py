@@ -109,20 +109,28 @@ class Storage:
             if not self._is_reopened(ledgers):
                 raise
 
-    def user(self, name: str, private: bool = False, quota: Quota = NO_QUOTA, largest: int | None = None) -> UserFolder:
+    def user(
+        self,
+        name: str,
+        private: bool = False,
+        quota: Quota = NO_QUOTA,
+        largest: int | None = None,
+        counts: bool = False,
+    ) -> UserFolder:
         """The folder of one user, made when missing; close it afterwards. Raises Refused.
 
-        `largest`: bytes that a file of this user may have, if fewer than for everybody.
+        `largest`: bytes that a file of this user may have, if fewer than for everybody. `counts`: what is there is
+        counted, though there is no quota, because somebody else who uses the folder has one.
         """
         ledgers = self.ledgers
         if self._root.has_moved():  # 14 us; nobody would find what arrives where it is now
             self._is_reopened(ledgers)
         try:
-            return self._user(name, private, quota, largest)
+            return self._user(name, private, quota, largest, counts)
         except Refused:
             if not self._is_reopened(ledgers):
                 raise
-        return self._user(name, private, quota, largest)
+        return self._user(name, private, quota, largest, counts)
 
     def _is_reopened(self, ledgers: Ledgers) -> bool:
         """Whether the root was dead when `ledgers` were in use, and is open again. Raises Refused (UNAVAILABLE)."""
@@ -134,7 +142,7 @@ class Storage:
                 ledgers.close()  # its open files lie below the dead root
             return True
 
-    def _user(self, name: str, private: bool, quota: Quota, largest: int | None) -> UserFolder:
+    def _user(self, name: str, private: bool, quota: Quota, largest: int | None, counts: bool) -> UserFolder:
         most = self.rules.max_file_size if largest is None else min(largest, self.rules.max_file_size)
         rules = replace(self.rules, private=private, max_file_size=most, quota=quota)
         with disk_errors(), contextlib.ExitStack() as opened:
@@ -143,7 +151,7 @@ class Storage:
             staging = open_folder(self._root.staging, name, create=0o700)
             opened.callback(os.close, staging)
             ledger = None
-            if quota == NO_QUOTA:
+            if quota == NO_QUOTA and not counts:
                 invalidate(staging)
             else:
                 ledgers = self.ledgers

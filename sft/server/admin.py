@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from crypto_utils import check_library
-from sft.accounts.format import RIGHTS, Account, check_account_name, unknown_account
+from sft.accounts.format import RIGHTS, Account, check_account_name, check_folder_name, unknown_account
 from sft.accounts.passwords import ask_new_password, check_strength, generate_password, read_password_file
 from sft.accounts.store import Accounts
 from sft.common.errors import Refused, UsageError
@@ -78,21 +78,37 @@ def _add(accounts: Accounts, name: str, password: str, rights: frozenset[str], l
 def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
     name = options.name
     check_account_name(name)
+    if options.folder is not None:
+        check_folder_name(options.folder)
     if Accounts.exists(path) and name in open_accounts(path).names():
         raise UsageError(
             f"there is an account {name} already", f"To change its password: python server.py passwd {name}"
         )
     limits, rights = limits_of(options), rights_of(options) or frozenset(DEFAULT_RIGHTS)
-    if not options.keep_files and (left := _left_by(name, storage)) is not None:
+    folder = options.folder or name
+    others = _users_of(folder, path)
+    if others and options.folder is None:
         raise UsageError(
-            f"there are files of an earlier account {name} in {left}",
+            f"the folder {name} is used by {', '.join(others)}",
+            f"Choose another name, or let {name} share it: python server.py adduser {name} --folder {name}",
+        )
+    if not others and not options.keep_files and (left := _left_by(folder, storage)) is not None:
+        raise UsageError(
+            f"there are files of an earlier account {folder} in {left}",
             f"Choose another name, or move them away, or let the new account have them: "
             f"python server.py adduser {name} --keep-files",
         )
     password = _new_password(name, options)
-    _add(Accounts.create(path), name, password, rights, limits)
+    _add(Accounts.create(path), name, password, rights, {**limits, "folder": options.folder})
     _warn_about(rights)
-    say(f"added {name}; its files will arrive in {storage / name}")
+    shared = f", which {', '.join(others)} uses, too" if others else ""
+    say(f"added {name}; its files will arrive in {storage / folder}{shared}")
+
+
+def _users_of(folder: str, path: Path) -> list[str]:
+    """The accounts whose files are in that folder."""
+    accounts = open_accounts(path).all() if Accounts.exists(path) else []
+    return [account.name for account in accounts if account.home == folder]
 
 
 def _warn_about(rights: frozenset[str]) -> None:
@@ -130,12 +146,16 @@ def _passwd(path: Path, storage: Path, options: argparse.Namespace) -> None:
 
 def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
     name = options.name
+    account = _named(open_accounts(path)).get(name)
+    folder = name if account is None else account.home
     open_accounts(path).remove(name)
     try:
-        left = _left_by(name, storage)
+        left = _left_by(folder, storage)
     except UsageError:  # of a folder that can't be looked into, this is what is known
-        left = storage / name
+        left = storage / folder
     stays = f", and what it sent stays in {left}" if left is not None else ""
+    if others := _users_of(folder, path):
+        stays += f", which {', '.join(others)} still uses"
     say(f"removed {name}; {_CUT_OFF}{stays}")
 
 
@@ -165,6 +185,8 @@ def _users(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts = open_accounts(path)
     for account in accounts.all():
         words = [_shown(account.rights)]
+        if account.folder is not None:
+            words.append(f"folder {account.folder}")
         if has_quota(account):
             words.append(_used(account, _storage(storage).ledgers.used))
         words += [limit.shown(value) for limit in LIMITS if (value := getattr(account, limit.field)) is not None]
@@ -205,7 +227,7 @@ _LEAST = "of a quota, each file and folder uses 512 bytes at least"
 
 def has_quota(account: Account) -> bool:
     """Whether what the account uses is counted."""
-    return account.quota is not None or account.quota_files is not None
+    return account.has_quota
 
 
 def _used(account: Account, count: Callable[[str], Amount]) -> str:
@@ -223,7 +245,7 @@ def _kept(account: Account, storage: Storage) -> list[str]:
 def _on_disk(account: Account, work: Callable[[str], _Found]) -> _Found:
     """What `work` gives for the account's folders. Raises UsageError."""
     try:
-        return work(account.name)
+        return work(account.home)
     except Refused as problem:
         raise UsageError(f"can't count what {account.name} has: {problem.cause}", "Repair the storage folder") from None
 

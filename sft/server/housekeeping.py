@@ -77,10 +77,14 @@ class Housekeeping:
             self._log.info("removed %s of transfers that were cut off", counted(removed, "partial file", ""))
 
     def _recount_all(self) -> bool:
-        """Recount the accounts with a quota: files may have been added or removed by hand. Whether all succeeded."""
-        names: list[str] = []
+        """Recount the folders of accounts with a quota: files may have been added or removed by hand.
+
+        Whether all succeeded.
+        """
+        names: dict[str, None] = {}
         done = self._try(
-            "reading the accounts", lambda: names.extend(each.name for each in self._accounts.all() if has_quota(each))
+            "reading the accounts",
+            lambda: names.update({each.home: None for each in self._accounts.all() if has_quota(each)}),
         )
         done &= not self._accounts.trouble  # then it is not known whom to count
         for name in names:

@@ -106,6 +106,8 @@ def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.Argum
         action="store_true",
         help="let it have what an earlier account of that name has left",
     )
+    words = "share the folder FOLDER with other accounts, each with its own rights; it is made if it is missing"
+    add.add_argument("--folder", metavar="FOLDER", help=words)
     for each in (add, limits):
         rights = each.add_mutually_exclusive_group()
         default = f"; without it {','.join(DEFAULT_RIGHTS)}" if each is add else ""

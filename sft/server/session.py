@@ -172,7 +172,8 @@ class Connection:
         shared.activity.login("accepted")
         self._log.info(LogEvent("login", "logged in", outcome="accepted"), extra=AUDIT)
         quota = Quota(account.quota, account.quota_files)
-        folder = shared.storage.user(account.name, "get" not in account.rights, quota, account.largest)
+        counts = any(each.has_quota for each in shared.accounts.all() if each.home == account.home)
+        folder = shared.storage.user(account.home, "get" not in account.rights, quota, account.largest, counts)
         sparing = Sparing(self._log, shared.line_limits.setdefault(account.name, LineLimit()))
         received, given = ReceiveLog(self._log, sparing), GiveLog(self._log.info, sparing.info)
         try:
