@@ -1,0 +1,160 @@
+"""What is changed behind an update: which modes are set, what is removed and in which order, and what is spared."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from noted import Noted
+
+from sft.client.finishing import Finishing
+from sft.common.errors import Code, ConnectionTrouble, ProtocolViolation
+from sft.wire.change_messages import Done, Remove, SetAttributes
+from sft.wire.messages import Control, Message, Refuse, decode_message
+
+Parts = tuple[str, ...]
+
+
+class Receiver:
+    """One that changes what it is asked to: a channel and its messages; it breaks before the answer number `breaks`."""
+
+    def __init__(self, answer: Callable[[Any], Control] = lambda asked: Done(asked.id, 1), breaks: int = -1) -> None:
+        self.asked: list[Message] = []
+        self._answer, self._breaks, self._at = answer, breaks, 0
+
+    def post(self, *messages: bytes) -> None:
+        for each in messages:
+            self.asked.append(decode_message(each[0], memoryview(each)[5:]))
+
+    def say_bye(self) -> None:
+        self._breaks = -1
+
+    def messages(self) -> Iterator[Any]:
+        while self._at < len(self.asked):
+            if self._at == self._breaks:
+                raise ConnectionTrouble("it broke", "")
+            yield None
+            yield self._answer(self.asked[self._at]), memoryview(b"")
+            self._at += 1
+
+    @property
+    def done(self) -> list[str]:
+        return [
+            f"{'remove' if isinstance(each, Remove) else 'set'} {'/'.join(each.path)}"
+            for each in self.asked
+            if isinstance(each, Remove | SetAttributes)
+        ]
+
+
+def finish(finishing: Finishing, receiver: Receiver | None = None) -> list[str]:
+    receiver = receiver or Receiver()
+    if finishing.prepare():
+        finishing.run(receiver)  # type: ignore[arg-type]
+    return receiver.done
+
+
+def removing(*paths: str, most: str | None = None, reporter: Noted | None = None) -> Finishing:
+    finishing = Finishing(reporter or Noted(), True, most)
+    for path in paths:
+        finishing.remove(tuple(path.split("/")), "file", 5)
+    return finishing
+
+
+def test_content_of_a_folder_goes_before_it_and_folders_get_their_times_last() -> None:
+    finishing = removing("d/a", "d/f", "d/f/b", "e")
+    finishing.set(("x",), 7, None)
+    assert finish(finishing) == ["set x", "remove e", "remove d/f/b", "remove d/f", "remove d/a", "set d", "set d/f"]
+
+
+@pytest.mark.parametrize(("most", "count"), [("3", 3), ("2", 0), ("0", 0)])
+def test_nothing_is_removed_when_it_is_more_than_may_be(most: str, count: int) -> None:
+    reporter = Noted()
+    done = finish(removing("a", "b", "c", most=most, reporter=reporter))
+    assert len([each for each in done if each.startswith("remove")]) == count
+    assert [name for name, _ in reporter.problems] == ([] if count else ["--delete"])
+
+
+def test_nothing_is_removed_behind_a_failure_or_where_it_is_not_known_what_is_there() -> None:
+    failed, unknown = Noted(), removing("a")
+    failed.failed_count = 1
+    unknown.remove_nothing()
+    assert finish(removing("a", reporter=failed)) == finish(unknown) == finish(Finishing(Noted(), False, None)) == []
+
+
+def test_folders_of_what_is_spared_stay() -> None:
+    finishing = removing("d", "d/e", "d/e/a", "d/f")
+    finishing.spare(("d", "e", "kept"))
+    assert [each for each in finish(finishing) if each.startswith("remove")] == ["remove d/f", "remove d/e/a"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "there", "stays"),
+    [("a.TXT", "A.txt", True), ("caf\u00e9", "cafe\u0301", True), ("a", "b", False), ("d/A", "d/a", True)],
+)
+def test_other_spelling_of_what_was_sent_stays(sent: str, there: str, stays: bool) -> None:
+    """A disk that knows one name for both has stored the one under the other."""
+    finishing = removing(there)
+    finishing.sent(tuple(sent.split("/")))
+    assert (f"remove {there}" in finish(finishing)) is not stays
+
+
+# What the receiver has, what is asked for, which bits other files there have; whether it is set.
+MODES = [
+    (0o644, 0o664, 0o644, False),  # umask 022
+    (0o600, 0o664, 0o600, False),  # umask 077
+    (0o644, 0o664, 0o664, True),  # another file there has them
+    (0o644, 0o600, 0o644, True),  # fewer than there
+    (0o644, 0o600, 0o000, True),
+    (0o664, 0o755, 0o664, True),  # some fewer, some more
+    (0o644, 0o755, 0o644, False),
+]
+
+
+@pytest.mark.parametrize(("there", "asked", "given", "is_set"), MODES)
+def test_bits_that_the_receiver_gives_nothing_are_not_asked_for(
+    there: int, asked: int, given: int, is_set: bool
+) -> None:
+    finishing = Finishing(Noted(), False, None)
+    finishing.see_mode("folder", 0o777)
+    finishing.see_mode("file", there)
+    finishing.see_mode("file", given)
+    finishing.set_mode(("a",), "file", asked, there)
+    assert finish(finishing) == (["set a"] if is_set else [])
+
+
+def test_connection_that_breaks_leaves_the_rest_to_the_next() -> None:
+    finishing = removing(*"abcdef")
+    assert finishing.prepare()
+    broken, whole = Receiver(breaks=4), Receiver()
+    with pytest.raises(ConnectionTrouble):
+        finishing.run(broken)  # type: ignore[arg-type]
+    finishing.run(whole)  # type: ignore[arg-type]
+    assert broken.done[:4] + whole.done == [f"remove {name}" for name in "fedcba"]
+
+
+def test_what_is_gone_already_is_removed_and_what_is_not_allowed_is_one_error() -> None:
+    reporter = Noted()
+    finish(removing("a", "b", reporter=reporter), Receiver(lambda asked: Refuse(asked.id, Code.NOT_FOUND)))
+    assert (reporter.changed_count, reporter.problems) == (2, [])
+    finish(removing(*"abc", reporter=reporter), Receiver(lambda asked: Refuse(asked.id, Code.DENIED)))
+    assert [name for name, _ in reporter.problems] == ["c"] and reporter.failed_count == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda asked: Done(asked.id + 1, 1), lambda asked: Done(asked.id, 2), lambda asked: Done(asked.id, 0)]
+)
+def test_other_answer_is_a_violation(answer: Callable[[Any], Control]) -> None:
+    with pytest.raises(ProtocolViolation):
+        finish(removing("a"), Receiver(answer))
+
+
+def test_questions_run_ahead_and_not_without_end() -> None:
+    receiver, most = Receiver(), 0
+
+    def answer(asked: Any) -> Control:
+        nonlocal most
+        most = max(most, len(receiver.asked) - asked.id)
+        return Done(asked.id, 1)
+
+    receiver._answer = answer
+    assert len(finish(removing(*map(str, range(1000))), receiver)) == 1000
+    assert 100 < most < 1000
