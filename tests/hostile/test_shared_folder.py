@@ -29,7 +29,10 @@ def stage(shared: Server) -> Iterator[Stage]:
     (home / "d").mkdir(parents=True, exist_ok=True)
     (home / "d" / "small").write_bytes(b"small")
     (home / "d" / "large").write_bytes(LARGE)
-    yield Stage(shared)
+    made = Stage(shared)
+    with made.session() as session:  # the first login makes the hidden folder
+        session.farewell()
+    yield made
 
 
 def test_append_only_account_destroys_nothing_of_the_others_in_its_folder(stage: Stage) -> None:
