@@ -21,7 +21,7 @@ from bench.meter import descendants
 
 HOME = Path(__file__).resolve().parent.parent
 _INSTALLED = HOME / ".venv" / "bin" / "python"
-# What a user has: asyncssh and paramiko bring cffi, with which pycryptodome starts a tenth of a second later.
+# What a user has, without what asyncssh and paramiko bring.
 OURS = str(_INSTALLED) if _INSTALLED.exists() else sys.executable
 START_SECONDS = 30.0
 

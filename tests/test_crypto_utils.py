@@ -412,6 +412,14 @@ def test_cryptography_that_can_not_be_loaded_counts_as_missing() -> None:
     assert told == "pycryptodome"
 
 
+def test_no_start_parses_declarations_of_c_code() -> None:
+    told = run_python(
+        "import sys, crypto_utils\ncrypto_utils.check_library()\ncrypto_utils.stretch(b'', bytes(32), 1)\n"
+        "print([name for name in ('pycparser', 'cffi.api') if name in sys.modules])"
+    )
+    assert told == "[]"
+
+
 # --- Records ---
 
 NUMBERS = [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 2**21, 2**32, 2**48 - 1]

@@ -4,6 +4,7 @@ Rules: looking for a package does not load it. It knows none of them by name; cr
 """
 
 import importlib.util
+import sys
 
 from sft.common.errors import UsageError
 
@@ -18,3 +19,9 @@ def check_installed(package: str) -> None:
         found = None
     if found is None:
         raise UsageError(f"{package} is not installed", INSTALL)
+
+
+def leave_out(package: str) -> None:
+    """Let no import of that package succeed from now on, as if it were not installed; on PyPy it is left as it is."""
+    if sys.implementation.name == "cpython":
+        sys.modules.setdefault(package, None)  # type: ignore[arg-type]
