@@ -182,7 +182,7 @@ class Findings:
                 finding = self._take_refusal(name, problem)
                 self._comparison = None
             if self._comparison is None:
-                self._left.popleft()  # before it is told: whoever reads may stop there, and is not told again
+                self._left.popleft()  # before it is yielded: who stops reading there does not get it again
             if finding is not None:
                 yield finding
 
