@@ -121,3 +121,9 @@ def test_username_that_no_account_can_have_is_refused_before_connecting(user: st
     """Half a character is what a command line of Windows can hold."""
     with pytest.raises(UsageError):
         Credentials("localhost", 1, user, "a password")
+
+
+def test_what_sends_loads_nothing_of_what_receives() -> None:
+    told = run_python("import sys, sft.client.upload, sft.transfer.sender\nprint('loaded', *sorted(sys.modules))")
+    assert "sft.transfer.sender" in loaded(told)
+    assert not {"sft.disk.ledger", "sft.disk.temporary", "sft.disk.folders"} & loaded(told)

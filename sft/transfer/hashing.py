@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, TypeVar
 from crypto_utils import new_digest
 from sft.common.errors import NoThread, threads_needed
 from sft.common.zeros import zeros
-from sft.disk.folders import ExistingFile
 from sft.disk.sources import Source
-from sft.disk.temporary import TemporaryFile
-from sft.transfer.arriving import Arriving
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # who sends needs nothing of what receives
     from hashlib import _Hash
+
+    from sft.disk.folders import ExistingFile
+    from sft.disk.temporary import TemporaryFile
+    from sft.transfer.arriving import Arriving
 
 _READ_SIZE = 1 << 20
 
@@ -81,7 +82,7 @@ class Hashing:
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: set[Future[bytes]] = set()  # each has a file open
 
-    def of_existing(self, arriving: Arriving, file: ExistingFile) -> "Future[bytes]":
+    def of_existing(self, arriving: "Arriving", file: "ExistingFile") -> "Future[bytes]":
         """The SHA-256 of a visible file, which is closed then."""
         digest = self._begin(lambda: file.digest(lambda: self._goes_on(arriving)))
         self._waiting.add(digest)
@@ -94,7 +95,7 @@ class Hashing:
         digest.add_done_callback(close_if_unread)
         return digest
 
-    def of_kept(self, arriving: Arriving, file: TemporaryFile, size: int) -> "Future[_Hash]":
+    def of_kept(self, arriving: "Arriving", file: "TemporaryFile", size: int) -> "Future[_Hash]":
         """The hash of the first `size` bytes that an earlier attempt left, to go on with."""
         return self._begin(lambda: file.digest_of_kept(size, lambda: self._goes_on(arriving)))
 
@@ -113,7 +114,7 @@ class Hashing:
                 self._thread = _started()
         return _WhenAsked(work) if self._thread is None else self._thread.submit(work)
 
-    def _goes_on(self, arriving: Arriving) -> bool:
+    def _goes_on(self, arriving: "Arriving") -> bool:
         """Asked by the thread between two reads."""
         return not (arriving.is_answered or self._is_stopped or self._has_ended())
 
