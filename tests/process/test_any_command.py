@@ -113,7 +113,8 @@ def options_of(parser: Any) -> list[str]:
     """Its options, and those of its commands."""
     found = [option for action in parser._actions for option in action.option_strings]
     for action in parser._actions:
-        for each in (getattr(action, "choices", None) or {}).values():
+        parsers = action.choices if isinstance(action.choices, dict) else {}  # else the words that an option may have
+        for each in parsers.values():
             found += options_of(each)
     return found
 
