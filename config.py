@@ -165,6 +165,7 @@ class ServerSettings:
     grace: int = _setting(10, as_whole(0, 86_400), "seconds that transfers may go on after the signal to stop", "SECONDS")
     drain: int = _setting(0, as_whole(0, 3600), "seconds to go on accepting after the signal to stop, while --health says no", "SECONDS")
     health: Place | None = _setting(None, as_place, "answer HTTP there: 200 while files can arrive, else 503 (none: no such answers)", "HOST:PORT", _NONE)
+    metrics: Place | None = _setting(None, as_place, "answer HTTP there with the numbers of this server, for Prometheus (none: no such answers)", "HOST:PORT", _NONE)
     file_mode: int | None = _setting(None, as_mode, "permission bits that new files may have (none: those of the source, less the umask)", "MODE", _NONE)
     portable_names: bool = _setting(False, as_yes_no, "reject names that Windows does not allow", "YES/NO")
     # fmt: on

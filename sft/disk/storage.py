@@ -109,6 +109,11 @@ class Storage:
             if not self._is_reopened(ledgers):
                 raise
 
+    def free(self) -> int:
+        """Free bytes on the disk. Raises OSError."""
+        state = os.fstatvfs(self._root.descriptor)
+        return state.f_bavail * state.f_frsize
+
     def user(
         self,
         name: str,

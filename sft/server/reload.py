@@ -17,7 +17,7 @@ from sft.disk.user_folder import Rules
 
 _DAY_SECONDS = 24 * 3600
 # Which are open files, sockets and memory, or where those are.
-NEED_A_RESTART = frozenset({"listen", "port", "storage", "accounts", "memory", "health"})
+NEED_A_RESTART = frozenset({"listen", "port", "storage", "accounts", "memory", "health", "metrics"})
 NEED_A_RESTART |= {"server_log", "audit_log", "log_format", "log_size", "log_kept"}
 
 

@@ -17,6 +17,7 @@ from sft.accounts.format import check_account_name
 from sft.accounts.store import Accounts
 from sft.common.errors import UsageError
 from sft.common.open_files import raise_limit_of_files
+from sft.common.packages import check_installed
 from sft.common.private_files import check_area
 from sft.common.started import as_started
 from sft.console.json_lines import JsonLines
@@ -51,6 +52,8 @@ def serve(
     names this server's settings in the commands of a text.
     """
     check_library()
+    if settings.metrics is not None:
+        check_installed("prometheus_client")
     # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
@@ -71,6 +74,7 @@ def serve(
         engine = opened.enter_context(contextlib.closing(Engine(settings.memory)))
         listening = listen(settings.listen, settings.port)
         asked = None if settings.health is None else HttpAnswers("health", settings.health)
+        scraped = None if settings.metrics is None else HttpAnswers("metrics", settings.metrics)
         addresses = ", ".join(_shown(each.getsockname()) for each in listening)
         announce(f"listening on {addresses}")
         announce(
@@ -80,6 +84,9 @@ def serve(
         if asked is not None:
             opened.callback(asked.close)
             announce(f"health at http://{asked.place}/health")
+        if scraped is not None:
+            opened.callback(scraped.close)
+            announce(f"metrics at http://{scraped.place}/metrics")
         if accounts is None:
             name = _own_username()
             _show_first_account(name, first_account(settings.accounts, name), listening[0].getsockname()[1])
@@ -97,6 +104,11 @@ def serve(
         listener.also("answering commands", control.start)
         if asked is not None:
             asked.serve({"/health": Health(accounts, storage, lambda: signals.stops > 0, log).answer})
+        if scraped is not None:
+            from sft.server.metrics import Metrics
+
+            numbers = Metrics(shared.activity, accounts, storage, lambda: signals.stops > 0)
+            scraped.serve({"/metrics": numbers.answer})
         listener.run(listening)
 
 

@@ -83,6 +83,7 @@ PACKAGES = {
     "cryptography": ("cryptography", ()),
     "platformdirs": ("platformdirs", ()),
     "pathspec": ("pathspec", ()),
+    "prometheus_client": ("prometheus-client", ()),
 }
 OPTIONAL = {
     program: {module for module, (_, needed_by) in PACKAGES.items() if program not in needed_by} for program in PROGRAMS
