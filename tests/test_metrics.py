@@ -48,7 +48,9 @@ def account(name: str, quota: int | None, quota_files: int | None) -> Any:
 
 class _Account:
     def __init__(self, name: str, quota: int | None, quota_files: int | None) -> None:
-        self.name, self.quota, self.quota_files = name, quota, quota_files
+        self.name = self.home = name
+        self.quota, self.quota_files = quota, quota_files
+        self.has_quota = quota is not None or quota_files is not None
 
 
 @pytest.fixture

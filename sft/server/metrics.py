@@ -81,9 +81,9 @@ class _Disk:
 
     def _used(self) -> Iterator[tuple[Account, Amount]]:
         for account in self._accounts.all():
-            if account.quota is not None or account.quota_files is not None:
+            if account.has_quota:
                 try:
-                    yield account, self._storage.ledgers.used(account.name)
+                    yield account, self._storage.ledgers.used(account.home)
                 except (TransferError, OSError):  # of the others it is known
                     continue
 
