@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import MakeServer
 from processes import Client, Server, make
 
 
@@ -109,8 +110,10 @@ def test_what_can_not_be_read_there_has_failed_and_is_not_missing(
     assert result.out == "3 same\n"
 
 
-def test_account_without_the_rights_is_told(server: Server, client: Client, source: Path, box: str) -> None:
-    assert client(source, box).status == 0
+def test_account_without_the_rights_is_told(make_server: MakeServer, tmp_path: Path, source: Path, box: str) -> None:
+    server = make_server()
     server.add("lister", "--rights=put,list")
-    result = client("--user", "lister", "--check", source, box)
+    lister = Client(server.port, tmp_path / "lister", "lister")
+    assert lister(source, box).status == 0
+    result = lister("--check", source, box)
     assert result.status == 1 and "it lacks the right list, or get" in result.err

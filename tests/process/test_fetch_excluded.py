@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import MakeServer
 from processes import Client, Server, make
 
 
@@ -70,9 +71,9 @@ def test_dry_run_leaves_out_the_same(client: Client, proj: Path, box: str, tmp_p
     assert not (tmp_path / "back").exists()
 
 
-def test_excluding_needs_the_right_to_list(server: Server, proj: Path, box: str, tmp_path: Path) -> None:
+def test_excluding_needs_the_right_to_list(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server()
     server.add("getter", "--rights=get")
     make(server.path("d/a", user="getter"))
     result = Client(server.port, tmp_path / "c", "getter")("--exclude=b", "--get", "d", f"{tmp_path}/back/")
     assert result.status == 1 and "it lacks the right list" in result.err
-    assert server.command("deluser", "getter").status == 0
