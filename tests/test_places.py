@@ -175,7 +175,9 @@ def test_server_log_that_is_off_is_no_file(make_server: MakeServer, client: Clie
     server = make_server("--server-log=off")
     assert client.at(server.port)(make(folder / "a"), "a").status == 0
     assert server.stop() == 0 and server.errors() == ""
-    assert sorted(path.name for path in server.folder.iterdir()) == ["accounts.txt", "received", "server.stderr"]
+    assert sorted(path.name for path in server.folder.iterdir()) == [
+        *("accounts.txt", "accounts.txt.lock", "received", "server.stderr"),
+    ]
     assert not Path("off").exists()
 
 

@@ -184,7 +184,8 @@ class Download:
         self.missing.begin()
         zstd = compress != "off" and is_installed()
         if limit is not None:
-            channel.post(Rate(limit).encode())
+            channel.send(Rate(limit).encode())  # in order with the GETs; what is posted may overtake those
+            channel.flush()
         messages, secret = channel.messages(), keys.file_s2c
         self._choose(channel, messages, visible)
         if self._rounds is not None:

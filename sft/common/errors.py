@@ -226,7 +226,10 @@ _STOPPED: dict[Code, tuple[str, str]] = {
     ),
     Code.PROTOCOL: ("the other end reports that this end violated the protocol", "Use the same version at both ends"),
     Code.ACCOUNT: ("your account was changed or removed on the receiver", "Ask the receiver's owner"),
-    Code.KICKED: ("the receiver's owner has ended your connections", "Ask there before you try again"),
+    Code.KICKED: (
+        "the receiver has ended your connections, because its owner asked for that",
+        "Ask there before you try again",
+    ),
     Code.STOPPING: ("the receiver is shutting down", "Try again when it is back"),
     Code.FULL: ("the receiver takes no more connections", "Try again in a moment"),
     Code.UNAVAILABLE: (

@@ -38,7 +38,10 @@ def test_names_begin_with_as_many_components_as_were_asked_for(
         landed = session.take_all()
         session.say(message("BYE"))
     above = len(asked) - depth
-    assert landed == {name[above:]: content for name, content in tree.items() if name[: len(asked)] == asked}
+    own = {
+        name: content for name, content in landed.items() if path or name[0] in ("a", "d")
+    }  # less other tests' files
+    assert own == {name[above:]: content for name, content in tree.items() if name[: len(asked)] == asked}
 
 
 @pytest.mark.usefixtures("tree")
@@ -57,7 +60,7 @@ def test_trees_and_listings_come_before_the_first_get_and_are_answered_at_once(s
     with stage.session() as session:
         session.say(control("RATE", rate=1 << 40))
         assert set(session.tree("d")) == {("x",), ("e",), ("e", "y"), ("e", "z")}
-        assert session.names_in() == ["a", "d"]
+        assert {"a", "d"} <= set(session.names_in())
         session.say(control("GET", id=1, path=["d", "x"], more=False, depth=2))
         assert session.take_all() == {("d", "x"): tree["d", "x"]}
         session.say(message("BYE"))

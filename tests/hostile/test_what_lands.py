@@ -50,6 +50,10 @@ def offer(session: Session, id: int, path: list[str], content: bytes, **more: An
         session.say(*rest)
         return session.hear()
     found = session.hear()
+    while found.kind == "CHECK":  # a smaller file is there, of which this one may be a longer state
+        size = found.fields["size"]
+        session.say(control("CHECK", id=id, size=size, sha256=sha256(content[:size])))
+        found = session.hear()
     if found.kind != "ACCEPT":
         session.say(control("CANCEL", id=id, code=None))
         return found

@@ -99,7 +99,10 @@ def test_kick_ends_a_users_connections_and_their_client_stays_away(
     assert (kicked.status, kicked.out) == (0, f"ended 1 connection of {USER}\n")
     ended = slow.finish()
     assert ended.status == 4
-    assert "the receiver's owner has ended your connections. Ask there before you try again" in ended.out + ended.err
+    assert (
+        "the receiver has ended your connections, because its owner asked for that. Ask there before you try again"
+        in ended.out + ended.err
+    )
     assert seen.told().count(": logged in") == 1, "it does not come back by itself"
     assert f"kicked {USER}: 1 connection" in seen.told()
     again = its_client(tmp_path / "large", "in/large")
