@@ -12,8 +12,6 @@ from typing import Literal, NamedTuple
 
 from sft.common.names import PathParts
 
-# How coarsely file systems keep times, in ns: NTFS and SMB; those that count microseconds; older ones of Unix; FAT.
-_GRAINS = (100, 1_000, 1_000_000_000, 2_000_000_000)
 _OWNER_BITS = {"file": 0o400, "folder": 0o700}  # that a receiver always gives
 
 
@@ -146,10 +144,13 @@ def difference(sender: Entry | None, receiver: Entry | None, criteria: Criteria)
 
 
 def is_same_time(sender: int | None, receiver: int | None) -> bool:
-    """Whether the receiver's file has the sender's time, as exactly as its disk can keep it; so, if one is unknown."""
-    if sender is None or receiver is None or sender == receiver:
-        return True
-    return any(receiver % grain == 0 and 0 < sender - receiver < grain for grain in _GRAINS)
+    """Whether both have exactly the same time; so, if one is unknown.
+
+    A disk that keeps whole seconds has another time than the sender for ever: its files are compared by their digests
+    each time. Whatever came near enough would also be the time of a file that was written a moment later. Setting the
+    time again costs one question, and fails nothing: such a disk takes the time that it can keep, without an error.
+    """
+    return sender is None or receiver is None or sender == receiver
 
 
 def has_other_mode(sender: Entry, receiver: Entry, bits: int) -> bool:
