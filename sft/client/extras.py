@@ -2,17 +2,19 @@
 
 Rules: nothing is removed unless everything was compared and has arrived, nothing if it were more than may be, and
 nothing while the receiver shows a folder as empty that is not empty here: a disk that is not mounted there looks the
-same. What is in a folder goes before it, and each thing by itself. A folder that something was removed from gets its
-time at the receiver.
+same. What has the name of something that came, but for its spelling, stays with all that is in it: many disks know one
+name for both. What is in a folder goes before it, and each thing by itself. A folder that something was removed from
+gets its time at the receiver.
 """
 
 import contextlib
 from collections.abc import Callable
 
+from sft.client.comparing import Difference
 from sft.client.findings import Finding, Findings
 from sft.client.local_tree import LocalChanges
 from sft.common.errors import Code, Refused, TransferError
-from sft.common.names import PathParts
+from sft.common.names import PathParts, spelling_of
 from sft.common.sizes import counted
 from sft.console.reporter import Reporter
 
@@ -28,11 +30,16 @@ class Extras:
         self._removes, self._most = removes, most
         self._noted: list[tuple[PathParts, str]] = []
         self._count = 0
+        self._new: set[int] = set()  # what was not here under its name, as a disk may spell it
         self._folders: dict[PathParts, int] = {}  # that something is removed from, with their times
 
     def note(self, finding: Finding) -> None:
-        """One thing that only this end has."""
-        if not self._removes or finding.ours is None:
+        """One finding: what only this end has may be removed, and what only the receiver has protects its name."""
+        if not self._removes:
+            return
+        if finding.what is Difference.NEW:
+            self._new.add(spelling_of(finding.here))
+        if finding.what is not Difference.EXTRA or finding.ours is None:
             return
         self._count += 1
         if self._count <= self._most:
@@ -62,10 +69,20 @@ class Extras:
             for here, kind in reversed(self._noted):
                 tell(here, kind)
 
+    def _spare(self) -> None:
+        """Forget what may be the same file or folder as one that came, and what is in such a folder."""
+        if self._count <= self._most:  # else not all is noted, and nothing is removed
+            self._noted = [(here, kind) for here, kind in self._noted if not self._is_protected(here)]
+            self._count = len(self._noted)
+
+    def _is_protected(self, here: PathParts) -> bool:
+        return any(spelling_of(here[:size]) in self._new for size in range(1, len(here) + 1))
+
     def _may_remove(self) -> bool:
         """Whether anything may be removed; says why not."""
         if not self._removes:
             return False
+        self._spare()
         if self._findings.is_blind:
             words = ("your account may not list what is on the receiver", "Ask its owner for the right list")
             self._reporter.failed("--delete", Refused(Code.DENIED, "", "nothing was removed", words))

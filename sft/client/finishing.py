@@ -7,7 +7,6 @@ breaks leaves those without one to the next.
 """
 
 import contextlib
-import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +23,7 @@ from sft.common.errors import (
     TransferError,
     UsageError,
 )
-from sft.common.names import PathParts
+from sft.common.names import PathParts, spelling_of
 from sft.common.parsers import as_whole
 from sft.common.sizes import counted
 from sft.common.text import show_path
@@ -73,11 +72,6 @@ def most_removed(max_removed: str | None) -> int:
         raise UsageError(f"--max-delete: {max_removed} {problem}", "Such as 5000") from None
 
 
-def _spelled(path: PathParts) -> int:
-    """A hash that is the same for all spellings which a disk may take for one name."""
-    return hash(unicodedata.normalize("NFC", "/".join(path).casefold()))
-
-
 class Finishing:
     """Collects what is to be changed; then does it."""
 
@@ -114,7 +108,7 @@ class Finishing:
     def sent(self, path: PathParts) -> None:
         """That was not there, under this spelling."""
         if self._removes:
-            self._sent.add(_spelled(path))
+            self._sent.add(spelling_of(path))
 
     def remove(self, path: PathParts, kind: str, folder_time: int | None) -> None:
         """Only the receiver has that. `folder_time`: of the folder that it is in, if that is here."""
@@ -169,7 +163,7 @@ class Finishing:
     def _may_remove(self) -> bool:
         if not self._removes:
             return False
-        for path in [path for path in self._extra if _spelled(path) in self._sent]:
+        for path in [path for path in self._extra if spelling_of(path) in self._sent]:
             self.spare((*path, ""))  # on a disk that knows one name for both it is what was sent
         if not self._extra_count:
             return False

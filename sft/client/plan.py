@@ -91,8 +91,8 @@ class Plan:
 
     def _tell(self, finding: Finding) -> None:
         what, there = finding.what, finding.there
+        self._extras.note(finding)
         if what is Difference.EXTRA or there is None:
-            self._extras.note(finding)
             return
         name = show_path(finding.name)
         if what is Difference.KIND:

@@ -105,8 +105,8 @@ class Rounds:
     def _act(self, finding: Finding) -> bool:
         """Whether it is to be asked for."""
         what, there, ours = finding.what, finding.there, finding.ours
+        self._extras.note(finding)
         if what is Difference.EXTRA:
-            self._extras.note(finding)
             return False
         if self.takes_all and there is not None and there.kind != "folder":
             return self._ask(finding)

@@ -6,6 +6,7 @@ never normalised or repaired.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from sft.common.errors import Code, Refused
@@ -49,6 +50,11 @@ def why_not_allowed(path: PathParts) -> str:
     except Refused as problem:
         return problem.why
     return ""
+
+
+def spelling_of(path: PathParts) -> int:
+    """A hash that is the same for all spellings which a disk may take for one name."""
+    return hash(unicodedata.normalize("NFC", "/".join(path).casefold()))
 
 
 def is_link_target(target: str) -> bool:

@@ -109,6 +109,23 @@ def test_special_files_here_are_left_alone(client: Client, here: Path, box: str)
     assert (here / "tree/fifo").exists()
 
 
+@pytest.mark.parametrize("flags", [(), ("--exclude=x",)], ids=["all", "exclude"])
+@pytest.mark.parametrize("new", ["tree/D/E/C", "tree/d/E/C", "tree/d/e/C"])
+def test_name_that_came_in_another_spelling_protects_what_is_here(
+    client: Client, here: Path, box: str, there: Path, new: str, flags: tuple[str, ...]
+) -> None:
+    """On a disk that knows one name for both it is what was fetched."""
+    (there / "d").rename(there / "aside")
+    make(there.parent / new, 30)
+    shutil.rmtree(there / "aside")
+    (there / "i").unlink()
+    assert '"path": "tree/d/e/c"' not in client("--get", "-u", "--delete", "-n", "--json", box, f"{here}/").out
+    result = delete(client, *flags, f"{box}/tree", f"{here}/")
+    assert (result.status, result.err) == (0, "")
+    assert {"tree/d/e/c", "tree/d/e", "tree/d"}.isdisjoint(removed(result, here)) and "tree/i" in removed(result, here)
+    assert (here / new).exists() and (here / "tree/d/e/c").exists()
+
+
 def test_nothing_is_removed_when_something_was_not_fetched(client: Client, here: Path, box: str, there: Path) -> None:
     (there / "i").unlink()
     (there / "a").unlink()
