@@ -108,6 +108,7 @@ class Contents:
     damaged: tuple[Damage, ...] = ()
     ends_whole: bool = True  # its last line has an end
     checked: Checked = field(default_factory=dict, repr=False, compare=False)
+    counted: frozenset[str] = frozenset()  # the folders in which an account has a quota
 
 
 def check_account_name(name: str) -> None:
@@ -165,7 +166,8 @@ def parse(data: bytes, checked_before: Checked) -> Contents:
             damaged.append(Damage(number, name, "that name is there twice"))
         else:
             accounts[name.encode()] = found
-    return Contents(profile, secret, tuple(lines), accounts, tuple(damaged), ends_whole, checked)
+    counted = frozenset(each.home for each in accounts.values() if each.has_quota)
+    return Contents(profile, secret, tuple(lines), accounts, tuple(damaged), ends_whole, checked, counted)
 
 
 def _parse_head(line: bytes) -> tuple[int, bytes]:

@@ -225,6 +225,10 @@ class Accounts:
         reading = self._refresh()
         return [] if reading.trouble else list(reading.contents.accounts.values())
 
+    def counted_folders(self) -> frozenset[str]:
+        """The folders in which an account has a quota, so that what all accounts put there must be counted."""
+        return self._refresh().contents.counted
+
     # --- changing it ---
 
     def add(self, account: Account) -> None:

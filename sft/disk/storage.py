@@ -158,6 +158,7 @@ class Storage:
             ledger = None
             if quota == NO_QUOTA and not counts:
                 invalidate(staging)
+                opened.callback(invalidate, staging)  # whoever has begun to count meanwhile has missed what it stored
             else:
                 ledgers = self.ledgers
                 ledger = ledgers.enter(name)

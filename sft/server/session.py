@@ -1,8 +1,9 @@
 """One connection at the server, from its first byte to its last: the login, then its one job, then a gentle end.
 
 Rules: the account is looked at again after the login and before each request, and by the server's watch all the time;
-when it was changed or removed, the connection ends. Whatever happens stays within this connection: what is unexpected
-goes to the log. A connection without a channel is in its login; from then on its channel decides what still happens.
+when it was changed or removed, or its folder has got its first quota or lost its last one, the connection ends.
+Whatever happens stays within this connection: what is unexpected goes to the log. A connection without a channel is in
+its login; from then on its channel decides what still happens.
 """
 
 import contextlib
@@ -54,6 +55,7 @@ class Connection:
         self._is_proxied, self._is_check = is_proxied, False
         self._login: Login | None = None  # once the client's address is known
         self._account: Account | None = None  # as it was at the login
+        self._is_counted: bool | None = None  # whether what it puts into its folder is counted
         self._channel: Channel | None = None  # after the login
         self._looked_at = -math.inf  # when the account was last looked at
         self._expelled_at: float | None = None
@@ -90,6 +92,11 @@ class Connection:
     def account(self) -> Account | None:
         """The account that the client has logged in to; None before."""
         return None if self._channel is None else self._account
+
+    @property
+    def is_counted(self) -> bool | None:
+        """Whether it counts what it puts into its folder; None before that is decided."""
+        return self._is_counted
 
     def expel(self, code: Code) -> None:
         """The account was changed or removed, or can't be looked at: end it. Called again until it has ended."""
@@ -172,8 +179,8 @@ class Connection:
         shared.activity.login("accepted")
         self._log.info(LogEvent("login", "logged in", outcome="accepted"), extra=AUDIT)
         quota = Quota(account.quota, account.quota_files)
-        counts = any(each.has_quota for each in shared.accounts.all() if each.home == account.home)
-        folder = shared.storage.user(account.home, "get" not in account.rights, quota, account.largest, counts)
+        is_counted = self._is_counted = account.home in shared.accounts.counted_folders()
+        folder = shared.storage.user(account.home, "get" not in account.rights, quota, account.largest, is_counted)
         sparing = Sparing(self._log, shared.line_limits.setdefault(account.name, LineLimit()))
         received, given = ReceiveLog(self._log, sparing), GiveLog(self._log.info, sparing.info)
         try:
@@ -213,7 +220,9 @@ class Connection:
         now = time.monotonic()
         if now - self._looked_at > _ACCOUNT_SECONDS:
             found = self._shared.accounts.find(account.name.encode())
-            if found is not account and found != account:
+            has_changed = found is not account and found != account
+            is_counted = account.home in self._shared.accounts.counted_folders()
+            if has_changed or self._is_counted not in (None, is_counted):
                 raise Ended(Code.ACCOUNT)
             self._looked_at = now
 

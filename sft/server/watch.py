@@ -1,8 +1,10 @@
 """Watches the accounts of logged-in connections, and ends those whose account was changed or removed.
 
 Rules: it looks five times a second in a thread of its own, so it does not matter what a connection is doing or waiting
-for. An accounts file that can't be used ends all connections, but only after a second: an editor may be replacing it.
-A failure is logged, and the next look follows. No socket and no password is known here.
+for. A connection ends, too, when its folder gets its first quota or loses its last one by a change of another account:
+whether its files are counted was decided at its login. An accounts file that can't be used ends all connections, but
+only after a second: an editor may be replacing it. A failure is logged, and the next look follows. No socket and no
+password is known here.
 """
 
 import logging
@@ -25,6 +27,10 @@ class Watched(Protocol):
     @property
     def account(self) -> Account | None:
         """The account as it was at the login; None before."""
+
+    @property
+    def is_counted(self) -> bool | None:
+        """Whether it counts what it puts into its folder; None before that is decided."""
 
     def expel(self, code: Code) -> None:
         """End it, and send the reason; must not wait. Called again at every look until it has ended."""
@@ -60,11 +66,16 @@ class Watch:
         """End each connection whose account is not as it was."""
         connections = list(self._connections())
         found = {each.name: each for each in self._accounts.all()} if connections else {}
+        counted = self._accounts.counted_folders() if connections else frozenset()
         if self._is_unusable():
             return
         for connection in connections:
             before = connection.account
-            if before is not None and (now := found.get(before.name)) is not before and now != before:
+            if before is None:
+                continue
+            now, is_counted = found.get(before.name), connection.is_counted
+            has_changed = now is not before and now != before
+            if has_changed or is_counted not in (None, before.home in counted):
                 # If the accounts file can't be read, the account may still be there: the client may try again.
                 connection.expel(Code.UNAVAILABLE if self._accounts.trouble else Code.ACCOUNT)
 

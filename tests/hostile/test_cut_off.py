@@ -199,7 +199,7 @@ class Idle:
     """A connection as the watch sees it."""
 
     def __init__(self, accounts: Accounts) -> None:
-        self.account = accounts.find(b"alice")
+        self.account, self.is_counted = accounts.find(b"alice"), False
         self.expelled = list[Code]()
 
     def expel(self, code: Code) -> None:

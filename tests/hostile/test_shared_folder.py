@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import serving
 from processes import USER, Client, Server
-from scene import Stage
+from scene import Stage, ending
 from speaker import body_of, control, data, link_fields, message, put_fields
 
 THIEF = "thief"
@@ -102,6 +102,21 @@ def test_quota_is_of_the_folder_and_holds_who_has_one(tmp_path: Path, accounts: 
         for command in ("users", "recount"):
             used = next(line for line in server.command(command).out.splitlines() if line.startswith(THIEF))
             assert "1.8 MB in 2 files" in used, used
+
+
+def test_quota_of_another_account_ends_connections_that_do_not_count(tmp_path: Path, accounts: dict[str, Path]) -> None:
+    server = Server(tmp_path / "server", accounts[USER])
+    server.add(THIEF, "--append-only", f"--folder={USER}")
+    with serving(server):
+        stage = Stage(server)
+        for change, amount in (("quota", "1M"), ("no quota", "none")):
+            with stage.session() as session:
+                session.send(1, [change], b"content")
+                assert server.command("limits", THIEF, f"--quota={amount}").status == 0
+                assert ending(session)[0] == ["ERROR account"]
+            with stage.session() as session:  # it may come again at once
+                session.send(1, [f"{change}, again"], b"content")
+                session.farewell()
 
 
 def test_folder_is_shared_only_when_it_is_named_and_stays_while_another_uses_it(
