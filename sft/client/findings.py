@@ -2,9 +2,11 @@
 
 Rules: nothing is kept of what was compared but the folders above, so a million entries take little memory. A connection
 that breaks costs no comparison that was made. What the receiver leaves out is reported, and what has its name here is
-no finding. Nothing is asked for, changed or removed by this module.
+no finding; nor is what only this end has, where another thing goes that was named. Nothing is asked for, changed or
+removed by this module.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +18,7 @@ from sft.client.missing import Missing, report_omitted
 from sft.client.refusals import SKIPPED, not_given
 from sft.common.errors import PASSING_CODES, Code, PeerStopped, ProtocolViolation, Refused
 from sft.common.exclusions import Exclusions
-from sft.common.names import PathParts
+from sft.common.names import PathParts, spelling_of
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 
@@ -147,6 +149,10 @@ class Findings:
         self._criteria, self.in_whole, self._links, self._exclusions = criteria, in_whole, links, exclusions
         self._digests = digests
         self._left = deque(names)
+        self._named_at: dict[int, list[PathParts]] = {}  # what goes to a place here, by the spelling of that
+        for name in names if len(names) > 1 else []:
+            with contextlib.suppress(Refused):  # then nothing goes there
+                self._named_at.setdefault(spelling_of(place(name[-1:])), []).append(name)
         self._comparison: _Comparison | None = None
         self._glimpses = Glimpses(digests)
         self._special: set[PathParts] = set()  # where the receiver has something that is never sent
@@ -273,6 +279,9 @@ class Findings:
         folder = self._folder(comparison, path)
         what = difference(there, ours, self._criteria)
         whole = (*name, *path)
+        if there is None and self._is_of_another(name, (*comparison.here, *path)):
+            comparison.passed = path
+            return None
         if there is None:
             if ours is not None and self._exclusions.is_excluded(path, ours.kind == "folder"):
                 comparison.passed = path
@@ -291,6 +300,13 @@ class Findings:
                 return None
         depth = len(whole) - len(name[:-1])
         return Finding(what, whole, depth, (*comparison.here, *path), there, ours, folder)
+
+    def _is_of_another(self, name: PathParts, here: PathParts) -> bool:
+        """Whether that is where something else goes that was named, or in it."""
+        if not self._named_at:
+            return False
+        places = (spelling_of(here[:size]) for size in range(len(here) + 1))
+        return any(other != name for place in places for other in self._named_at.get(place, ()))
 
     @staticmethod
     def _folder(comparison: _Comparison, path: PathParts) -> tuple[PathParts, int | None] | None:

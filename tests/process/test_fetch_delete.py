@@ -204,3 +204,23 @@ def test_whole_folder_is_fetched_and_what_is_only_here_goes(make_server: MakeSer
     result = delete(client, ".", f"{here}/")
     assert result.status == 0 and names_in(here) == {"a", "d", "d/b"}
     assert removed(result, here) == ["mine", "e/f/mine", "e/f", "e", "d/mine"]
+
+
+@pytest.mark.parametrize("names", [(".", "big/k", "other/d"), ("other/d", "big/k", ".")], ids=["first", "last"])
+def test_what_one_name_brings_is_not_removed_for_another(
+    make_server: MakeServer, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """The whole folder goes to the place in which the others go to theirs."""
+    server = make_server()
+    client = Client(server.port, tmp_path / "client")
+    for name in ("a", "big/k", "d/x", "other/d/y"):
+        make(server.path(name), 10)
+    here = tmp_path / "here"
+    expected = {"a", "big", "big/k", "d", "d/x", "d/y", "k", "other", "other/d", "other/d/y"}
+    assert delete(client, *names, f"{here}/").status == 0
+    assert names_in(here) == expected
+    make(here / "mine")
+    planned = client("--get", "-u", "--delete", "-n", *names, f"{here}/")
+    assert planned.out == f"would remove: {here}/mine\n"
+    again = delete(client, *names, f"{here}/")
+    assert (again.status, removed(again, here), names_in(here)) == (0, ["mine"], expected)
