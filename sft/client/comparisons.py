@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sft.client.checking import CheckingHere
     from sft.client.download import Download
+    from sft.client.receipts_file import ReceiptsFile
     from sft.disk.user_folder import UserFolder
     from sft.disk.visible_files import VisibleFiles
 
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
 class Comparisons:
     """What the options of one command say about it."""
 
-    def __init__(self, reporter: Reporter, options: "argparse.Namespace", log: Path | None) -> None:
+    def __init__(
+        self, reporter: Reporter, options: "argparse.Namespace", log: Path | None, receipts: "ReceiptsFile | None"
+    ) -> None:
         """Raises UsageError."""
         self._reporter, self._options, self._log = reporter, options, log
+        self._receipts = receipts
         self._exclusions = read_exclusions(options.exclude_from, options.exclude)
         self._most_removed = most_removed(options.max_delete)
 
@@ -49,7 +53,8 @@ class Comparisons:
         criteria, in_whole = self._criteria(folder.area.keeps_modes), not self._exclusions
         findings = download.findings(folder.visible, criteria, in_whole, self._exclusions)
         extras = Extras(self._reporter, findings, download.to.shown, self._options.delete, self._most_removed)
-        changes = LocalChanges(folder, files_of_log(self._log))
+        own = files_of_log(self._log) | ({self._receipts.identity} if self._receipts is not None else set())
+        changes = LocalChanges(folder, own)
         download.follow(findings, criteria, changes, extras, not self._options.update)
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ gets its time at the receiver.
 import contextlib
 from collections.abc import Callable
 
-from sft.client.comparing import Difference
+from sft.client.comparing import Difference, Entry
 from sft.client.findings import Finding, Findings
 from sft.client.local_tree import LocalChanges
 from sft.common.errors import Code, Refused, TransferError
@@ -28,7 +28,7 @@ class Extras:
         """`shown(path)`: how a person finds that path here. `removes`: whether it is removed, and `most`: how much."""
         self._reporter, self._findings, self._shown = reporter, findings, shown
         self._removes, self._most = removes, most
-        self._noted: list[tuple[PathParts, str]] = []
+        self._noted: list[tuple[PathParts, Entry]] = []
         self._count = 0
         self._new: set[int] = set()  # what was not here under its name, as a disk may spell it
         self._folders: dict[PathParts, int] = {}  # that something is removed from, with their times
@@ -43,7 +43,7 @@ class Extras:
             return
         self._count += 1
         if self._count <= self._most:
-            self._noted.append((finding.here, finding.ours.kind))
+            self._noted.append((finding.here, finding.ours))
             if finding.folder is not None and finding.folder[1] is not None:
                 self._folders[finding.folder[0]] = finding.folder[1]
 
@@ -51,13 +51,14 @@ class Extras:
         """Remove it, if that may be."""
         if not self._may_remove():
             return
-        for here, kind in reversed(self._noted):
+        for here, was in reversed(self._noted):
             shown = self._shown(here)
             try:
-                if changes.remove(here, kind):
+                if changes.remove(here, was):
                     self._reporter.removed(shown, 1)
             except Refused as problem:
-                words = (f"{shown} was not removed: {problem.cause}", "Run the same command again")
+                cause = "it has changed since it was compared" if problem.code is Code.CHANGED else problem.cause
+                words = (f"{shown} was not removed: {cause}", "Run the same command again")
                 self._reporter.failed(shown, Refused(problem.code, shown, "", words))
         for folder, mtime in self._folders.items():
             with contextlib.suppress(Refused):  # it is a time, and all else is done
@@ -66,13 +67,13 @@ class Extras:
     def tell(self, tell: Callable[[PathParts, str], None]) -> None:
         """Call `tell` with path and kind of each thing that would be removed, if that may be."""
         if self._may_remove():
-            for here, kind in reversed(self._noted):
-                tell(here, kind)
+            for here, was in reversed(self._noted):
+                tell(here, was.kind)
 
     def _spare(self) -> None:
         """Forget what may be the same file or folder as one that came, and what is in such a folder."""
         if self._count <= self._most:  # else not all is noted, and nothing is removed
-            self._noted = [(here, kind) for here, kind in self._noted if not self._is_protected(here)]
+            self._noted = [(here, was) for here, was in self._noted if not self._is_protected(here)]
             self._count = len(self._noted)
 
     def _is_protected(self, here: PathParts) -> bool:

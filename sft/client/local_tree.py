@@ -1,9 +1,9 @@
 """What lies below a folder here, as one side of a comparison; and what a fetch changes there beside what it stores.
 
 Rules: from descriptor to descriptor, and no link is followed. Partial files of this program are not part of it, and its
-logs are never removed. Things are removed one by one, what is in a folder before it, and only while they are what they
-were when they were compared: nothing goes together with anything else. None of it is flushed: after a power cut the
-same command does it again, and a flush for each of thousands takes minutes.
+logs and receipts are never removed. Things are removed one by one, what is in a folder before it, and only while they
+are what they were when they were compared: nothing goes together with anything else. None of it is flushed: after a
+power cut the same command does it again, and a flush for each of thousands takes minutes.
 """
 
 import stat
@@ -75,30 +75,37 @@ def _entry(state: "os.stat_result") -> Entry:
     return Entry("link" if stat.S_ISLNK(kind) else "hidden")
 
 
+def _is_changed(was: Entry, now: Entry) -> bool:
+    """Whether something has changed: a file of another size or time, too. A folder gets another time by a removal."""
+    if was.kind != now.kind:
+        return True
+    return was.kind == "file" and (was.size, was.mtime) != (now.size, now.mtime)
+
+
 class LocalChanges:
     """Times, modes and removals below the folder that is fetched into. Its methods raise Refused."""
 
-    def __init__(self, folder: "UserFolder", logs: set[tuple[int, int]]) -> None:
-        """`logs`: device and inode of each of our own logs, which stay."""
-        self._folder, self._logs = folder, logs
+    def __init__(self, folder: "UserFolder", left_alone: set[tuple[int, int]]) -> None:
+        """`left_alone`: device and inode of each file that stays: our own logs, and receipts."""
+        self._folder, self._left_alone = folder, left_alone
 
     def set(self, path: PathParts, mtime: int | None, mode: int | None) -> bool:
         """Give a file or folder that time and those permission bits; whether the disk can hold the time."""
         mode = mode if self._folder.area.keeps_modes else None
         return self._folder.changes.set(path, mtime, mode, is_durable=False)
 
-    def remove(self, path: PathParts, kind: str, check: Callable[[], None] = lambda: None) -> bool:
+    def remove(self, path: PathParts, was: Entry, check: Callable[[], None] = lambda: None) -> bool:
         """Remove a file, a link or an empty folder; whether it was removed now.
 
-        A log stays, and a folder with something in it that stays: false. Raises Refused (CHANGED when it is something
-        else by now).
+        `was`: what it was when it was compared. What is left alone stays, and a folder with something in it that stays:
+        false. Raises Refused (CHANGED when it is something else by now, or a file of another size or time).
         """
         from sft.disk.durable import disk_errors
 
         state = self._folder.visible.state_of_path(path)
-        if state is None or (state.st_dev, state.st_ino) in self._logs:
+        if state is None or (state.st_dev, state.st_ino) in self._left_alone:
             return False
-        if _entry(state).kind != kind:
+        if _is_changed(was, _entry(state)):
             raise Refused(Code.CHANGED)
         try:
             with disk_errors(), self._folder.visible.folder(path[:-1]) as folder:

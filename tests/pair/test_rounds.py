@@ -54,7 +54,7 @@ class Update:
         self.download = Download(self.reporter, "replace", True, list(names) or ["in"], f"{into}/")
         options = {"update": True, "delete": removes, "max_delete": "100", "no_modes": False}
         left_out: dict[str, list[str]] = {"exclude": [], "exclude_from": []}
-        Comparisons(self.reporter, Namespace(**options, **left_out), None).begin(self.download, folder)
+        Comparisons(self.reporter, Namespace(**options, **left_out), None, None).begin(self.download, folder)
         self.asked: list[list[Get]] = []  # in each connection
 
     def connect(self, storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,3 +201,33 @@ def test_what_is_in_a_folder_in_the_way_of_a_file_is_not_looked_at(
     run(update, storage, engine, monkeypatch)
     assert [name for name, _ in update.reporter.problems] == ["in/big"]
     assert (into / "in/big/mine").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("change", ["grown", "written again", "a folder"])
+def test_what_changed_since_it_was_compared_is_not_removed(
+    storage: Storage,
+    engine: Engine,
+    there: Path,
+    into: Path,
+    folder: UserFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    mine, other = into / "in/mine/x", into / "in/other"
+    written(mine, b"mine"), written(other, b"other")
+    update = Update(into, folder, removes=True)
+    update.connect(storage, engine, monkeypatch)
+    before = mine.stat()
+    if change == "grown":
+        mine.write_bytes(b"mine, and more")
+        os.utime(mine, ns=(0, before.st_mtime_ns))
+    elif change == "written again":
+        os.utime(mine, ns=(0, before.st_mtime_ns + 1))
+    else:
+        mine.unlink()
+        mine.mkdir()
+    update.download.remove_extra()
+    assert mine.exists() and not other.exists()
+    [(name, problem)] = update.reporter.problems
+    assert name == str(mine) and problem.exit_status == 1
+    assert problem.cause == f"{mine} was not removed: it has changed since it was compared"

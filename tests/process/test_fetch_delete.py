@@ -83,6 +83,15 @@ def test_what_this_program_keeps_here_stays(client: Client, here: Path, box: str
     assert (here / "tree/d" / AREA / "abc").exists() and (here / "tree/gone" / AREA / "abc").exists()
 
 
+def test_receipts_of_the_very_fetch_stay(client: Client, here: Path, box: str, there: Path) -> None:
+    make(there / "new", 7)
+    receipts = here / "tree/d/receipts"
+    for _ in range(2):
+        result = delete(client, f"--receipts={receipts}", f"{box}/tree", f"{here}/")
+        assert (result.status, result.err, removed(result, here)) == (0, "", [])
+    assert receipts.read_text().count("\n") == 1
+
+
 @pytest.mark.parametrize("is_linked", [True, False])
 def test_what_is_skipped_there_protects_its_name_here(
     client: Client, here: Path, box: str, there: Path, is_linked: bool
