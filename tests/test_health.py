@@ -2,10 +2,11 @@
 
 import http.client
 import logging
+import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -193,14 +194,55 @@ def test_what_is_no_request_leaves_the_next_one_its_answer(
     assert capfd.readouterr() == ("", "")
 
 
-def test_many_silent_connections_keep_no_more_threads_than_a_few(answers: HttpAnswers) -> None:
+def test_many_silent_connections_keep_few_threads_and_nobody_out(answers: HttpAnswers) -> None:
     before = threading.active_count()
     lines = [socket.create_connection(("127.0.0.1", answers.place.port), 10) for _ in range(40)]
-    for line in lines[16:]:
-        assert line.recv(1) == b"", "it is closed"
+    assert asked(answers.place.port, "GET", "/health") == (200, "ready\n")
+    for line in lines[:24]:
+        assert line.recv(1) == b"", "the oldest are closed"
     assert threading.active_count() - before <= 16
     for line in lines:
         line.close()
+
+
+def test_request_that_trickles_is_ended_like_a_silent_one() -> None:
+    with closing(HttpAnswers("health", Place("127.0.0.1", 0), seconds=0.1)) as answers:
+        answers.serve({})
+        with socket.create_connection(("127.0.0.1", answers.place.port), 10) as line:
+            line.sendall(b"GET /health HTTP/1.1\r\nX: ")
+            for _ in range(200):
+                if select.select([line], [], [], 0.02)[0]:
+                    break
+                with suppress(OSError):
+                    line.sendall(b"x")
+            else:
+                pytest.fail("it is still waited for")
+            with suppress(ConnectionResetError):
+                assert line.recv(1) == b""
+
+
+def test_answers_under_way_are_not_ended_for_more_requests() -> None:
+    goes_on, begun = threading.Event(), threading.Semaphore(0)
+
+    def slowly() -> Answer:
+        begun.release()
+        assert goes_on.wait(10)
+        return Answer(HTTPStatus.OK, "slow")
+
+    with closing(HttpAnswers("health", Place("127.0.0.1", 0))) as answers, ExitStack() as opened:
+        answers.serve({"/slow": slowly})
+        lines = []
+        for _ in range(16):
+            line = opened.enter_context(socket.create_connection(("127.0.0.1", answers.place.port), 10))
+            line.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+            lines.append(line)
+        for _ in lines:
+            assert begun.acquire(timeout=10)
+        with socket.create_connection(("127.0.0.1", answers.place.port), 10) as more:
+            assert more.recv(1) == b"", "there is no room"
+        goes_on.set()
+        for line in lines:
+            assert line.recv(15) == b"HTTP/1.0 200 OK"
 
 
 def test_place_that_is_taken_is_an_error_with_its_setting(answers: HttpAnswers) -> None:
