@@ -3,23 +3,34 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from noted import Noted
 
+from sft.client.comparing import Entry
 from sft.client.finishing import Finishing
 from sft.common.errors import Code, ConnectionTrouble, ProtocolViolation
 from sft.wire.change_messages import Done, Remove, SetAttributes
 from sft.wire.messages import Control, Message, Refuse, decode_message
+from sft.wire.tree_messages import Branch, Node, Tree
 
 Parts = tuple[str, ...]
 
 
 class Receiver:
-    """One that changes what it is asked to: a channel and its messages; it breaks before the answer number `breaks`."""
+    """One that changes what it is asked to: a channel and its messages; it breaks before the answer number `breaks`.
 
-    def __init__(self, answer: Callable[[Any], Control] = lambda asked: Done(asked.id, 1), breaks: int = -1) -> None:
+    `there`: what TREE shows in it, or nothing.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Any], Control] = lambda asked: Done(asked.id, 1),
+        breaks: int = -1,
+        there: dict[str, Node] | None = None,
+    ) -> None:
         self.asked: list[Message] = []
-        self._answer, self._breaks, self._at = answer, breaks, 0
+        self._answer, self._breaks, self._at, self._there = answer, breaks, 0, there or {}
 
     def post(self, *messages: bytes) -> None:
         for each in messages:
@@ -33,8 +44,18 @@ class Receiver:
             if self._at == self._breaks:
                 raise ConnectionTrouble("it broke", "")
             yield None
-            yield self._answer(self.asked[self._at]), memoryview(b"")
+            asked = self.asked[self._at]
+            yield self._branch(asked) if isinstance(asked, Tree) else self._answer(asked), memoryview(b"")
             self._at += 1
+
+    def _branch(self, asked: Tree) -> Branch:
+        whole = dict(sorted((tuple(name.split("/")), node) for name, node in self._there.items()))
+        depth = len(asked.path)
+        behind = {
+            path[depth:]: node for path, node in whole.items() if len(path) > depth and path[:depth] == asked.path
+        }
+        shown = [(path, node) for path, node in behind.items() if asked.after is None or path > asked.after]
+        return Branch(asked.id, tuple(msgspec.structs.replace(node, depth=len(path)) for path, node in shown), False)
 
     @property
     def done(self) -> list[str]:
@@ -55,8 +76,19 @@ def finish(finishing: Finishing, receiver: Receiver | None = None) -> list[str]:
 def removing(*paths: str, most: str | None = None, reporter: Noted | None = None) -> Finishing:
     finishing = Finishing(reporter or Noted(), True, most)
     for path in paths:
-        finishing.remove(tuple(path.split("/")), "file", 5)
+        finishing.remove(tuple(path.split("/")), FILE, 5)
     return finishing
+
+
+FILE, FOLDER = Entry("file", 30, 7, 0o600), Entry("folder", 0, 7, 0o700)
+
+
+def file(name: str, size: int = 30, mtime: int = 7) -> Node:
+    return Node(1, name, "file", size, mtime, 0o640, None)
+
+
+def folder(name: str, mtime: int) -> Node:
+    return Node(1, name, "folder", 0, mtime, 0o700, None)
 
 
 def test_content_of_a_folder_goes_before_it_and_folders_get_their_times_last() -> None:
@@ -78,6 +110,55 @@ def test_nothing_is_removed_behind_a_failure_or_where_it_is_not_known_what_is_th
     failed.failed_count = 1
     unknown.remove_nothing()
     assert finish(removing("a", reporter=failed)) == finish(unknown) == finish(Finishing(Noted(), False, None)) == []
+
+
+def test_nothing_is_removed_while_a_named_folder_is_empty_here() -> None:
+    reporter = Noted()
+    finishing = removing("a", reporter=reporter)
+    finishing.is_empty_here("/media/disk")
+    assert finish(finishing) == []
+    assert [name for name, _ in reporter.problems] == ["--delete"]
+
+
+@pytest.mark.parametrize(
+    ("now", "is_changed"),
+    [
+        (None, False),
+        (file("a"), False),
+        (file("a", size=31), True),
+        (file("a", mtime=8), True),
+        (folder("a", 7), True),
+        (Node(1, "a", "link", 0, 7, 0o777, "b"), True),
+    ],
+)
+def test_what_is_another_thing_by_now_stays(now: Node | None, is_changed: bool) -> None:
+    reporter = Noted()
+    there = {"b": file("b"), **({"a": now} if now else {})}
+    assert finish(removing("a", "b", reporter=reporter), Receiver(there=there)) == (
+        ["remove b"] if is_changed else ["remove b", "remove a"]
+    )
+    assert [name for name, _ in reporter.problems] == (["a"] if is_changed else [])
+
+
+def test_what_has_changed_in_a_folder_keeps_it_and_nothing_else_there() -> None:
+    reporter = Noted()
+    finishing = Finishing(reporter, True, None)
+    for path in ("d", "d/e", "d/e/a", "d/e/b", "d/f", "d/f/a"):
+        finishing.remove(tuple(path.split("/")), FILE if path[-1] in "ab" else FOLDER, None)
+    there = {"d": folder("d", 9), "d/e": folder("e", 9), "d/e/a": file("a"), "d/e/b": file("b", mtime=8)}
+    there |= {"d/f": folder("f", 9), "d/f/a": file("a")}
+    assert finish(finishing, Receiver(there=there)) == ["remove d/f/a", "remove d/f", "remove d/e/a"]
+    assert [name for name, _ in reporter.problems] == ["d/e/b"]
+
+
+def test_content_of_a_folder_that_is_something_else_by_now_stays() -> None:
+    reporter = Noted()
+    finishing = Finishing(reporter, True, None)
+    finishing.set(("x",), 7, None)
+    finishing.remove(("d",), FOLDER, None)
+    finishing.remove(("d", "a"), FILE, None)
+    assert finish(finishing, Receiver(there={"d": file("d")})) == ["set x"]
+    assert [name for name, _ in reporter.problems] == ["d", "d/a"]
 
 
 def test_folders_of_what_is_spared_stay() -> None:
@@ -124,7 +205,7 @@ def test_bits_that_the_receiver_gives_nothing_are_not_asked_for(
 def test_connection_that_breaks_leaves_the_rest_to_the_next() -> None:
     finishing = removing(*"abcdef")
     assert finishing.prepare()
-    broken, whole = Receiver(breaks=4), Receiver()
+    broken, whole = Receiver(breaks=5), Receiver()  # the first question is what is there now
     with pytest.raises(ConnectionTrouble):
         finishing.run(broken)  # type: ignore[arg-type]
     finishing.run(whole)  # type: ignore[arg-type]

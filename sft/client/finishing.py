@@ -1,17 +1,21 @@
 """What an update changes at the receiver once everything is sent: times and modes of what is there, and removals.
 
-Rules: nothing is removed unless everything was sent, and nothing when more would be removed than may be. What is in a
-folder goes before it, and nothing goes together with anything else: a folder that has got something new stays. Each
-folder that something was removed from gets its time again. Questions run ahead of their answers; a connection that
-breaks leaves those without one to the next.
+Rules: nothing is removed unless everything was sent, and nothing when more would be removed than may be, or when a
+folder that was named has nothing here: a disk that is not mounted looks the same. What is in a folder goes before it,
+and nothing goes together with anything else: a folder that has got something new stays. What is not as it was compared
+stays, too: it is looked at again just before. Each folder that something was removed from gets its time again.
+Questions run ahead of their answers; a connection that breaks leaves those without one to the next.
 """
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from sft.client.comparing import Entry
 from sft.client.refusals import not_changed
+from sft.client.second_look import changed_since
 from sft.client.sending_plan import SendingPlan
 from sft.common.errors import (
     PASSING_CODES,
@@ -32,7 +36,7 @@ from sft.wire.protocol import MAX_INTEGER
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.channel import Channel
-    from sft.wire.messages import Control
+    from sft.wire.messages import Control, Message
 
 _MAX_REMOVED = 1000  # without --max-delete
 _AHEAD = 256  # questions that wait for their answers
@@ -80,7 +84,8 @@ class Finishing:
         self._reporter, self._removes = reporter, removes
         self._max_removed = most_removed(max_removed)
         self._sets: list[_Change] = []
-        self._extra: dict[PathParts, str] = {}  # with their kinds
+        self._extra: dict[PathParts, Entry] = {}  # as they were there when they were compared
+        self._empty: str | None = None  # a folder that was named, has nothing here, and has something there
         self._sent: set[int] = set()  # hashes of new names, as a disk may spell them
         self._extra_count = 0
         self._times: dict[PathParts, int] = {}  # of folders that something is removed from
@@ -110,12 +115,12 @@ class Finishing:
         if self._removes:
             self._sent.add(spelling_of(path))
 
-    def remove(self, path: PathParts, kind: str, folder_time: int | None) -> None:
+    def remove(self, path: PathParts, there: Entry, folder_time: int | None) -> None:
         """Only the receiver has that. `folder_time`: of the folder that it is in, if that is here."""
         if self._removes:
             self._extra_count += 1
             if self._extra_count <= self._max_removed:
-                self._extra[path] = kind
+                self._extra[path] = there
                 if folder_time is not None and len(path) > 1:
                     self._times[path[:-1]] = folder_time
 
@@ -125,6 +130,10 @@ class Finishing:
             if path[:depth] in self._extra:
                 del self._extra[path[:depth]]
                 self._extra_count -= 1
+
+    def is_empty_here(self, name: str) -> None:
+        """That folder was named, nothing of it is sent, and the receiver has something below it."""
+        self._empty = self._empty or name
 
     def remove_nothing(self) -> None:
         """It is not known what only the receiver has."""
@@ -152,8 +161,8 @@ class Finishing:
         for path, kind, _ in self._modes_to_set():
             plan.tell_set(path, kind)
         if self._may_remove():
-            for path, kind in reversed(self._extra.items()):
-                plan.tell_removal(path, kind)
+            for path, there in reversed(self._extra.items()):
+                plan.tell_removal(path, there.kind)
 
     def _modes_to_set(self) -> Iterator[tuple[PathParts, str, int]]:
         for (kind, missing), files in self._modes.items():
@@ -170,6 +179,12 @@ class Finishing:
         would = f"{counted(self._extra_count, 'name')} would be removed"
         if self._reporter.failed_count:
             self._reporter.note(f"nothing was removed, because not everything was sent ({would})")
+        elif self._empty is not None:
+            cause, remedy = (
+                f"nothing was removed: {self._empty} is empty here",
+                "Check its disk, or remove there by hand",
+            )
+            self._reporter.failed("--delete", TransferError(f"{cause} ({would})", remedy))
         elif self._extra_count > self._max_removed:
             allowed = f"--max-delete allows {self._max_removed:,}: look with --dry-run, or allow more"
             self._reporter.failed("--delete", TransferError(f"nothing was removed: {would}", allowed))
@@ -179,21 +194,45 @@ class Finishing:
 
     def run(self, channel: "Channel") -> None:
         """Do what is not done yet. Raises ConnectionTrouble, ProtocolViolation, PeerStopped."""
-        left = self._left
         messages = (arrived[0] for arrived in channel.messages() if arrived is not None)
-        asked = answered = 0
-        while left:
-            while asked - answered < min(_AHEAD, len(left)):
-                channel.post(left[asked - answered].question(asked + 1).encode())
-                asked += 1
-            self._answered(left[0], answered + 1, next(messages, None))
-            left.popleft()
-            answered += 1
+        before = sum(1 for _ in itertools.takewhile(lambda change: not change.is_removal, self._left))
+        last_id = self._change(channel, messages, before, 0)
+        last_id = self._look_again(channel, messages, last_id)
+        self._change(channel, messages, len(self._left), last_id)
         channel.say_bye()
         with contextlib.suppress(ConnectionTrouble):  # all that was asked for is answered, with or without a BYE
             if next(messages, None) is not None:
                 raise ProtocolViolation("a message behind the last answer")
         self._tell_denied()
+
+    def _change(self, channel: "Channel", messages: "Iterator[Message]", count: int, last_id: int) -> int:
+        """Do so many changes, the first of which has an id one above `last_id`; the id of the last one."""
+        left, asked, answered = self._left, 0, 0
+        while answered < count:
+            while asked < min(count, answered + _AHEAD):
+                channel.post(left[asked - answered].question(last_id + asked + 1).encode())
+                asked += 1
+            self._answered(left[0], last_id + answered + 1, next(messages, None))
+            left.popleft()
+            answered += 1
+        return last_id + count
+
+    def _look_again(self, channel: "Channel", messages: "Iterator[Message]", last_id: int) -> int:
+        """Keep what is not as it was compared, with the folders that it is in; the id of the last question."""
+        extra = {change.path: self._extra[change.path] for change in self._left if change.is_removal}
+        if not extra:
+            return last_id
+        look = changed_since(extra, channel, messages, last_id)
+        if look.is_denied:
+            self._reporter.failed("--delete", Refused(Code.DENIED, "", "", _MAY_NOT_LIST))
+        stay = set(extra) if look.is_denied else set()
+        for path in look.changed:
+            shown = show_path(path)
+            words = (f"{shown} on the receiver has changed meanwhile and was not removed", "Run the same command again")
+            self._reporter.failed(shown, Refused(Code.CHANGED, shown, "", words))
+            stay.update(path[:depth] for depth in range(1, len(path) + 1))
+        self._left = deque(each for each in self._left if not (each.is_removal and each.path in stay))
+        return look.last_id
 
     def _answered(self, change: _Change, id: int, answer: object) -> None:
         from sft.wire.change_messages import Done

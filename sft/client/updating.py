@@ -76,6 +76,8 @@ class _Comparison:
     pairs: Paired
     above: list[_Folder] = field(default_factory=list)  # from the source on
     excluded: PathParts | None = None  # the last path that only the receiver has, and a pattern leaves out
+    has_any_here: bool = False  # that is compared
+    has_extra: bool = False  # that only the receiver has, and no pattern leaves out
 
 
 class Updating:
@@ -138,7 +140,7 @@ class Updating:
             theirs = self._comparison.theirs
             theirs.connect(channel, messages, last_id)
             self._go_on(self._comparison)
-            self._end(self._comparison.source)
+            self._end(self._comparison)
             last_id, self._comparison = theirs.last_id, None
 
     def _take(self, source: NamedSource, found: Walked) -> Item | None:
@@ -146,8 +148,11 @@ class Updating:
         self._count += counts(found, source.place)
         return self._sending.take(found, source.tree, source.place, source.folder)
 
-    def _end(self, source: NamedSource) -> None:
+    def _end(self, comparison: _Comparison) -> None:
         """All of it is compared."""
+        source = comparison.source
+        if comparison.has_extra and not comparison.has_any_here:
+            self._finishing.is_empty_here(source.first.path)
         if source.folder is not None and self._plan is None:
             self._reporter.folder_found(source.folder, self._count)
         self._count = 0
@@ -216,6 +221,7 @@ class Updating:
             is_here = parent is not None and parent.found.parts == pair.path[:-1]
             self._only_there(comparison, pair.path, pair.receiver, parent.found if parent and is_here else None)
             return
+        comparison.has_any_here = True
         if parent is None or self._found is None or self._found[0] is not pair.sender:
             raise RuntimeError("a path without its folder")
         found = self._found[1]
@@ -242,8 +248,9 @@ class Updating:
             comparison.excluded = path
             self._finishing.spare((*source.place, *path))
         else:
+            comparison.has_extra = True
             time = None if folder is None else nearest_time(folder.mtime)
-            self._finishing.remove((*source.place, *path), there.kind, time)
+            self._finishing.remove((*source.place, *path), there, time)
 
     def _compare_file(
         self, source: NamedSource, found: Walked, channel: "Channel", messages: "Iterator[Message]"

@@ -297,11 +297,13 @@ def test_tree_makes_the_client_remove_nothing_that_is_here(tmp_path: Path) -> No
         node(1, "z", "folder"),
     ]
     removed: list[list[str]] = []
+    told = [said]
 
     def serve(session: Session) -> None:
         found = session.hear()
-        if found.kind == "TREE":
-            session.say(control("BRANCH", id=1, entries=said, more=False))
+        while found.kind == "TREE":  # before things are removed, it is asked for again
+            entries = told.pop() if told else []
+            session.say(control("BRANCH", id=found.fields["id"], entries=entries, more=False))
             found = session.hear()
         while found.kind != "BYE":
             if found.kind == "PUT":
@@ -323,26 +325,30 @@ def test_tree_makes_the_client_remove_nothing_that_is_here(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "answer",
     [
-        ("DONE", {"id": 2, "count": 1}),
-        ("DONE", {"id": 1, "count": 0}),
-        ("DONE", {"id": 1, "count": 2}),
-        ("REFUSE", {"id": 2, "code": "denied"}),
-        ("ENTRY", {"id": 1, "entries": [], "more": False}),
+        ("DONE", {"id": 3, "count": 1}),
+        ("DONE", {"id": 2, "count": 0}),
+        ("DONE", {"id": 2, "count": 2}),
+        ("REFUSE", {"id": 3, "code": "denied"}),
+        ("ENTRY", {"id": 2, "entries": [], "more": False}),
     ],
 )
 def test_answer_that_is_none_to_a_removal_is_no_removal(tmp_path: Path, answer: tuple[str, dict[str, Any]]) -> None:
+    asked: list[str] = []
+
     def serve(session: Session) -> None:
-        found = session.hear()
-        if found.kind == "TREE":
-            session.say(control("BRANCH", id=1, entries=[node(1, "z")], more=False))
-            while (found := session.hear()).kind != "BYE":
-                session.say(session.receipt(found.fields)) if found.kind == "PUT" else session.take_batch(found)
+        session.expect("TREE", id=1)
+        session.say(control("BRANCH", id=1, entries=[node(1, "z")], more=False))
+        while (found := session.hear()).kind not in ("BYE", "REMOVE"):
+            session.say(session.receipt(found.fields)) if found.kind == "PUT" else session.take_batch(found)
+        asked.append(found.kind)
+        if found.kind == "BYE":
             session.say(message("BYE"))
         else:
             session.say(control(answer[0], **answer[1]))
             session.hear_all()
 
     result = meet(served(serve), tmp_path, *UPDATE, source(tmp_path), "in/")
+    assert asked == ["BYE", "REMOVE"]
     assert result.status == INTEGRITY
     assert "removed" not in result.out
 

@@ -135,7 +135,7 @@ def test_nothing_is_removed_when_it_would_be_more_than_may_be(
 def test_a_thousand_things_are_removed_without_being_asked_for_and_no_more(
     server: Server, client: Client, folder: Path, box: str
 ) -> None:
-    (folder / "tree").mkdir()
+    make(folder / "tree/here", 1)
     for number in range(1001):
         make(server.path(box, f"tree/{number}"), 1)
     result = delete(client, folder / "tree", f"{box}/")
@@ -143,7 +143,26 @@ def test_a_thousand_things_are_removed_without_being_asked_for_and_no_more(
     server.path(box, "tree/0").unlink()
     result = delete(client, folder / "tree", f"{box}/")
     assert (result.status, len(removed(result))) == (0, 1000)
-    assert list(server.path(box, "tree").iterdir()) == []
+    assert [path.name for path in server.path(box, "tree").iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize("has_something_excluded", [False, True])
+def test_nothing_is_removed_while_the_folder_here_is_empty(
+    server: Server, client: Client, tree: Path, box: str, has_something_excluded: bool
+) -> None:
+    """A disk that is not mounted looks the same."""
+    client("--quiet", tree, f"{box}/")
+    shutil.rmtree(tree)
+    tree.mkdir()
+    if has_something_excluded:
+        make(tree / "lost", 1)
+    for more in ((), ("--dry-run",)):
+        result = delete(client, *more, "--exclude=lost", tree, f"{box}/")
+        assert (result.status, removed(result)) == (1, [])
+        assert f"nothing was removed: {tree} is empty here (9 names would be removed)" in result.out + result.err
+    assert server.path(box, "tree/f/g/h").exists()
+    (tree / "d").mkdir()
+    assert delete(client, tree, f"{box}/").status == 0
 
 
 @pytest.mark.parametrize("behind", [60, 130, 200])
