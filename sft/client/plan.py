@@ -16,7 +16,7 @@ from sft.client.findings import Finding, Findings
 from sft.client.missing import Missing
 from sft.client.parting import part
 from sft.client.refusals import refused_here
-from sft.client.rounds import in_the_way
+from sft.client.rounds import in_the_way, is_link_for_file
 from sft.common.errors import Code, Refused
 from sft.common.names import PathParts
 from sft.common.sizes import amount, counted
@@ -95,7 +95,7 @@ class Plan:
         if what is Difference.EXTRA or there is None:
             return
         name = show_path(finding.name)
-        if what is Difference.KIND:
+        if what is Difference.KIND and not is_link_for_file(finding):
             self._missing.fail(name, refused_here(in_the_way(finding), self._shown(finding.here)))
             return
         action = action_for(what, there.kind == "folder", self._policy, self._is_update)

@@ -113,7 +113,7 @@ class Rounds:
         if what is Difference.NONE:
             self._unchanged(finding)
             return False
-        if what is Difference.KIND and not _is_link_for_file(finding):
+        if what is Difference.KIND and not is_link_for_file(finding):
             problem = refused_here(in_the_way(finding), self._shown(finding.here))
             self._missing.fail(show_path(finding.name), problem, self._within(finding.name))
             return False
@@ -162,7 +162,7 @@ class Rounds:
             self._missing.fail(show_path(name), refused_here(problem, self._shown(here)))
 
 
-def _is_link_for_file(finding: Finding) -> bool:
+def is_link_for_file(finding: Finding) -> bool:
     """Whether a link takes the place of a file: that is replaced like any other."""
     there, ours = finding.there, finding.ours
     return there is not None and ours is not None and (there.kind, ours.kind) == ("link", "file")

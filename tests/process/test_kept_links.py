@@ -183,3 +183,18 @@ def test_update_compares_links_by_what_they_say(owned: Server, owner: Client, so
     (back / "more").symlink_to("nowhere")
     assert owner("--get", *flags, box, back).status == 0
     assert links_in(back) == links_in(source)
+
+
+@pytest.mark.parametrize("flags", [["-u"], ["--if-exists=replace"], []], ids=" ".join)
+def test_link_that_takes_the_place_of_a_file_here_is_planned_as_it_is_fetched(
+    owned: Server, owner: Client, box: str, tmp_path: Path, flags: list[str]
+) -> None:
+    here = make(tmp_path / "here/d/a")
+    owned.path(box, "d").mkdir(parents=True)
+    (owned.path(box, "d") / "a").symlink_to("b")
+    command = ("--get", "--links", *flags, f"{box}/d", f"{tmp_path}/here/")
+    planned = owner("-n", *command)
+    assert planned.out == (f"would replace: {here} with d/a  (kind)\n" if flags else "")
+    fetched = owner(*command)
+    assert planned.status == fetched.status == (0 if flags else 1)
+    assert here.is_symlink() == bool(flags)
