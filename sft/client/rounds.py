@@ -66,7 +66,7 @@ class Rounds:
         self._reporter, self._missing, self._findings, self._changes = reporter, missing, findings, changes
         self._shown, self._within, self._criteria = shown, within, criteria
         self._extras, self.takes_all = extras, takes_all
-        self.folders: dict[PathParts, int] = {}  # that get something in this round, with their times
+        self.folders: dict[PathParts, int | None] = {}  # that get something in this round, with their times if known
         self.modes: dict[PathParts, int] = {}  # of those that are made, where modes are kept
         self._asked: list[Asked] = []  # in a round that is not compared to its end yet
         self._is_begun = False  # that round
@@ -137,7 +137,7 @@ class Rounds:
 
     def _make(self, here: PathParts, there: Entry) -> None:
         """A folder that is not here; what is in it comes by itself."""
-        self.folders[here] = there.mtime or 0
+        self.folders[here] = there.mtime
         if self._criteria.modes and there.mode is not None:
             self.modes[here] = there.mode
 

@@ -77,3 +77,18 @@ def test_excluding_needs_the_right_to_list(make_server: MakeServer, tmp_path: Pa
     make(server.path("d/a", user="getter"))
     result = Client(server.port, tmp_path / "c", "getter")("--exclude=b", "--get", "d", f"{tmp_path}/back/")
     assert result.status == 1 and "it lacks the right list" in result.err
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]], ids=["all", "update"])
+def test_whole_folder_under_a_new_name_is_made_now(make_server: MakeServer, tmp_path: Path, flags: list[str]) -> None:
+    """Nobody tells the time of an account's own folder."""
+    server = make_server()
+    client, new, empty = Client(server.port, tmp_path / "client"), tmp_path / "new", tmp_path / "empty"
+    make(server.path("d/a"))
+    os.utime(server.path("d"), ns=(0, 1_500_000_000_000_000_000))
+    for pattern, to in (("*.o", new), ("*", empty)):
+        result = client(*flags, f"--exclude={pattern}", "--get", ".", to)
+        assert (result.status, result.err) == (0, "")
+    assert (below(new), below(empty)) == ({"d", "d/a"}, set())
+    assert (new / "d").stat().st_mtime_ns == 1_500_000_000_000_000_000
+    assert min(new.stat().st_mtime_ns, empty.stat().st_mtime_ns) > 1_600_000_000_000_000_000
