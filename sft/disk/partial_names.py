@@ -2,7 +2,8 @@
 
 Rules: two transfers that can't both get their visible name share one hidden name, so that the second is refused at
 once. Transfers that take the next free name (`rename`) don't compete: each has a hidden name of its own, and finds it
-again by its transfer id, or by size and time of its source. No path is judged here.
+again by its transfer id, or by size and time of its source. What is kept for one account alone has names that no other
+account of the folder comes to. No path is judged here.
 """
 
 import contextlib
@@ -20,9 +21,11 @@ from sft.disk.temporary import Incoming
 _MOST_AT_ONCE = 32  # transfers to one name that each take the next free one
 
 
-def names_for(area: StagingArea, incoming: Incoming) -> list[str]:
-    """The hidden names that a file may take, the best first."""
+def names_for(area: StagingArea, incoming: Incoming, kept_for: str = "") -> list[str]:
+    """The hidden names that a file may take, the best first. `kept_for`: the account that alone may find it again."""
     text = b"path" + b"\0".join(component.encode() for component in incoming.path)
+    if kept_for:
+        text = b"account" + kept_for.encode() + b"\0" + text
     first = hashlib.sha256(text).hexdigest()
     if incoming.policy != Policy.RENAME:
         return [first]

@@ -1,7 +1,7 @@
 """Large files on their way, which a later attempt can resume: the bytes, the journal beside them, and their one owner.
 
     <key>             the bytes, mode 0600 until they are verified; `key` is the hash of the path, with `rename` of the
-                      path and a number
+                      path and a number, for an account that may not fetch of its name, too
     <key>.journal     transfer id, size and time of the source, durable offset, generation
 
 Rules: the owner keeps a `flock` on the bytes. The same transfer takes a file over at once, by raising the generation,
@@ -44,12 +44,14 @@ _OPEN_FLAGS = os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O
 _LOCK_FLAGS = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 
 
-def begin_partial(area: StagingArea, incoming: Incoming, reservation: Reservation = NOT_RESERVED) -> "PartialFile":
+def begin_partial(
+    area: StagingArea, incoming: Incoming, reservation: Reservation = NOT_RESERVED, kept_for: str = ""
+) -> "PartialFile":
     """The partial file of `incoming`, owned, with what was kept of it. Raises Refused (BUSY while it has an owner).
 
-    `reservation` gets what was reserved or counted for it before.
+    `reservation` gets what was reserved or counted for it before. `kept_for`: the account that alone may find it again.
     """
-    for name in names_for(area, incoming):
+    for name in names_for(area, incoming, kept_for):
         partial = PartialFile(area, incoming, name, reservation)
         try:
             with disk_errors():

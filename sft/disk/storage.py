@@ -121,21 +121,24 @@ class Storage:
         quota: Quota = NO_QUOTA,
         largest: int | None = None,
         counts: bool = False,
+        account: str = "",
     ) -> UserFolder:
         """The folder of one user, made when missing; close it afterwards. Raises Refused.
 
         `largest`: bytes that a file of this user may have, if fewer than for everybody. `counts`: what is there is
-        counted, though there is no quota, because somebody else who uses the folder has one.
+        counted, though there is no quota, because somebody else who uses the folder has one. `account`: who sends.
         """
         ledgers = self.ledgers
+        most = self.rules.max_file_size if largest is None else min(largest, self.rules.max_file_size)
+        rules = replace(self.rules, private=private, account=account, max_file_size=most, quota=quota)
         if self._root.has_moved():  # 14 us; nobody would find what arrives where it is now
             self._is_reopened(ledgers)
         try:
-            return self._user(name, private, quota, largest, counts)
+            return self._user(name, rules, counts)
         except Refused:
             if not self._is_reopened(ledgers):
                 raise
-        return self._user(name, private, quota, largest, counts)
+        return self._user(name, rules, counts)
 
     def _is_reopened(self, ledgers: Ledgers) -> bool:
         """Whether the root was dead when `ledgers` were in use, and is open again. Raises Refused (UNAVAILABLE)."""
@@ -147,16 +150,14 @@ class Storage:
                 ledgers.close()  # its open files lie below the dead root
             return True
 
-    def _user(self, name: str, private: bool, quota: Quota, largest: int | None, counts: bool) -> UserFolder:
-        most = self.rules.max_file_size if largest is None else min(largest, self.rules.max_file_size)
-        rules = replace(self.rules, private=private, max_file_size=most, quota=quota)
+    def _user(self, name: str, rules: Rules, counts: bool) -> UserFolder:
         with disk_errors(), contextlib.ExitStack() as opened:
             visible = VisibleFiles(open_folder(self._root.descriptor, name, create=folder_bits(None)))
             opened.callback(os.close, visible.descriptor)
             staging = open_folder(self._root.staging, name, create=0o700)
             opened.callback(os.close, staging)
             ledger = None
-            if quota == NO_QUOTA and not counts:
+            if rules.quota == NO_QUOTA and not counts:
                 invalidate(staging)
                 opened.callback(invalidate, staging)  # whoever has begun to count meanwhile has missed what it stored
             else:

@@ -38,7 +38,8 @@ from sft.disk.visible_files import VisibleFiles
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a folder allows. `private`: its sender may learn nothing of what lies there.
+    """What a folder allows. `private`: its sender, `account`, may learn nothing of what lies there, and what is kept of
+    its files no other account finds.
 
     `free_space`: bytes that stay free on the disk; `stale`: seconds after which a kept partial file is removed.
     """
@@ -47,6 +48,7 @@ class Rules:
     file_mode: int | None = None
     max_file_size: int = (1 << 63) - 1
     private: bool = False
+    account: str = ""
     free_space: int = 0
     stale: float = 7 * 24 * 3600
     quota: Quota = NO_QUOTA
@@ -210,7 +212,8 @@ class UserFolder:
 
     def _begin_partial(self, incoming: Incoming) -> TemporaryFile:
         with disk_errors(), self.allowance.moving():
-            file = begin_partial(self.area, incoming, self.allowance.reservation())
+            kept_for = self._rules.account if self._rules.private else ""
+            file = begin_partial(self.area, incoming, self.allowance.reservation(), kept_for)
             self._reserve(file)
         return file
 

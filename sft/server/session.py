@@ -180,7 +180,8 @@ class Connection:
         self._log.info(LogEvent("login", "logged in", outcome="accepted"), extra=AUDIT)
         quota = Quota(account.quota, account.quota_files)
         is_counted = self._is_counted = account.home in shared.accounts.counted_folders()
-        folder = shared.storage.user(account.home, "get" not in account.rights, quota, account.largest, is_counted)
+        is_private = "get" not in account.rights
+        folder = shared.storage.user(account.home, is_private, quota, account.largest, is_counted, account.name)
         sparing = Sparing(self._log, shared.line_limits.setdefault(account.name, LineLimit()))
         received, given = ReceiveLog(self._log, sparing), GiveLog(self._log.info, sparing.info)
         try:

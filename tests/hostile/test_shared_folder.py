@@ -10,7 +10,7 @@ from processes import USER, Client, Server
 from scene import Stage, ending
 from speaker import body_of, control, data, link_fields, message, put_fields
 
-THIEF = "thief"
+THIEF, DROPPER = "thief", "dropper"
 LARGE = os.urandom(200_000)
 
 
@@ -19,6 +19,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, accounts: dict[str, Path]) 
     """A server on which THIEF may append to the folder of `USER`."""
     made = Server(tmp_path_factory.mktemp("shared"), accounts[USER])
     made.add(THIEF, "--append-only", f"--folder={USER}")
+    made.add(DROPPER, "--drop-only", f"--folder={USER}")
+    made.add(f"{DROPPER}2", "--drop-only", f"--folder={USER}")
     with serving(made, "--log-level=debug"):
         yield made
 
@@ -87,6 +89,31 @@ def test_half_of_a_file_that_another_account_resumes_makes_nothing_visible_that_
         session.farewell()
     assert half.read_bytes() == LARGE
     half.unlink()
+
+
+@pytest.mark.parametrize("policy", ["fail", "rename", "replace"])
+def test_drop_only_account_finds_what_was_kept_of_its_own_files_and_of_no_others(stage: Stage, policy: str) -> None:
+    def send_half(user: str) -> None:
+        """The kept half is found again, but not by another account."""
+        with stage.session(user) as session:
+            session.say(control("PUT", **put_fields(1, [policy, "secret"], len(LARGE), policy=policy)))
+            session.expect("ACCEPT", id=1, offset=0)
+            session.say(data(1, 0, LARGE[:100_000]))
+        stage.quiet()
+        with stage.session(user) as session:
+            session.say(control("PUT", **put_fields(1, [policy, "secret"], len(LARGE), policy=policy)))
+            session.expect("CHECK", id=1, size=100_000)
+        stage.quiet()
+
+    send_half(USER)
+    send_half(DROPPER)
+    send_half(f"{DROPPER}2")
+    with stage.session() as session:
+        session.say(control("PUT", **put_fields(1, [policy, "secret"], len(LARGE), policy=policy)))
+        session.expect("CHECK", id=1, size=100_000)
+    stage.quiet()
+    dropped = stage.server.command("recount", "--drop-parts")
+    assert "removed 3 partial files" in dropped.out, dropped
 
 
 def test_quota_is_of_the_folder_and_holds_who_has_one(tmp_path: Path, accounts: dict[str, Path]) -> None:
