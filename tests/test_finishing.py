@@ -186,7 +186,8 @@ MODES = [
     (0o644, 0o600, 0o644, True),  # fewer than there
     (0o644, 0o600, 0o000, True),
     (0o664, 0o755, 0o664, True),  # some fewer, some more
-    (0o644, 0o755, 0o644, False),
+    (0o644, 0o755, 0o644, True),  # it may just have become executable
+    (0o644, 0o655, 0o644, False),
 ]
 
 
@@ -200,6 +201,15 @@ def test_bits_that_the_receiver_gives_nothing_are_not_asked_for(
     finishing.see_mode("file", given)
     finishing.set_mode(("a",), "file", asked, there)
     assert finish(finishing) == (["set a"] if is_set else [])
+
+
+def test_where_nothing_is_executable_a_few_files_are_made_so_in_each_run() -> None:
+    """A receiver that takes these bits away is not asked for all of them every night."""
+    finishing = Finishing(Noted(), False, None)
+    for number in range(100):
+        finishing.see_mode("file", 0o644)
+        finishing.set_mode((f"{number}",), "file", 0o755, 0o644)
+    assert finish(finishing) == [f"set {number}" for number in range(16)]
 
 
 def test_connection_that_breaks_leaves_the_rest_to_the_next() -> None:

@@ -53,6 +53,10 @@ _NOT_REMOVED = {
 _MAY_NOT_LIST = ("your account may not list what is on the receiver", "Ask its owner for the right list")
 
 
+_OWNERS = 0o700  # bits that no umask takes away, but the receiver's `file_mode` may
+_FEW_MODES = 16  # that are set where nothing has such bits; if that helps, the next run sets the others
+
+
 class _Change(NamedTuple):
     """`is_removal`: or that gets another time or mode."""
 
@@ -166,8 +170,10 @@ class Finishing:
 
     def _modes_to_set(self) -> Iterator[tuple[PathParts, str, int]]:
         for (kind, missing), files in self._modes.items():
-            if not missing or missing & self._given[kind]:  # else the receiver gives nothing such bits
-                yield from ((path, kind, mode) for path, mode in files)
+            most: int | None = None
+            if missing and not missing & self._given[kind]:  # it may be that the receiver gives nothing such bits
+                most = _FEW_MODES if missing & _OWNERS else 0
+            yield from ((path, kind, mode) for path, mode in files[:most])
 
     def _may_remove(self) -> bool:
         if not self._removes:
