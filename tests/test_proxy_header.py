@@ -23,18 +23,22 @@ def binary(command: int, family: int, behind: bytes, size: int | None = None) ->
 
 V4 = socket.inet_pton(socket.AF_INET, "203.0.113.9") + socket.inet_pton(socket.AF_INET, "192.0.2.1") + bytes(4)
 V6 = socket.inet_pton(socket.AF_INET6, "2001:db8::9") + socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
+MAPPED = socket.inet_pton(socket.AF_INET6, "::ffff:203.0.113.9") + V6[16:]
 MORE = b"\x03\x00\x04abcd"  # a checksum, and anything else that may follow
 
 ADDRESSES = [
     (b"PROXY TCP4 203.0.113.9 192.0.2.1 50000 7380\r\n", "203.0.113.9"),
     (b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n", "255.255.255.255"),
     (b"PROXY TCP6 2001:db8::9 ::1 0 65535\r\n", "2001:db8::9"),
+    (b"PROXY TCP6 ::ffff:203.0.113.9 ::ffff:192.0.2.1 50000 7380\r\n", "203.0.113.9"),
+    (b"PROXY TCP6 ::ffff:cb00:7109 ::1 50000 7380\r\n", "203.0.113.9"),
     (b"PROXY UNKNOWN\r\n", None),
     (b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", None),
     (binary(0x21, 0x11, V4), "203.0.113.9"),
     (binary(0x21, 0x11, V4 + MORE), "203.0.113.9"),
     (binary(0x21, 0x21, V6), "2001:db8::9"),
     (binary(0x21, 0x21, V6 + bytes(4060)), "2001:db8::9"),
+    (binary(0x21, 0x21, MAPPED), "203.0.113.9"),
     (binary(0x21, 0x31, bytes(216)), None),
     (binary(0x21, 0x00, b""), None),
     (binary(0x20, 0x00, b""), None),
@@ -52,6 +56,9 @@ REFUSED = [
     b"PROXY TCP4 2001:db8::9 192.0.2.1 50000 7380\r\n",
     b"PROXY TCP4 203.0.113.999 192.0.2.1 50000 7380\r\n",
     b"PROXY TCP6 203.0.113.9 192.0.2.1 50000 7380\r\n",
+    b"PROXY TCP6 fe80::1%eth0 ::1 50000 7380\r\n",
+    b"PROXY TCP6 fe80::1%\x1b[2Jalice@192.0.2.1: ::1 50000 7380\r\n",
+    b"PROXY TCP6 fe80::1 ::1%1 50000 7380\r\n",
     b"PROXY TCP4  203.0.113.9 192.0.2.1 50000 7380\r\n",
     b"PROXY UDP4 203.0.113.9 192.0.2.1 50000 7380\r\n",
     b"PROXY  \r\n" + bytes(100),

@@ -5,6 +5,7 @@
 
 Source: "The PROXY protocol", HAProxy Technologies, 2020. Rules: whose headers are read is decided by the caller. What
 is read has a ceiling before it is read. A header without an address (LOCAL, UNKNOWN, a Unix socket) is the proxy's own.
+An IPv4 address that is mapped into IPv6 is that IPv4 address, and one with a zone is refused.
 """
 
 import contextlib
@@ -55,7 +56,7 @@ def _binary(exactly: Callable[[int], bytes]) -> str | None:
     if len(behind) < _ADDRESSES.get(family, _MOST_BEHIND + 1):
         raise ProtocolViolation("a PROXY header of an unknown family, or without its addresses")
     address_size = _ADDRESS_SIZES.get(family)
-    return None if address_size is None else str(ipaddress.ip_address(behind[:address_size]))
+    return None if address_size is None else _shown(ipaddress.ip_address(behind[:address_size]))
 
 
 def _line(line: bytes) -> str | None:
@@ -64,10 +65,16 @@ def _line(line: bytes) -> str | None:
         return None
     with contextlib.suppress(KeyError, ValueError):
         family = _FAMILIES[parts[1]]
-        if len(parts) == _PARTS and all(_is_port(port) for port in parts[4:]):
+        if len(parts) == _PARTS and all(_is_port(port) for port in parts[4:]) and b"%" not in line:
             address, _ = family(parts[2]), family(parts[3])
-            return str(address)
+            return _shown(address)
     raise ProtocolViolation("a PROXY header that can't be read")
+
+
+def _shown(address: object) -> str:
+    """As the rest of the world writes it, for those who look for it in the log."""
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
 
 
 def _is_port(text: str) -> bool:
