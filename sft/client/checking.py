@@ -95,6 +95,29 @@ class _Named(NamedTuple):
     place: PathParts
 
 
+class _Unread:
+    """What the receiver has and can't give."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()  # spelled
+        self._folders: set[str] = set()  # that have such names beside those
+        self._is_full = False
+
+    def add(self, name: str, has_more: bool) -> None:
+        """It is called that, below what is compared. `has_more`: so may be anything beside it."""
+        self._is_full = self._is_full or len(self._names) >= _MOST_UNREAD
+        if not self._is_full:
+            self._names.add(name)
+            if has_more:
+                self._folders.add(name.rpartition("/")[0])
+
+    def may_have(self, parts: PathParts) -> bool:
+        """Whether it may be there, although TREE does not show it."""
+        above = [spell(parts[:depth]) for depth in range(len(parts))]
+        names = {*above[1:], spell(parts)} if parts else set()
+        return self._is_full or not self._names.isdisjoint(names) or not self._folders.isdisjoint(above)
+
+
 class CheckingThere:
     """Whether the receiver has what is here."""
 
@@ -114,7 +137,7 @@ class CheckingThere:
         self._theirs: BranchEntries | None = None  # of the folder that is compared
         self._pairs: Paired | None = None
         self._found: dict[PathParts, Found] = {}  # of the last names here
-        self._unread: set[str] = set()  # what the receiver can't give, spelled
+        self._unread = _Unread()
         self._glimpses = Glimpses(digests=True)
         self._last_id = 0  # of the questions in this connection
 
@@ -140,7 +163,7 @@ class CheckingThere:
                 self._compare_one(named, first, channel, answers)
                 self._last_id = self._glimpses.last_id
                 return
-            self._unread.clear()
+            self._unread = _Unread()
             self._theirs = BranchEntries(named.place, True, functools.partial(self._omitted, named.place))
             self._pairs = paired(self._ours(walk), self._theirs)
         self._theirs.connect(channel, answers, self._last_id)
@@ -171,8 +194,7 @@ class CheckingThere:
         if omitted.code in SKIPPED:
             return
         report_omitted(self._reporter, omitted, "/".join((*place, omitted.name)))
-        if len(self._unread) < _MOST_UNREAD:
-            self._unread.add(omitted.name)
+        self._unread.add(omitted.name, bool(omitted.more))
 
     def _compare(self, named: _Named, theirs: BranchEntries, pairs: Paired) -> None:
         while True:
@@ -216,7 +238,7 @@ class CheckingThere:
             if is_chosen and not self._chosen.exclusions.is_excluded(parts, theirs.kind == "folder"):
                 self._verdicts.differs(what, path, theirs.kind)
             return
-        if ours is None or (theirs is None and spell(parts or ("",)) in self._unread):
+        if ours is None or (theirs is None and self._unread.may_have(parts)):
             return
         if what is Difference.NONE and ours.kind == "file" and theirs is not None:
             found, tree = self._found[parts], named.tree

@@ -21,6 +21,7 @@ from sft.common.exclusions import Exclusions
 from sft.common.names import PathParts, spelling_of
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
+from sft.wire.spelling import spell
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.disk.visible_files import VisibleFiles
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.tree_messages import Node
 
 _NOTHING = Exclusions()
-_MOST_SPECIAL = 10_000  # names of special files that are remembered
+_MOST_UNGIVEN = 10_000  # names that are remembered
 
 
 class Finding(NamedTuple):
@@ -155,7 +156,9 @@ class Findings:
                 self._named_at.setdefault(spelling_of(place(name[-1:])), []).append(name)
         self._comparison: _Comparison | None = None
         self._glimpses = Glimpses(digests)
-        self._special: set[PathParts] = set()  # where the receiver has something that is never sent
+        self._ungiven: set[PathParts] = set()  # where the receiver has something that it does not send
+        self._partly: set[PathParts] = set()  # folders in which it has such things beside those
+        self._knows_ungiven = True
         self.is_blind = False  # the account may not list
         self.is_certain = True  # all that the receiver has was compared, as far as it can tell
         self.empty: list[PathParts] = []  # named folders that are empty there, and not here
@@ -287,7 +290,7 @@ class Findings:
                 comparison.passed = path
                 return None
             comparison.has_extra = True
-            if self._special and any(whole[:size] in self._special for size in range(len(name) + 1, len(whole) + 1)):
+            if self._may_be_ungiven(name, whole):
                 return None
         if what is Difference.KIND:
             comparison.passed = path  # what is in a folder in the way stays
@@ -323,13 +326,27 @@ class Findings:
         if self._exclusions.is_below_excluded(tuple(omission.name.split("/"))):
             return
         shown = "/".join((*name, omission.name))
-        if omission.code not in SKIPPED:
-            self.is_certain = False
-            report_omitted(self._reporter, omission, shown, self._missing.fail)
-            return
-        self._missing.skip(omission, shown)
-        is_exact = "\\" not in omission.name and not omission.more
-        if is_exact and len(self._special) < _MOST_SPECIAL:
-            self._special.add((*name, *omission.name.split("/")))
+        if omission.code in SKIPPED:
+            self._missing.skip(omission, shown)
         else:
             self.is_certain = False
+            report_omitted(self._reporter, omission, shown, self._missing.fail)
+        path = (*name, *omission.name.split("/"))
+        if "\\" in omission.name or omission.more:
+            self.is_certain = False
+        if len(self._ungiven) < _MOST_UNGIVEN:
+            self._ungiven.add(path)
+            if omission.more:
+                self._partly.add(path[:-1])
+        else:
+            self.is_certain = self._knows_ungiven = False
+
+    def _may_be_ungiven(self, name: PathParts, whole: PathParts) -> bool:
+        """Whether the receiver may have something at that path, below the one that was named, that it did not send."""
+        depths = range(len(name), len(whole))
+        whole = (*name, *(spell((part,)) for part in whole[len(name) :]))
+        return (
+            not self._knows_ungiven
+            or any(whole[: depth + 1] in self._ungiven for depth in depths)
+            or any(whole[:depth] in self._partly for depth in depths)
+        )

@@ -128,6 +128,7 @@ class Listings:
         self._walk = None  # until this page is whole
         late, self._late = self._late, []
         omitted: list[Omitted] = []
+        ends: dict[tuple[PathParts, Code], int] = {}  # where the last of those is that a folder has for one reason
         nodes: list[Node] = []
         size, most = 0, min(_BRANCH_BYTES, self.limiter.bytes_in(_PAGE_SECONDS))
         more, hashed = True, 0
@@ -138,10 +139,7 @@ class Listings:
                     more = False
                     break
                 if isinstance(found, LeftOut):
-                    if len(omitted) > _MOST_OMITTED:
-                        self._late.append(found)
-                        continue
-                    omitted += self._left_out(request, found)
+                    self._omit(request, found, omitted, ends)
                     continue
                 node = _node(found)
                 if request.digests and node.kind == FILE:
@@ -153,7 +151,7 @@ class Listings:
                     try:
                         node = self._hashed(node, (*request.path, *below))
                     except Refused as problem:
-                        omitted += self._left_out(request, LeftOut(below[:-1], [below[-1]], problem.code))
+                        self._omit(request, LeftOut(below[:-1], [below[-1]], problem.code), omitted, ends)
                         continue
                 nodes.append(node)
                 size += _NODE_BYTES + len(found.name.encode()) + len((node.target or "").encode())
@@ -190,6 +188,22 @@ class Listings:
         if running is None:
             raise RuntimeError("hashing that nobody has stopped")
         return Node(node.depth, node.name, FILE, size, nearest_time(mtime), node.mode, None, running.digest())
+
+    def _omit(
+        self, request: Tree, found: LeftOut, omitted: list[Omitted], ends: dict[tuple[PathParts, Code], int]
+    ) -> None:
+        """Name what is left out with this page; where it has no room, it is counted, or comes with the next page."""
+        key = found.folder, found.code
+        if key not in ends:
+            if len(omitted) > _MOST_OMITTED:
+                self._late.append(found)
+                return
+        elif len(omitted) + min(len(found.names), _MOST_NAMED) > OMITTED_LIMIT:
+            last = omitted[ends[key]]
+            omitted[ends[key]] = Omitted(last.id, last.name, last.code, last.more + len(found.names))
+            return
+        omitted += self._left_out(request, found)
+        ends[key] = len(omitted) - 1
 
     def _left_out(self, request: Tree, found: LeftOut) -> Iterator[Omitted]:
         above = (*request.path, *found.folder)

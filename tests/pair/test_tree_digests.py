@@ -62,6 +62,30 @@ def test_both_rights_are_needed(storage: Storage, engine: Engine, home: Path, ri
     assert answers_to(storage, engine, Tree(1, (), None, True), admit=admit) == [Refuse(1, Code.DENIED)]
 
 
+@pytest.mark.parametrize("last", [None, "zz"])
+def test_files_that_can_not_be_read_are_named_or_counted_whatever_their_number(
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch, last: str | None
+) -> None:
+    """A page that has no entry yet can't end."""
+    hashed = listings.Listings._hashed
+
+    def unreadable(self: listings.Listings, node: Node, path: tuple[str, ...]) -> Node:
+        if path[-1].startswith("u"):
+            raise Refused(Code.UNREADABLE)
+        return hashed(self, node, path)
+
+    monkeypatch.setattr(listings.Listings, "_hashed", unreadable)
+    for number in range(400):
+        written(home / f"u{number:03}", b"")
+    if last is not None:
+        written(home / last, b"")
+    *omitted, page = answers_to(storage, engine, Tree(1, (), None, True))
+    assert [node.name for node in branches([page])[0].entries] == ([] if last is None else [last])
+    named = [each for each in omitted if isinstance(each, Omitted)]
+    assert len(named) == len(omitted) <= 256
+    assert len(named) + sum(each.more for each in named) == 400
+
+
 def test_file_that_changes_while_it_is_read_is_left_out_and_named(
     storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
