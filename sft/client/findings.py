@@ -342,11 +342,12 @@ class Findings:
             self.is_certain = self._knows_ungiven = False
 
     def _may_be_ungiven(self, name: PathParts, whole: PathParts) -> bool:
-        """Whether the receiver may have something at that path, below the one that was named, that it did not send."""
+        """Whether the receiver has something at that path, below the one that was named, that it did not send.
+
+        Where digests tell what is extra, it is enough that it may; what is removed depends on `is_certain` as well.
+        """
         depths = range(len(name), len(whole))
         whole = (*name, *(spell((part,)) for part in whole[len(name) :]))
-        return (
-            not self._knows_ungiven
-            or any(whole[: depth + 1] in self._ungiven for depth in depths)
-            or any(whole[:depth] in self._partly for depth in depths)
-        )
+        if any(whole[: depth + 1] in self._ungiven for depth in depths):
+            return True
+        return self._digests and (not self._knows_ungiven or any(whole[:depth] in self._partly for depth in depths))
