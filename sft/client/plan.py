@@ -17,6 +17,7 @@ from sft.client.missing import Missing
 from sft.client.parting import part
 from sft.client.refusals import refused_here
 from sft.client.rounds import in_the_way, is_link_for_file
+from sft.client.sending_plan import in_all
 from sft.common.errors import Code, Refused
 from sft.common.names import PathParts
 from sft.common.sizes import amount, counted
@@ -70,7 +71,8 @@ class Plan:
         """`shown(path)`: how a person finds that path here."""
         self._reporter, self._missing, self._findings, self._shown = reporter, missing, findings, shown
         self._policy, self._is_update, self._extras = policy, is_update, extras
-        self._count = self._size = 0
+        self._count = self._size = 0  # of files that would come
+        self._others = 0  # comparisons, modes and removals
 
     def read(self, channel: "Channel") -> None:
         """Tell what is not told yet. Raises ConnectionTrouble, ProtocolViolation, PeerStopped."""
@@ -86,8 +88,8 @@ class Plan:
     def end(self) -> None:
         """The removals, and how much it is in all."""
         self._extras.tell(lambda here, kind: self._planned("remove", "", here, kind, None, Difference.EXTRA))
-        if self._count:
-            self._reporter.note(f"{counted(self._count, 'file')} would come, {amount(self._size)}")
+        came = f"{counted(self._count, 'file')} would come, {amount(self._size)}" if self._count else ""
+        self._reporter.note(in_all(came, self._others))
 
     def _tell(self, finding: Finding) -> None:
         what, there = finding.what, finding.there
@@ -109,6 +111,7 @@ class Plan:
             self._planned(action, name, finding.here, there.kind, size, what)
 
     def _planned(self, action: str, name: str, here: PathParts, kind: str, size: int | None, why: Difference) -> None:
+        self._others += action in ("compare", "set", "remove")
         path, mark = self._shown(here), "/" if kind == "folder" else ""
         line = _LINES[action].format(name=f"{name}{mark}", path=f"{path}{mark}")
         line += "" if size is None else f"  {counted(size, 'byte')}"

@@ -54,13 +54,21 @@ def _action_for_another_kind(kind: str, kind_there: str, policy: str) -> str | C
     return (_FILE_ONTO_LINK if kind == "file" else _OTHER)[policy]
 
 
+def in_all(moved: str, others: int) -> str:
+    """The last line of a plan: what would move, and how much else would be done."""
+    parts = [moved, counted(others, "other change") if others else ""]
+    return "; ".join(filter(None, parts)) or "nothing would be done"
+
+
 class SendingPlan:
     """What one command would do."""
 
     def __init__(self, reporter: Reporter, policy: str, is_update: bool) -> None:
         self._reporter, self._policy, self.is_update = reporter, policy, is_update
         self._blocked: PathParts | None = None  # a folder that can't be made
-        self._count = self._size = 0
+        self._count = 0  # of files that would be sent
+        self._size: int | None = 0  # of those; None when that of a pipe is not known
+        self._others = 0  # comparisons, modes and removals
 
     def tell(self, name: str, path: PathParts, kind: str, size: int | None, what: Difference, kind_there: str) -> None:
         """What becomes of one file or folder here; `size` None: of a folder, or not known."""
@@ -77,13 +85,18 @@ class SendingPlan:
             self._reporter.failed(name, refused_there(Refused(action), show_path(path)))
         elif action is not None:
             if action in ("send", "replace") and kind == "file":
-                self._count += 1
-                self._size += size or 0
+                self._add(size)
             self._planned(action, name, path, kind, size, what.value)
 
     def tell_unknown(self, name: str, path: PathParts, kind: str, size: int | None) -> None:
         """The same where the account may not list what is there."""
+        if kind == "file":
+            self._add(size)
         self._planned("send", name, path, kind, size, "what is there is not known")
+
+    def _add(self, size: int | None) -> None:
+        self._count += 1
+        self._size = None if size is None or self._size is None else self._size + size
 
     def tell_set(self, path: PathParts, kind: str) -> None:
         """That gets another mode."""
@@ -95,10 +108,12 @@ class SendingPlan:
 
     def end(self) -> None:
         """How much it is in all."""
-        if self._count:
-            self._reporter.note(f"{counted(self._count, 'file')} would be sent, {amount(self._size)}")
+        sent = f"{counted(self._count, 'file')} would be sent" if self._count else ""
+        sent += f", {amount(self._size)}" if sent and self._size is not None else ""
+        self._reporter.note(in_all(sent, self._others))
 
     def _planned(self, action: str, name: str, path: PathParts, kind: str, size: int | None, why: str) -> None:
+        self._others += action in ("compare", "set", "remove")
         shown, mark = show_path(path), "/" if kind == "folder" else ""
         line = _LINES[action].format(name=f"{name}{mark}", path=f"{shown}{mark}")
         line += "" if size is None else f"  {counted(size, 'byte')}"

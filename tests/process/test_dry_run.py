@@ -55,7 +55,7 @@ def states(server: Server, box: str, here: Path) -> object:
 def test_update_is_told_and_nothing_is_changed(server: Server, client: Client, changed: Path, box: str) -> None:
     before = states(server, box, changed)
     result = client("-n", "-u", "--delete", "--json", changed, f"{box}/")
-    assert (result.status, result.err) == (0, "2 files would be sent, 67 B\n")
+    assert (result.status, result.err) == (0, "2 files would be sent, 67 B; 4 other changes\n")
     assert planned(result) == [
         ("replace", f"{box}/tree/a", "size"),
         ("compare", f"{box}/tree/d/b", "time"),
@@ -102,7 +102,7 @@ def test_person_reads_a_line_for_each(server: Server, client: Client, changed: P
         f"would remove: {box}/tree/d/e/c",
         f"would remove: {box}/tree/d/e/",
     ]
-    assert result.err == "2 files would be sent, 67 B\n"
+    assert result.err == "2 files would be sent, 67 B; 4 other changes\n"
 
 
 def test_what_is_not_there_at_all_is_new(server: Server, client: Client, tree: Path, box: str) -> None:

@@ -492,7 +492,7 @@ def test_dry_run_leaves_out_what_is_not_sent_and_reads_no_standard_input(
         f"would send: photos/a.jpg as {box}/photos/a.jpg  20 bytes  (new)",
     ]
     piped = client.start("--dry-run", "-", f"{box}/archive.tar", stdin=subprocess.DEVNULL).finish()
-    assert (piped.status, piped.err) == (0, "")
+    assert (piped.status, piped.err) == (0, "1 file would be sent\n")
     assert piped.out == f"would send: standard input as {box}/archive.tar  (what is there is not known)\n"
 
 
