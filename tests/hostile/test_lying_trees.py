@@ -301,12 +301,11 @@ def test_tree_makes_the_client_remove_nothing_that_is_here(tmp_path: Path) -> No
 
     def serve(session: Session) -> None:
         found = session.hear()
-        while found.kind == "TREE":  # before things are removed, it is asked for again
-            entries = told.pop() if told else []
-            session.say(control("BRANCH", id=found.fields["id"], entries=entries, more=False))
-            found = session.hear()
         while found.kind != "BYE":
-            if found.kind == "PUT":
+            if found.kind == "TREE":  # it is asked for again, before things are removed
+                entries = told.pop() if told else []
+                session.say(control("BRANCH", id=found.fields["id"], entries=entries, more=False))
+            elif found.kind == "PUT":
                 session.say(session.receipt(found.fields))
             elif found.kind == "BATCH":
                 session.take_batch(found)
