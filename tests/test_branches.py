@@ -222,6 +222,23 @@ def test_single_names_are_found_among_others(most: int) -> None:
     assert [tree.id for tree in there.asked] == list(range(1, len(there.asked) + 1))
 
 
+def test_name_is_found_behind_the_content_of_a_folder_that_comes_just_before_it() -> None:
+    class Nested(Folder):
+        def __next__(self) -> Message:
+            tree = self.asked[-1]
+            paths = [("a",), *(("a", f"{number}") for number in range(9)), ("a ",), ("b",)]
+            behind = [path for path in paths if path > (tree.after or ())]
+            page = tuple(
+                node(len(path), path[-1], "folder" if path == ("a",) else "file") for path in behind[: self.most]
+            )
+            return Branch(tree.id, page, len(behind) > self.most)
+
+    there, glimpses = Nested([], 2), Glimpses()
+    for name in ("a ", "a", "b", "a  ", "a "):
+        found = glimpses.find((name,), there, there)  # type: ignore[arg-type]
+        assert (found is not None) == (name != "a  "), name
+
+
 def test_names_of_one_page_cost_one_question() -> None:
     there, glimpses = Folder([f"{number:04}" for number in range(5000)], 8192), Glimpses()
     for number in range(1000, 2000):

@@ -150,7 +150,7 @@ class BranchEntries(Iterator[tuple[PathParts, Entry]]):
 
 
 class Glimpses:
-    """Looks up single names at the receiver: of each folder a page of names is read, from the name on."""
+    """Looks up single names at the receiver: of each folder pages are read, up to the one that the name is in."""
 
     def __init__(self, digests: bool = False) -> None:
         self._digests = digests
@@ -168,14 +168,17 @@ class Glimpses:
         if not is_known:
             before = just_before(name)
             branches = Branches(folder, (before,) if before else (), self._digests)
-            self._folder = None
+            self._folder, self._to = None, before
+            self._entries = {}
             try:
-                page = next(branches.pages(channel, messages, self.last_id))
+                for page in branches.pages(channel, messages, self.last_id):
+                    self._entries |= {path[0]: entry_of(node) for path, node in page.entries if len(path) == 1}
+                    self._to = page.entries[-1][0][0] if page.entries else name
+                    if self._to >= name:
+                        break  # before it may come all that is in a folder, whose name is that but for a space
             finally:
                 self.last_id = branches.last_id
-            self._entries = {path[0]: entry_of(node) for path, node in page.entries if len(path) == 1}
             self._folder, self._from, self._is_last = folder, before, branches.is_whole
-            self._to = page.entries[-1][0][0] if page.entries else name
         return self._entries.get(name)
 
 
