@@ -21,11 +21,17 @@ _SENT: _Words = {
         "{path} exists already on the receiver",
         "Choose another name, or --if-exists rename, replace or skip",
     ),
-    Code.IS_FOLDER: ("{path} is a folder on the receiver", "To put the file into it, write {path}/"),
-    Code.NOT_FOLDER: ("a part of {path} is a file on the receiver, not a folder", "Choose another folder"),
+    Code.IS_FOLDER: (
+        "{path} is a folder on the receiver",
+        "To put the file into it, write {path}/; or remove it there first",
+    ),
+    Code.NOT_FOLDER: (
+        "{path}, or a part of it, is a file on the receiver, not a folder",
+        "Choose another folder, or remove it there first",
+    ),
     Code.LINK: (
-        "a part of {path} is a symbolic link on the receiver",
-        "Choose another name; links are neither followed nor replaced",
+        "{path}, or a part of it, is a symbolic link on the receiver",
+        "Choose another name, or remove it there first; links are neither followed nor replaced",
     ),
     Code.SPECIAL: (
         "{path} is neither a file nor a folder on the receiver, and is not replaced",

@@ -360,7 +360,10 @@ def test_target_rule_does_not_depend_on_the_other_end(server: Server, client: Cl
     assert found == {"two/a", "two/b", "one/a", "name"}
     result = client(a, f"{box}/one")
     assert result.status == 1
-    assert f"{box}/one is a folder on the receiver. To put the file into it, write {box}/one/\n" in one_line(result)
+    assert (
+        f"{box}/one is a folder on the receiver. To put the file into it, write {box}/one/; or remove it there first\n"
+        in one_line(result)
+    )
     result = client(a, f"{box}/name/")
     assert result.status == 1 and " is a file on the receiver, not a folder" in one_line(result)
 
@@ -448,7 +451,11 @@ def test_links_at_the_receiver_are_never_followed(
     (area / "dangling").symlink_to(tmp_path / "made")
     assert client(a, f"{box}/dangling").status == 1
     result = client("--if-exists=replace", a, f"{box}/folder/")
-    assert result.status == 1 and "is a symbolic link on the receiver. Choose another name; links" in one_line(result)
+    assert (
+        result.status == 1
+        and "is a symbolic link on the receiver. Choose another name, or remove it there first; links"
+        in one_line(result)
+    )
     assert victim.read_bytes() == before
     assert os.listdir(outside) == [] and not (tmp_path / "made").exists()
     assert os.readlink(area / "replace") == str(victim)
