@@ -159,7 +159,6 @@ class Storage:
             ledger = None
             if rules.quota == NO_QUOTA and not counts:
                 invalidate(staging)
-                opened.callback(invalidate, staging)  # what it stored is missing for those that count since
             else:
                 ledgers = self.ledgers
                 ledger = ledgers.enter(name)
