@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sft.client.branches import BranchEntries, Glimpses, link_entry
 from sft.client.comparing import HIDDEN, Criteria, Difference, Entry, Pair, Paired, difference, paired
 from sft.client.missing import report_omitted
+from sft.client.own_logs import files_of_log
 from sft.client.parting import part
 from sft.client.refusals import SKIPPED, not_given
 from sft.client.targets import remote_paths
@@ -123,12 +124,15 @@ class CheckingThere:
 
     kept = "nothing was changed"
 
-    def __init__(self, reporter: Reporter, options: "argparse.Namespace", names: list[str]) -> None:
-        """Raises UsageError."""
+    def __init__(
+        self, reporter: Reporter, options: "argparse.Namespace", names: list[str], log: Path | None = None
+    ) -> None:
+        """`log`: our own, which is never sent. Raises UsageError."""
         from sft.disk.chosen import choose
 
         self._reporter, self._verdicts = reporter, Verdicts(reporter, options.quiet)
         self._chosen, opened = choose(options), Folders()
+        self._logs = files_of_log(log)
         self._left = deque(
             _Named(Tree(str(Path(source)), options.follow, opened, self._chosen, options.links), place)
             for source, place in remote_paths(names[:-1], names[-1])
@@ -173,7 +177,7 @@ class CheckingThere:
 
     def _ours(self, walk: Iterator[object]) -> Iterator[tuple[PathParts, Entry]]:
         for seen in walk:
-            if isinstance(seen, Found) and LOCAL_PARTIAL_AREA not in seen.parts:
+            if isinstance(seen, Found) and not self._is_left_out(seen):
                 self._found = {**dict(list(self._found.items())[-1:]), seen.parts: seen}
                 yield seen.parts, _entry_of(seen)
                 continue
@@ -181,8 +185,17 @@ class CheckingThere:
             if isinstance(seen, Found | Skipped | Excluded) and seen.parts:
                 yield seen.parts, HIDDEN
 
+    def _is_left_out(self, found: Found) -> bool:
+        return LOCAL_PARTIAL_AREA in found.parts or self._is_log(found)
+
+    def _is_log(self, found: Found) -> bool:
+        return not found.is_folder and found.identity in self._logs
+
     def _report(self, seen: object) -> None:
-        if isinstance(seen, SourceError):
+        if isinstance(seen, Found):
+            if self._is_log(seen):
+                self._reporter.skipped(seen.path, "this program's own log", is_wanted=True)
+        elif isinstance(seen, SourceError):
             self._reporter.failed(seen.name, seen)
         elif isinstance(seen, Skipped) and seen.is_source:
             problem = SourceError(f"{seen.path} is {seen.why}", "Only files and folders can be compared")

@@ -301,7 +301,7 @@ class Run:
     def _question(self, names: list[str]) -> None:
         from sft.client.questions import question_job
 
-        job = question_job(self._reporter, self._options, names, self._confirm_removal)
+        job = question_job(self._reporter, self._options, names, self._confirm_removal, self._settings.client_log)
         self._kept = job.kept
         self._again_and_again(self._ask(), lambda: None, lambda channel, *_: job.run(channel))
 

@@ -99,6 +99,16 @@ def test_what_is_not_there_at_all_is_missing(client: Client, source: Path, box: 
     assert client("--check", "--get", box, tmp_path / "empty").out.count("missing: ") == 6
 
 
+def test_own_log_is_not_missing(client: Client, source: Path, box: str) -> None:
+    """It is never sent."""
+    log = f"--client-log={source}/client.log"
+    assert client(log, source, box).status == 0
+    assert (source / "client.log").exists()
+    result = client(log, "--check", source, box)
+    assert result.status == 0 and "missing: " not in result.out and "4 same\n" in result.out
+    assert "client.log: this program's own log" in result.out
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_can_not_be_read_there_has_failed_and_is_not_missing(
     server: Server, client: Client, source: Path, box: str
