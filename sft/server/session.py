@@ -205,8 +205,18 @@ class Connection:
             requests.run(on_receive_event, on_send_event)
         finally:
             folder.close()
+            if not is_counted:
+                self._count_afterwards(account)
             received.on_event(IDLE)
             sparing.tell()
+
+    def _count_afterwards(self, account: Account) -> None:
+        """If its folder has got a quota meanwhile, those that count since then have missed what this one stored."""
+        if account.home in self._shared.accounts.counted_folders():
+            try:
+                self._shared.storage.ledgers.recount(account.home)
+            except Refused as problem:
+                self._log.error("counting what %s has failed: %s", account.home, problem.why or problem.cause)
 
     def _admit(self, account: Account, right: str) -> None:
         """Asked before each PUT, GET and LIST. Raises Refused for one request, Ended for the connection."""

@@ -141,6 +141,8 @@ def test_quota_of_another_account_ends_connections_that_do_not_count(tmp_path: P
                 session.send(1, [change], b"content")
                 assert server.command("limits", THIEF, f"--quota={amount}").status == 0
                 assert ending(session)[0] == ["ERROR account"]
+            stage.quiet()
+            assert (server.storage / ".partial" / USER / "ledger").exists(), "what it has stored is counted"
             with stage.session() as session:  # it may come again at once
                 session.send(1, [f"{change}, again"], b"content")
                 session.farewell()
