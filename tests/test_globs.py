@@ -1,6 +1,10 @@
 """Patterns: which names they match, and how a name says what they would mean."""
 
+import fnmatch
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sft.client.globs import is_pattern, literal_of, regex_of
 
@@ -39,6 +43,24 @@ MATCHES = [
 @pytest.mark.parametrize(("pattern", "name", "fits"), MATCHES)
 def test_pattern_matches_as_in_a_shell(pattern: str, name: str, fits: bool) -> None:
     assert bool(regex_of([pattern]).fullmatch(name)) is fits
+
+
+@given(st.text("ab*?", max_size=9), st.text("ab", max_size=9))
+def test_stars_match_as_in_the_standard_library(pattern: str, name: str) -> None:
+    assert bool(regex_of([pattern]).fullmatch(name)) is fnmatch.fnmatchcase(name, pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a*a*a*a*a*a*b", "a" * 250),
+        ("**/a/**/a/**/a/**/a/**/a/**/b", "/".join("a" * 120)),
+        ("*a*a*a*a*a*a*b/c", "a" * 250 + "/c"),
+    ],
+)
+def test_stars_that_fit_nothing_do_not_try_every_place(pattern: str, path: str) -> None:
+    """One place for each star; all of them would take years."""
+    assert regex_of(pattern.split("/")).fullmatch(path) is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@ r"""Patterns in names at the receiver, as shells have them: `*`, `?`, `[...]`, a
 
 Rules: a pattern is matched component by component; nothing in it matches a slash, and nothing but a dot matches a dot
 at the beginning of a name. `\` takes the meaning of the `*`, `?`, `[` or `\` behind it; before anything else it stands
-for itself. It knows no channel: `sft/client/matching.py` asks which names are there.
+for itself. What stands between two stars takes the first place that it fits, and keeps it: if any place leads to a
+match, the first one does, so matching takes no more than the product of both lengths. It knows no channel:
+`sft/client/matching.py` asks which names are there.
 """
 
 import re
@@ -12,6 +14,8 @@ DEEP = "**"
 
 _MAGIC = re.compile(r"\\[*?\[\\]|\*|\?|\[[!^]?(?:\]|[^]])[^]]*\]")  # an escaped character, or something with a meaning
 _HIDDEN = r"(?!\.)"
+_ANY = "[^/]*"
+_FOLDERS = rf"(?:{_HIDDEN}[^/]+/)*"
 
 
 def is_pattern(name: str) -> bool:
@@ -38,32 +42,41 @@ def regex_of(parts: Sequence[str]) -> "re.Pattern[str]":
     >>> bool(regex_of(["**", "*.txt"]).fullmatch("a/b/c.txt")), bool(regex_of(["*", "b"]).fullmatch(".a/b"))
     (True, False)
     """
-    text = ""
+    between = [""]  # what stands before, between and behind those that are any number of folders
     for at, part in enumerate(parts):
         is_last = at == len(parts) - 1
         if part == DEEP and not is_last:
-            text += rf"(?:{_HIDDEN}[^/]+/)*"
+            between.append("")
         else:
-            text += _component(part) + ("" if is_last else "/")
-    return re.compile(text, re.DOTALL)
+            between[-1] += f"(?>{_component(part)}{'' if is_last else '/'})"
+    return re.compile(_joined(between, _FOLDERS), re.DOTALL)
+
+
+def _joined(between: Sequence[str], any_number: str) -> str:
+    """What matches all of them, with any number of something between any two."""
+    first, *middle = between
+    last = any_number + middle.pop() if middle else ""
+    return first + "".join(f"(?>{any_number}?{each})" for each in middle) + last
 
 
 def _component(part: str) -> str:
     """A regular expression for one name."""
-    text, at = "", 0
+    between, at = [""], 0
     for found in _MAGIC.finditer(part):
-        text += re.escape(part[at : found.start()]) + _meaning(found[0])
+        between[-1] += re.escape(part[at : found.start()])
+        if found[0] == "*":
+            between.append("")
+        else:
+            between[-1] += _meaning(found[0])
         at = found.end()
-    text += re.escape(part[at:])
+    between[-1] += re.escape(part[at:])
     starts_open = _MAGIC.match(part) is not None and not part.startswith("\\")
-    return (_HIDDEN if starts_open else "") + text
+    return (_HIDDEN if starts_open else "") + _joined(between, _ANY)
 
 
 def _meaning(part: str) -> str:
     if part.startswith("\\"):
         return re.escape(part[1])
-    if part == "*":
-        return "[^/]*"
     if part == "?":
         return "[^/]"
     inner = part[1:-1]
