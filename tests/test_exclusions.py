@@ -79,6 +79,13 @@ def test_named_source_is_left_out_by_its_own_name_and_by_no_pattern_with_a_folde
     assert not exclusions("/build", "docs/build").is_source_excluded("build", True)
 
 
+@pytest.mark.parametrize("pattern", ["*a*a*a*a*a*a*b", "/in/*a*a*a*a*a*a*a*b/", "*a?*a?*a?*a?*a?*a?*a?*b"])
+def test_stars_that_fit_nothing_do_not_try_every_place(pattern: str) -> None:
+    exclusions = Exclusions([Pattern(pattern, "--exclude")])
+    assert not exclusions.is_excluded(("in", "a" * 250), True)
+    assert exclusions.is_excluded(("in", "a" * 200 + "b"), True)
+
+
 def test_folder_that_is_sent_itself_is_never_excluded() -> None:
     assert not exclusions("*").is_excluded((), True)
 

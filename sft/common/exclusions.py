@@ -25,6 +25,10 @@ class Pattern(NamedTuple):
     where: str
 
 
+# In a regular expression of the library: a star, and the characters and question marks before the next star.
+_BETWEEN_STARS = re.compile(r"\[\^/\]\*((?:\\[^/]|[^/()|\[\]\\*+?{}^$.]|\[\^/\](?![*+?]))*)(?=\[\^/\]\*)")
+
+
 class _Rule(NamedTuple):
     """One pattern that was read. `excludes`: false for one with `!`."""
 
@@ -90,7 +94,16 @@ def _read(pattern: Pattern) -> _Rule | None:
             found = GitIgnoreSpecPattern(_below_only(text))
     if found is None or found.regex is None or found.include is None:
         raise UsageError(f'{pattern.where}: "{pattern.text}" is not a pattern', _REMEDY)
-    return _Rule(found.regex, found.include)
+    return _Rule(_in_the_first_place(found.regex), found.include)
+
+
+def _in_the_first_place(regex: re.Pattern[str]) -> re.Pattern[str]:
+    """The same, but what stands between two stars keeps the first place that it fits, instead of trying every one.
+
+    If any place leads to a match, that does, too. Sets of characters may have a slash in them, and stay as they are.
+    """
+    text, count = _BETWEEN_STARS.subn(r"(?>[^/]*?\1)", regex.pattern)
+    return re.compile(text, regex.flags) if count else regex
 
 
 def _below_only(text: str) -> str:
