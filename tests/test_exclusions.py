@@ -99,9 +99,9 @@ def test_library_that_is_missing_is_one_line_with_the_command(monkeypatch: pytes
 
 # --- beside git -------------------------------------------------------------------------------------------------------
 
-names = st.sampled_from(["a", "b", "ab", "a.o", "b.o", "c", "-", "[", "x y", "é"])
+names = st.sampled_from(["a", "b", "ab", "a.o", "b.o", "c", "-", "[", "x y"])
 paths = st.lists(names, min_size=1, max_size=4)
-pieces = st.sampled_from(["a", "b", "*", "**", "?", "*.o", "a*", "[ab]", "[!a]", "[^b]*", "ab", "c", "\\*", "x y", "é"])
+pieces = st.sampled_from(["a", "b", "*", "**", "?", "*.o", "a*", "[ab]", "[!a]", "[^b]*", "ab", "c", "\\*", "x y"])
 patterns = st.builds(
     lambda no, start, middle, end: no + start + "/".join(middle) + end,
     st.sampled_from(["", "", "", "!"]),
@@ -125,6 +125,7 @@ def tree_of(files: list[list[str]]) -> list[str]:
 @given(st.lists(paths, min_size=1, max_size=12), st.lists(patterns, min_size=1, max_size=4))
 @example([["a", "b", "c"]], ["a/**", "!a/b/"])
 @example([["a", "b"]], ["a/**/"])
+@example([["é"], ["a", "é"]], ["é", "!a/é"])
 def test_any_patterns_leave_out_what_gits_do(tmp_path: Path, files: list[list[str]], lines: list[str]) -> None:
     where = tmp_path / f"{len(os.listdir(tmp_path))}"
     tree = tree_of(files)

@@ -89,7 +89,8 @@ class Plan:
         """The removals, and how much it is in all."""
         self._extras.tell(lambda here, kind: self._planned("remove", "", here, kind, None, Difference.EXTRA))
         came = f"{counted(self._count, 'file')} would come, {amount(self._size)}" if self._count else ""
-        self._reporter.note(in_all(came, self._others))
+        if line := in_all(came, self._others, self._reporter.failed_count):
+            self._reporter.note(line)
 
     def _tell(self, finding: Finding) -> None:
         what, there = finding.what, finding.there

@@ -54,10 +54,10 @@ def _action_for_another_kind(kind: str, kind_there: str, policy: str) -> str | C
     return (_FILE_ONTO_LINK if kind == "file" else _OTHER)[policy]
 
 
-def in_all(moved: str, others: int) -> str:
-    """The last line of a plan: what would move, and how much else would be done."""
+def in_all(moved: str, others: int, failed: int) -> str:
+    """The last line of a plan: what would move, and how much else would be done; none where there are errors alone."""
     parts = [moved, counted(others, "other change") if others else ""]
-    return "; ".join(filter(None, parts)) or "nothing would be done"
+    return "; ".join(filter(None, parts)) or ("" if failed else "nothing would be done")
 
 
 class SendingPlan:
@@ -110,7 +110,8 @@ class SendingPlan:
         """How much it is in all."""
         sent = f"{counted(self._count, 'file')} would be sent" if self._count else ""
         sent += f", {amount(self._size)}" if sent and self._size is not None else ""
-        self._reporter.note(in_all(sent, self._others))
+        if line := in_all(sent, self._others, self._reporter.failed_count):
+            self._reporter.note(line)
 
     def _planned(self, action: str, name: str, path: PathParts, kind: str, size: int | None, why: str) -> None:
         self._others += action in ("compare", "set", "remove")

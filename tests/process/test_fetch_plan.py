@@ -123,7 +123,7 @@ def test_lines_for_people(client: Client, there: Path, tmp_path: Path, box: str)
         f"would remove: {here}/tree/d/e/c",
         f"would remove: {here}/tree/d/e/",
     ]
-    assert result.err == "1 file would come, 50 B\n"
+    assert result.err == "1 file would come, 50 B; 2 other changes\n"
 
 
 @pytest.mark.parametrize("name", ["no", "tree/link", "tree/a/b"])
