@@ -1,6 +1,6 @@
 """The line of progress as a text: what is done and to come, the rate, the time left and a name, in so many columns.
 
-Rules: pure, and exact in columns also for wide characters. Where there is no room for everything, the name goes first,
+Rules: pure, and exact in columns also for wide characters. Where not everything fits, the name goes first,
 then the counts, and last the rate; what is left stays whole.
 """
 
@@ -39,11 +39,11 @@ def cut_middle(text: str, columns: int) -> str:
     """`text` in at most so many columns: what is too much goes from its middle, for both ends of a name tell most."""
     if columns_of(text) <= columns:
         return text
-    room = columns - len(_CUT)
-    if room < 2:
+    space = columns - len(_CUT)
+    if space < 2:
         return _first(text, columns)
-    head = _first(text, room - room // 2)
-    tail = _first(text[::-1], room - columns_of(head))[::-1]
+    head = _first(text, space - space // 2)
+    tail = _first(text[::-1], space - columns_of(head))[::-1]
     return head + _CUT + tail
 
 
@@ -83,14 +83,14 @@ def progress_line(now: Progress, columns: int) -> str:
     if now.files_total is not None and now.files_total > 1:
         files = f"{now.files_done:,} of {now.files_total:,} files"
     line = _fitting([percent, done, files, rate, left], (0, 3, 4, 1, 2) if percent else (3, 0, 4, 1, 2), columns)
-    room = columns - columns_of(line) - len(_GAP)
-    if now.name and room >= min(_LEAST_NAME, columns_of(now.name)):
-        line += _GAP + cut_middle(now.name, room)
+    space = columns - columns_of(line) - len(_GAP)
+    if now.name and space >= min(_LEAST_NAME, columns_of(now.name)):
+        line += _GAP + cut_middle(now.name, space)
     return line
 
 
 def _fitting(parts: list[str], importance: tuple[int, ...], columns: int) -> str:
-    """Those of the parts that have room, in their order; 0 is the most important one."""
+    """Those of the parts that fit, in their order; 0 is the most important one."""
     kept: set[int] = set()
     for at in sorted(range(len(parts)), key=lambda at: importance[at]):
         chosen = [parts[each] for each in sorted({*kept, at}) if parts[each]]

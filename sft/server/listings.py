@@ -192,7 +192,7 @@ class Listings:
     def _omit(
         self, request: Tree, found: LeftOut, omitted: list[Omitted], ends: dict[tuple[PathParts, Code], int]
     ) -> None:
-        """Name what is left out with this page; where it has no room, it is counted, or comes with the next page."""
+        """Name what is left out with this page; where it does not fit, it is counted, or comes with the next page."""
         key = found.folder, found.code
         if key not in ends:
             if len(omitted) > _MOST_OMITTED:
