@@ -73,9 +73,9 @@ def tcp_pair(buffers: int = 0) -> tuple[socket.socket, socket.socket]:
 
 def seal(cipher: RecordCipher, number: int, text: bytes) -> bytes:
     """One record as it stands on the wire."""
-    header, room = frame_header(len(text) + TAG_SIZE), bytearray(text)
-    tag = cipher.seal(number, header, memoryview(room))
-    return header + bytes(room) + tag
+    header, text_and_tag = frame_header(len(text) + TAG_SIZE), bytearray(text)
+    tag = cipher.seal(number, header, memoryview(text_and_tag))
+    return header + bytes(text_and_tag) + tag
 
 
 def data(id: int, offset: int, content: bytes) -> bytes:

@@ -239,7 +239,7 @@ def test_answers_under_way_are_not_ended_for_more_requests() -> None:
         for _ in lines:
             assert begun.acquire(timeout=10)
         with socket.create_connection(("127.0.0.1", answers.place.port), 10) as more:
-            assert more.recv(1) == b"", "there is no room"
+            assert more.recv(1) == b"", "all places are taken"
         goes_on.set()
         for line in lines:
             assert line.recv(15) == b"HTTP/1.0 200 OK"

@@ -24,7 +24,7 @@ HURRY = """
 import sys, server
 from sft.server import housekeeping, listener
 housekeeping._EVERY = housekeeping._RETRY = housekeeping._LONGEST_RETRY = 0.05
-listener.most_for = lambda files, wanted: wanted  # no room is kept for others
+listener.most_for = lambda files, wanted: wanted  # no places are kept for others
 sys.exit(server.main(sys.argv[1:]))
 """
 CLUMSY = """

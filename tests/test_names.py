@@ -249,7 +249,7 @@ def test_numbered_names_are_always_allowed_and_different(component: str, number:
 
 
 def test_numbered_portable_name_stays_portable() -> None:
-    """Shortened to make room for the number, `nul12.…` must not become the device `nul`."""
+    """Shortened so that the number fits, `nul12.…` must not become the device `nul`."""
     for component in ("nul12." + "b" * 249, "con__." + "b" * 249, "com1__." + "b" * 248):
         judge_component(component, portable=True)
         judge_component(numbered(component, 1), portable=True)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("watched")
 
 
 def test_space_that_is_not_named_is_not_sent(pair: tuple[Channel, Channel]) -> None:
-    """As when a file turns out shorter than it was: the room is used again."""
+    """As when a file turns out shorter than it was: the space is used again."""
     one, two = pair
     one.content_space(1000)[:] = b"x" * 1000
     one.send(Cancel(1).encode())

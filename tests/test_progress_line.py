@@ -1,4 +1,4 @@
-"""The line of progress: everything that has room, whole, in any width."""
+"""The line of progress: everything that fits, whole, in any width."""
 
 import pytest
 

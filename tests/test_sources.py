@@ -108,13 +108,13 @@ def test_state_is_that_of_the_opening(tmp_path: Path) -> None:
 def test_read_into_fills_and_then_falls_short_at_the_end(tmp_path: Path) -> None:
     content = os.urandom(10_000)
     source = write(tmp_path / "file", content)
-    room = bytearray(6_000)
-    assert source.read_into(memoryview(room)) == 6_000
-    assert bytes(room) == content[:6_000]
-    assert source.read_into(memoryview(room)) == 4_000
-    assert bytes(room[:4_000]) == content[6_000:]
-    assert source.read_into(memoryview(room)) == 0
-    assert source.read_into(memoryview(room)[:0]) == 0
+    buffer = bytearray(6_000)
+    assert source.read_into(memoryview(buffer)) == 6_000
+    assert bytes(buffer) == content[:6_000]
+    assert source.read_into(memoryview(buffer)) == 4_000
+    assert bytes(buffer[:4_000]) == content[6_000:]
+    assert source.read_into(memoryview(buffer)) == 0
+    assert source.read_into(memoryview(buffer)[:0]) == 0
     source.check_unchanged()
     source.close()
 
@@ -151,9 +151,9 @@ def test_removed_or_replaced_file_is_still_sent_as_it_was(tmp_path: Path) -> Non
     source = write(tmp_path / "file", b"12345")
     (tmp_path / "other").write_bytes(b"other content")
     os.replace(tmp_path / "other", tmp_path / "file")
-    room = bytearray(5)
-    assert source.read_into(memoryview(room)) == 5
-    assert bytes(room) == b"12345"
+    buffer = bytearray(5)
+    assert source.read_into(memoryview(buffer)) == 5
+    assert bytes(buffer) == b"12345"
     source.check_unchanged()
     source.close()
 
@@ -166,13 +166,13 @@ def test_changed_names_the_file_and_a_remedy(tmp_path: Path) -> None:
 
 def test_source_goes_on_anywhere(tmp_path: Path) -> None:
     source = write(tmp_path / "file", b"0123456789")
-    room = bytearray(4)
+    buffer = bytearray(4)
     for offset, expected in ((6, b"6789"), (0, b"0123"), (3, b"3456")):
         source.go_to(offset)
-        assert source.read_into(memoryview(room)) == 4
-        assert bytes(room) == expected
+        assert source.read_into(memoryview(buffer)) == 4
+        assert bytes(buffer) == expected
     source.go_to(10)
-    assert source.read_into(memoryview(room)) == 0
+    assert source.read_into(memoryview(buffer)) == 0
     source.close()
 
 
@@ -208,11 +208,11 @@ def test_pipe_is_read_to_its_end_in_whole_pieces(pipe: tuple[int, int]) -> None:
     feeding.start()
     source = PipeSource(reading)
     assert (source.size, source.mtime, source.mode) == (None, None, None)
-    room, got = bytearray(100_000), b""
+    buffer, got = bytearray(100_000), b""
     for _ in range(3):
-        assert source.read_into(memoryview(room)) == 100_000
-        got += room
-    assert source.read_into(memoryview(room)) == 0
+        assert source.read_into(memoryview(buffer)) == 100_000
+        got += buffer
+    assert source.read_into(memoryview(buffer)) == 0
     assert got == content
     feeding.join(30)
     source.check_unchanged()
@@ -227,14 +227,14 @@ def test_pause_of_a_pipe_that_does_not_block_is_not_its_end(pipe: tuple[int, int
     source = PipeSource(reading)
     os.write(writing, b"123")
     got: list[int] = []
-    room = bytearray(6)
-    reader = threading.Thread(target=lambda: got.append(source.read_into(memoryview(room))))
+    buffer = bytearray(6)
+    reader = threading.Thread(target=lambda: got.append(source.read_into(memoryview(buffer))))
     reader.start()
     wait_until(lambda: not select.select([reading], [], [], 0)[0])
     os.write(writing, b"456")
     os.close(writing)
     reader.join(30)
-    assert (got, bytes(room)) == ([6], b"123456")
+    assert (got, bytes(buffer)) == ([6], b"123456")
 
 
 def test_pipe_is_read_once(pipe: tuple[int, int]) -> None:

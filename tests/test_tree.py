@@ -47,10 +47,10 @@ def walked(tree: Tree) -> list[Found]:
 
 def read(tree: Tree, found: Found) -> bytes:
     source = tree.open(found.path, found.parts)
-    room = bytearray(100)
-    count = source.read_into(memoryview(room))
+    space = bytearray(100)
+    count = source.read_into(memoryview(space))
     source.close()
-    return bytes(room[:count])
+    return bytes(space[:count])
 
 
 def put_link(place: Path, target: Path) -> None:

@@ -138,7 +138,7 @@ class Failure(Enum):
 
 
 class ConnectionTrouble(TransferError):
-    """The other end can't be reached, has no room, or is gone; `failure` says which."""
+    """The other end can't be reached, is full, or is gone; `failure` says which."""
 
     exit_status = 4
 

@@ -70,12 +70,12 @@ def is_link_target(target: str) -> bool:
 
 def split_names(path: PathParts, names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Names in a folder of an allowed path: those with which its path stays allowed, and the others."""
-    room = MAX_PATH - (size_of(path) if path else 0) - 1
+    left = MAX_PATH - (size_of(path) if path else 0) - 1
     is_deep = len(path) >= MAX_DEPTH
     allowed: list[str] = []
     others: list[str] = []
     for name in names:
-        is_allowed = not is_deep and not why_not_allowed((name,)) and len(name.encode()) <= room
+        is_allowed = not is_deep and not why_not_allowed((name,)) and len(name.encode()) <= left
         (allowed if is_allowed else others).append(name)
     return allowed, others
 
@@ -166,7 +166,7 @@ def numbered(component: str, number: int) -> str:
     ending = f".{number}{ending}"
     while stem and len((stem + ending).encode()) > MAX_COMPONENT:
         stem = stem[:-1]
-    if not stem:  # an ending that leaves no room is no ending
+    if not stem:  # an ending that leaves nothing of the name is none
         return numbered(component.replace(".", "_"), number)
     if _is_device(stem):  # shortened to a device's name
         stem = stem[:-1] + "_"

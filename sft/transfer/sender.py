@@ -86,7 +86,7 @@ class Sender:
         self._pieces = Pieces(channel, limiter, on_event, compress)
         self._space = space_for(self._pieces.most if self._pieces.most < DATA_SIZE else None)
         self._batch = OutgoingBatch(self._space)  # that fills
-        self._room = 0  # up to so many files in it the window is not full
+        self._free_places = 0  # up to so many files in it the window is not full
         # Of the thread that reads and packs:
         self._share = share or Places().of("")  # a place for each of `_waiting`, and one for the next file
         self._waiting = 0  # large files that are announced and not begun
@@ -143,10 +143,10 @@ class Sender:
 
     def _announce(self, item: Item) -> None:
         """Add a small file to the batch that fills; send the PUT of anything else."""
-        if self._batch.count >= self._room:
+        if self._batch.count >= self._free_places:
             while self._is_full():
                 self._wait_and_serve()
-            self._room = self._batch.count + self._open.room(self._batch.count, self._batch.memory)
+            self._free_places = self._batch.count + self._open.free_places(self._batch.count, self._batch.memory)
         try:
             item.judge()
             source = item.open() if item.open is not None else None
@@ -164,7 +164,7 @@ class Sender:
         if has_other_time:
             self._on_event(TimeClamped(item))
         self._open.add(outgoing)
-        self._room = 0
+        self._free_places = 0
         self._on_event(Started(item, outgoing.size))
         self._waiting += not outgoing.is_begun
         self._channel.send(message)
@@ -240,7 +240,7 @@ class Sender:
         """Send the small files that were read, if there are any."""
         if not self._batch.count:
             return
-        batch, self._batch, self._room = self._batch, OutgoingBatch(self._space), 0
+        batch, self._batch, self._free_places = self._batch, OutgoingBatch(self._space), 0
         shrinks = self._pieces.tries_to_shrink_batch(batch.content_size)
         size = batch.write(self._channel.space, self._open.last_id + 1, self._transfer, self._mac)
         self._open.add(batch)

@@ -59,7 +59,7 @@ class Unsettled:
         """Whether nothing may be announced beside `more` files that are read already."""
         return self._count + more >= WINDOW or self._memory + memory >= _OPEN_MEMORY
 
-    def room(self, more: int, memory: int) -> int:
+    def free_places(self, more: int, memory: int) -> int:
         """How many files may be announced for certain, beside `more` that are read and cost `memory`; at least one."""
         left = (_OPEN_MEMORY - self._memory - memory) // _MOST_OF_ONE
         return max(1, min(WINDOW - self._count - more, left))

@@ -32,7 +32,7 @@ class Inbox:
         self._buffers = engine.buffers()
         life.ends(self._buffers)
         self._to_take = life.condition()  # the consumer waits: a record has arrived
-        self._to_read = life.condition()  # the reader waits: the queue has room for another record
+        self._to_read = life.condition()  # the reader waits: another record fits into the queue
         self._queue: deque[Record] = deque()
         self.bytes_received = 0
 
