@@ -15,26 +15,17 @@ from sft.client.extras import Extras
 from sft.client.findings import Finding, Findings
 from sft.client.missing import Missing
 from sft.client.parting import part
+from sft.client.planned import Planned
 from sft.client.refusals import refused_here
 from sft.client.rounds import in_the_way, is_link_for_file
-from sft.client.sending_plan import in_all
 from sft.common.errors import Code, Refused
 from sft.common.names import PathParts
-from sft.common.sizes import amount, counted
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 
 if TYPE_CHECKING:
     from sft.wire.channel import Channel
 
-_LINES = {
-    "fetch": "would fetch: {name} to {path}",
-    "replace": "would replace: {path} with {name}",
-    "compare": "would compare the content: {name} with {path}",
-    "set": "would set: {path}",
-    "skip": "would skip: {name}",
-    "remove": "would remove: {path}",
-}
 _SAME_SIZE = (Difference.NONE, Difference.TIME, Difference.MODE)
 
 
@@ -69,10 +60,9 @@ class Plan:
         extras: Extras,
     ) -> None:
         """`shown(path)`: how a person finds that path here."""
-        self._reporter, self._missing, self._findings, self._shown = reporter, missing, findings, shown
+        self._missing, self._findings, self._shown = missing, findings, shown
         self._policy, self._is_update, self._extras = policy, is_update, extras
-        self._count = self._size = 0  # of files that would come
-        self._others = 0  # comparisons, modes and removals
+        self._planned = Planned(reporter, "would come")
 
     def read(self, channel: "Channel") -> None:
         """Tell what is not told yet. Raises ConnectionTrouble, ProtocolViolation, PeerStopped."""
@@ -87,10 +77,8 @@ class Plan:
 
     def end(self) -> None:
         """The removals, and how much it is in all."""
-        self._extras.tell(lambda here, kind: self._planned("remove", "", here, kind, None, Difference.EXTRA))
-        came = f"{counted(self._count, 'file')} would come, {amount(self._size)}" if self._count else ""
-        if line := in_all(came, self._others, self._reporter.failed_count):
-            self._reporter.note(line)
+        self._extras.tell(lambda here, kind: self._tell_of("remove", "", here, kind, None, Difference.EXTRA))
+        self._planned.end()
 
     def _tell(self, finding: Finding) -> None:
         what, there = finding.what, finding.there
@@ -105,18 +93,8 @@ class Plan:
         if isinstance(action, Code):
             self._missing.fail(name, refused_here(Refused(action), self._shown(finding.here)))
         elif action is not None:
-            if action in ("fetch", "replace") and there.kind == "file":
-                self._count += 1
-                self._size += there.size
             size = there.size if there.kind == "file" else None
-            self._planned(action, name, finding.here, there.kind, size, what)
+            self._tell_of(action, name, finding.here, there.kind, size, what)
 
-    def _planned(self, action: str, name: str, here: PathParts, kind: str, size: int | None, why: Difference) -> None:
-        self._others += action in ("compare", "set", "remove")
-        path, mark = self._shown(here), "/" if kind == "folder" else ""
-        line = _LINES[action].format(name=f"{name}{mark}", path=f"{path}{mark}")
-        line += "" if size is None else f"  {counted(size, 'byte')}"
-        if why not in (Difference.NONE, Difference.EXTRA):
-            line += f"  ({why.value})"
-        fields = {"name": name, "path": path, "kind": kind, "size": size, "why": why.value}
-        self._reporter.told(line, "planned", action=action, **fields)
+    def _tell_of(self, action: str, name: str, here: PathParts, kind: str, size: int | None, why: Difference) -> None:
+        self._planned.tell(action, name, self._shown(here), kind, size, why.value)

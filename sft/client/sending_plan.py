@@ -8,21 +8,13 @@ another time may turn out to be the same.
 """
 
 from sft.client.comparing import Difference
+from sft.client.planned import Planned
 from sft.client.refusals import refused_there
 from sft.common.errors import Code, Refused
 from sft.common.names import PathParts, judge_path
-from sft.common.sizes import amount, counted
 from sft.common.text import show_path
 from sft.console.reporter import Reporter
 
-_LINES = {
-    "send": "would send: {name} as {path}",
-    "replace": "would replace: {path} with {name}",
-    "compare": "would compare the content: {name} with {path}",
-    "set": "would set: {path}",
-    "skip": "would skip: {name}",
-    "remove": "would remove: {path}",
-}
 _SAME_SIZE = (Difference.NONE, Difference.TIME, Difference.MODE)
 _OTHER: dict[str, str | Code] = {"fail": Code.EXISTS, "rename": "send", "replace": "replace", "skip": "skip"}
 _FILE_ONTO_LINK = {**_OTHER, "replace": Code.LINK}
@@ -54,21 +46,13 @@ def _action_for_another_kind(kind: str, kind_there: str, policy: str) -> str | C
     return (_FILE_ONTO_LINK if kind == "file" else _OTHER)[policy]
 
 
-def in_all(moved: str, others: int, failed: int) -> str:
-    """The last line of a plan: what would move, and how much else would be done; none where there are errors alone."""
-    parts = [moved, counted(others, "other change") if others else ""]
-    return "; ".join(filter(None, parts)) or ("" if failed else "nothing would be done")
-
-
 class SendingPlan:
     """What one command would do."""
 
     def __init__(self, reporter: Reporter, policy: str, is_update: bool) -> None:
         self._reporter, self._policy, self.is_update = reporter, policy, is_update
         self._blocked: PathParts | None = None  # a folder that can't be made
-        self._count = 0  # of files that would be sent
-        self._size: int | None = 0  # of those; None when that of a pipe is not known
-        self._others = 0  # comparisons, modes and removals
+        self._planned = Planned(reporter, "would be sent")
 
     def tell(self, name: str, path: PathParts, kind: str, size: int | None, what: Difference, kind_there: str) -> None:
         """What becomes of one file or folder here; `size` None: of a folder, or not known."""
@@ -84,40 +68,20 @@ class SendingPlan:
             self._blocked = path if kind == "folder" else self._blocked
             self._reporter.failed(name, refused_there(Refused(action), show_path(path)))
         elif action is not None:
-            if action in ("send", "replace") and kind == "file":
-                self._add(size)
-            self._planned(action, name, path, kind, size, what.value)
+            self._planned.tell(action, name, show_path(path), kind, size, what.value)
 
     def tell_unknown(self, name: str, path: PathParts, kind: str, size: int | None) -> None:
         """The same where the account may not list what is there."""
-        if kind == "file":
-            self._add(size)
-        self._planned("send", name, path, kind, size, "what is there is not known")
-
-    def _add(self, size: int | None) -> None:
-        self._count += 1
-        self._size = None if size is None or self._size is None else self._size + size
+        self._planned.tell("send", name, show_path(path), kind, size, "what is there is not known")
 
     def tell_set(self, path: PathParts, kind: str) -> None:
         """That gets another mode."""
-        self._planned("set", "", path, kind, None, Difference.MODE.value)
+        self._planned.tell("set", "", show_path(path), kind, None, Difference.MODE.value)
 
     def tell_removal(self, path: PathParts, kind: str) -> None:
         """That is removed."""
-        self._planned("remove", "", path, kind, None, Difference.EXTRA.value)
+        self._planned.tell("remove", "", show_path(path), kind, None, Difference.EXTRA.value)
 
     def end(self) -> None:
         """How much it is in all."""
-        sent = f"{counted(self._count, 'file')} would be sent" if self._count else ""
-        sent += f", {amount(self._size)}" if sent and self._size is not None else ""
-        if line := in_all(sent, self._others, self._reporter.failed_count):
-            self._reporter.note(line)
-
-    def _planned(self, action: str, name: str, path: PathParts, kind: str, size: int | None, why: str) -> None:
-        self._others += action in ("compare", "set", "remove")
-        shown, mark = show_path(path), "/" if kind == "folder" else ""
-        line = _LINES[action].format(name=f"{name}{mark}", path=f"{shown}{mark}")
-        line += "" if size is None else f"  {counted(size, 'byte')}"
-        if why not in (Difference.NONE.value, Difference.EXTRA.value):
-            line += f"  ({why})"
-        self._reporter.told(line, "planned", action=action, name=name, path=shown, kind=kind, size=size, why=why)
+        self._planned.end()
