@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import re
 import threading
 from collections.abc import Iterator
@@ -19,8 +20,11 @@ from test_architecture import TOP
 
 from sft.disk.amounts import Amount
 from sft.server.activity import FILE_OUTCOMES, LOGIN_OUTCOMES, Activity
+from sft.server.hooks import HOOK_OUTCOMES, Hooks
 from sft.server.metrics import Metrics
 
+LOG = logging.getLogger("test_metrics")
+LOG.propagate = False
 DASHBOARD = TOP / "deploy/grafana.json"
 
 
@@ -64,7 +68,7 @@ def metrics_of(activity: Activity, disk: Storage, stopping: bool = False, second
     everybody = [account("alice", 1000, None), account("bob", None, 7), account("carol", None, None)]
     everybody.append(account("damaged", 1, 1))
     accounts = cast(Any, SimpleNamespace(all=lambda: everybody))
-    return Metrics(activity, accounts, cast(Any, disk), lambda: stopping, seconds)
+    return Metrics(activity, Hooks(LOG), lambda: 3, accounts, cast(Any, disk), lambda: stopping, seconds)
 
 
 def samples_of(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -81,12 +85,16 @@ def test_every_number_is_what_it_says(disk: Storage) -> None:
     answer = metrics_of(activity, disk, stopping=True).answer()
     assert answer.kind.startswith("text/plain; version=")
     samples = samples_of(answer.text)
+    assert samples["sft_connections_not_logged_in", ()] == 3
     assert samples["sft_connections", ()] == 1 and samples["sft_draining", ()] == 1
     assert samples["sft_storage_free_bytes", ()] == 4096
     assert samples["sft_bytes_total", (("direction", "received"),)] == 10
     assert samples["sft_bytes_total", (("direction", "sent"),)] == 20
     logins = {dict(labels)["outcome"]: count for (name, labels), count in samples.items() if name == "sft_logins_total"}
     assert logins == dict.fromkeys(LOGIN_OUTCOMES, 0) | {"accepted": 1, "throttled": 1}
+    hooks = {dict(labels)["outcome"]: count for (name, labels), count in samples.items() if name == "sft_hooks_total"}
+    assert hooks == dict.fromkeys(HOOK_OUTCOMES, 0)
+    assert samples["sft_hooks_running", ()] == samples["sft_hooks_waiting", ()] == 0
     files = {labels for name, labels in samples if name == "sft_files_total"}
     assert len(files) == sum(map(len, FILE_OUTCOMES.values()))
     of_accounts = {

@@ -31,6 +31,7 @@ from sft.disk.user_folder import Rules, UserFolder
 from sft.server.connection_log import GiveLog
 from sft.server.requests import Requests
 from sft.transfer.events import (
+    BatchCutOff,
     BatchSettled,
     BatchStarted,
     Checked,
@@ -105,7 +106,7 @@ def one_by_one(event: Any) -> Iterator[Any]:
             for what, size in files:
                 yield Started(what, size)
                 yield Progress(what, size)
-        case BatchSettled(files):
+        case BatchSettled(files) | BatchCutOff(files):
             for what, became in files:
                 if not isinstance(became, Refused):
                     yield Delivered(what, became)

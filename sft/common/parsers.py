@@ -3,6 +3,7 @@
 Rules: each function returns the value, or raises ValueError with words that follow it in an error.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def as_path(value: object) -> Path:
     if not as_text(value):
         raise ValueError("is empty")
     return Path(expand_home(as_text(value)))
+
+
+def as_command(value: object) -> str:
+    """A program and its arguments, quoted as for a shell; as it is."""
+    try:
+        words = shlex.split(as_text(value))
+    except ValueError as problem:
+        raise ValueError(f"is not a command ({str(problem).lower()})") from None
+    if not words or not words[0]:
+        raise ValueError("names no program")
+    return as_text(value)
 
 
 def as_networks(value: object) -> Networks:

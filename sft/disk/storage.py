@@ -39,7 +39,7 @@ class Storage:
 
     def __init__(self, root: Path, rules: Rules) -> None:
         """Make the folder when it is missing. Raises UsageError when it can't be used."""
-        self.rules, self.umask = rules, umask_of_process()
+        self.path, self.rules, self.umask = root, rules, umask_of_process()
         self._receipts: dict[str, ReceiptIndex] = {}
         self._listing_rates: dict[str, ListingRate] = {}
         self._removals: dict[str, Removals] = {}

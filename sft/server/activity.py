@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 from sft.common.errors import Refused
 from sft.common.text import show_briefly
 from sft.transfer.events import (
+    BatchCutOff,
     BatchSettled,
     BatchStarted,
     CutOff,
@@ -171,7 +172,7 @@ class ActiveConnection:
         match event:
             case Progress(what, count):
                 self._moved(what, direction, count)
-            case BatchSettled(files):
+            case BatchSettled(files) | BatchCutOff(files):
                 self._settled_together(direction, files)
             case BatchStarted(files):
                 self._begun_together(direction, files)

@@ -15,6 +15,7 @@ from sft.common.sizes import announced, counted
 from sft.common.text import briefly, show_briefly, show_path
 from sft.server.login import Log
 from sft.transfer.events import (
+    BatchCutOff,
     BatchSettled,
     BatchStarted,
     CutOff,
@@ -80,7 +81,7 @@ class ReceiveLog:
                 pass
             case Delivered():
                 self._delivered(event.receipt, event.what.target)
-            case BatchSettled() | BatchStarted():
+            case BatchSettled() | BatchStarted() | BatchCutOff():
                 self._of_batch(event)
             case Started():
                 self._started([(event.what, event.size)])
@@ -111,7 +112,7 @@ class ReceiveLog:
         if self._is_verbose:
             self._own_log.debug([f"receiving {show_path(put.path)}, {announced(size)}" for put, size in files])
 
-    def _of_batch(self, event: "BatchStarted[Put] | BatchSettled[Put | Misnamed]") -> None:
+    def _of_batch(self, event: "BatchStarted[Put] | BatchSettled[Put | Misnamed] | BatchCutOff") -> None:
         if isinstance(event, BatchStarted):
             self._started(event.files)
             return

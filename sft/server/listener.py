@@ -57,6 +57,8 @@ _SUMMARY_PAUSE = 10.0  # between two looks at whether a summary of limited log l
 _SILENT_SECONDS = 1  # when stopping, for a client that has connected and sent nothing yet
 _LAST_SECONDS = 5  # for connections that were cut off to end
 _HOUSEKEEPING_SECONDS = 1  # for housekeeping to end
+_HOOK_SECONDS = 5  # for the administrator's programs, if the grace period is over before
+_HOOK_PAUSE = 0.05  # between two looks at them
 
 
 # --- the listening sockets ---
@@ -197,6 +199,7 @@ class Listener:
         self._manager, self._load_again = manager, load_again
         most = self._most(settings)
         self.shared = Shared(accounts, storage, log, engine, most.per_user, settings.compress)
+        self.shared.hooks.take(settings)
         self._admission = Admission(most.connections, most.logins, settings.max_logins_per_source)
         self._turning_away = threading.BoundedSemaphore(most.closing)
         self._troubles = Sparing(log)  # of accepting
@@ -235,6 +238,7 @@ class Listener:
             self._grace, self._drain, self._proxies = settings.grace, settings.drain, settings.trusted_proxies
             self.shared.max_connections_per_user, self.shared.compress = most.per_user, settings.compress
             self._admission.limit(most.connections, most.logins, settings.max_logins_per_source)
+            self.shared.hooks.take(settings)
         self._manager.ready(_SERVING)
 
     def run(self, listening: Sequence[socket.socket]) -> None:
@@ -376,11 +380,18 @@ class Listener:
         for connection in self.running():
             connection.cut_off()
         self._wait_for_ends(time.monotonic() + _LAST_SECONDS, heed_signals=False)
+        self._wait_for_hooks(max(end_of_grace, time.monotonic() + _HOOK_SECONDS))
         if self._housekeeping.stop(_HOUSEKEEPING_SECONDS) and not self.running():
             self.shared.storage.ledgers.close()
         self._troubles.tell()
         self.shared.strangers.tell(at_once=True)
         self._log.info("stopped")
+
+    def _wait_for_hooks(self, until: float) -> None:
+        """Wait for what is to be run after deliveries, until that time, or for a second signal; then kill it."""
+        while self.shared.hooks.is_busy and self._signals.stops < 2 and time.monotonic() < until:
+            self._signals.wait(_HOOK_PAUSE)
+        self.shared.hooks.stop()
 
     def _wait_for_ends(self, until: float, heed_signals: bool = True) -> None:
         """Wait until no connection is left, until that time, or for a second signal."""

@@ -64,12 +64,17 @@ class Live:
             return self._unban(whom)
         return _NOT_UNDERSTOOD
 
+    def not_logged_in(self) -> int:
+        """How many connections are in their login; may be called from any thread."""
+        return sum(each.account is None for each in self._connections())
+
     def _status(self) -> Mapping[str, Any]:
         totals = self._activity.totals()
         return {
             "at": time.monotonic(),
             "stopping": self._is_stopping(),
             "logins": dict(totals.logins),
+            "not_logged_in": self.not_logged_in(),
             "connections": [_shown(each) for each in self._activity.connections()],
         }
 

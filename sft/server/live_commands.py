@@ -70,7 +70,7 @@ def _totals(measured: list[Connection]) -> dict[str, int]:
 
 
 def _state(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {"logins": answer["logins"], "stopping": answer["stopping"]}
+    return {name: answer[name] for name in ("not_logged_in", "logins", "stopping")}
 
 
 def _flat(each: Connection) -> dict[str, object]:
@@ -102,7 +102,8 @@ def _done(moving: Mapping[str, Any]) -> str:
 def _summary(measured: list[Connection], answer: Mapping[str, Any]) -> str:
     rates = _totals(measured)
     logins = ", ".join(f"{count:,} {outcome}" for outcome, count in answer["logins"].items() if count)
-    parts = [counted(len(measured), "connection")]
+    others = f" and {waiting:,} not logged in" if (waiting := answer.get("not_logged_in", 0)) else ""
+    parts = [counted(len(measured), "connection") + others]
     if measured:
         parts.append(f"{amount(rates['received_per_second'])}/s in, {amount(rates['sent_per_second'])}/s out")
     parts.append(f"logins since the start: {logins or 'none'}")

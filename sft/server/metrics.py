@@ -22,6 +22,7 @@ from sft.common.errors import NoThread, TransferError
 from sft.disk.amounts import Amount
 from sft.disk.storage import Storage
 from sft.server.activity import Activity
+from sft.server.hooks import HookCounts, Hooks
 from sft.server.http_answers import Answer
 
 _DISK_SECONDS = 2.0  # Prometheus waits ten by default
@@ -94,13 +95,16 @@ class Metrics(Collector):
     def __init__(
         self,
         activity: Activity,
+        hooks: Hooks,
+        not_logged_in: Callable[[], int],
         accounts: Accounts,
         storage: Storage,
         is_stopping: Callable[[], bool],
         seconds: float = _DISK_SECONDS,
     ) -> None:
-        """`seconds`: how long the disk may take."""
-        self._activity, self._is_stopping = activity, is_stopping
+        """`not_logged_in()`: how many connections are in their login. `seconds`: how long the disk may take."""
+        self._not_logged_in = not_logged_in
+        self._activity, self._hooks, self._is_stopping = activity, hooks, is_stopping
         self._disk = _Disk(accounts, storage, seconds)
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -118,6 +122,8 @@ class Metrics(Collector):
         """See the library."""
         totals = self._activity.totals()
         yield GaugeMetricFamily("sft_connections", "Connections of logged-in users now", totals.connections)
+        words = "Connections now whose login is not done"
+        yield GaugeMetricFamily("sft_connections_not_logged_in", words, self._not_logged_in())
         yield GaugeMetricFamily("sft_draining", "1 after the signal to stop, else 0", int(self._is_stopping()))
         logins = CounterMetricFamily("sft_logins", "Logins, by how they ended", labels=["outcome"])
         for outcome, count in totals.logins.items():
@@ -134,7 +140,17 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "sft_connection_seconds", "Seconds of all connections of logged-in users", totals.connection_seconds
         )
+        yield from _of_hooks(self._hooks.counts())
         yield from _of_disk(self._disk.look())
+
+
+def _of_hooks(counts: HookCounts) -> Iterator[Metric]:
+    yield GaugeMetricFamily("sft_hooks_running", "Runs of on_delivered now", counts.running)
+    yield GaugeMetricFamily("sft_hooks_waiting", "Groups of files that wait for a run of on_delivered", counts.waiting)
+    runs = CounterMetricFamily("sft_hooks", "Runs of on_delivered, by how they ended", labels=["outcome"])
+    for outcome, count in counts.ended.items():
+        runs.add_metric([outcome], count)
+    yield runs
 
 
 def _of_disk(found: _OnDisk) -> Iterator[Metric]:

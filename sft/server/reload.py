@@ -14,6 +14,7 @@ from sft.common.errors import UsageError
 from sft.console.log import reopen_log
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules
+from sft.server.hooks import command_of
 
 _DAY_SECONDS = 24 * 3600
 # Which are open files, sockets and memory, or where those are.
@@ -56,6 +57,7 @@ class Reload:
         reopen_log(self._log)
         try:
             loaded = self._load()
+            command_of(loaded.on_delivered)  # whose program may be missing
         except UsageError as problem:
             self._log.error("the settings stay as they are: %s", problem)
             return None

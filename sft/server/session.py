@@ -29,6 +29,7 @@ from sft.disk.amounts import Quota
 from sft.server.activity import ActiveConnection
 from sft.server.admission import Ticket
 from sft.server.connection_log import ConnectionLog, GiveLog, ReceiveLog
+from sft.server.deliveries import Deliveries
 from sft.server.login import Log, LoggedIn, Login
 from sft.server.origin import origin_of, shown_origin
 from sft.server.requests import Requests
@@ -184,6 +185,7 @@ class Connection:
         folder = shared.storage.user(account.home, is_private, quota, account.largest, is_counted, account.name)
         sparing = Sparing(self._log, shared.line_limits.setdefault(account.name, LineLimit()))
         received, given = ReceiveLog(self._log, sparing), GiveLog(self._log.info, sparing.info)
+        deliveries = Deliveries(shared.hooks, account, self._source, shared.storage.path)
         try:
             limiter = shared.limiters.of(account.name, account.rate).for_connection(lambda: channel.ended)
             share = shared.places.of(account.name)
@@ -194,6 +196,7 @@ class Connection:
             def on_receive_event(event: ReceiveEvent) -> None:
                 active.on_receive_event(event)
                 received.on_event(event)
+                deliveries.on_event(event)
 
             def on_send_event(event: SendEvent) -> None:
                 active.on_send_event(event)
@@ -208,6 +211,7 @@ class Connection:
             if not is_counted:
                 self._count_afterwards(account)
             received.on_event(IDLE)
+            deliveries.on_event(IDLE)
             sparing.tell()
 
     def _count_afterwards(self, account: Account) -> None:

@@ -11,6 +11,7 @@ from sft.common.log_limits import LineLimit, SourceLimits
 from sft.common.rate_limit import RateLimiters
 from sft.disk.storage import Storage
 from sft.server.activity import Activity
+from sft.server.hooks import Hooks
 from sft.server.throttle import Throttle
 from sft.transfer.places import Places
 from sft.transfer.shrinking import Compress
@@ -32,7 +33,7 @@ class Shared:
         self.accounts, self.storage, self.log, self.engine = accounts, storage, log, engine
         self.max_connections_per_user, self.compress = max_connections_per_user, compress
         self.throttle, self.activity = Throttle(), Activity()
-        self.limiters = RateLimiters()
+        self.limiters, self.hooks = RateLimiters(), Hooks(log)
         self.line_limits: dict[str, LineLimit] = {}  # of each user, whatever the number of connections
         self.strangers = SourceLimits(log)
         self.places = Places()

@@ -29,6 +29,7 @@ from sft.disk.storage import Storage
 from sft.server.admin import first_account, open_accounts
 from sft.server.control import Control
 from sft.server.health import Health
+from sft.server.hooks import command_of
 from sft.server.http_answers import HttpAnswers
 from sft.server.listener import Listener, listen
 from sft.server.live import Live
@@ -52,6 +53,7 @@ def serve(
     names this server's settings in the commands of a text.
     """
     check_library()
+    command_of(settings.on_delivered)
     if settings.metrics is not None:
         check_installed("prometheus_client")
     # A few dozen small files make as many objects as Python by default searches for cycles, and none is in one.
@@ -107,7 +109,9 @@ def serve(
         if scraped is not None:
             from sft.server.metrics import Metrics
 
-            numbers = Metrics(shared.activity, accounts, storage, lambda: signals.stops > 0)
+            numbers = Metrics(
+                shared.activity, shared.hooks, live.not_logged_in, accounts, storage, lambda: signals.stops > 0
+            )
             scraped.serve({"/metrics": numbers.answer})
         listener.run(listening)
 

@@ -65,6 +65,16 @@ class ArrivingBatch:
             self._became[at] = became
             self.left -= 1
 
+    def results(self, time: int) -> Results:
+        """What became of each file that has its outcome already."""
+        results: Results = []
+        for put, became in zip(self.puts, self._became, strict=True):
+            if isinstance(became, Refused):
+                results.append((put, became))
+            elif became is not None:
+                results.append((put, _receipt(put, became, time)))
+        return results
+
     def answer(self, time: int) -> tuple[Receipts, Results]:
         """RECEIPTS, and the result of each file but those that are wanted."""
         outcomes: list[Outcome] = []
@@ -74,7 +84,7 @@ class ArrivingBatch:
             if isinstance(became, Settled) and isinstance(put, Put):
                 word = became.word
                 there.append(became.sha256 or b"")
-                results.append((put, Receipt(put.id, became.path, became.size, became.sha256, time, word)))
+                results.append((put, _receipt(put, became, time)))
                 # Nothing but the last name may be another one; the path at this end stays private.
                 is_named = path != put.path or became.path[-1] == put.path[-1]
                 outcomes.append(_PLAIN[word] if is_named else Outcome(word, became.path[-1]))
@@ -86,6 +96,10 @@ class ArrivingBatch:
             else:
                 raise RuntimeError("a name that is not allowed was settled")
         return Receipts(self.id, time, digest(b"".join(there)), tuple(outcomes)), results
+
+
+def _receipt(put: Put | Misnamed, became: Settled, time: int) -> Receipt:
+    return Receipt(put.id, became.path, became.size, became.sha256, time, became.word)
 
 
 def _forget_where(problem: BaseException) -> None:

@@ -18,7 +18,7 @@ from sft.disk.temporary import Incoming, Settled, Unpublished, Whole
 from sft.disk.temporary import Outcome as DiskOutcome
 from sft.transfer.arriving import Arriving
 from sft.transfer.arriving_batch import ArrivingBatch
-from sft.transfer.events import BatchSettled, BatchStarted, ReceiveEvent, TimeLost
+from sft.transfer.events import BatchCutOff, BatchSettled, BatchStarted, ReceiveEvent, TimeLost
 from sft.transfer.groups import Folder, Groups, Owner, Published
 from sft.wire.batch import Batch, batch_mac_input
 from sft.wire.channel import Channel
@@ -44,10 +44,11 @@ class Batches:
         self._channel, self._mac, self._folder, self._place = channel, mac, folder, place
         self._on_event, self._complete, self._answer_all = on_event, complete, answer_all
         self.settled = 0  # files that have an outcome, and whose batch has no RECEIPTS yet
+        self._unanswered: dict[int, ArrivingBatch] = {}
 
     def take(self, batch: Batch) -> None:
         """Judge and store the files of a BATCH. Raises Ended, ProtocolViolation."""
-        arriving = ArrivingBatch(batch)
+        arriving = self._unanswered[batch.id] = ArrivingBatch(batch)
         if not equal(batch.mac, self._mac.finish(self._mac.begin(*batch_mac_input(batch.header)))):
             self._settle(arriving, [(at, Refused(Code.INTEGRITY)) for at in range(arriving.count)])
             return
@@ -56,6 +57,14 @@ class Batches:
         self._on_event(BatchStarted(files, batch.size))
         self._judge_offers(arriving, batch, incomings)
         self._store(arriving, self._whole(arriving, batch, batch.plain(), incomings))
+
+    def cut_off(self) -> None:
+        """The connection has ended: say what became of files whose batch has no RECEIPTS. They may be visible."""
+        now = time.time_ns()
+        for arriving in self._unanswered.values():
+            if results := arriving.results(now):
+                self._on_event(BatchCutOff(results))
+        self._unanswered.clear()
 
     def settle(self, published: Published) -> list[tuple[Arriving, Unpublished, DiskOutcome]]:
         """Files were published, or could not be: those of batches are settled, the others given back."""
@@ -78,6 +87,7 @@ class Batches:
         self.settled += len(settled)
         if settled and not arriving.left:
             self.settled -= arriving.count
+            del self._unanswered[arriving.id]
             receipts, results = arriving.answer(time.time_ns())
             self._on_event(BatchSettled(results))
             self._channel.post(receipts.encode())

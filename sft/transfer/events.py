@@ -6,7 +6,7 @@
                       Progress, Sealed, TimeClamped,
                       Grown
     ends              Delivered | Failed              Delivered | Rejected | Withdrawn | CutOff
-    ends, in a batch  BatchSettled                    BatchSettled | CutOff
+    ends, in a batch  BatchSettled                    BatchSettled | BatchCutOff | CutOff
 
 and of no file in particular: NotGiven and Missed (an answer to a GET), TimeLost, Idle.
 
@@ -49,6 +49,13 @@ class BatchSettled(Generic[What]):
     """What became of files that came in one message: for each its receipt, or why it is not accepted."""
 
     files: Sequence[tuple[What, "Receipt | Refused"]]
+
+
+@value
+class BatchCutOff:
+    """The connection ended before all files of a message had their outcome: what had become of these."""
+
+    files: Sequence[tuple["Put | Misnamed", "Receipt | Refused"]]
 
 
 @value
@@ -195,6 +202,7 @@ ReceiveEvent = (
     Started["Put"]
     | BatchStarted["Put"]
     | BatchSettled["Put | Misnamed"]
+    | BatchCutOff
     | Resumed["Put"]
     | Progress["Put"]
     | Delivered["Put"]

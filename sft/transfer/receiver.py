@@ -131,6 +131,7 @@ class Receiver:
         self._hashing.stop()  # before its descriptors are closed
         complete = self._complete.unpublished()
         with contextlib.ExitStack() as ends:  # each of them, whatever goes wrong with another
+            ends.callback(self._batches.cut_off)
             for owner, at, file in reversed(complete):
                 ends.callback(self._keep, owner.put_at(at), file)
             for arriving in reversed(self._open.values()):

@@ -29,7 +29,7 @@ from transfers import (
 )
 
 from crypto_utils import digest, mac
-from sft.common.errors import Code, ConnectionTrouble, IntegrityError, ProtocolViolation, Refused, SourceError
+from sft.common.errors import Code, ConnectionTrouble, Ended, IntegrityError, ProtocolViolation, Refused, SourceError
 from sft.disk.durable import FileSystem
 from sft.disk.offers import Offered
 from sft.disk.small_files import SmallFile
@@ -411,6 +411,30 @@ def test_batch_needs_few_descriptors_at_a_time(
     assert words(heard[0]) == ["stored"] * 300
     assert most <= few + 10
     assert len(on_disk(home)) == 301
+
+
+def test_files_of_a_batch_that_became_visible_before_the_end_are_told_of(
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, published = len(os.listdir("/dev/fd")) + 40, [0]
+    for module in ("transfer.batches", "transfer.receiver", "disk.user_folder", "disk.small_files", "disk.publish"):
+        monkeypatch.setattr(f"sft.{module}.few_left_from", lambda: few)
+    publish = UserFolder.publish
+
+    def fail_later(folder: UserFolder, group: Any) -> list[Any]:
+        published[0] += 1
+        if published[0] == 3:
+            raise Ended(Code.ACCOUNT)
+        return publish(folder, group)
+
+    hostile = Hostile(storage, engine)
+    monkeypatch.setattr(UserFolder, "publish", fail_later)
+    hostile.raw.say(batch(2, *(file(f"{number}", b"%d" % number) for number in range(300))))
+    heard, problem = hostile.finish()
+    assert isinstance(problem, Ended) and not [each for each in heard if isinstance(each, Receipts)]
+    there = set(on_disk(home))
+    assert 1 < len(there) < 300
+    assert set(hostile.receiving.taken.receipts) == there
 
 
 # --- the sender -------------------------------------------------------------------------------------------------------

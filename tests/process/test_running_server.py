@@ -1,6 +1,8 @@
 """What an administrator sees of a running server and does to it: `status` and `kick`."""
 
+import contextlib
 import json
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -82,6 +84,7 @@ def test_status_of_a_server_without_connections_counts_what_was(
         {
             "event": "status",
             "connections": 0,
+            "not_logged_in": 0,
             "received_per_second": 0,
             "sent_per_second": 0,
             "logins": {"accepted": 1, "refused": 0, "throttled": 0, "none": 0, "busy": 0},
@@ -89,6 +92,14 @@ def test_status_of_a_server_without_connections_counts_what_was(
         },
     )
     assert seen.command("status").out == "0 connections; logins since the start: 1 accepted\n"
+
+
+def test_status_counts_connections_that_are_not_logged_in(seen: Server) -> None:
+    with contextlib.ExitStack() as opened:
+        for _ in range(3):
+            opened.enter_context(socket.create_connection(("127.0.0.1", seen.port), LIMIT))
+        wait_until(lambda: status(seen)[1]["not_logged_in"] == 3)
+        assert seen.command("status").out.startswith("0 connections and 3 not logged in; logins since the start: none")
 
 
 def test_kick_ends_a_users_connections_and_their_client_stays_away(
