@@ -46,7 +46,7 @@ class Action(Enum):
 NEEDS_NO_SPACE = frozenset([Action.ALREADY, Action.SKIP])
 
 _CASES = tuple(Existing)
-# `replace` replaces files only: a link or a special file was put there on purpose, and is no older version of a file.
+# `replace` replaces files, and links themselves. A special file was put there on purpose, and is no older version.
 _TABLE: dict[str, tuple[Action | Code, ...]] = {
     # NOTHING, SAME_SIZE, SAME, OTHER, FOLDER, LINK, SPECIAL
     Policy.FAIL: (Action.STORE, Action.COMPARE, Action.ALREADY, Code.EXISTS, Code.IS_FOLDER, *[Code.EXISTS] * 2),
@@ -56,7 +56,7 @@ _TABLE: dict[str, tuple[Action | Code, ...]] = {
     ),
     Policy.REPLACE: (
         *(Action.STORE, Action.COMPARE, Action.ALREADY, Action.REPLACE, Code.IS_FOLDER),
-        *(Code.LINK, Code.SPECIAL),
+        *(Action.REPLACE, Code.SPECIAL),
     ),
     Policy.SKIP: (Action.STORE, Action.SKIP, Action.SKIP, Action.SKIP, Code.IS_FOLDER, *[Action.SKIP] * 2),
 }

@@ -178,8 +178,6 @@ LINK_IS_IN_THE_WAY = [
     (control("GET", id=1, path=["link"], more=False), "link"),
     (control("GET", id=1, path=["link", "x"], more=False), "link"),
     (control("GET", id=1, path=["fifo"], more=False), "special"),
-    (put(1, "link", policy="replace"), "link"),
-    (put(1, "link", size=SMALL + 1, policy="replace"), "link"),
     (put(1, "fifo", policy="replace"), "special"),
     (put(1, "fifo", size=SMALL + 1, policy="replace"), "special"),
     (control("GET", id=1, path=["fifo", "x"], more=False), "not-folder"),
