@@ -6,7 +6,18 @@ from itertools import product
 
 import pytest
 
-from sft.client.comparing import HIDDEN, Criteria, Difference, Entry, Pair, difference, is_same_time, paired
+from sft.client.comparing import (
+    HIDDEN,
+    Criteria,
+    Difference,
+    Entry,
+    Pair,
+    Way,
+    difference,
+    is_same_time,
+    paired,
+    way_for,
+)
 from sft.common.errors import ConnectionTrouble
 
 D = Difference
@@ -83,6 +94,29 @@ def test_matrix_is_the_same_in_both_directions() -> None:
     for sender, receiver, criteria, is_different in MATRIX:
         if is_different not in (D.EXTRA, D.NEW) and (sender is None or (sender.mode or 0o400) & 0o400):
             assert difference(receiver, sender, criteria) is is_different
+
+
+# what the sender has, what the receiver has: without --delete, and with it
+WAYS = {
+    (FILE, LINK): (Way.OVER, Way.OVER),
+    (LINK, FILE): (Way.OVER, Way.OVER),
+    (FOLDER, FILE): (Way.AFTER, Way.AFTER),
+    (FOLDER, LINK): (Way.AFTER, Way.AFTER),
+    (FILE, FOLDER): (Way.AFTER, Way.WITH_ALL),
+    (LINK, FOLDER): (Way.AFTER, Way.WITH_ALL),
+    **{(HIDDEN, entry): (Way.NEVER, Way.NEVER) for entry in (FILE, FOLDER, LINK)},
+    **{(entry, HIDDEN): (Way.NEVER, Way.NEVER) for entry in (FILE, FOLDER, LINK)},
+}
+
+
+@pytest.mark.parametrize("kinds", WAYS)
+def test_other_kind_is_replaced_as_rsync_does(kinds: tuple[Entry, Entry]) -> None:
+    assert (way_for(*kinds, deletes=False), way_for(*kinds, deletes=True)) == WAYS[kinds]
+
+
+def test_each_pair_of_kinds_has_its_way() -> None:
+    entries = (FILE, FOLDER, LINK, HIDDEN)
+    assert WAYS.keys() == {(one, two) for one, two in product(entries, entries) if one is not two}
 
 
 SECOND = 1_000_000_000

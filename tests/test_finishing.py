@@ -249,3 +249,67 @@ def test_questions_run_ahead_and_not_without_end() -> None:
     receiver._answer = answer
     assert len(finish(removing(*map(str, range(1000))), receiver)) == 1000
     assert 100 < most < 1000
+
+
+def making_way(
+    *extra: str, deletes: bool, was: Entry = FOLDER, reporter: Noted | None = None, most: str | None = None
+) -> Finishing:
+    """Of `d`, for something of another kind."""
+    finishing = Finishing(reporter or Noted(), deletes, most)
+    finishing.make_way(("d",), was, None)
+    for path in extra:
+        finishing.remove(tuple(path.split("/")), FILE, None)
+    return finishing
+
+
+@pytest.mark.parametrize(
+    ("deletes", "extra", "done", "is_free"),
+    [
+        (False, [], ["remove d"], True),
+        (True, [], ["remove d"], True),
+        (False, ["d/a"], [], False),
+        (True, ["d/a", "e"], ["remove e", "remove d/a", "remove d"], True),
+        (False, ["dd", "e"], ["remove d"], True),
+    ],
+)
+def test_what_is_in_the_way_goes_and_its_content_only_with_delete(
+    deletes: bool, extra: list[str], done: list[str], is_free: bool
+) -> None:
+    reporter = Noted()
+    finishing = making_way(*extra, deletes=deletes, reporter=reporter)
+    there = {"d": folder("d", 9), **{path: file(path.split("/")[-1]) for path in extra}}
+    assert finish(finishing, Receiver(there=there)) == done
+    assert (finishing.way.blocked(("d",)) is None) is is_free
+    assert reporter.problems == []  # what waits for it tells
+
+
+@pytest.mark.parametrize("now", [file("d", mtime=8), folder("d", 9)])
+def test_what_is_in_the_way_and_has_changed_stays(now: Node) -> None:
+    for deletes in (False, True):
+        finishing = making_way(deletes=deletes, was=FILE)
+        assert finish(finishing, Receiver(there={"d": now})) == []
+        problem = finishing.way.blocked(("d",))
+        assert problem is not None and problem.code is Code.CHANGED
+
+
+@pytest.mark.parametrize("code", [Code.NOT_EMPTY, Code.DENIED, Code.BUSY])
+def test_what_is_in_the_way_and_is_not_removed_stays_with_its_cause(code: Code) -> None:
+    reporter = Noted()
+    finishing = making_way(deletes=True, reporter=reporter)
+    finish(finishing, Receiver(lambda asked: Refuse(asked.id, code), there={"d": folder("d", 7)}))
+    problem = finishing.way.blocked(("d",))
+    assert problem is not None and problem.code is code and reporter.problems == []
+
+
+def test_what_is_in_the_way_counts_as_gone_when_an_answer_was_lost() -> None:
+    finishing = making_way(deletes=False, was=FILE)
+    assert finish(finishing, Receiver(lambda asked: Refuse(asked.id, Code.NOT_FOUND))) == ["remove d"]
+    assert finishing.way.blocked(("d",)) is None
+
+
+def test_folder_with_something_excluded_in_it_is_not_emptied_for_another_thing() -> None:
+    for deletes in (False, True):
+        finishing = making_way(deletes=deletes)
+        finishing.spare(("d", "kept"))
+        assert finish(finishing) == []
+        assert finishing.way.blocked(("d",)) is not None

@@ -29,7 +29,7 @@ UPDATED: dict[Difference, str | None] = {
 # What is here and what is there, of two kinds.
 KINDS: dict[tuple[str, str], tuple[str | Code, ...]] = {
     ("file", "folder"): (C.IS_FOLDER,) * 4,
-    ("file", "link"): (C.EXISTS, "send", C.LINK, "skip"),
+    ("file", "link"): (C.EXISTS, "send", "replace", "skip"),
     ("link", "folder"): (C.IS_FOLDER,) * 4,
     ("link", "file"): (C.EXISTS, "send", "replace", "skip"),
     ("folder", "file"): (C.NOT_FOLDER,) * 4,
@@ -62,5 +62,5 @@ def test_folders_are_made_and_merged(what: Difference, policy: str, is_update: b
 
 
 @pytest.mark.parametrize(("kinds", "policy", "is_update"), list(product(KINDS, POLICIES, (False, True))))
-def test_other_kind_is_replaced_by_a_link_alone(kinds: tuple[str, str], policy: str, is_update: bool) -> None:
+def test_files_and_links_replace_each_other_alone(kinds: tuple[str, str], policy: str, is_update: bool) -> None:
     assert action_for(D.KIND, *kinds, policy, is_update) == KINDS[kinds][POLICIES.index(policy)]

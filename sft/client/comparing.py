@@ -55,6 +55,15 @@ class Difference(Enum):
     NONE = "none"
 
 
+class Way(Enum):
+    """How something of another kind is replaced at the receiver, by an update."""
+
+    OVER = "in one step"
+    AFTER = "once it is removed: a file, a link, or a folder that is empty"
+    WITH_ALL = "once it is removed together with all that is in it"
+    NEVER = "not at all"
+
+
 class Pair(NamedTuple):
     """One path, and what each end has there: at least one of them something."""
 
@@ -141,6 +150,18 @@ def difference(sender: Entry | None, receiver: Entry | None, criteria: Criteria)
     if criteria.times and not is_same_time(sender.mtime, receiver.mtime):
         return Difference.TIME
     return Difference.MODE if has_other_mode(sender, receiver, criteria.modes) else Difference.NONE
+
+
+def way_for(sender: Entry, receiver: Entry, deletes: bool) -> Way:
+    """How the receiver's thing is replaced by the sender's, which is of another kind. `deletes`: with --delete.
+
+    As rsync does: a folder with something in it goes only with --delete, and nothing else needs that.
+    """
+    if "hidden" in (sender.kind, receiver.kind):
+        return Way.NEVER
+    if receiver.kind == "folder":
+        return Way.WITH_ALL if deletes else Way.AFTER
+    return Way.AFTER if sender.kind == "folder" else Way.OVER
 
 
 def is_same_time(sender: int | None, receiver: int | None) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.client.comparing import Entry
+from sft.client.making_way import MakingWay
 from sft.client.refusals import not_changed
 from sft.client.second_look import changed_since
 from sft.client.sending_plan import SendingPlan
@@ -35,6 +36,7 @@ from sft.console.reporter import Reporter
 from sft.wire.protocol import MAX_INTEGER
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
+    from sft.transfer.items import Item
     from sft.wire.channel import Channel
     from sft.wire.messages import Control, Message
 
@@ -87,6 +89,7 @@ class Finishing:
         """`max_removed`: how much may be removed, as it was typed. Raises UsageError."""
         self._reporter, self._removes = reporter, removes
         self._max_removed = most_removed(max_removed)
+        self.way: MakingWay[Item] = MakingWay(removes)
         self._sets: list[_Change] = []
         self._extra: dict[PathParts, Entry] = {}  # as they were there when they were compared
         self._empty: str | None = None  # a folder that was named, has nothing here, and has something there
@@ -121,6 +124,15 @@ class Finishing:
 
     def remove(self, path: PathParts, there: Entry, folder_time: int | None) -> None:
         """Only the receiver has that. `folder_time`: of the folder that it is in, if that is here."""
+        self.way.holds(path)
+        self._remove(path, there, folder_time)
+
+    def make_way(self, path: PathParts, there: Entry, folder_time: int | None) -> None:
+        """That is there, and of another kind than what is to come in its place."""
+        self.way.paths[path] = there
+        self._remove(path, there, folder_time)
+
+    def _remove(self, path: PathParts, there: Entry, folder_time: int | None) -> None:
         if self._removes:
             self._extra_count += 1
             if self._extra_count <= self._max_removed:
@@ -130,6 +142,7 @@ class Finishing:
 
     def spare(self, path: PathParts) -> None:
         """Only the receiver has that, and it stays: so do the folders that it is in."""
+        self.way.holds(path)
         for depth in range(1, len(path)):
             if path[:depth] in self._extra:
                 del self._extra[path[:depth]]
@@ -157,6 +170,9 @@ class Finishing:
         if self._may_remove():
             changes += [_Change(path, True) for path in reversed(self._extra)]
             changes += [_Change(path, False, mtime) for path, mtime in self._times.items()]
+        else:
+            self._extra = self.way.removable
+            changes += [_Change(path, True) for path in reversed(self._extra)]
         self._left = deque(changes)
         return bool(changes)
 
@@ -164,9 +180,13 @@ class Finishing:
         """Tell what would be done."""
         for path, kind, _ in self._modes_to_set():
             plan.tell_set(path, kind)
-        if self._may_remove():
+        may_remove = self._may_remove()
+        for path in self._extra if may_remove else self.way.removable:
+            self.way.gone(path)
+        if may_remove:
             for path, there in reversed(self._extra.items()):
                 plan.tell_removal(path, there.kind)
+        plan.tell_waiting(self.way.blocked)
 
     def _modes_to_set(self) -> Iterator[tuple[PathParts, str, int]]:
         for (kind, missing), files in self._modes.items():
@@ -176,6 +196,10 @@ class Finishing:
             yield from ((path, kind, mode) for path, mode in files[:most])
 
     def _may_remove(self) -> bool:
+        self.way.is_forbidden = not self._decide_removal()
+        return not self.way.is_forbidden
+
+    def _decide_removal(self) -> bool:
         if not self._removes:
             return False
         for path in [path for path in self._extra if spelling_of(path) in self._sent]:
@@ -235,7 +259,9 @@ class Finishing:
         for path in look.changed:
             shown = show_path(path)
             words = (f"{shown} on the receiver has changed meanwhile and was not removed", "Run the same command again")
-            self._reporter.failed(shown, Refused(Code.CHANGED, shown, "", words))
+            problem = Refused(Code.CHANGED, shown, "", words)
+            if not self.way.stuck(path, problem):
+                self._reporter.failed(shown, problem)
             stay.update(path[:depth] for depth in range(1, len(path) + 1))
         self._left = deque(each for each in self._left if not (each.is_removal and each.path in stay))
         return look.last_id
@@ -251,13 +277,17 @@ class Finishing:
         elif not isinstance(answer, Done) or answer.id != id or answer.count != 1:
             raise ProtocolViolation("no answer to a change")
         elif change.is_removal:
+            self.way.gone(change.path)
             self._reporter.removed(show_path(change.path), 1)
 
     def _refused(self, change: _Change, problem: Refused) -> None:
         path = show_path(change.path)
         if problem.code is Code.NOT_FOUND:  # the answer of an earlier connection was lost, or it is gone by now
             if change.is_removal:
+                self.way.gone(change.path)
                 self._reporter.removed(path, None)
+        elif change.is_removal and self.way.stuck(change.path, self._told(change, problem)):
+            pass
         elif problem.code is Code.DENIED and not change.is_removal:
             self._not_set += 1
         elif problem.code is Code.DENIED and self._not_removed:
@@ -265,9 +295,12 @@ class Finishing:
             self._reporter.failed_beside(1)
         else:
             self._not_removed += problem.code is Code.DENIED
-            words = _NOT_REMOVED.get(problem.code) if change.is_removal else None
-            told = not_changed(problem, path) if words is None else Refused(problem.code, path, problem.why, words)
-            self._reporter.failed(path, told)
+            self._reporter.failed(path, self._told(change, problem))
+
+    @staticmethod
+    def _told(change: _Change, problem: Refused) -> Refused:
+        path, words = show_path(change.path), _NOT_REMOVED.get(problem.code) if change.is_removal else None
+        return not_changed(problem, path) if words is None else Refused(problem.code, path, problem.why, words)
 
     def _tell_denied(self) -> None:
         if self._not_set:

@@ -138,7 +138,7 @@ class Run:
     # --- the jobs ---
 
     def _put(self, sources: list[str], target: str) -> None:
-        from sft.client.uploads import prepare
+        from sft.client.uploads import prepare, take_up_waiting
 
         check_standard_input(self._settings, self._options)
         upload, finishing, plan = prepare(self._reporter, self._settings, self._options, self._receipts)
@@ -155,10 +155,11 @@ class Run:
             self._send(upload, credentials, looking)
 
         try:
-            send()
-            self._send_busy(upload, send)
+            self._send_all(upload, send)
             if finishing is not None and finishing.prepare():
                 self._again_and_again(credentials, lambda: None, lambda channel, *_: finishing.run(channel))
+            if finishing is not None and take_up_waiting(upload, finishing, self._reporter):
+                self._send_all(upload, send)
         except KeyboardInterrupt:
             upload.is_over = True
             if upload.pipe_is_spent:
@@ -201,8 +202,9 @@ class Run:
             # Every receipt is here; only the folders' times, which come last, may not be set.
             self._reporter.note("the connection was lost behind the last receipt: folders may have other times")
 
-    def _send_busy(self, upload: "Upload", send: Callable[[], None]) -> None:
-        """Try again what another transfer holds: it may be an earlier one of ours that the server still waits for."""
+    def _send_all(self, upload: "Upload", send: Callable[[], None]) -> None:
+        """Send, and try again what another transfer holds: an earlier one of ours that the server still waits for."""
+        send()
         deadline = time.monotonic() + _BUSY_SECONDS
         while upload.busy and time.monotonic() < deadline:
             problem, *others = upload.busy.values()

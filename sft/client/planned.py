@@ -27,14 +27,15 @@ class Planned:
     def __init__(self, reporter: Reporter, would: str) -> None:
         """`would`: what all files that move would do, such as `would be sent`."""
         self._reporter, self._would = reporter, would
-        self._files = 0  # that would move
-        self._size: int | None = 0  # of those; None when that of a pipe is not known
+        self._moving = {"file": 0, "link": 0, "folder": 0}
+        self._size: int | None = 0  # of the files; None when that of a pipe is not known
         self._others = 0  # comparisons, modes and removals
 
     def tell(self, action: str, name: str, path: str, kind: str, size: int | None, why: str) -> None:
         """One thing; `path`: where it goes, as a person finds it. `size` None: of what has none, or not known."""
+        if action in _MOVING:
+            self._moving[kind] += 1
         if kind == "file" and action in _MOVING:
-            self._files += 1
             self._size = None if size is None or self._size is None else self._size + size
         self._others += action in _CHANGING
         mark = "/" if kind == "folder" else ""
@@ -46,9 +47,12 @@ class Planned:
     def end(self) -> None:
         """How much it is in all; no line where there were errors alone."""
         parts = []
-        if self._files:
+        files = self._moving["file"]
+        if files:
             size = "" if self._size is None else f", {amount(self._size)}"
-            parts.append(f"{counted(self._files, 'file')} {self._would}{size}")
+            parts.append(f"{counted(files, 'file')} {self._would}{size}")
+        elif moving := [counted(count, kind) for kind, count in self._moving.items() if count]:
+            parts.append(f"{' and '.join(moving)} {self._would}")
         if self._others:
             parts.append(counted(self._others, "other change"))
         if parts or not self._reporter.failed_count:

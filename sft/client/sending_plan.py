@@ -7,6 +7,8 @@ with the reason. What would fail for certain fails here alike. Content is not lo
 another time may turn out to be the same.
 """
 
+from collections.abc import Callable
+
 from sft.client.comparing import Difference
 from sft.client.planned import Planned
 from sft.client.refusals import refused_there
@@ -17,7 +19,6 @@ from sft.console.reporter import Reporter
 
 _SAME_SIZE = (Difference.NONE, Difference.TIME, Difference.MODE)
 _OTHER: dict[str, str | Code] = {"fail": Code.EXISTS, "rename": "send", "replace": "replace", "skip": "skip"}
-_FILE_ONTO_LINK = {**_OTHER, "replace": Code.LINK}
 
 
 def action_for(what: Difference, kind: str, kind_there: str, policy: str, is_update: bool) -> str | Code | None:
@@ -43,7 +44,7 @@ def _action_for_another_kind(kind: str, kind_there: str, policy: str) -> str | C
         return Code.LINK if kind_there == "link" else Code.NOT_FOLDER
     if kind_there == "folder":
         return Code.IS_FOLDER
-    return (_FILE_ONTO_LINK if kind == "file" else _OTHER)[policy]
+    return _OTHER[policy]
 
 
 class SendingPlan:
@@ -53,6 +54,7 @@ class SendingPlan:
         self._reporter, self._policy, self.is_update = reporter, policy, is_update
         self._blocked: PathParts | None = None  # a folder that can't be made
         self._planned = Planned(reporter, "would be sent")
+        self._waiting: list[tuple[PathParts, tuple[str, PathParts, str, int | None, Difference]]] = []
 
     def tell(self, name: str, path: PathParts, kind: str, size: int | None, what: Difference, kind_there: str) -> None:
         """What becomes of one file or folder here; `size` None: of a folder, or not known."""
@@ -69,6 +71,21 @@ class SendingPlan:
             self._reporter.failed(name, refused_there(Refused(action), show_path(path)))
         elif action is not None:
             self._planned.tell(action, name, show_path(path), kind, size, what.value)
+
+    def wait(
+        self, behind: PathParts, name: str, path: PathParts, kind: str, size: int | None, what: Difference
+    ) -> None:
+        """It comes when what is in the way at `behind` is removed."""
+        self._waiting.append((behind, (name, path, kind, size, what)))
+
+    def tell_waiting(self, blocked: Callable[[PathParts], Refused | None]) -> None:
+        """What becomes of what waits; `blocked(path)`: why what is in the way there stays."""
+        for behind, (name, path, kind, size, what) in self._waiting:
+            if (problem := blocked(behind)) is None:
+                action = "replace" if path == behind else "send"
+                self._planned.tell(action, name, show_path(path), kind, size, what.value)
+            elif path == behind:
+                self._reporter.failed(name, problem)
 
     def tell_unknown(self, name: str, path: PathParts, kind: str, size: int | None) -> None:
         """The same where the account may not list what is there."""

@@ -24,10 +24,12 @@ from sft.client.comparing import (
     Entry,
     Pair,
     Paired,
+    Way,
     difference,
     has_other_mode,
     mode_there,
     paired,
+    way_for,
 )
 from sft.client.finishing import Finishing
 from sft.client.sending_plan import SendingPlan
@@ -49,11 +51,12 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
 class Sending(NamedTuple):
     """What the comparison asks of an upload.
 
-    `take` makes an item of what was found, or reports why not. `is_left_out`: it is never sent. `is_excluded`: so is
-    that path below a source, a folder or not. `is_over`: nothing more is wanted.
+    `take` makes an item of what was found, which is in `left` then, or reports why not. `is_left_out`: it is never
+    sent. `is_excluded`: so is that path below a source, a folder or not. `is_over`: nothing more is wanted.
     """
 
     take: Callable[[Walked, Tree, PathParts, NamedFolder | None], Item | None]
+    left: dict[Item, None]
     is_left_out: Callable[[Found], bool]
     is_excluded: Callable[[PathParts, bool], bool]
     is_over: Callable[[], bool]
@@ -65,6 +68,7 @@ class _Folder:
 
     found: Found
     is_announced: bool
+    behind: PathParts | None = None  # something in the way there, without which it can't come
 
 
 @dataclass(slots=True)
@@ -235,9 +239,20 @@ class Updating:
         if is_sent and not parent.is_announced and self._plan is None:
             self._take(source, parent.found)
             parent.is_announced = True
-        self._act(source, found, path, what, pair)
+        behind = parent.behind or self._behind(path, what, pair, parent.found)
+        self._act(source, found, path, what, pair, behind)
         if found.is_folder:
-            above.append(_Folder(found, is_sent))
+            above.append(_Folder(found, is_sent, behind))
+
+    def _behind(self, path: PathParts, what: Difference, pair: Pair, folder: Found) -> PathParts | None:
+        """The path itself, if what has it there is to be removed first, because it is of another kind."""
+        is_update = self._plan is None or self._plan.is_update
+        if what is not Difference.KIND or pair.sender is None or pair.receiver is None or not is_update:
+            return None
+        if way_for(pair.sender, pair.receiver, self._finishing.way.deletes) not in (Way.AFTER, Way.WITH_ALL):
+            return None
+        self._finishing.make_way(path, pair.receiver, nearest_time(folder.mtime))
+        return path
 
     def _only_there(self, comparison: _Comparison, path: PathParts, there: Entry, folder: Found | None) -> None:
         """`folder`: the one here with the name of that which it is in there."""
@@ -277,11 +292,20 @@ class Updating:
         self._count += 1
         self._reporter.unchanged(found.path, show_path(path), found.size, source.folder)
 
-    def _act(self, source: NamedSource, found: Found, path: PathParts, what: Difference, pair: Pair) -> None:
+    def _act(
+        self,
+        source: NamedSource,
+        found: Found,
+        path: PathParts,
+        what: Difference,
+        pair: Pair,
+        behind: PathParts | None = None,
+    ) -> None:
+        """`behind`: something in the way, for whose removal it waits."""
         if pair.sender is not None and pair.receiver is not None:
             self._compare_modes(path, pair.sender, pair.receiver, what)
         if self._plan is not None:
-            self._tell(self._plan, found, path, what, pair)
+            self._tell(self._plan, found, path, what, pair, behind)
             return
         if what is Difference.NEW:
             self._finishing.sent(path)
@@ -291,6 +315,9 @@ class Updating:
                 self._reporter.unchanged(found.path, show_path(path), found.size, source.folder)
             return
         item = self._take(source, found)
+        if item is not None and behind is not None:
+            del self._sending.left[item]
+            self._finishing.way.waiting[item] = behind
         if item is not None and what is Difference.TIME and item.kind == "file":
             self._aged[item] = found
 
@@ -301,11 +328,21 @@ class Updating:
             what = Difference.KIND if there else Difference.NEW
             plan.tell(source.first.path, source.place, "folder", None, what, there)
 
-    def _tell(self, plan: SendingPlan, found: Found, path: PathParts, what: Difference, pair: Pair) -> None:
+    def _tell(
+        self,
+        plan: SendingPlan,
+        found: Found,
+        path: PathParts,
+        what: Difference,
+        pair: Pair,
+        behind: PathParts | None,
+    ) -> None:
         kind = "folder" if found.is_folder else "file" if found.leads_to is None else "link"
         size = found.size if kind == "file" else None
         if self._is_blind:
             plan.tell_unknown(found.path, path, kind, size)
+        elif behind is not None:
+            plan.wait(behind, found.path, path, kind, size, what)
         else:
             plan.tell(found.path, path, kind, size, what, pair.receiver.kind if pair.receiver is not None else "")
 

@@ -91,24 +91,24 @@ class Upload:
         """
         self._reporter, self._policy, self._follow = reporter, policy, follow
         self._own_files = dict.fromkeys(logs, "this program's own log")
-        self._keep_modes, self._links = keep_modes, links
-        self._chosen = chosen
+        self._keep_modes, self._links, self._chosen = keep_modes, links, chosen
         self._transfer = random_bytes(TRANSFER_ID_SIZE)  # of all small files
         self._checked: dict[Item, int] = {}
         self.left: dict[Item, None] = {}
+        self._waiting: dict[Item, PathParts] = {} if finishing is None else finishing.way.waiting
         self._folders: dict[Item, None] = {}  # that are there; each gets its time at the end of a connection
         self.busy: dict[Item, Refused] = {}
         self.stopping: Refused | None = None
         self.total: int | None = 0
         self.file_count = 0
         self.pipe: PipeSource | None = None
-        self.is_over = False  # nothing more of it is wanted
+        self.is_over = self._is_found = False  # nothing more of it is wanted; all of it is found
         self.is_deep = False  # a source is a folder: there may be more than was found yet
-        self._is_found = False  # all of it
         self._there = There(policy)
         self._updating: Updating | None = None
         if finishing is not None:
-            sending = Sending(self._take, self._is_left_out, chosen.exclusions.is_excluded, lambda: self.is_over)
+            excluded = chosen.exclusions.is_excluded
+            sending = Sending(self._take, self.left, self._is_left_out, excluded, lambda: self.is_over)
             sets_modes = keep_modes and (plan is None or plan.is_update)
             self._updating = Updating(reporter, sets_modes, finishing, sending, plan)
         self._opened = Folders()
@@ -184,7 +184,7 @@ class Upload:
 
     def connection_ended(self) -> None:
         """The receiver has ended well and set the times of the folders, which change again where more is to be sent."""
-        above = {item.target[:depth] for item in self.left for depth in range(1, len(item.target))}
+        above = {item.target[:depth] for item in [*self.left, *self._waiting] for depth in range(1, len(item.target))}
         self._folders = {folder: None for folder in self._folders if folder.target in above}
 
     def _take(self, found: Walked, tree: Tree, place: PathParts, within: NamedFolder | None = None) -> Item | None:
@@ -262,7 +262,7 @@ class Upload:
 
     def names_left(self) -> list[str]:
         """The files without a receipt, in order; a folder is not a line of its own."""
-        return [item.name for item in list(self.left) if item.kind != "folder"]
+        return [item.name for item in [*self.left, *self._waiting] if item.kind != "folder"]
 
     def look_there(self, channel: "Channel", messages: "Iterator[Arrived | None]") -> int:
         """Ask the receiver what it has where things are going to; the id of the last question."""

@@ -48,6 +48,21 @@ def prepare(
     return Prepared(upload, finishing, plan)
 
 
+def take_up_waiting(upload: Upload, finishing: Finishing, reporter: Reporter) -> bool:
+    """Have what waited for something in the way sent, unless that is still there; whether there is anything to send."""
+    for item, behind in finishing.way.take_waiting().items():
+        problem = finishing.way.blocked(behind)
+        if problem is None:
+            upload.left[item] = None
+        elif item.target == behind:
+            reporter.failed(item.name, problem, within=item.within)
+        elif item.kind == "folder":
+            reporter.folder_there(item.within)
+        else:
+            reporter.failed_beside(1, item.within)
+    return bool(upload.left)
+
+
 @contextlib.contextmanager
 def compare(upload: Upload, finishing: Finishing, plan: SendingPlan) -> "Iterator[Callable[[Channel], None]]":
     """A function that compares over one connection, and goes on over the next. `plan` shows what it has found."""

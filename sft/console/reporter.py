@@ -365,9 +365,10 @@ class Reporter:
         if not self._event("skipped", name=name, why=why, more=count) and not self._omissions.count(why, count):
             self._note(f"skipped: {counted(count, 'more name')} beside it: {why}")
 
-    def failed_beside(self, count: int) -> None:
-        """The last line also stands for `count` more things that do not arrive."""
+    def failed_beside(self, count: int, within: NamedFolder | None = None) -> None:
+        """The last line also stands for `count` more things that do not arrive; for one, if it is `within` a folder."""
         self.failed_count += count
+        self._settle(within, "failed")
 
     def failed(
         self, name: str, problem: TransferError, quietly: bool = False, within: NamedFolder | None = None

@@ -117,7 +117,7 @@ def test_what_would_fail_fails(server: Server, client: Client, tree: Path, box: 
     (there / "a").mkdir(parents=True)
     make(there / "d", 5)
     before = states(server, box, tree)
-    result = client("-n", "-u", "--json", tree, f"{box}/")
+    result = client("-n", "--if-exists=replace", "--json", tree, f"{box}/")
     assert result.status == 1
     assert planned(result) == [("send", f"{box}/tree/f", "new")]
     assert "is a folder on the receiver" in result.out and "is a file on the receiver, not a folder" in result.out

@@ -1,0 +1,76 @@
+"""What has another kind at the receiving end than what is to come in its place: it goes first, if it may.
+
+Rules: it is removed when everything else has arrived, and what waits for that comes last, so an end in between leaves
+the old thing, the new one, or neither, and the same command goes on from there. Without --delete only what is nothing
+but itself goes: a file, a link, an empty folder. Where it stays, what waits for it has failed, with one line.
+"""
+
+from typing import Generic, TypeVar
+
+from sft.client.comparing import Entry
+from sft.common.errors import Code, Refused
+from sft.common.names import PathParts
+from sft.common.text import show_path
+
+_Waiting = TypeVar("_Waiting")
+
+_ITS_KIND = {"file": "a file", "folder": "a folder", "link": "a symbolic link"}
+_NEEDS_DELETE = "With --delete it is removed together with all that is in it"
+_NOTHING_REMOVED = "What kept that from being done has a line of its own: then run the same command again"
+_SPARED = "Remove it there, or leave out what comes in its place (--exclude)"
+
+
+class MakingWay(Generic[_Waiting]):
+    """What is in the way in one run, and what waits for it to go."""
+
+    def __init__(self, deletes: bool) -> None:
+        """`deletes`: with --delete, folders go with what is in them."""
+        self.deletes = deletes
+        self.paths: dict[PathParts, Entry] = {}  # as they were there when they were compared
+        self.waiting: dict[_Waiting, PathParts] = {}  # with what each waits for
+        self._full: set[PathParts] = set()  # folders with something in them
+        self._gone: set[PathParts] = set()
+        self._stuck: dict[PathParts, Refused] = {}
+        self.is_forbidden = False  # nothing at all is removed
+
+    def holds(self, path: PathParts) -> None:
+        """Only the receiver has that: a folder in the way that has it in it is not empty."""
+        if self.paths:
+            self._full.update(path[:depth] for depth in range(1, len(path)) if path[:depth] in self.paths)
+
+    @property
+    def removable(self) -> dict[PathParts, Entry]:
+        """What goes by itself, without --delete."""
+        return {} if self.deletes else {path: was for path, was in self.paths.items() if path not in self._full}
+
+    def gone(self, path: PathParts) -> None:
+        """It is removed, or would be."""
+        if path in self.paths:
+            self._gone.add(path)
+
+    def stuck(self, path: PathParts, problem: Refused) -> bool:
+        """It could not be removed; whether it is in the way, so that what waits for it tells."""
+        if path in self.paths:
+            self._stuck[path] = problem
+        return path in self.paths
+
+    def blocked(self, path: PathParts) -> Refused | None:
+        """Why what is in the way there is not gone; None: it is."""
+        if path in self._gone:
+            return None
+        if path in self._stuck:
+            return self._stuck[path]
+        shown, kind = show_path(path), _ITS_KIND[self.paths[path].kind]
+        if self.deletes and self.is_forbidden:
+            words = f"{shown} is {kind} on the receiver, and nothing was removed there", _NOTHING_REMOVED
+        elif self.deletes:
+            words = f"{shown} is {kind} on the receiver, and something in it stays", _SPARED
+        else:
+            words = f"{shown} is {kind} on the receiver, and not empty", _NEEDS_DELETE
+        return Refused(Code.IS_FOLDER, shown, "", words)
+
+    def take_waiting(self) -> dict[_Waiting, PathParts]:
+        """What waits, each with what it waits for; nothing waits any more."""
+        waiting = dict(self.waiting)
+        self.waiting.clear()
+        return waiting

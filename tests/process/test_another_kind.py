@@ -1,0 +1,231 @@
+"""`--update`: what has become another kind, file, folder or link, takes the place of the old one, at either end."""
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import MakeProxy, MakeServer, serving
+from processes import USER, Client, Fault, Result, Server, login_sent, make
+from test_update import SECOND
+
+KINDS = ("file", "link", "empty folder", "full folder")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with an account that may do everything."""
+    made = Server(tmp_path_factory.mktemp("server"))
+    made.add(USER, "--rights=put,get,list,replace,remove,links")
+    with serving(made):
+        yield made
+
+
+def made(kind: str, place: Path) -> None:
+    """`place`, of that kind, and of no other."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+    if kind == "file":
+        make(place, 30)
+    elif kind == "link":
+        place.symlink_to("nowhere")
+    else:
+        place.mkdir()
+        if kind == "full folder":
+            make(place / "sub/b", 20)
+            make(place / "a", 10)
+            (place / "l").symlink_to("a")
+
+
+def state_of(folder: Path) -> dict[str, object]:
+    """What each thing below is, with times of all but links."""
+    found: dict[str, object] = {}
+    for path in folder.rglob("*"):
+        state = path.lstat()
+        if path.is_symlink():
+            found[str(path.relative_to(folder))] = os.readlink(path)
+        else:
+            content = path.read_bytes() if path.is_file() else None
+            found[str(path.relative_to(folder))] = (state.st_mtime_ns, state.st_mode, content)
+    return found
+
+
+def aged(tree: Path) -> Path:
+    for number, path in enumerate(sorted(tree.rglob("*"), reverse=True)):
+        os.utime(path, ns=(0, (1_700_000_000 + number) * SECOND), follow_symlinks=False)
+    return tree
+
+
+Both = Callable[..., Result]
+
+
+@pytest.fixture(params=["sent"])
+def ways(
+    request: pytest.FixtureRequest, server: Server, client: Client, box: str, folder: Path
+) -> tuple[Path, Path, Both]:
+    """The tree that others follow, the one that follows, and what brings that about."""
+    here, there = folder / "tree", server.path(box, "tree")
+    here.parent.mkdir(exist_ok=True)
+    if request.param == "sent":
+        return here, there, lambda *options: client("-u", "--links", "--json", *options, here, f"{box}/")
+    return (
+        there,
+        here,
+        lambda *options: client("--get", "-u", "--links", "--json", *options, f"{box}/tree", f"{folder}/"),
+    )
+
+
+def events(result: Result, kind: str) -> list[dict[str, object]]:
+    return [each for each in map(json.loads, result.out.splitlines()) if each["event"] == kind]
+
+
+CHANGES = [(old, new) for old, new in itertools.product(KINDS, KINDS) if old.split()[-1] != new.split()[-1]]
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+@pytest.mark.parametrize("deletes", [False, True])
+def test_other_kind_takes_its_place(ways: tuple[Path, Path, Both], old: str, new: str, deletes: bool) -> None:
+    """Without --delete all but a folder with something in it, as with rsync."""
+    origin, copy, bring = ways
+    make(origin / "beside", 5)
+    made(old, origin / "x")
+    aged(origin)
+    assert bring().status == 0 and state_of(copy) == state_of(origin)
+    before = state_of(copy)
+    made(new, origin / "x")
+    aged(origin)
+    options = ["--delete"] if deletes else []
+    planned = bring("--dry-run", *options)
+    assert state_of(copy) == before
+    result = bring(*options)
+    if old == "full folder" and not deletes:
+        assert (result.status, planned.status) == (1, 1)
+        (failed,) = events(result, "failed")
+        assert "and not empty" in str(failed["cause"]) and "--delete" in str(failed["remedy"])
+        assert events(planned, "failed") == [failed]
+        assert (copy / "x/sub/b").exists()
+        return
+    assert (result.status, result.err, planned.status) == (0, "", 0)
+    assert state_of(copy) == state_of(origin)
+    told = [(each["action"], os.path.basename(str(each["path"])), each["why"]) for each in events(planned, "planned")]
+    assert ("replace", "x", "kind") in told
+    again = bring(*options)
+    assert (again.status, events(again, "delivered"), events(again, "removed")) == (0, [], [])
+
+
+def old_and_new(origin: Path, copy: Path, bring: Both, old: str, new: str) -> None:
+    """It was brought with the one at `x`, and then has the other."""
+    make(origin / "beside", 5)
+    made(old, origin / "x")
+    assert bring().status == 0 and state_of(copy).keys() == state_of(origin).keys()
+    made(new, origin / "x")
+
+
+def test_all_in_a_folder_counts_for_the_most_that_may_be_removed(ways: tuple[Path, Path, Both]) -> None:
+    origin, copy, bring = ways
+    old_and_new(*ways, "full folder", "file")
+    before = state_of(copy)
+    make(origin / "new", 7)
+    result = bring("--delete", "--max-delete=4")
+    assert result.status == 1 and events(result, "removed") == []
+    (total, stays) = (str(each["cause"]) for each in events(result, "failed"))
+    assert "5 names" in total and "x is a folder" in stays
+    assert state_of(copy).keys() == {*before, "new"}  # the rest goes on
+    result = bring("--delete", "--max-delete=5")
+    assert (result.status, len(events(result, "removed"))) == (0, 5)
+    assert state_of(copy) == state_of(origin)
+
+
+@pytest.mark.parametrize(("old", "new"), [("full folder", "file"), ("file", "full folder"), ("empty folder", "link")])
+def test_nothing_goes_when_an_error_keeps_things_from_being_removed(
+    ways: tuple[Path, Path, Both], old: str, new: str
+) -> None:
+    origin, copy, bring = ways
+    make(origin / "gone", 5)
+    old_and_new(*ways, old, new)
+    before = state_of(copy / "x")
+    (origin / "gone").unlink()
+    (origin / "bad\n").touch()
+    make(origin / "new", 7)
+    result = bring("--delete")
+    assert result.status == 1 and events(result, "removed") == []
+    (stays,) = (str(each["cause"]) for each in events(result, "failed") if "bad" not in str(each["name"]))
+    assert "x is a" in stays and "nothing was removed" in stays
+    assert state_of(copy / "x") == before and (copy / "gone").exists() and (copy / "new").exists()
+    (origin / "bad\n").unlink()
+    assert bring("--delete").status == 0 and state_of(copy) == state_of(origin)
+
+
+def test_conflict_that_stays_keeps_nothing_else_from_being_removed(ways: tuple[Path, Path, Both]) -> None:
+    origin, copy, bring = ways
+    make(origin / "gone", 5)
+    old_and_new(*ways, "full folder", "file")
+    (origin / "gone").unlink()
+    result = bring("--delete", "--exclude=b")
+    (failed,) = events(result, "failed")
+    assert result.status == 1 and "something in it stays" in str(failed["cause"])
+    assert not (copy / "gone").exists() and (copy / "x/sub/b").exists()
+
+
+def test_what_comes_below_a_new_folder_is_excluded_and_arrives_as_ever(ways: tuple[Path, Path, Both]) -> None:
+    origin, copy, bring = ways
+    old_and_new(*ways, "file", "full folder")
+    assert bring("--exclude=/x/sub").status == 0
+    assert state_of(copy).keys() == state_of(origin).keys() - {"x/sub", "x/sub/b"}
+
+
+@pytest.mark.parametrize(("old", "new"), [("full folder", "file"), ("file", "full folder"), ("link", "empty folder")])
+@pytest.mark.parametrize("behind", [20, 90, 160, 230, 300])
+def test_interrupted_replacement_is_ended_by_the_same_command(
+    server: Server, client: Client, folder: Path, box: str, proxy: MakeProxy, old: str, new: str, behind: int
+) -> None:
+    """One connection compares, one removes, one sends."""
+    origin, copy = folder / "tree", server.path(box, "tree")
+
+    def bring(*options: str, by: Client = client) -> Result:
+        return by("-u", "--delete", "--links", "--json", *options, origin, f"{box}/")
+
+    old_and_new(origin, copy, bring, old, new)
+    line = proxy(server.port, up=Fault("cut", login_sent() + behind))
+    bring("--retries=0", by=client.at(line.port))
+    assert bring().status == 0 and state_of(copy) == state_of(origin)
+
+
+def test_connection_that_breaks_in_the_middle_is_made_again(
+    server: Server, client: Client, folder: Path, box: str, proxy: MakeProxy
+) -> None:
+    origin, copy = folder / "tree", server.path(box, "tree")
+
+    def bring(*options: str, by: Client = client) -> Result:
+        return by("-u", "--delete", "--links", "--json", *options, origin, f"{box}/")
+
+    for behind in (90, 160, 230):
+        old_and_new(origin, copy, bring, "full folder", "file")
+        line = proxy(server.port, up=Fault("cut", login_sent() + behind))
+        assert bring(by=client.at(line.port)).status == 0 and state_of(copy) == state_of(origin)
+
+
+@pytest.mark.parametrize(("old", "new"), [("full folder", "file"), ("file", "full folder")])
+def test_account_that_may_not_remove_is_told_so_and_the_rest_arrives(
+    make_server: MakeServer, tmp_path: Path, old: str, new: str
+) -> None:
+    server, origin = make_server(), tmp_path / "sources/tree"
+    server.add("bob", "--rights=put,get,list,replace,links")
+    bob = Client(server.port, tmp_path / "bob", user="bob")
+
+    def bring(*options: str) -> Result:
+        return bob("-u", "--links", *options, origin, "in/")
+
+    old_and_new(origin, server.path("in/tree", user="bob"), bring, old, new)
+    make(origin / "other", 5)
+    before = state_of(server.path("in/tree/x", user="bob"))
+    result = bring("--delete")
+    assert result.status == 1
+    errors = [line for line in result.err.splitlines() if "in/tree/x " in line]
+    assert len(errors) == 1 and "may not remove in/tree/x on the receiver" in errors[0] and "right remove" in errors[0]
+    assert state_of(server.path("in/tree/x", user="bob")) == before
+    assert server.path("in/tree/other", user="bob").exists()
