@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sft.client.checking import CheckingHere
     from sft.client.download import Download
+    from sft.client.findings import Findings
     from sft.client.receipts_file import ReceiptsFile
     from sft.disk.user_folder import UserFolder
     from sft.disk.visible_files import VisibleFiles
@@ -52,7 +53,7 @@ class Comparisons:
         """Have what differs from what is in `folder` fetched; without --update all that is not excluded."""
         criteria, in_whole = self._criteria(folder.area.keeps_modes), not self._exclusions
         findings = download.findings(folder.visible, criteria, in_whole, self._exclusions)
-        extras = Extras(self._reporter, findings, download.to.shown, self._options.delete, self._most_removed)
+        extras = self._extras(download, findings)
         own = files_of_log(self._log) | ({self._receipts.identity} if self._receipts is not None else set())
         changes = LocalChanges(folder, own)
         download.follow(findings, criteria, changes, extras, not self._options.update)
@@ -70,10 +71,14 @@ class Comparisons:
                     return
                 criteria = self._criteria() if is_update else Criteria()
                 findings = download.findings(visible, criteria, False, self._exclusions)
-                extras = Extras(self._reporter, findings, shown, self._options.delete, self._most_removed)
+                extras = self._extras(download, findings)
                 yield Plan(self._reporter, download.missing, findings, shown, download.policy, is_update, extras)
         except Refused as problem:
             raise refused_here(problem, f"the folder {base}") from None
+
+    def _extras(self, download: "Download", findings: "Findings") -> Extras:
+        options, shown = self._options, download.to.shown
+        return Extras(self._reporter, findings, shown, options.delete, self._most_removed, options.update)
 
     def _checking(self, download: "Download", visible: "VisibleFiles | None") -> "CheckingHere":
         from sft.client.checking import CONTENT_ALONE, CheckingHere, Verdicts

@@ -142,12 +142,11 @@ class Download:
     @property
     def is_done(self) -> bool:
         """Whether everything was asked for."""
-        return self._rounds is None or (self._rounds.is_last and not self._asking)
+        return self._rounds is None or (self._rounds.is_over and not self._asking)
 
-    def remove_extra(self) -> None:
-        """What an update removes here, once all has arrived."""
-        if self._rounds is not None:
-            self._rounds.remove_extra()
+    def remove_extra(self) -> bool:
+        """What an update removes here, once all has arrived; whether there is more to ask for, in its place."""
+        return self._rounds is not None and self._rounds.remove_extra()
 
     def _look_here(self, visible: "VisibleFiles | None") -> list[Asked]:
         """All that was named; where something is here already, small files are worth an offer."""

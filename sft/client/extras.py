@@ -10,9 +10,10 @@ gets its time at the receiver.
 import contextlib
 from collections.abc import Callable
 
-from sft.client.comparing import Difference, Entry
+from sft.client.comparing import Difference, Entry, Way, way_for
 from sft.client.findings import Finding, Findings
 from sft.client.local_tree import LocalChanges
+from sft.client.making_way import MakingWay
 from sft.common.errors import Code, Refused, TransferError
 from sft.common.names import PathParts, spelling_of
 from sft.common.sizes import counted
@@ -23,63 +24,105 @@ class Extras:
     """What only this end has."""
 
     def __init__(
-        self, reporter: Reporter, findings: Findings, shown: Callable[[PathParts], str], removes: bool, most: int
+        self,
+        reporter: Reporter,
+        findings: Findings,
+        shown: Callable[[PathParts], str],
+        removes: bool,
+        most: int,
+        is_update: bool = True,
     ) -> None:
-        """`shown(path)`: how a person finds that path here. `removes`: whether it is removed, and `most`: how much."""
+        """`shown(path)`: how a person finds that path here. `removes`: whether it is removed, and `most`: how much.
+
+        `is_update`: what is of another kind here makes way for what comes, but for what was named itself.
+        """
         self._reporter, self._findings, self._shown = reporter, findings, shown
-        self._removes, self._most = removes, most
-        self._noted: list[tuple[PathParts, Entry]] = []
+        self._removes, self._most, self._makes_way = removes, most, is_update
+        self.way: MakingWay[Finding] = MakingWay(removes, "here", shown)
+        findings.stays = self._stays
+        self._noted: dict[PathParts, Entry] = {}
         self._count = 0
         self._new: set[int] = set()  # what was not here under its name, as a disk may spell it
         self._folders: dict[PathParts, int] = {}  # that something is removed from, with their times
 
-    def note(self, finding: Finding) -> None:
-        """One finding: what only this end has may be removed, and what only the receiver has protects its name."""
-        if not self._removes:
-            return
-        if finding.what is Difference.NEW:
-            self._new.add(spelling_of(finding.here))
-        if finding.what is not Difference.EXTRA or finding.ours is None:
-            return
-        self._count += 1
-        if self._count <= self._most:
-            self._noted.append((finding.here, finding.ours))
-            if finding.folder is not None and finding.folder[1] is not None:
-                self._folders[finding.folder[0]] = finding.folder[1]
+    def note(self, finding: Finding) -> bool:
+        """One finding: what only this end has may be removed, and what only the receiver has protects its name.
+
+        Whether it waits: what is of another kind here is removed first, and what is in that, too.
+        """
+        what, there, ours, here = finding.what, finding.there, finding.ours, finding.here
+        if what is Difference.NEW and self._removes:
+            self._new.add(spelling_of(here))
+        if ours is None or what not in (Difference.EXTRA, Difference.KIND):
+            return False
+        if there is None:
+            self.way.holds(here)
+        elif self._makes_way and finding.below and way_for(there, ours, self._removes) in (Way.AFTER, Way.WITH_ALL):
+            self.way.paths[here], self.way.waiting[finding] = ours, here
+        else:
+            return False
+        if self._removes:
+            self._count += 1
+            if self._count <= self._most:
+                self._noted[here] = ours
+                if finding.folder is not None and finding.folder[1] is not None:
+                    self._folders[finding.folder[0]] = finding.folder[1]
+        return there is not None
+
+    def _stays(self, here: PathParts) -> None:
+        """Only this end has that, and keeps it: so it keeps the folders that it is in."""
+        self.way.holds(here)
+        for depth in range(1, len(here)):
+            if self._noted.pop(here[:depth], None) is not None:
+                self._count -= 1
 
     def remove(self, changes: LocalChanges) -> None:
-        """Remove it, if that may be."""
-        if not self._may_remove():
-            return
-        for here, was in reversed(self._noted):
-            shown = self._shown(here)
+        """Remove it, if that may be. Nothing waits for anything from then on."""
+        going = self._noted if self._may_remove() else self.way.removable
+        for here, was in reversed(going.items()):
             try:
                 if changes.remove(here, was):
-                    self._reporter.removed(shown, 1)
+                    self._reporter.removed(self._shown(here), 1)
+                if changes.is_free(here):
+                    self.way.gone(here)
             except Refused as problem:
-                cause = "it has changed since it was compared" if problem.code is Code.CHANGED else problem.cause
-                words = (f"{shown} was not removed: {cause}", "Run the same command again")
-                self._reporter.failed(shown, Refused(problem.code, shown, "", words))
-        for folder, mtime in self._folders.items():
+                self._not_removed(here, problem)
+        self._makes_way = False
+        for folder, mtime in self._folders.items() if going is self._noted else ():
             with contextlib.suppress(Refused):  # it is a time, and all else is done
                 changes.set(folder, mtime, None)
 
+    def _not_removed(self, here: PathParts, problem: Refused) -> None:
+        shown = self._shown(here)
+        cause = "it has changed since it was compared" if problem.code is Code.CHANGED else problem.cause
+        words = (f"{shown} was not removed: {cause}", "Run the same command again")
+        told = Refused(problem.code, shown, "", words)
+        if not self.way.stuck(here, told):
+            self._reporter.failed(shown, told)
+
     def tell(self, tell: Callable[[PathParts, str], None]) -> None:
         """Call `tell` with path and kind of each thing that would be removed, if that may be."""
-        if self._may_remove():
-            for here, was in reversed(self._noted):
+        may_remove = self._may_remove()
+        for here, was in reversed((self._noted if may_remove else self.way.removable).items()):
+            if may_remove:
                 tell(here, was.kind)
+            self.way.gone(here)
+        self._makes_way = False
 
     def _spare(self) -> None:
         """Forget what may be the same file or folder as one that came, and what is in such a folder."""
         if self._count <= self._most:  # else not all is noted, and nothing is removed
-            self._noted = [(here, was) for here, was in self._noted if not self._is_protected(here)]
+            self._noted = {here: was for here, was in self._noted.items() if not self._is_protected(here)}
             self._count = len(self._noted)
 
     def _is_protected(self, here: PathParts) -> bool:
         return any(spelling_of(here[:size]) in self._new for size in range(1, len(here) + 1))
 
     def _may_remove(self) -> bool:
+        self.way.is_forbidden = not self._decide()
+        return not self.way.is_forbidden
+
+    def _decide(self) -> bool:
         """Whether anything may be removed; says why not."""
         if not self._removes:
             return False

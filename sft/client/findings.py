@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
     `path`: at the receiver, of which `depth` components are the name that people read; `here`: where it is or goes.
     `there` and `ours`: what both ends have; neither: it is asked for without a comparison, whatever it is. `folder`:
-    the one that it lies in, if both ends have that, with its time there.
+    the one that it lies in, if both ends have that, with its time there. `below`: its path below what was named.
     """
 
     what: Difference
@@ -48,11 +48,26 @@ class Finding(NamedTuple):
     there: Entry | None = None
     ours: Entry | None = None
     folder: tuple[PathParts, int | None] | None = None
+    below: PathParts = ()
 
     @property
     def name(self) -> PathParts:
         """How the names of what comes begin when it is asked for."""
         return self.path[len(self.path) - self.depth :]
+
+
+class _Root(NamedTuple):
+    """What a comparison is about: something that was named, or what lies `below` such, and waited for its place here.
+
+    `here`: where it goes; None: where its name leads. `is_free`: what is there counts as gone.
+    """
+
+    path: PathParts
+    depth: int
+    here: PathParts | None = None
+    folder: tuple[PathParts, int | None] | None = None
+    below: PathParts = ()
+    is_free: bool = False
 
 
 class _Theirs(Iterator[tuple[PathParts, Entry]]):
@@ -65,10 +80,14 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
         skipped: Callable[[PathParts], None] | None,
         exclusions: Exclusions,
         digests: bool,
+        below: PathParts = (),
     ) -> None:
-        """`skipped`: links are hidden, and that is called for each; None: they are compared."""
+        """`skipped`: links are hidden, and that is called for each; None: they are compared.
+
+        `below`: the path of that folder as `exclusions` are about it.
+        """
         self._branches = Branches(path, digests=digests, ahead=digests)
-        self._told, self._skipped, self._exclusions = told, skipped, exclusions
+        self._told, self._skipped, self._exclusions, self._below = told, skipped, exclusions, below
         self._excluded: PathParts | None = None  # the last folder that is
         self._pages: Iterator[Page] = iter(())
         self._page: Iterator[tuple[PathParts, Node]] = iter(())
@@ -89,7 +108,7 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
         path, node = self._next()
         while self._excluded is not None and path[: len(self._excluded)] == self._excluded:
             path, node = self._next()
-        if self._exclusions.is_excluded(path, node.kind == "folder"):
+        if self._exclusions.is_excluded((*self._below, *path), node.kind == "folder"):
             self._excluded = path
             return path, HIDDEN
         if node.kind == "link" and self._skipped is not None:
@@ -114,9 +133,9 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
 class _Comparison:
     """Of one folder that was named and is at both ends."""
 
-    def __init__(self, here: PathParts, theirs: _Theirs, ours: LocalEntries | None) -> None:
+    def __init__(self, here: PathParts, theirs: _Theirs, ours: LocalEntries | None, root: _Root) -> None:
         """`ours`: None when nothing is here."""
-        self.here, self.theirs, self.ours = here, theirs, ours
+        self.here, self.theirs, self.ours, self.root = here, theirs, ours, root
         self.pairs: Paired = paired(theirs, () if ours is None else ours)
         self.above: list[tuple[PathParts, Entry]] = []  # folders on the way down, as they are there
         self.passed: PathParts | None = None  # a folder whose content needs no look
@@ -149,7 +168,7 @@ class Findings:
         self._reporter, self._missing, self._place, self._visible = reporter, missing, place, visible
         self._criteria, self.in_whole, self._links, self._exclusions = criteria, in_whole, links, exclusions
         self._digests = digests
-        self._left = deque(names)
+        self._left = deque(_Root(name, min(1, len(name))) for name in names)
         self._named_at: dict[int, list[PathParts]] = {}  # what goes to a place here, by the spelling of that
         for name in names if len(names) > 1 else []:
             with contextlib.suppress(Refused):  # then nothing goes there
@@ -162,11 +181,17 @@ class Findings:
         self.is_blind = False  # the account may not list
         self.is_certain = True  # all that the receiver has was compared, as far as it can tell
         self.empty: list[PathParts] = []  # named folders that are empty there, and not here
+        self.stays: Callable[[PathParts], None] = lambda here: None  # called for what only this end has, and keeps
 
     @property
     def is_over(self) -> bool:
         """Whether everything is compared."""
         return not self._left
+
+    def again(self, finding: Finding, is_free: bool) -> None:
+        """Find what was behind something in the way here; `is_free`: that is not gone, and counts as gone."""
+        path, here, folder, below = finding.path, finding.here, finding.folder, finding.below
+        self._left.append(_Root(path, finding.depth, here, folder, below, is_free))
 
     def pause(self) -> None:
         """Close what is open here."""
@@ -180,15 +205,15 @@ class Findings:
         """
         self._glimpses.last_id = 0
         while self._left:
-            name, finding = self._left[0], None
+            root, finding = self._left[0], None
             try:
                 if self._comparison is None:
-                    finding = self._start(name, channel, messages)
+                    finding = self._start(root, channel, messages)
                 else:
-                    yield from self._compare(name, self._comparison, channel, messages)
+                    yield from self._compare(root.path, self._comparison, channel, messages)
                     self._comparison = None
             except Refused as problem:
-                finding = self._take_refusal(name, problem)
+                finding = self._take_refusal(root, problem)
                 self._comparison = None
             if self._comparison is None:
                 self._left.popleft()  # before it is yielded: who stops reading there does not get it again
@@ -197,27 +222,28 @@ class Findings:
 
     # --- what was named ---
 
-    def _start(self, name: PathParts, channel: "Channel", messages: "Iterator[Message]") -> Finding | None:
+    def _start(self, root: _Root, channel: "Channel", messages: "Iterator[Message]") -> Finding | None:
         """Begin a comparison of what is a folder at both ends, or tell about what was named itself. Raises Refused."""
-        here = self._place(name[-1:])
-        ours = self._look(here)
-        found = Finding(Difference.NEW, name, min(1, len(name)), here, None, ours)
+        name = root.path
+        here = self._place(name[-1:]) if root.here is None else root.here
+        ours = None if root.is_free else self._look(here)
+        found = Finding(Difference.NEW, name, root.depth, here, None, ours, root.folder, root.below)
         if not self.in_whole:
             there = self._glimpses.find(name, channel, messages) if name else Entry("folder")
             if there is None or (there.kind == "link" and not self._links):
                 raise Refused(Code.NOT_FOUND if there is None else Code.LINK)
-            if name and self._exclusions.is_source_excluded(name[-1], there.kind == "folder"):
+            if name and not root.below and self._exclusions.is_source_excluded(name[-1], there.kind == "folder"):
                 self._reporter.skipped(show_path(name), "excluded")
                 return None
             found = found._replace(what=difference(there, ours, self._criteria), there=there)
             if there.kind == "folder" and found.what is not Difference.KIND:
-                self._comparison = self._begin(name, here, ours)
+                self._comparison = self._begin(root, here, ours)
                 return found if found.what is Difference.NEW and here else None
             return found
         if self.is_blind or ours is None or ours.kind not in ("file", "folder"):
             return found
         if ours.kind == "folder":
-            self._comparison = self._begin(name, here, ours)
+            self._comparison = self._begin(root, here, ours)
             return None
         there = self._glimpses.find(name, channel, messages) if name else None
         if there is None or there.kind != "file":
@@ -230,20 +256,22 @@ class Findings:
             return None
         return entry_here(self._visible, here) if here else Entry("folder")
 
-    def _begin(self, name: PathParts, here: PathParts, ours: Entry | None) -> _Comparison:
+    def _begin(self, root: _Root, here: PathParts, ours: Entry | None) -> _Comparison:
         """Raises Refused."""
+        name = root.path
 
         def skipped(path: PathParts) -> None:
             self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK])
 
         skip = None if self._links else skipped
-        theirs = _Theirs(name, lambda omission: self._omitted(name, omission), skip, self._exclusions, self._digests)
+        told, how = lambda omission: self._omitted(root, omission), (self._exclusions, self._digests, root.below)
+        theirs = _Theirs(name, told, skip, *how)
         entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
-        return _Comparison(here, theirs, entries)
+        return _Comparison(here, theirs, entries, root)
 
-    def _take_refusal(self, name: PathParts, problem: Refused) -> Finding | None:
+    def _take_refusal(self, root: _Root, problem: Refused) -> Finding | None:
         """It is asked for without a comparison: the answer to that says what is wrong with it, if anything is."""
-        begun = self._comparison
+        name, begun = root.path, self._comparison
         self.is_certain = False
         if problem.code in PASSING_CODES:
             raise PeerStopped(problem.code)
@@ -253,8 +281,8 @@ class Findings:
             self._missing.fail(shown, not_given(problem, shown, "list"))
             return None
         self.is_blind = self.is_blind or problem.code is Code.DENIED
-        here = () if begun is None else begun.here
-        return Finding(Difference.NEW, name, min(1, len(name)), here)
+        here = root.here or () if begun is None else begun.here
+        return Finding(Difference.NEW, name, root.depth, here)
 
     # --- what lies in a folder ---
 
@@ -281,19 +309,21 @@ class Findings:
             raise ProtocolViolation("a path in a tree without its folder")
         folder = self._folder(comparison, path)
         what = difference(there, ours, self._criteria)
-        whole = (*name, *path)
+        whole, below = (*name, *path), (*comparison.root.below, *path)
         if there is None and self._is_of_another(name, (*comparison.here, *path)):
             comparison.passed = path
             return None
         if there is None:
-            if ours is not None and self._exclusions.is_excluded(path, ours.kind == "folder"):
+            if ours is not None and self._exclusions.is_excluded(below, ours.kind == "folder"):
+                self.stays((*comparison.here, *path))
                 comparison.passed = path
                 return None
             comparison.has_extra = True
             if self._may_be_ungiven(name, whole):
                 return None
         if what is Difference.KIND:
-            comparison.passed = path  # what is in a folder in the way stays
+            if self._digests or (there is not None and there.kind == "folder"):
+                comparison.passed = path  # what is in it comes once it has its place here
         elif there is not None and there.kind == "folder":
             if self.in_whole and what is Difference.NEW:
                 comparison.passed = path
@@ -301,8 +331,8 @@ class Findings:
                 comparison.above.append((path, there))
             if what is Difference.NONE:
                 return None
-        depth = len(whole) - len(name[:-1])
-        return Finding(what, whole, depth, (*comparison.here, *path), there, ours, folder)
+        depth = len(path) + comparison.root.depth
+        return Finding(what, whole, depth, (*comparison.here, *path), there, ours, folder, below)
 
     def _is_of_another(self, name: PathParts, here: PathParts) -> bool:
         """Whether that is where something else goes that was named, or in it."""
@@ -321,9 +351,10 @@ class Findings:
         above, entry = comparison.above[len(path) - 2]
         return (*comparison.here, *above), entry.mtime
 
-    def _omitted(self, name: PathParts, omission: "Omitted") -> None:
+    def _omitted(self, root: _Root, omission: "Omitted") -> None:
         """The receiver has something that it does not send."""
-        if self._exclusions.is_below_excluded(tuple(omission.name.split("/"))):
+        name = root.path
+        if self._exclusions.is_below_excluded((*root.below, *omission.name.split("/"))):
             return
         shown = "/".join((*name, omission.name))
         if omission.code in SKIPPED:

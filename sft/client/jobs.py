@@ -289,9 +289,8 @@ class Run:
         try:
             credentials = self._ask()
             self._again_and_again(credentials, self._load_receiver, job)
-            while not download.is_done:
+            while not download.is_done or download.remove_extra():
                 self._again_and_again(credentials, self._load_receiver, job)
-            download.remove_extra()
         except TransferError as problem:
             self._reporter.end()
             problem.consequences += self._left_out(download.missing.names())

@@ -94,6 +94,10 @@ class LocalChanges:
         mode = mode if self._folder.area.keeps_modes else None
         return self._folder.changes.set(path, mtime, mode, is_durable=False)
 
+    def is_free(self, path: PathParts) -> bool:
+        """Whether nothing has that path."""
+        return self._folder.visible.state_of_path(path) is None
+
     def remove(self, path: PathParts, was: Entry, check: Callable[[], None] = lambda: None) -> bool:
         """Remove a file, a link or an empty folder; whether it was removed now.
 

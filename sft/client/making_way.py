@@ -5,6 +5,7 @@ the old thing, the new one, or neither, and the same command goes on from there.
 but itself goes: a file, a link, an empty folder. Where it stays, what waits for it has failed, with one line.
 """
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from sft.client.comparing import Entry
@@ -17,15 +18,17 @@ _Waiting = TypeVar("_Waiting")
 _ITS_KIND = {"file": "a file", "folder": "a folder", "link": "a symbolic link"}
 _NEEDS_DELETE = "With --delete it is removed together with all that is in it"
 _NOTHING_REMOVED = "What kept that from being done has a line of its own: then run the same command again"
-_SPARED = "Remove it there, or leave out what comes in its place (--exclude)"
+_SPARED = "Remove it by hand, or leave out what comes in its place (--exclude)"
 
 
 class MakingWay(Generic[_Waiting]):
     """What is in the way in one run, and what waits for it to go."""
 
-    def __init__(self, deletes: bool) -> None:
-        """`deletes`: with --delete, folders go with what is in them."""
-        self.deletes = deletes
+    def __init__(
+        self, deletes: bool, where: str = "on the receiver", shown: Callable[[PathParts], str] = show_path
+    ) -> None:
+        """`deletes`: with --delete, folders go with what is in them. `where`: the end that it is about."""
+        self.deletes, self._where, self._shown = deletes, where, shown
         self.paths: dict[PathParts, Entry] = {}  # as they were there when they were compared
         self.waiting: dict[_Waiting, PathParts] = {}  # with what each waits for
         self._full: set[PathParts] = set()  # folders with something in them
@@ -60,13 +63,14 @@ class MakingWay(Generic[_Waiting]):
             return None
         if path in self._stuck:
             return self._stuck[path]
-        shown, kind = show_path(path), _ITS_KIND[self.paths[path].kind]
+        shown = self._shown(path)
+        what = f"{shown} is {_ITS_KIND[self.paths[path].kind]} {self._where}"
         if self.deletes and self.is_forbidden:
-            words = f"{shown} is {kind} on the receiver, and nothing was removed there", _NOTHING_REMOVED
+            words = f"{what}, and nothing was removed", _NOTHING_REMOVED
         elif self.deletes:
-            words = f"{shown} is {kind} on the receiver, and something in it stays", _SPARED
+            words = f"{what}, and something in it stays", _SPARED
         else:
-            words = f"{shown} is {kind} on the receiver, and not empty", _NEEDS_DELETE
+            words = f"{what}, and not empty", _NEEDS_DELETE
         return Refused(Code.IS_FOLDER, shown, "", words)
 
     def take_waiting(self) -> dict[_Waiting, PathParts]:

@@ -17,7 +17,7 @@ from sft.client.missing import Missing
 from sft.client.parting import part
 from sft.client.planned import Planned
 from sft.client.refusals import refused_here
-from sft.client.rounds import in_the_way, is_link_for_file
+from sft.client.rounds import in_the_way, is_replaced_at_once
 from sft.common.errors import Code, Refused
 from sft.common.names import PathParts
 from sft.common.text import show_path
@@ -63,6 +63,8 @@ class Plan:
         self._missing, self._findings, self._shown = missing, findings, shown
         self._policy, self._is_update, self._extras = policy, is_update, extras
         self._planned = Planned(reporter, "would come")
+        self._has_told_removals = False
+        self._freed: set[PathParts] = set()  # where something of another kind would make way
 
     def read(self, channel: "Channel") -> None:
         """Tell what is not told yet. Raises ConnectionTrouble, ProtocolViolation, PeerStopped."""
@@ -71,28 +73,43 @@ class Plan:
         try:
             for finding in self._findings.read(channel, answers):
                 self._tell(finding)
+            self._tell_removals()
+            for finding in self._findings.read(channel, answers):  # of what would have its place then
+                self._tell(finding)
         finally:
             self._findings.pause()
         part(channel, answers)
 
     def end(self) -> None:
-        """The removals, and how much it is in all."""
-        self._extras.tell(lambda here, kind: self._tell_of("remove", "", here, kind, None, Difference.EXTRA))
+        """How much it is in all."""
         self._planned.end()
+
+    def _tell_removals(self) -> None:
+        if self._has_told_removals:
+            return
+        self._has_told_removals = True
+        self._extras.tell(lambda here, kind: self._tell_of("remove", "", here, kind, None, Difference.EXTRA))
+        for finding, here in self._extras.way.take_waiting().items():
+            if (problem := self._extras.way.blocked(here)) is None:
+                self._freed.add(here)
+                self._findings.again(finding, is_free=True)
+            else:
+                self._missing.fail(show_path(finding.name), problem)
 
     def _tell(self, finding: Finding) -> None:
         what, there = finding.what, finding.there
-        self._extras.note(finding)
-        if what is Difference.EXTRA or there is None:
+        if self._extras.note(finding) or what is Difference.EXTRA or there is None:
             return
         name = show_path(finding.name)
-        if what is Difference.KIND and not is_link_for_file(finding):
+        if what is Difference.KIND and not is_replaced_at_once(finding):
             self._missing.fail(name, refused_here(in_the_way(finding), self._shown(finding.here)))
             return
         action = action_for(what, there.kind == "folder", self._policy, self._is_update)
         if isinstance(action, Code):
             self._missing.fail(name, refused_here(Refused(action), self._shown(finding.here)))
         elif action is not None:
+            if finding.here in self._freed:
+                action, what = "replace", Difference.KIND
             size = there.size if there.kind == "file" else None
             self._tell_of(action, name, finding.here, there.kind, size, what)
 

@@ -11,7 +11,7 @@ Little is kept of what was compared, and of what is asked for no more than one r
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from sft.client.comparing import Criteria, Difference, Entry, has_other_mode, mode_there
+from sft.client.comparing import Criteria, Difference, Entry, Way, has_other_mode, mode_there, way_for
 from sft.client.extras import Extras
 from sft.client.findings import Finding, Findings
 from sft.client.local_tree import LocalChanges
@@ -70,11 +70,17 @@ class Rounds:
         self.modes: dict[PathParts, int] = {}  # of those that are made, where modes are kept
         self._asked: list[Asked] = []  # in a round that is not compared to its end yet
         self._is_begun = False  # that round
+        self._has_removed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be compared now."""
+        return self._findings.is_over
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing is left to be compared."""
-        return self._findings.is_over
+        """Whether nothing is left to be compared, now or later."""
+        return self._findings.is_over and not self._extras.way.waiting
 
     def next(self, channel: "Channel", messages: "Iterator[Message]") -> list[Asked]:
         """Compare on, and change what needs no content; what is to be asked for then.
@@ -105,15 +111,14 @@ class Rounds:
     def _act(self, finding: Finding) -> bool:
         """Whether it is to be asked for."""
         what, there, ours = finding.what, finding.there, finding.ours
-        self._extras.note(finding)
-        if what is Difference.EXTRA:
+        if self._extras.note(finding) or what is Difference.EXTRA:
             return False
         if self.takes_all and there is not None and there.kind != "folder":
             return self._ask(finding)
         if what is Difference.NONE:
             self._unchanged(finding)
             return False
-        if what is Difference.KIND and not is_link_for_file(finding):
+        if what is Difference.KIND and not is_replaced_at_once(finding):
             problem = refused_here(in_the_way(finding), self._shown(finding.here))
             self._missing.fail(show_path(finding.name), problem, self._within(finding.name))
             return False
@@ -145,9 +150,20 @@ class Rounds:
         name, size = finding.name, 0 if finding.there is None else finding.there.size
         self._reporter.unchanged(show_path(name), self._shown(finding.here), size, self._within(name))
 
-    def remove_extra(self) -> None:
-        """What only this end has. Call it once all has arrived."""
-        self._extras.remove(self._changes)
+    def remove_extra(self) -> bool:
+        """Remove what only this end has, and what is in the way; whether there is more to find now.
+
+        Call it whenever everything is found and has arrived.
+        """
+        if not self._has_removed:
+            self._has_removed = True
+            self._extras.remove(self._changes)
+            for finding, here in self._extras.way.take_waiting().items():
+                if (problem := self._extras.way.blocked(here)) is None:
+                    self._findings.again(finding, is_free=False)
+                else:
+                    self._missing.fail(show_path(finding.name), problem, self._within(finding.name))
+        return not self._findings.is_over
 
     def is_there(self, name: PathParts, here: PathParts, mtime: int | None, mode: int | None) -> None:
         """A file that was asked for has the same content here: it gets time and mode of the receiver's."""
@@ -162,10 +178,10 @@ class Rounds:
             self._missing.fail(show_path(name), refused_here(problem, self._shown(here)))
 
 
-def is_link_for_file(finding: Finding) -> bool:
-    """Whether a link takes the place of a file: that is replaced like any other."""
+def is_replaced_at_once(finding: Finding) -> bool:
+    """Whether what is here is replaced in one step, though it is of another kind: a link and a file."""
     there, ours = finding.there, finding.ours
-    return there is not None and ours is not None and (there.kind, ours.kind) == ("link", "file")
+    return there is not None and ours is not None and way_for(there, ours, deletes=False) is Way.OVER
 
 
 def in_the_way(finding: Finding) -> Refused:

@@ -81,9 +81,8 @@ class Update:
 
 def run(update: Update, storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     update.connect(storage, engine, monkeypatch)
-    while not update.download.is_done:
+    while not update.download.is_done or update.download.remove_extra():
         update.connect(storage, engine, monkeypatch)
-    update.download.remove_extra()
 
 
 def paths(gets: list[Get]) -> list[str]:
@@ -193,14 +192,25 @@ def test_each_name_is_asked_for_once_in_whichever_connection(
     assert [name for name, _ in update.reporter.problems] == ["no", "nothing"]
 
 
-def test_what_is_in_a_folder_in_the_way_of_a_file_is_not_looked_at(
-    storage: Storage, engine: Engine, there: Path, into: Path, folder: UserFolder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("removes", [False, True])
+def test_folder_in_the_way_of_a_file_is_replaced_together_with_what_is_in_it_or_stays(
+    storage: Storage,
+    engine: Engine,
+    there: Path,
+    into: Path,
+    folder: UserFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    removes: bool,
 ) -> None:
     written(into / "in/big/mine", b"mine")
-    update = Update(into, folder, removes=True)
+    update = Update(into, folder, removes=removes)
     run(update, storage, engine, monkeypatch)
-    assert [name for name, _ in update.reporter.problems] == ["in/big"]
-    assert (into / "in/big/mine").read_bytes() == b"mine"
+    assert [name for name, _ in update.reporter.problems] == ([] if removes else ["in/big"])
+    if removes:
+        assert files_in(into / "in") == TREE
+        assert paths(update.asked[-1]) == ["in/big"] and len(update.asked) == 2
+    else:
+        assert (into / "in/big/mine").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("change", ["grown", "written again", "a folder"])

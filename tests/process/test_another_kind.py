@@ -63,7 +63,7 @@ def aged(tree: Path) -> Path:
 Both = Callable[..., Result]
 
 
-@pytest.fixture(params=["sent"])
+@pytest.fixture(params=["sent", "fetched"])
 def ways(
     request: pytest.FixtureRequest, server: Server, client: Client, box: str, folder: Path
 ) -> tuple[Path, Path, Both]:
@@ -229,3 +229,75 @@ def test_account_that_may_not_remove_is_told_so_and_the_rest_arrives(
     assert len(errors) == 1 and "may not remove in/tree/x on the receiver" in errors[0] and "right remove" in errors[0]
     assert state_of(server.path("in/tree/x", user="bob")) == before
     assert server.path("in/tree/other", user="bob").exists()
+
+
+@pytest.mark.parametrize(("old", "new"), [("full folder", "file"), ("file", "full folder"), ("link", "empty folder")])
+@pytest.mark.parametrize("behind", [20, 90, 160, 230, 300])
+def test_interrupted_fetch_of_another_kind_is_ended_by_the_same_command(
+    server: Server, client: Client, folder: Path, box: str, proxy: MakeProxy, old: str, new: str, behind: int
+) -> None:
+    origin, copy = server.path(box, "tree"), folder / "tree"
+
+    def bring(*options: str, by: Client = client) -> Result:
+        return by("--get", "-u", "--delete", "--links", "--json", *options, f"{box}/tree", f"{folder}/")
+
+    old_and_new(origin, copy, bring, old, new)
+    line = proxy(server.port, up=Fault("cut", login_sent() + behind))
+    bring("--retries=0", by=client.at(line.port))
+    assert bring().status == 0 and state_of(copy) == state_of(origin)
+
+
+def test_our_own_log_keeps_the_folder_in_the_way(server: Server, client: Client, folder: Path, box: str) -> None:
+    origin, copy = server.path(box, "tree"), folder / "tree"
+
+    def bring(*options: str) -> Result:
+        return client("--get", "-u", "--json", *options, f"{box}/tree", f"{folder}/")
+
+    old_and_new(origin, copy, bring, "empty folder", "file")
+    log = copy / "x/client.log"
+    log.write_text("ours\n")
+    log.chmod(0o600)
+    result = bring("--delete", f"--client-log={log}")
+    (failed,) = events(result, "failed")
+    assert result.status == 1 and "something in it stays" in str(failed["cause"])
+    assert log.exists()
+
+
+def test_lines_for_a_person_name_what_is_replaced_once(server: Server, client: Client, folder: Path, box: str) -> None:
+    origin, copy = folder / "tree", server.path(box, "tree")
+    old_and_new(
+        origin, copy, lambda *options: client("-u", "--links", *options, origin, f"{box}/"), "full folder", "file"
+    )
+    result = client("-u", "--delete", "--links", origin, f"{box}/")
+    lines = result.out.splitlines()
+    assert [line for line in lines if "removed" in line] == [
+        f"removed: {box}/tree/{name}" for name in ("x/sub/b", "x/sub", "x/l", "x/a", "x")
+    ]
+    assert lines[-2:] == [
+        f"delivered: {box}/tree/  1 file, 30 bytes, 1 unchanged",
+        lines[-1],
+    ]
+    again = folder / "copy"
+    for kind in ("full folder", "file"):
+        made(kind, origin / "x")
+        assert client("-u", "--delete", "--links", "-q", origin, f"{box}/").status == 0
+        result = client("--get", "-u", "--delete", "--links", f"{box}/tree", f"{again}/")
+    assert result.out.splitlines()[-2] == f"delivered: {again}/tree/  1 file, 30 bytes, 1 unchanged"
+
+
+@pytest.mark.parametrize(("old", "new"), [("empty folder", "file"), ("file", "empty folder")])
+def test_what_was_named_itself_is_not_replaced_by_another_kind(
+    server: Server, client: Client, folder: Path, box: str, old: str, new: str
+) -> None:
+    """Perhaps a slash is missing behind the name, and it was meant to go into that folder."""
+    here, there = folder / "tree", server.path(box, "tree")
+    for origin, copy in ((here, there), (there, here)):
+        folder.mkdir(exist_ok=True)
+        server.path(box).mkdir(exist_ok=True)
+        made(new, origin)
+        made(old, copy)
+        names: list[str | Path] = [here, f"{box}/tree"] if origin == here else ["--get", f"{box}/tree", here]
+        for options in ([], ["--delete"], ["--exclude=nothing"], ["--dry-run"], ["--dry-run", "--delete"]):
+            result = client("-u", *options, *names)
+            assert result.status == 1 and ("is a folder" in result.err or "is a file" in result.err), (options, result)
+        assert copy.is_dir() is (old != "file")

@@ -62,10 +62,10 @@ def test_update_tells_each_difference_and_changes_nothing(
     (there / "d/e/c").chmod(0o600)
     make(there / "new", 7)
     make(here / "tree/mine/x", 7)
-    (here / "tree/d/f").mkdir()
+    make(here / "tree/d/f/full")
     (there / "d/f").write_bytes(b"a file")
     before = state_of(here), state_of(there), server.log.read_text().count("given")
-    result = plan(client, "-u", "--delete", f"{box}/tree", f"{here}/")
+    result = plan(client, "-u", f"{box}/tree", f"{here}/")
     assert planned(result) == [
         ("replace", "tree/a", "file", 50, "size"),
         ("compare", "tree/d/b", "file", 30, "time"),
@@ -73,15 +73,15 @@ def test_update_tells_each_difference_and_changes_nothing(
         ("fetch", "tree/new", "file", 7, "new"),
     ]
     assert result.status == 1 and told(result, "failed") == ["tree/d/f"]
-    assert "nothing was removed, because not everything was fetched (2 names here would be removed)" in result.err
-    (here / "tree/d/f").rmdir()
     result = plan(client, "-u", "--delete", f"{box}/tree", f"{here}/")
     assert result.status == 0
-    assert [each[:3] for each in planned(result)[-2:]] == [
-        ("remove", f"{here}/tree/mine/x", "file"),
-        ("remove", f"{here}/tree/mine", "folder"),
+    assert planned(result)[-5:] == [
+        ("remove", f"{here}/tree/mine/x", "file", None, "extra"),
+        ("remove", f"{here}/tree/mine", "folder", None, "extra"),
+        ("remove", f"{here}/tree/d/f/full", "file", None, "extra"),
+        ("remove", f"{here}/tree/d/f", "folder", None, "extra"),
+        ("replace", "tree/d/f", "file", 6, "kind"),
     ]
-    (here / "tree/d/f").mkdir()
     after = state_of(here), state_of(there), server.log.read_text().count("given")
     assert {name: each[2] for name, each in after[0].items()} == {name: each[2] for name, each in before[0].items()}
     assert after[1:] == before[1:]
