@@ -4,13 +4,17 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
-from collections.abc import Callable
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import MakeProxy, MakeServer
 from processes import (
+    LIMIT,
     ONCE,
     Client,
     Fault,
@@ -200,3 +204,74 @@ def test_silent_connection_does_not_hold_up_the_stop(make_server: MakeServer) ->
     with socket.create_connection(("127.0.0.1", server.port)):
         server.signal(signal.SIGTERM)
         assert server.ended(10) == 0
+
+
+# --- a mount that is taken away ---
+
+
+def mounted(*arguments: str | Path) -> bool:
+    """Run mount or umount; whether that worked."""
+    return not subprocess.run(arguments, capture_output=True, check=False).returncode
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None], Callable[[], None]]]:
+    """A mount, and what takes it away, also while it is used, and puts it back."""
+    disk, place = tmp_path / "disk", tmp_path / "mounted"
+    for each in (disk, place):
+        each.mkdir()
+    if os.getuid() or not mounted("mount", "-t", "tmpfs", "none", disk):
+        pytest.skip("needs root, and a system that lets it mount")
+
+    def put_back() -> None:
+        assert mounted("mount", "--bind", disk, place)
+
+    def take_away() -> None:
+        assert mounted("umount", "--lazy", place)
+
+    put_back()
+    yield place, take_away, put_back
+    for each in (place, disk):
+        mounted("umount", "--lazy", each)
+
+
+@pytest.mark.parametrize("below", ["", "received"], ids=["the mount itself", "a folder in it"])
+def test_storage_that_was_unmounted_is_unhealthy_and_used_again_once_it_is_mounted(
+    make_server: MakeServer,
+    client: Client,
+    folder: Path,
+    mount: tuple[Path, Callable[[], None], Callable[[], None]],
+    below: str,
+) -> None:
+    place, take_away, put_back = mount
+    server = make_server("--health=127.0.0.1:0", storage=place / below)
+    assert server.process is not None and server.process.stdout is not None
+    while not (line := server.process.stdout.readline()).startswith("health at "):
+        assert line
+    health = line.split()[-1]
+
+    def is_healthy() -> bool:
+        try:
+            with urllib.request.urlopen(health, timeout=LIMIT) as answer:  # noqa: S310 -- it is http
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as problem:
+            assert problem.code == 503
+            problem.close()
+            return False
+
+    client, source = client.at(server.port), make(folder / "a", 100_000)
+    assert is_healthy() and client(source, "a").status == 0
+    take_away()
+    wait_until(lambda: not is_healthy())
+    for arguments in ([source, "b"], ["--get", "a", folder / "back"], ["--list"]):
+        result = client(ONCE, *arguments)
+        assert result.status == 4 and CAUSE in result.err, result
+    assert "refused" not in server.told()
+    assert os.listdir(place) == [], "nothing arrives in what lies under the mount"
+    running = client.start(source, "b")
+    assert tried_again(running).startswith(f"{CAUSE}: trying again in ")
+    put_back()
+    assert running.finish().status == 0
+    wait_until(is_healthy)
+    assert (place / below / "alice/b").read_bytes() == source.read_bytes()
+    assert server.stop() == 0
