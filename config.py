@@ -158,6 +158,7 @@ class ServerSettings:
     max_logins: int = _setting(128, as_whole(1, 10_000), "connections not logged in yet, at once", "COUNT")
     max_logins_per_source: int = _setting(48, as_whole(1, 10_000), "connections not logged in yet, at once, from one address (IPv6: one /64)", "COUNT")
     max_connections_per_user: int = _setting(64, as_whole(1, 10_000), "connections of one user at once; an account may have its own limit", "COUNT")
+    shared_counts: bool = _setting(False, as_yes_no, "count attempts to log in together with all servers that share the storage", "YES/NO")
     max_file_size: int = _setting((1 << 63) - 1, parse_size, "the largest file that is accepted, such as 20G", "SIZE")
     free_space: int | None = _setting(None, parse_size, "bytes to keep free on the disk of the storage, such as 5G (none: all of it may be used)", "SIZE", _NONE)
     stale_days: int = _setting(7, as_whole(1, 3650), "days to keep the partial files of interrupted transfers", "DAYS")

@@ -198,7 +198,7 @@ class Listener:
         self._proxies, self._drain = settings.trusted_proxies, settings.drain
         self._manager, self._load_again = manager, load_again
         most = self._most(settings)
-        self.shared = Shared(accounts, storage, log, engine, most.per_user, settings.compress)
+        self.shared = Shared(accounts, storage, log, engine, most.per_user, settings.compress, settings.shared_counts)
         self.shared.hooks.take(settings)
         self._admission = Admission(most.connections, most.logins, settings.max_logins_per_source)
         self._turning_away = threading.BoundedSemaphore(most.closing)

@@ -19,8 +19,8 @@ from sft.common.log_events import LogEvent
 from sft.common.sizes import counted
 from sft.common.text import briefly
 from sft.server.activity import Activity, ConnectionState
+from sft.server.attempts import Attempts
 from sft.server.origin import read_origin
-from sft.server.throttle import Throttle
 
 _KICK_SECONDS = 3.0  # for connections to end
 _LOOK_SECONDS = 0.05
@@ -45,7 +45,7 @@ class Live:
     def __init__(
         self,
         activity: Activity,
-        throttle: Throttle,
+        throttle: Attempts,
         connections: Callable[[], Iterable[Kickable]],
         is_stopping: Callable[[], bool],
         log: logging.Logger,

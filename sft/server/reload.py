@@ -18,7 +18,7 @@ from sft.server.hooks import command_of
 
 _DAY_SECONDS = 24 * 3600
 # Which are open files, sockets and memory, or where those are.
-NEED_A_RESTART = frozenset({"listen", "port", "storage", "accounts", "memory", "health", "metrics"})
+NEED_A_RESTART = frozenset({"listen", "port", "storage", "accounts", "memory", "health", "metrics", "shared_counts"})
 NEED_A_RESTART |= {"server_log", "audit_log", "log_format", "log_size", "log_kept"}
 
 

@@ -9,13 +9,16 @@ import threading
 from sft.accounts.store import Accounts
 from sft.common.log_limits import LineLimit, SourceLimits
 from sft.common.rate_limit import RateLimiters
+from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.server.activity import Activity
+from sft.server.attempts import Attempts
 from sft.server.hooks import Hooks
-from sft.server.throttle import Throttle
 from sft.transfer.places import Places
 from sft.transfer.shrinking import Compress
 from sft.wire.workers import Engine
+
+_ATTEMPTS = ".attempts"  # no user's name begins so
 
 
 class Shared:
@@ -29,10 +32,12 @@ class Shared:
         engine: Engine,
         max_connections_per_user: int,
         compress: Compress,
+        shared_counts: bool = False,
     ) -> None:
         self.accounts, self.storage, self.log, self.engine = accounts, storage, log, engine
         self.max_connections_per_user, self.compress = max_connections_per_user, compress
-        self.throttle, self.activity = Throttle(), Activity()
+        attempts = storage.path / PARTIAL_AREA / _ATTEMPTS if shared_counts else None
+        self.throttle, self.activity = Attempts(log, attempts), Activity()
         self.limiters, self.hooks = RateLimiters(), Hooks(log)
         self.line_limits: dict[str, LineLimit] = {}  # of each user, whatever the number of connections
         self.strangers = SourceLimits(log)

@@ -10,8 +10,8 @@ and resets nothing else. Entries without an attempt for a day are dropped. When 
 the one with the fewest attempts, its count and wait included ("space-saving"): so no count is ever too low, a flood of
 invented names gives no fresh attempts, and the entries with most attempts are the last to be taken over. Known and
 unknown names are treated alike: no account is looked up here. An exception counts as a refusal. A source is an IPv4
-address or an IPv6 /64. The clock is an argument. Each process counts for itself,
-and forgets what its administrator asks it to.
+address or an IPv6 /64. The clock is an argument. Each process counts for itself, and forgets what its administrator
+asks it to; `sft/server/shared_throttle.py` counts for all that share a storage.
 """
 
 import threading
@@ -192,6 +192,14 @@ class _Table(Generic[_Entry]):
 # --- the throttle ---
 
 
+def wait_after(over: int, first: float = 60.0, longest: float = 3600.0) -> float:
+    """Seconds after the last free charge (`over` is 0) and after each one beyond it."""
+    if over < 0:
+        return 0.0
+    # Beyond 2^30 the longest wait has long been reached; a larger power would overflow.
+    return min(longest, first * 2.0 ** min(over, 30))
+
+
 class Charge(NamedTuple):
     """One try that was allowed. If its login succeeds, call `give_back`; else drop it."""
 
@@ -295,8 +303,4 @@ class Throttle:
             homes.popitem(last=False)
 
     def _wait(self, over: int) -> float:
-        """Seconds after the last free charge (`over` is 0) and after each one beyond it."""
-        if over < 0:
-            return 0.0
-        # Beyond 2^30 the longest wait has long been reached; a larger power would overflow.
-        return min(self._longest_wait, self._first_wait * 2.0 ** min(over, 30))
+        return wait_after(over, self._first_wait, self._longest_wait)
