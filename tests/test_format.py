@@ -1,5 +1,7 @@
 """The format of the accounts file as tables: what each line means, and what each change makes of the lines."""
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from sft.accounts.format import (
     name_of,
     parse,
     removed,
+    sum_of,
 )
 from sft.common.errors import IntegrityError, UsageError
 from sft.wire.pake import ORDER, Registration
@@ -32,6 +35,11 @@ def account(name: str, registration: Registration = REGISTRATION) -> Account:
 
 ALICE, BOB, CAROL = (account(name) for name in ("alice", "bob", "carol"))
 THREE = (line_of(ALICE), line_of(BOB), line_of(CAROL))
+
+
+def without_sum(line: bytes) -> bytes:
+    """As it was written before there were sums."""
+    return re.sub(b" sum=[0-9a-f]{16}", b"", line)
 
 
 def contents_of(*lines: bytes) -> Contents:
@@ -56,7 +64,9 @@ LINES = [
 @pytest.mark.parametrize(("kept", "end"), LINES, ids=[end for _, end in LINES])
 def test_account_has_the_documented_line_and_the_line_gives_the_account(kept: Account, end: str) -> None:
     points = " ".join(f"{key}={getattr(REGISTRATION, key).hex()}" for key in ("w0", "L", "w0M", "w0N"))
-    assert line_of(kept) == f"alice {points} {end}".encode()
+    whole = b"".join(getattr(REGISTRATION, key) for key in ("w0", "L", "w0M", "w0N"))
+    assert line_of(kept) == f"alice {points} {end} sum={hashlib.sha256(whole).hexdigest()[:16]}".encode()
+    assert contents_of(without_sum(line_of(kept))).accounts == {b"alice": kept}
     assert contents_of(line_of(kept)).accounts == {b"alice": kept}
 
 
@@ -157,13 +167,17 @@ DAMAGES: dict[str, Callable[[str], str]] = {
     "space at the end": lambda line: line + " ",
     "carriage return": lambda line: line + "\r",
     "tab": lambda line: line.replace(" quota", "\tquota"),
+    "sum of another": lambda line: re.sub("( sum=.*)?$", f" sum={sum_of(OTHER)}", line),
+    "short sum": lambda line: re.sub("( sum=.*)?$", " sum=00", line),
     "name only": lambda line: line.split(" ")[0],
 }
 
 
+@pytest.mark.parametrize("with_sum", [True, False])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_line_locks_out_that_account_alone(damage: str) -> None:
-    found = contents_of(THREE[0], DAMAGES[damage](THREE[1].decode()).encode(), THREE[2])
+def test_damaged_line_locks_out_that_account_alone(damage: str, with_sum: bool) -> None:
+    line = THREE[1] if with_sum else without_sum(THREE[1])
+    found = contents_of(THREE[0], DAMAGES[damage](line.decode()).encode(), THREE[2])
     assert found.accounts == {b"alice": ALICE, b"carol": CAROL}
     assert [(damaged.line, damaged.name) for damaged in found.damaged] == [(3, "bob")]
     shown = str(found.damaged[0])

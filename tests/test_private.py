@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import HOME, Client, Server, clean_environment
 
-from sft.accounts.format import RIGHTS, Account
+from sft.accounts.format import RIGHTS, Account, sum_of
 from sft.accounts.store import Accounts
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.private_files import check_area
@@ -251,6 +251,8 @@ def test_account_line_with_any_change_is_refused_or_means_what_it_says(data: st.
 
     kept = Registration.of(3, 5)
     good = LINE.format(w0=kept.w0.hex(), L=kept.L.hex(), w0M=kept.w0M.hex(), w0N=kept.w0N.hex()).encode()
+    if data.draw(st.booleans()):
+        good += f" sum={sum_of(kept)}".encode()
     at = data.draw(st.integers(0, len(good) - 1))
     cut = data.draw(st.integers(0, 3))
     bad = good[:at] + data.draw(st.binary(max_size=3).filter(lambda new: b"\n" not in new)) + good[at + cut :]

@@ -3,6 +3,10 @@
     secure-file-transfer-accounts 1 profile=1 secret=<64 hex>
     alice w0=<hex> L=<hex> w0M=<hex> w0N=<hex> may=put,get,list quota=<bytes or -> rate=<bytes per second or ->
         (on the same line, where they are set:) quota-files=<count> largest=<bytes> connections=<count> folder=<name>
+        sum=<16 hex>
+
+`sum` are the first 8 bytes of SHA-256 over the bytes of w0, L, w0M and w0N. It shows damage; a line without it is
+checked by computing the points anew, which takes 0.7 ms, and for 100,000 accounts more than a minute.
 
 A line of the time before `replace` was a right of its own has `rights=` in the place of `may=`: with `put` and `get`
 such an account could replace files, and still can.
@@ -18,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crypto_utils import SCRYPT_PROFILES
+from crypto_utils import SCRYPT_PROFILES, digest
 from sft.common.errors import IntegrityError, UsageError
 from sft.wire.pake import Registration
 
@@ -46,9 +50,11 @@ _FIELDS = {
     "largest": _LIMIT,
     "connections": _LIMIT,
     "folder": USERNAME,
+    "sum": re.compile(r"[0-9a-f]{16}"),
 }
 # Fields that were added later: a line without them is valid, and is written without them.
 _OPTIONAL = ("quota-files", "largest", "connections", "folder")
+_SUM_BYTES = 8
 _LIMITS = ("quota", "rate", "quota-files", "largest", "connections")
 _ONE_OF = ("may", "rights")
 _FIRST_RIGHTS = ("put", "get", "list")
@@ -141,8 +147,8 @@ def why_no_name(name: str) -> tuple[str, str] | None:
 def parse(data: bytes, checked_before: Checked) -> Contents:
     """The contents of the file. Raises IntegrityError when its first line is damaged.
 
-    Checking the points of an account takes 0.3 ms: lines in `checked_before` (`Contents.checked` of the reading before)
-    are not checked again.
+    Reading a line takes 50 us, and 0.7 ms without `sum`: lines in `checked_before` (`Contents.checked` of the reading
+    before) are not read again.
     """
     head, *lines = data.split(b"\n")
     profile, secret = _parse_head(head)
@@ -152,11 +158,12 @@ def parse(data: bytes, checked_before: Checked) -> Contents:
     if ends_whole:
         lines.pop()
     checked = {line: checked_before.get(line) or _check_line(line) for line in lines}
-    uses = Counter(map(name_of, lines))
+    names = [name_of(line) if isinstance(found := checked[line], str) else found.name for line in lines]
+    uses = Counter(names)
     accounts: dict[bytes, Account] = {}
     damaged: list[Damage] = []
-    for number, line in enumerate(lines, 2):
-        name, found = name_of(line), checked[line]
+    for number, (line, name) in enumerate(zip(lines, names, strict=True), 2):
+        found = checked[line]
         if number == len(lines) + 1 and not ends_whole:
             # A number that is cut short reads as a smaller one, so nothing on such a line can be believed.
             damaged.append(Damage(number, name, "the file ends in the middle of it"))
@@ -209,12 +216,21 @@ def _parse_line(line: bytes) -> Account:
     fields = _parse_fields(line.decode("ascii", "replace").split(" ")[1:])
     rights = _parse_rights(fields)
     registration = Registration(*(bytes.fromhex(fields[key]) for key in ("w0", "L", "w0M", "w0N")))
-    registration.check()
+    if "sum" not in fields:
+        registration.check()
+    elif fields["sum"] != sum_of(registration):
+        raise IntegrityError("its sum does not match, so w0, L, w0M or w0N is damaged")
     quota, rate, quota_files, largest, connections = (_parse_limit(fields.get(key, "-")) for key in _LIMITS)
     folder = fields.get("folder")
     if folder is not None and why_no_name(folder):
         raise IntegrityError("folder is damaged")
     return Account(name, registration, rights, quota, rate, quota_files, largest, connections, folder)
+
+
+def sum_of(registration: Registration) -> str:
+    """What shows that nothing of a registration is damaged."""
+    kept = registration
+    return digest(kept.w0 + kept.L + kept.w0M + kept.w0N)[:_SUM_BYTES].hex()
 
 
 def _parse_rights(fields: Mapping[str, str]) -> frozenset[str]:
@@ -238,7 +254,7 @@ def _parse_fields(words: list[str]) -> dict[str, str]:
             raise IntegrityError(f"{key} is damaged")
         fields[key] = value
     for key in _FIELDS:
-        if key not in fields and key not in (*_OPTIONAL, *_ONE_OF):
+        if key not in fields and key not in (*_OPTIONAL, *_ONE_OF, "sum"):
             raise IntegrityError(f"{key} is missing")
     if fields.keys().isdisjoint(_ONE_OF):
         raise IntegrityError("may is missing")
@@ -269,10 +285,10 @@ def line_of(account: Account) -> bytes:
         f" may={rights} quota={quota} rate={rate}"
         + "".join(f" {key}={limit}" for key, limit in optional.items() if limit is not None)
     ).encode()
-    found = _check_line(line)
+    found = _check_line(line)  # without a sum, so that the points are checked, too
     if isinstance(found, str):
         raise UsageError(f"the account {account.name} can't be kept: {found}", "Choose another value")
-    return line
+    return line + f" sum={sum_of(kept)}".encode()
 
 
 def added(contents: Contents, account: Account) -> tuple[bytes, ...]:

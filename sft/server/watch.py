@@ -65,7 +65,7 @@ class Watch:
     def look(self) -> None:
         """End each connection whose account is not as it was."""
         connections = list(self._connections())
-        found = {each.name: each for each in self._accounts.all()} if connections else {}
+        found = self._accounts.by_name() if connections else {}
         counted = self._accounts.counted_folders() if connections else frozenset()
         if self._is_unusable():
             return
@@ -73,7 +73,7 @@ class Watch:
             before = connection.account
             if before is None:
                 continue
-            now, is_counted = found.get(before.name), connection.is_counted
+            now, is_counted = found.get(before.name.encode()), connection.is_counted
             has_changed = now is not before and now != before
             if has_changed or is_counted not in (None, before.home in counted):
                 # If the accounts file can't be read, the account may still be there: the client may try again.
