@@ -302,9 +302,17 @@ class Server:
         """What it has written to standard error."""
         return (self.folder / "server.stderr").read_text()
 
-    def told(self) -> str:
-        """What its log says."""
-        return self.log.read_text() if self.log.exists() else ""
+    def told(self, since: int = 0) -> str:
+        """What its log says, from that byte on."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as log:
+            log.seek(since)
+            return log.read().decode()
+
+    def told_so_far(self) -> int:
+        """How many bytes its log has."""
+        return self.log.stat().st_size if self.log.exists() else 0
 
     def partials(self) -> list[Path]:
         """What this test has left of files that are not whole, the notes about them included."""

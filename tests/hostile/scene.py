@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -29,6 +29,7 @@ _PARTIAL = re.compile(r"received/\.partial/\w+/[0-9a-f]{64}")
 
 _sources = count(1)
 _checks = Counter[Path]()  # by server
+_read_of_logs: dict[Path, tuple[int, int]] = {}  # up to which byte, and how many connections are under way there
 HONEST = 8  # a server's first check has an honest client, then one in so many: each test logs in anyway
 
 
@@ -38,21 +39,52 @@ def new_source() -> str:
     return f"127.{1 + os.getpid() % 200}.{number >> 8}.{number & 255}"
 
 
-def tree(folder: Path) -> Tree:
+def tree(folder: Path, without: Container[str] = ()) -> Tree:
     """Everything below, links not followed: the content of files, the kind of all else. Paths may be of any length."""
     found: Tree = {}
+    above = len(str(folder)) + 1
     for place, folders, files, descriptor in os.fwalk(folder):
+        prefix = f"{place}/"[above:]
         for name in (*folders, *files):
+            path = prefix + name
+            if path in without:
+                continue
             state = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            path = os.path.relpath(os.path.join(place, name), folder)
             if stat.S_ISREG(state.st_mode):
-                with open(os.open(name, os.O_RDONLY, dir_fd=descriptor), "rb") as file:
-                    found[path] = file.read()
+                found[path] = _read(name, state.st_size, descriptor)
             elif stat.S_ISLNK(state.st_mode):
                 found[path] = f"link to {os.readlink(name, dir_fd=descriptor)}"
             else:
                 found[path] = stat.filemode(state.st_mode)[0]
     return found
+
+
+def _read(name: str, size: int, folder: int) -> bytes:
+    """All that a file holds; `size` is what it had a moment ago."""
+    file = os.open(name, os.O_RDONLY, dir_fd=folder)
+    try:
+        content = os.read(file, size + 1)
+        while len(content) > size and (more := os.read(file, 1 << 20)):
+            content += more
+        return content
+    finally:
+        os.close(file)
+
+
+def _under_way(log: str) -> int:
+    """How many connections have logged in there and are not done."""
+    return log.count(": logged in") - log.count(": done, ")
+
+
+def _all_are_done(server: Server) -> bool:
+    """Whether no connection is under way. What was read of the log once is not read again."""
+    read, under_way = _read_of_logs.get(server.log, (0, 0))
+    if server.told_so_far() < read:  # another file has taken its place
+        read, under_way = 0, 0
+    whole, newline, _ = server.told(read).rpartition("\n")
+    under_way += _under_way(whole)
+    _read_of_logs[server.log] = read + len((whole + newline).encode()), under_way
+    return under_way <= 0
 
 
 class Stage:
@@ -69,8 +101,8 @@ class Stage:
                 with self.session(user) as session:
                     session.farewell()
         with contextlib.suppress(AssertionError):  # what an earlier connection leaves is cleared away at its end
-            wait_until(lambda: server.told().count(": logged in") <= server.told().count(": done, "), 2)
-        self._told = len(server.told())
+            wait_until(lambda: _all_are_done(server), 2)
+        self._told = server.told_so_far()
         self.remember()
 
     def remember(self) -> None:
@@ -91,7 +123,7 @@ class Stage:
         return self._now() == self._before
 
     def _now(self) -> Tree:
-        return {name: content for name, content in tree(self.server.folder).items() if name not in self._passing}
+        return tree(self.server.folder, self._passing)
 
     def line(self, source: str | None = None) -> Line:
         return Line(self.server.port, source or new_source())
@@ -104,11 +136,11 @@ class Stage:
 
     def told(self) -> str:
         """What the log has said since the test began."""
-        return self.server.told()[self._told :]
+        return self.server.told(self._told)
 
     def quiet(self) -> None:
         """Wait until every connection of the test is done with."""
-        wait_until(lambda: self.told().count(": logged in") <= self.told().count(": done, "), 10)
+        wait_until(lambda: _under_way(self.told()) <= 0, 10)
 
     def check(self, **landed: bytes) -> None:
         """Nothing changed but that these files of `USER` are there; the server met no bug, and serves an honest client.
