@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-import pytest
+from tables import each_row
 
 from sft.common.errors import Code, Refused, SourceError
 from sft.server.activity import FILE_OUTCOMES, Activity, Direction, FileOutcome, Moving
@@ -73,7 +73,7 @@ def counted(activity: Activity) -> dict[tuple[Direction, FileOutcome], int]:
     return {key: count for key, count in activity.totals().files.items() if count}
 
 
-@pytest.mark.parametrize(("event", "outcome"), RECEIVED)
+@each_row(("event", "outcome"), RECEIVED)
 def test_file_that_comes_is_counted_once_by_its_outcome(event: ReceiveEvent, outcome: FileOutcome) -> None:
     activity = Activity()
     connection = activity.begin(1, "alice", "192.0.2.1", SimpleNamespace(bytes_received=0, bytes_sent=0))
@@ -84,7 +84,7 @@ def test_file_that_comes_is_counted_once_by_its_outcome(event: ReceiveEvent, out
     assert connection.files_sent == 0
 
 
-@pytest.mark.parametrize(("event", "outcome"), SENT)
+@each_row(("event", "outcome"), SENT)
 def test_file_that_goes_is_counted_once_by_its_outcome(event: SendEvent, outcome: FileOutcome) -> None:
     activity = Activity()
     connection = activity.begin(1, "alice", "192.0.2.1", SimpleNamespace(bytes_received=0, bytes_sent=0))

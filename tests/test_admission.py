@@ -3,7 +3,7 @@
 import threading
 from itertools import product
 
-import pytest
+from tables import each_row
 
 from sft.server.admission import Admission, Limits, Ticket, Way, way_in
 
@@ -173,7 +173,7 @@ def test_sources_that_left_are_forgotten() -> None:
     assert not door.admission._logins
 
 
-@pytest.mark.parametrize("logins", [1, 5, 50])
+@each_row("logins", [1, 5, 50])
 def test_many_threads_never_get_more_places_than_there_are(logins: int) -> None:
     admission = Admission(1000, logins, 1000)
     got: list[Ticket] = []

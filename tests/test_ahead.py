@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from tables import each_row
 
 from sft.client.ahead import Ahead
 
@@ -38,7 +39,7 @@ def test_things_are_taken_in_their_order_while_few_wait() -> None:
     assert found == list(range(MANY)) and most <= 64
 
 
-@pytest.mark.parametrize("count", [0, 1, 1000])
+@each_row("count", [0, 1, 1000])
 def test_part_of_what_there_is_is_never_all_of_it(count: int) -> None:
     ahead = Ahead[int](lambda: False)
     for number in range(count):

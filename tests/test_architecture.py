@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -226,7 +227,7 @@ def later():
         set(imports_of(ast.parse("importlib.import_module('server')")))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("module", "other", "allowed"),
     [
         ("sft.disk.storage", "sft.disk.names", True),
@@ -364,7 +365,7 @@ def test_benchmarks_import_the_cipher_and_no_other_module() -> None:
     assert {name for name in found if name.partition(".")[0] in ours} == {"crypto_utils"}
 
 
-@pytest.mark.parametrize("path", BENCH, ids=lambda path: path.stem)
+@each_row("path", BENCH, ids=lambda path: path.stem)
 def test_module_of_the_benchmarks_is_small_and_opens_with_what_it_measures(path: Path) -> None:
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= BENCH_MOST_LINES, "split it by purpose"

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from tables import each_row
 
 from sft.common.background import BackgroundTask
 from sft.common.errors import NoThread, SourceError
@@ -22,7 +23,7 @@ def test_work_is_done_beside_the_caller() -> None:
     assert threads == ["work"]
 
 
-@pytest.mark.parametrize("problem", [SourceError("no"), KeyError("a bug"), SystemExit(3)], ids=repr)
+@each_row("problem", [SourceError("no"), KeyError("a bug"), SystemExit(3)], ids=repr)
 def test_what_it_raises_is_raised_where_it_is_waited_for(problem: BaseException) -> None:
     def work() -> None:
         raise problem

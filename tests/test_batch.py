@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tables import each_row
 from test_messages import (
     BAD_NAMES,
     HASH,
@@ -142,7 +143,7 @@ def test_reject_batch_cut_at_any_byte_or_with_a_tail() -> None:
     refused(Kind.BATCH, whole + b"\0")
 
 
-@pytest.mark.parametrize("announced", [0, 1, -1, 1 << 16, (1 << 16) + 1, 1 << 31, (1 << 32) - 1])
+@each_row("announced", [0, 1, -1, 1 << 16, (1 << 16) + 1, 1 << 31, (1 << 32) - 1])
 def test_reject_header_of_another_size_than_it_says(announced: int) -> None:
     header = HEADER.body()
     refused(Kind.BATCH, body(header, announced=announced if announced >= 0 else len(header) - 1))
@@ -171,8 +172,8 @@ def test_batch_is_taken_up_to_its_borders_and_no_further() -> None:
     assert isinstance(body_of(Kind.BATCH, batch_with(*many[:-1])), Batch)
 
 
-@pytest.mark.parametrize("with_content", [True, False])
-@pytest.mark.parametrize("path", [("a",), ("d", "a"), ("..",)])
+@each_row("with_content", [True, False])
+@each_row("path", [("a",), ("d", "a"), ("..",)])
 def test_reject_path_that_is_twice_in_a_batch(path: tuple[str, ...], with_content: bool) -> None:
     first, other = BatchFile(path, 0, None, None, SHA256, True), BatchFile(("b",), 0, None, None, SHA256, True)
     refused(Kind.BATCH, batch_with(first, other, replace(first, with_content=with_content)))
@@ -184,7 +185,7 @@ def test_batch_counts_as_what_is_hashed_for_it(with_content: bool) -> None:
     assert content_of(body_of(Kind.BATCH, batch_with(*files))) == 4000
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
+@each_row("name", BAD_NAMES)
 def test_path_that_is_not_allowed_is_the_trouble_of_its_file_alone(name: str) -> None:
     files = [BatchFile(path, 0, None, None, SHA256, True) for path in (("a",), ("a", name), (name, "a"), ("b",), ())]
     read = body_of(Kind.BATCH, batch_with(*files))
@@ -299,14 +300,14 @@ LIES: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
+@each_row("lie", LIES)
 def test_answer_that_lies_is_no_delivery(lie: str) -> None:
     with pytest.raises(IntegrityError) as caught:
         LIES[lie]()
     assert not isinstance(caught.value, ProtocolViolation)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("outcomes", "offer"),
     [((), False), ((STORED, STORED), False), ((WANTED,), False), ((STORED,), True), ((Outcome("stored", "b"),), True)],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import each_row
 
 from sft.client.branches import Branches, Glimpses, Page, just_before
 from sft.common.errors import Code, ProtocolViolation, Refused
@@ -62,7 +63,7 @@ GOOD: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("case", GOOD)
+@each_row("case", GOOD)
 def test_tree_that_fits_together_is_read_to_its_end(case: str) -> None:
     asked = Asked()
     branches = Branches(("in",))
@@ -96,7 +97,7 @@ BAD: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@each_row("case", BAD)
 def test_tree_that_does_not_fit_together_is_a_violation(case: str) -> None:
     with pytest.raises(ProtocolViolation):
         read(Branches(("in",)), pages(*BAD[case]))
@@ -114,7 +115,7 @@ def test_path_that_would_be_too_deep_or_too_long_is_a_violation() -> None:
             read(Branches(path), iter([Branch(1, few, False)]))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer",
     [
         Branch(2, (), False),
@@ -212,7 +213,7 @@ class Folder:
 NAMES = ["a", "ab", "b", "0", ".0", "..0", " ", "a ", "a!", "é", "\ue000", "\U00010000", "n" * 255, "\xa0", "z"]
 
 
-@pytest.mark.parametrize("most", [1, 2, 5, 100])
+@each_row("most", [1, 2, 5, 100])
 def test_single_names_are_found_among_others(most: int) -> None:
     there, glimpses = Folder(NAMES[::2], most), Glimpses()
     for name in (*NAMES, *reversed(NAMES)):

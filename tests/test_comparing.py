@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
+from tables import each_row
 
 from sft.client.comparing import (
     HIDDEN,
@@ -75,7 +76,7 @@ MATRIX = [
 ]
 
 
-@pytest.mark.parametrize(("sender", "receiver", "criteria", "is_different"), MATRIX)
+@each_row(("sender", "receiver", "criteria", "is_different"), MATRIX)
 def test_weightiest_difference_is_named(
     sender: Entry | None, receiver: Entry | None, criteria: Criteria, is_different: Difference
 ) -> None:
@@ -122,7 +123,7 @@ def test_each_pair_of_kinds_has_its_way() -> None:
 SECOND = 1_000_000_000
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sender", "receiver", "is_same"),
     [
         (3 * SECOND + 1, 3 * SECOND + 1, True),
@@ -157,7 +158,7 @@ def test_both_trees_are_merged_in_their_order() -> None:
     assert shown(paired(ours, theirs)) == [*merged, "s \ue000", "sr \U00010000"]
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [((), ()), (("a",), ()), ((), ("a",)), (("b",), ("a",)), (("a",), ("b",))])
+@each_row(("ours", "theirs"), [((), ()), (("a",), ()), ((), ("a",)), (("b",), ("a",)), (("a",), ("b",))])
 def test_one_end_may_have_nothing_more(ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
     expected = sorted([*(f"s {path}" for path in ours), *(f"r {path}" for path in theirs)], key=lambda line: line[2:])
     assert shown(paired(entries(*ours), entries(*theirs))) == expected
@@ -169,7 +170,7 @@ def test_what_is_hidden_is_left_out_with_what_the_receiver_has_below_it() -> Non
     assert shown(paired(ours, theirs)) == ["sr a", "r a/w", "r a/x!", "r a/y", "s b", "r c!", "sr d", "r d/c"]
 
 
-@pytest.mark.parametrize("paths", [("b", "a"), ("a", "a"), ("a/b", "a"), ("a", "b", "a/c")])
+@each_row("paths", [("b", "a"), ("a", "a"), ("a/b", "a"), ("a", "b", "a/c")])
 def test_tree_out_of_order_is_never_compared(paths: tuple[str, ...]) -> None:
     for ours, theirs in ((paths, ()), ((), paths), (paths, paths)):
         with pytest.raises(RuntimeError, match="out of order"):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from frames import frame, zstd
+from tables import each_row
 
 from sft.common.errors import ProtocolViolation, UsageError
 from sft.wire import compression
@@ -28,8 +29,8 @@ def streamed(content: bytes, **options: int) -> bytes:
     return maker.compress(content[:100]) + maker.compress(content[100:]) + maker.flush()
 
 
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 65_791, 65_792, DATA_SIZE])
-@pytest.mark.parametrize("level", [-5, 1, 3])
+@each_row("size", [1, 255, 256, 257, 65_791, 65_792, DATA_SIZE])
+@each_row("level", [-5, 1, 3])
 def test_frame_of_any_size_becomes_what_it_was_made_of(size: int, level: int) -> None:
     content = (TEXT * 30)[:size]
     assert decoded(memoryview(frame(content, level)), size) == content
@@ -46,7 +47,7 @@ def test_frame_with_a_window_or_a_checksum_is_read_too() -> None:
         assert decoded(memoryview(made), DATA_SIZE) == content
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("descriptor", "fields"),
     [
         (0x20, [b"\x05"]),
@@ -62,7 +63,7 @@ def test_header_that_says_the_size_is_accepted(descriptor: int, fields: list[byt
     check_frame(header(descriptor, *fields), 5 if descriptor == 0x20 else 1000)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("descriptor", "fields"),
     [
         pytest.param(0x60, [(1001 - 256).to_bytes(2, "little")], id="a byte more"),
@@ -93,7 +94,7 @@ def test_every_beginning_of_a_frame_is_refused() -> None:
 SKIPPABLE = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"skip"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "made",
     [
         pytest.param(frame(TEXT) + b"\0", id="a byte behind it"),

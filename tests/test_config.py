@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 from config import ClientSettings, Loaded, ServerSettings, add_flags, load, settings_of
 from sft.common.errors import UsageError
@@ -174,7 +175,7 @@ def test_wrong_type_in_the_file_is_an_error(tmp_path: Path, content: str) -> Non
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "mode"), [("0640", 0o640), ("640", 0o640), ("0o640", 0o640), ("0400", 0o400)])
+@each_row(("text", "mode"), [("0640", 0o640), ("640", 0o640), ("0o640", 0o640), ("0400", 0o400)])
 def test_mode_is_octal(text: str, mode: int) -> None:
     assert server({"file_mode": text}).values.file_mode == mode
 
@@ -186,14 +187,12 @@ def test_mode_of_the_file_may_be_a_number_or_text(tmp_path: Path) -> None:
         server(file=written(tmp_path / "s.toml", "file_mode = 640"))
 
 
-@pytest.mark.parametrize(
-    "text", [" ", "0", "7", "0755", "0666x", "0777", "04644", "01000", "0200", "-0640", "rw-r--r--"]
-)
+@each_row("text", [" ", "0", "7", "0755", "0666x", "0777", "04644", "01000", "0200", "-0640", "rw-r--r--"])
 def test_refuse_what_is_no_mode(text: str) -> None:
     refused("file_mode", text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("word", "value"),
     [("true", True), ("YES", True), ("1", True), ("false", False), ("No", False), ("0", False)],
 )
@@ -201,7 +200,7 @@ def test_yes_and_no_are_read(word: str, value: bool) -> None:
     assert server({"portable_names": word}).values.portable_names is value
 
 
-@pytest.mark.parametrize("word", ["", "maybe", "2", "on", "true ", "y"])
+@each_row("word", ["", "maybe", "2", "on", "true ", "y"])
 def test_refuse_neither_yes_nor_no(word: str) -> None:
     refused("portable_names", word)
 
@@ -209,13 +208,13 @@ def test_refuse_neither_yes_nor_no(word: str) -> None:
 LIMITS = ["max_connections", "max_logins", "max_logins_per_source", "max_file_size", "memory"]
 
 
-@pytest.mark.parametrize("name", LIMITS)
-@pytest.mark.parametrize("value", ["0", "-1", "", "unlimited", "none", "1.0"])
+@each_row("name", LIMITS)
+@each_row("value", ["0", "-1", "", "unlimited", "none", "1.0"])
 def test_limit_of_zero_or_less_is_an_error_and_never_unlimited(name: str, value: str) -> None:
     refused(name, value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "least", "most"),
     [("port", 0, 65535), ("max_connections", 1, 10_000), ("grace", 0, 86_400), ("max_logins_per_source", 1, 10_000)],
 )
@@ -231,9 +230,7 @@ def test_client_needs_a_port_of_its_own() -> None:
         client({"port": "0"})
 
 
-@pytest.mark.parametrize(
-    ("name", "least", "most"), [("retries", 0, 1_000_000), ("connect_timeout", 1, 3600), ("port", 1, 65535)]
-)
+@each_row(("name", "least", "most"), [("retries", 0, 1_000_000), ("connect_timeout", 1, 3600), ("port", 1, 65535)])
 def test_clients_whole_numbers_have_a_range(name: str, least: int, most: int) -> None:
     for value in (least, most):
         assert getattr(client({name: str(value)}), name) == value
@@ -262,7 +259,7 @@ def test_limit_of_the_rate_is_a_size_or_nothing() -> None:
             client({"limit": value})
 
 
-@pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
+@each_row("policy", ["fail", "rename", "replace", "skip"])
 def test_policies_are_the_four(policy: str) -> None:
     assert client({"if_exists": policy}).if_exists == policy
 

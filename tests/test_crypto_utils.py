@@ -12,6 +12,7 @@ from Crypto.Cipher import AES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import run_python
+from tables import each_row
 
 import crypto_utils
 from crypto_utils import (
@@ -56,7 +57,7 @@ def test_digest_of_abc() -> None:  # FIPS 180-4, example 1
     assert running.hexdigest() == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("key", "data", "expected"),
     [
         (b"\x0b" * 20, b"Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
@@ -92,7 +93,7 @@ def test_mac_of_nothing() -> None:
     assert mac(b"key") == mac(b"key", b"") == hmac.digest(b"key", b"", "sha256")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("key_material", "salt", "info", "size", "prk", "okm"),
     [
         pytest.param(
@@ -170,7 +171,7 @@ def test_no_weak_profile_has_a_number() -> None:
         assert n * r * p >= 2**15 * 8 * 3
 
 
-@pytest.mark.parametrize("profile", [0, 2, 3, 127, 255, -1, 256])
+@each_row("profile", [0, 2, 3, 127, 255, -1, 256])
 def test_reject_unknown_profile(profile: int) -> None:
     with pytest.raises(ConnectionTrouble):
         stretch(b"password", bytes(32), profile)
@@ -225,7 +226,7 @@ def test_forged_ciphertext_gives_another_secret() -> None:
 _PUBLIC = KemKey(bytes(KEM_SEED_SIZE)).public
 
 
-@pytest.mark.parametrize(
+@each_row(
     "public",
     [
         pytest.param(b"", id="empty"),
@@ -243,13 +244,13 @@ def test_reject_encapsulation_key(public: bytes) -> None:
         kem_encapsulate(public)
 
 
-@pytest.mark.parametrize("size", [0, 1, KEM_CIPHERTEXT_SIZE - 1, KEM_CIPHERTEXT_SIZE + 1, KEM_PUBLIC_SIZE])
+@each_row("size", [0, 1, KEM_CIPHERTEXT_SIZE - 1, KEM_CIPHERTEXT_SIZE + 1, KEM_PUBLIC_SIZE])
 def test_reject_ciphertext_of_a_wrong_size(size: int) -> None:
     with pytest.raises(ValueError, match="enc"):
         KemKey(bytes(KEM_SEED_SIZE)).open(bytes(size))
 
 
-@pytest.mark.parametrize("size", [0, 32, 63, 65])
+@each_row("size", [0, 32, 63, 65])
 def test_reject_seed_of_a_wrong_size(size: int) -> None:
     with pytest.raises(ValueError, match="seed"):
         KemKey(bytes(size))
@@ -425,8 +426,8 @@ def test_no_start_parses_declarations_of_c_code() -> None:
 NUMBERS = [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 2**21, 2**32, 2**48 - 1]
 
 
-@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 4096, 2**20 + 4096])
-@pytest.mark.parametrize("number", NUMBERS)
+@each_row("size", [0, 1, 15, 16, 17, 4096, 2**20 + 4096])
+@each_row("number", NUMBERS)
 def test_record_equals_plain_eax_and_opens_again(number: int, size: int) -> None:
     text = (b"0123456789abcdef" * (size // 16 + 1))[:size]
     ciphertext, tag = sealed(RecordCipher(SECRET), number, text)
@@ -460,7 +461,7 @@ def test_epochs_may_be_visited_in_any_order() -> None:
         assert opened(other_end, number, *sealed(one_end, number, b"text")) == b"text"
 
 
-@pytest.mark.parametrize("number", [-1, RECORD_NUMBER_LIMIT, RECORD_NUMBER_LIMIT + 1, 2**63, 2**64])
+@each_row("number", [-1, RECORD_NUMBER_LIMIT, RECORD_NUMBER_LIMIT + 1, 2**63, 2**64])
 def test_reject_record_number(number: int) -> None:
     assert RECORD_NUMBER_LIMIT == 2**48
     cipher, buffer = RecordCipher(SECRET), bytearray(b"untouched")
@@ -493,7 +494,7 @@ TAMPERED = {
 }
 
 
-@pytest.mark.parametrize("records", TAMPERED.values(), ids=TAMPERED.keys())
+@each_row("records", TAMPERED.values(), ids=TAMPERED.keys())
 def test_tampered_record_is_refused_and_nothing_of_it_decrypted(records: list[tuple[int, bytes, bytes, bytes]]) -> None:
     cipher = RecordCipher(SECRET)
     for number, header, ciphertext, tag in records:

@@ -2,7 +2,7 @@
 
 import itertools
 
-import pytest
+from tables import each_row
 
 from sft.common.errors import Code
 from sft.disk.decisions import (
@@ -36,7 +36,7 @@ PRIVATE_NAMES: dict[Policy, list[Action | Code]] = {
 }
 
 
-@pytest.mark.parametrize(("policy", "existing"), list(itertools.product(Policy, Existing)))
+@each_row(("policy", "existing"), list(itertools.product(Policy, Existing)))
 def test_taken_name(policy: Policy, existing: Existing) -> None:
     at = list(Existing).index(existing)
     assert decide(policy.value, existing, is_private=False) is NAMES[policy][at]
@@ -44,26 +44,26 @@ def test_taken_name(policy: Policy, existing: Existing) -> None:
         assert decide(policy.value, existing, True, may_replace) is PRIVATE_NAMES[policy][at]
 
 
-@pytest.mark.parametrize(("policy", "existing"), list(itertools.product(Policy, Existing)))
+@each_row(("policy", "existing"), list(itertools.product(Policy, Existing)))
 def test_right_to_replace_counts_only_where_something_would_be_replaced(policy: Policy, existing: Existing) -> None:
     action = NAMES[policy][list(Existing).index(existing)]
     without = C.NOT_REPLACED if action is A.REPLACE else action
     assert decide(policy, existing, is_private=False, may_replace=False) is without
 
 
-@pytest.mark.parametrize("policy", Policy)
+@each_row("policy", Policy)
 def test_private_folder_answers_alike_whatever_is_there(policy: Policy) -> None:
     taken = [existing for existing in Existing if existing is not Existing.NOTHING]
     assert len({decide(policy, existing, is_private=True) for existing in taken}) == 1
 
 
-@pytest.mark.parametrize("policy", [policy for policy in Policy if policy is not Policy.REPLACE])
-@pytest.mark.parametrize("is_private", [False, True])
+@each_row("policy", [policy for policy in Policy if policy is not Policy.REPLACE])
+@each_row("is_private", [False, True])
 def test_nothing_is_replaced_unasked(policy: Policy, is_private: bool) -> None:
     assert Action.REPLACE not in {decide(policy, existing, is_private) for existing in Existing}
 
 
-@pytest.mark.parametrize("policy", Policy)
+@each_row("policy", Policy)
 def test_comparing_is_followed_by_an_answer(policy: Policy) -> None:
     after = {decide(policy, existing, is_private=False) for existing in (Existing.SAME, Existing.OTHER)}
     assert Action.COMPARE not in after
@@ -96,12 +96,12 @@ def expected_step(journal: JournalOf, owner: OwnedBy, bytes: Bytes) -> Step:
             return Step.RESUME if owner is OwnedBy.NONE else Step.TAKE_OVER
 
 
-@pytest.mark.parametrize(("journal", "owner", "bytes"), list(itertools.product(JournalOf, OwnedBy, Bytes)))
+@each_row(("journal", "owner", "bytes"), list(itertools.product(JournalOf, OwnedBy, Bytes)))
 def test_partial_file(journal: JournalOf, owner: OwnedBy, bytes: Bytes) -> None:
     assert take_up(journal, owner, bytes) is expected_step(journal, owner, bytes)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("journal", "owner", "bytes", "step"),
     [
         (JournalOf.ANOTHER_TRANSFER, OwnedBy.IN_THIS_PROCESS, Bytes.UNSEEN, Step.WAIT),
@@ -133,7 +133,7 @@ def test_looking_again_ends_with_an_answer() -> None:
     assert last == {Step.WAIT, Step.START, Step.RESUME, Step.TAKE_OVER}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("there", "durable", "expected"),
     [
         (0, 0, []),

@@ -1,6 +1,7 @@
 """What the limit of open files is shared out for: large files, by account; connections and logins."""
 
 import pytest
+from tables import each_row
 
 from sft.transfer import places
 from sft.transfer.places import Most, Places, most_for
@@ -50,7 +51,7 @@ def test_limit_is_half_of_the_open_files_and_each_place_takes_two(monkeypatch: p
 DEFAULT = Most(256, 64, 128, 64)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("files", "most"),
     [
         (1 << 62, DEFAULT),
@@ -72,7 +73,7 @@ def test_settings_below_what_open_files_allow_hold() -> None:
         assert most_for(256, wanted) == wanted
 
 
-@pytest.mark.parametrize("files", [128, 129, 255, 256, 1000, 1024, 4096, 5000, 1 << 20])
+@each_row("files", [128, 129, 255, 256, 1000, 1024, 4096, 5000, 1 << 20])
 def test_all_together_take_no_more_than_the_limit_of_open_files(files: int) -> None:
     most = most_for(files, DEFAULT)
     large = files // 2 // 2 * 2

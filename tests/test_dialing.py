@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeProxy
 from processes import ONCE, Client, Server, login_sent, make, run_python
+from tables import each_row
 
 from sft.client.login import Credentials, _Call
 from sft.common.errors import ConnectionTrouble, UsageError
@@ -116,7 +117,7 @@ def test_call_that_nobody_answers_is_told_to_who_waits() -> None:
         call.answer()
 
 
-@pytest.mark.parametrize("user", ["", "u" * 33, "\ud83d"])
+@each_row("user", ["", "u" * 33, "\ud83d"])
 def test_username_that_no_account_can_have_is_refused_before_connecting(user: str) -> None:
     """Half a character is what a command line of Windows can hold."""
     with pytest.raises(UsageError):

@@ -2,6 +2,7 @@
 
 import pytest
 from noted import Noted
+from tables import each_row
 
 from sft.client.download import Download
 from sft.common.errors import Code, PeerStopped, ProtocolViolation, Refused
@@ -30,7 +31,7 @@ def test_server_that_gives_a_name_that_is_not_allowed_breaks_the_protocol(names:
             fetching(names, "out/").place(misnamed)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("policy", "keep_modes", "kind", "mode", "placed"),
     [
         ("fail", False, "file", 0o755, None),
@@ -109,7 +110,7 @@ def test_refusal_of_everything_names_the_folder() -> None:
     assert [told for told, _ in noted.problems] == ["your folder"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("code", "said"),
     [
         (None, "changed on the receiver while it was read"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tables import each_row
 
 from sft.common.errors import UsageError
 from sft.common.exclusions import Exclusions, Pattern
@@ -34,7 +35,7 @@ def left(tree: list[str], lines: list[str]) -> set[str]:
 TREE = ["a.o", "a.c", "build/", "build/a.o", "build/keep", "src/", "src/a.o", "src/b.c", "src/build/", "src/build/x"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("lines", "gone"),
     [
         ([], ""),
@@ -63,7 +64,7 @@ def test_pattern_leaves_out_what_gits_would(lines: list[str], gone: str) -> None
     assert set(TREE) - left(TREE, lines) == set(gone.split())
 
 
-@pytest.mark.parametrize("text", ["!", "/", "[z-a]", "a/[9-0]/b", "a\\", "!/", "//"])
+@each_row("text", ["!", "/", "[z-a]", "a/[9-0]/b", "a\\", "!/", "//"])
 def test_pattern_that_can_not_be_read_is_an_error_that_names_its_place(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Exclusions([Pattern("*.o", "list, line 1"), Pattern(text, "list, line 2")])
@@ -79,7 +80,7 @@ def test_named_source_is_left_out_by_its_own_name_and_by_no_pattern_with_a_folde
     assert not exclusions("/build", "docs/build").is_source_excluded("build", True)
 
 
-@pytest.mark.parametrize("pattern", ["*a*a*a*a*a*a*b", "/in/*a*a*a*a*a*a*a*b/", "*a?*a?*a?*a?*a?*a?*a?*b"])
+@each_row("pattern", ["*a*a*a*a*a*a*b", "/in/*a*a*a*a*a*a*a*b/", "*a?*a?*a?*a?*a?*a?*a?*b"])
 def test_stars_that_fit_nothing_do_not_try_every_place(pattern: str) -> None:
     exclusions = Exclusions([Pattern(pattern, "--exclude")])
     assert not exclusions.is_excluded(("in", "a" * 250), True)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from noted import Noted
+from tables import each_row
 
 from sft.client.comparing import Entry
 from sft.client.finishing import Finishing
@@ -97,7 +98,7 @@ def test_content_of_a_folder_goes_before_it_and_folders_get_their_times_last() -
     assert finish(finishing) == ["set x", "remove e", "remove d/f/b", "remove d/f", "remove d/a", "set d", "set d/f"]
 
 
-@pytest.mark.parametrize(("most", "count"), [("3", 3), ("2", 0), ("0", 0)])
+@each_row(("most", "count"), [("3", 3), ("2", 0), ("0", 0)])
 def test_nothing_is_removed_when_it_is_more_than_may_be(most: str, count: int) -> None:
     reporter = Noted()
     done = finish(removing("a", "b", "c", most=most, reporter=reporter))
@@ -120,7 +121,7 @@ def test_nothing_is_removed_while_a_named_folder_is_empty_here() -> None:
     assert [name for name, _ in reporter.problems] == ["--delete"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("now", "is_changed"),
     [
         (None, False),
@@ -167,7 +168,7 @@ def test_folders_of_what_is_spared_stay() -> None:
     assert [each for each in finish(finishing) if each.startswith("remove")] == ["remove d/f", "remove d/e/a"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "there", "stays"),
     [("a.TXT", "A.txt", True), ("caf\u00e9", "cafe\u0301", True), ("a", "b", False), ("d/A", "d/a", True)],
 )
@@ -191,7 +192,7 @@ MODES = [
 ]
 
 
-@pytest.mark.parametrize(("there", "asked", "given", "is_set"), MODES)
+@each_row(("there", "asked", "given", "is_set"), MODES)
 def test_bits_that_the_receiver_gives_nothing_are_not_asked_for(
     there: int, asked: int, given: int, is_set: bool
 ) -> None:
@@ -230,7 +231,7 @@ def test_what_is_gone_already_is_removed_and_what_is_not_allowed_is_one_error() 
     assert [name for name, _ in reporter.problems] == ["c"] and reporter.failed_count == 2
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer", [lambda asked: Done(asked.id + 1, 1), lambda asked: Done(asked.id, 2), lambda asked: Done(asked.id, 0)]
 )
 def test_other_answer_is_a_violation(answer: Callable[[Any], Control]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from tables import each_row
 
 from sft.accounts.format import (
     RIGHTS,
@@ -92,7 +93,7 @@ def test_file_begins_with_the_documented_line() -> None:
     assert parse(join(1, SECRET), {}) == Contents(1, SECRET)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "bad",
     [
         replace(account("dave"), rights=frozenset({"delete"})),
@@ -109,12 +110,12 @@ def test_reject_account_that_could_not_be_read_back(bad: Account) -> None:
         line_of(bad)
 
 
-@pytest.mark.parametrize("name", ["a", "0", "alice", "a.b-c_d", "x" * 32, "console", "com", "lpt10", "a.con"])
+@each_row("name", ["a", "0", "alice", "a.b-c_d", "x" * 32, "console", "com", "lpt10", "a.con"])
 def test_accept_username(name: str) -> None:
     check_account_name(name)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     ["", ".", "..", ".a", "-a", "_a", "Alice", "a b", "a/b", "a\n", "\na", "a\0", "é", "x" * 33, "a:b", "a=b", "٣"]
     + ["a.", "a..", "con", "nul", "aux", "prn", "com1", "lpt9", "com0", "con.txt", "nul.", "com1.a.b"],
@@ -173,8 +174,8 @@ DAMAGES: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("with_sum", [True, False])
-@pytest.mark.parametrize("damage", DAMAGES)
+@each_row("with_sum", [True, False])
+@each_row("damage", DAMAGES)
 def test_damaged_line_locks_out_that_account_alone(damage: str, with_sum: bool) -> None:
     line = THREE[1] if with_sum else without_sum(THREE[1])
     found = contents_of(THREE[0], DAMAGES[damage](line.decode()).encode(), THREE[2])
@@ -185,7 +186,7 @@ def test_damaged_line_locks_out_that_account_alone(damage: str, with_sum: bool) 
     assert REGISTRATION.w0.hex() not in shown and REGISTRATION.L.hex() not in shown
 
 
-@pytest.mark.parametrize("line", ["", " ", "# comment", "Bob w0=00", "con w0=00", "\x1b[31m w0=00", "\u00e9"])
+@each_row("line", ["", " ", "# comment", "Bob w0=00", "con w0=00", "\x1b[31m w0=00", "\u00e9"])
 def test_line_without_a_name_locks_out_no_account(line: str) -> None:
     found = contents_of(THREE[0], line.encode(), *THREE[1:])
     assert list(found.accounts) == [b"alice", b"bob", b"carol"]
@@ -221,7 +222,7 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize("head", HEADS)
+@each_row("head", HEADS)
 def test_reject_file_with_a_damaged_first_line(head: str) -> None:
     with pytest.raises(IntegrityError, match=r"its (first line|format)"):
         parse(b"".join(line + b"\n" for line in (head.encode(), *THREE)), {})
@@ -272,7 +273,7 @@ CHANGES |= {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@each_row("change", CHANGES)
 def test_change_makes_these_lines_or_is_rejected(change: str) -> None:
     make, expected = CHANGES[change]
     if isinstance(expected, str):

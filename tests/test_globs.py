@@ -2,9 +2,9 @@
 
 import fnmatch
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import each_row
 
 from sft.client.globs import is_pattern, literal_of, regex_of
 
@@ -40,7 +40,7 @@ MATCHES = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "name", "fits"), MATCHES)
+@each_row(("pattern", "name", "fits"), MATCHES)
 def test_pattern_matches_as_in_a_shell(pattern: str, name: str, fits: bool) -> None:
     assert bool(regex_of([pattern]).fullmatch(name)) is fits
 
@@ -50,7 +50,7 @@ def test_stars_match_as_in_the_standard_library(pattern: str, name: str) -> None
     assert bool(regex_of([pattern]).fullmatch(name)) is fnmatch.fnmatchcase(name, pattern)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "path"),
     [
         ("*a*a*a*a*a*a*b", "a" * 250),
@@ -63,7 +63,7 @@ def test_stars_that_fit_nothing_do_not_try_every_place(pattern: str, path: str) 
     assert regex_of(pattern.split("/")).fullmatch(path) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "paths", "others"),
     [
         ("**/x", ["x", "a/x", "a/b/x"], ["y", "a/y", ".h/x", "ax"]),
@@ -78,7 +78,7 @@ def test_two_stars_stand_for_any_number_of_folders(pattern: str, paths: list[str
     assert [path for path in paths + others if fits(path)] == paths
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "literal"),
     [("a", "a"), (r"a\*", "a*"), (r"\[a]", "[a]"), (r"a\?\\", "a?\\"), (r"a\b", r"a\b"), ("a[b", "a[b"), ("[]", "[]")],
 )
@@ -86,6 +86,6 @@ def test_name_without_a_meaning_stands_for_itself(name: str, literal: str) -> No
     assert not is_pattern(name) and literal_of(name) == literal
 
 
-@pytest.mark.parametrize("name", ["*", "a?", "[a]", "a[!]]", r"\\*", r"\*[a]", "d/**", "a[]]"])
+@each_row("name", ["*", "a?", "[a]", "a[!]]", r"\\*", r"\*[a]", "d/**", "a[]]"])
 def test_pattern_is_one(name: str) -> None:
     assert is_pattern(name)

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import Crypto.Protocol.KDF
 import pytest
+from tables import each_row
 
 from crypto_utils import KEM_CIPHERTEXT_SIZE, KEM_SEED_SIZE, KemKey, kem_encapsulate, random_bytes
 from sft.common.errors import ConnectionTrouble, IntegrityError, LoginRefused, ProtocolViolation, TransferError
@@ -212,7 +213,7 @@ def test_unknown_profile_is_refused_before_any_scrypt(profile: int, monkeypatch:
 # --- Refused logins ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scalars", [(W0 + 1, W1), (W0, W1 + 1), (W1, W0), (1, 1)])
+@each_row("scalars", [(W0 + 1, W1), (W0, W1 + 1), (W1, W0), (1, 1)])
 def test_wrong_password_is_refused_by_the_client(scalars: tuple[int, int]) -> None:
     login = Login(scalars=scalars).run()
     assert isinstance(login.client_error, LoginRefused)
@@ -281,7 +282,7 @@ BAD_POINTS = [  # of the right size, and yet no point of the curve
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "share",
     [
         *BAD_POINTS,
@@ -300,7 +301,7 @@ def test_bad_point_is_refused_and_not_charged(share: bytes) -> None:
     assert login.server is None
 
 
-@pytest.mark.parametrize("point", BAD_POINTS, ids=range(len(BAD_POINTS)))
+@each_row("point", BAD_POINTS, ids=range(len(BAD_POINTS)))
 def test_bad_point_of_the_server_is_a_refused_login(point: bytes) -> None:
     """One more way of not being our server: the client says what it says of every other."""
     login = Login(alter={4: lambda whole: frame(point + whole[4 + 65 :])}).run()
@@ -387,8 +388,8 @@ ALTERATIONS: dict[str, Alter] = {
 }
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS.keys())
+@each_row("number", [1, 2, 3, 4, 5])
+@each_row("alter", ALTERATIONS.values(), ids=ALTERATIONS.keys())
 def test_frame_of_another_shape_ends_the_login(alter: Alter, number: int) -> None:
     login = Login(alter={number: alter}).run()
     assert login.server is None
@@ -463,7 +464,7 @@ def test_busy_is_connection_trouble() -> None:
     assert login.told == []
 
 
-@pytest.mark.parametrize("spoken", [b"", b"\2", b"\2\3", bytes(range(2, 255))])
+@each_row("spoken", [b"", b"\2", b"\2\3", bytes(range(2, 255))])
 def test_no_common_version_is_connection_trouble(spoken: bytes) -> None:
     answer = frame(ServerHello(Status.NO_COMMON_VERSION, spoken=spoken).encode())
     login = Login(alter={2: lambda _: answer}).run()
@@ -473,7 +474,7 @@ def test_no_common_version_is_connection_trouble(spoken: bytes) -> None:
     assert login.told == []
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@each_row("version", [0, 2, 255])
 def test_reject_version_that_was_not_offered(version: int) -> None:
     def change(whole: bytes) -> bytes:
         return whole[:5] + bytes([version]) + whole[6:]
@@ -494,7 +495,7 @@ def answer_to(payload: bytes) -> tuple[ServerHello, bool, list[bytes]]:
     return ServerHello.decode(whole[4:]), go_on, asked
 
 
-@pytest.mark.parametrize("versions", [b"\1", b"\1\2", b"\2\1", b"\xff\1\0"])
+@each_row("versions", [b"\1", b"\1\2", b"\2\1", b"\xff\1\0"])
 def test_client_that_speaks_more_versions_gets_version_1(versions: bytes) -> None:
     public = KemKey(bytes(KEM_SEED_SIZE)).public
     hello, go_on, asked = answer_to(ClientHello(versions, b"alice", public).encode())
@@ -503,8 +504,8 @@ def test_client_that_speaks_more_versions_gets_version_1(versions: bytes) -> Non
     assert asked == [b"alice"]
 
 
-@pytest.mark.parametrize("behind", [b"", b"\0", b"a layout that nobody knows yet", bytes(4000)])
-@pytest.mark.parametrize("versions", [b"\2", b"\2\3", b"\0"])
+@each_row("behind", [b"", b"\0", b"a layout that nobody knows yet", bytes(4000)])
+@each_row("versions", [b"\2", b"\2\3", b"\0"])
 def test_client_of_the_future_is_told_the_versions(versions: bytes, behind: bytes) -> None:
     hello, go_on, asked = answer_to(b"SFTlogin" + bytes([len(versions)]) + versions + behind)
     assert not go_on
@@ -519,7 +520,7 @@ def test_nothing_follows_the_answer_to_a_client_of_the_future() -> None:
         server.respond(frame(encode_point(M())))
 
 
-@pytest.mark.parametrize("payload", [b"GET / HTTP/1.1\r\n\r\n", b"SFTlogin\0", b"SFTlogin\1\1", b"\x16\x03\x01"])
+@each_row("payload", [b"GET / HTTP/1.1\r\n\r\n", b"SFTlogin\0", b"SFTlogin\1\1", b"\x16\x03\x01"])
 def test_reject_what_is_no_client_hello(payload: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         answer_to(payload)
@@ -635,7 +636,7 @@ def test_client_that_met_a_bad_frame_is_dead(frames: int) -> None:
             pair.client_step(later)
 
 
-@pytest.mark.parametrize("frames", [1, 3, 5])
+@each_row("frames", [1, 3, 5])
 def test_server_that_met_a_bad_frame_is_dead(frames: int) -> None:
     pair = Pair.after(frames)
     step = {1: pair.server.hello, 3: pair.server.respond, 5: pair.server.finish}[frames]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 from sft.common.zeros import ZEROS_SIZE, are_zeros, zeros
 from sft.disk import holes
@@ -114,7 +115,7 @@ X, Z = b"x" * HOLE_LEAST, bytes(HOLE_LEAST)
 B = HOLE_LEAST
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content", "at", "parts"),
     [
         (b"", 0, []),

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from peers import Against
+from tables import each_row
 
 from sft.common.errors import Code, ConnectionTrouble, PeerStopped, TransferError
 from sft.wire.life import NEXT, Ending, Lifecycle, State
@@ -37,7 +38,7 @@ def test_every_state_goes_on_as_the_matrix_shows() -> None:
     assert all(list(row) == list(Ending) for row in NEXT.values())
 
 
-@pytest.mark.parametrize("state", State)
+@each_row("state", State)
 def test_what_has_ended_never_begins_again(state: State) -> None:
     for then in NEXT[state].values():
         assert then is state or then.number > state.number
@@ -45,7 +46,7 @@ def test_what_has_ended_never_begins_again(state: State) -> None:
         assert then.sends <= state.sends
 
 
-@pytest.mark.parametrize("ending", Ending)
+@each_row("ending", Ending)
 def test_every_ending_wakes_each_thread_that_waits(ending: Ending) -> None:
     life, woken = Lifecycle(), list[str]()
     conditions = [life.condition() for _ in range(3)]
@@ -72,7 +73,7 @@ def test_every_ending_wakes_each_thread_that_waits(ending: Ending) -> None:
     assert sorted(woken) == ["buffers", "thread", "thread", "thread"]
 
 
-@pytest.mark.parametrize("ending", Ending)
+@each_row("ending", Ending)
 def test_first_error_is_the_one_that_stays(ending: Ending) -> None:
     life, first = Lifecycle(), PeerStopped(Code.FULL)
     life.check()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tables import each_row
 
 from sft.common.errors import Code, ProtocolViolation
 from sft.wire.batch import BATCH_WORDS, Outcome, Receipts
@@ -245,7 +246,7 @@ def test_table_has_every_type() -> None:
     assert {kind for _, kind, _ in TABLE} == set(Kind) - {Kind.DATA, Kind.BATCH}
 
 
-@pytest.mark.parametrize(("message", "kind", "body"), TABLE)
+@each_row(("message", "kind", "body"), TABLE)
 def test_message_both_ways(message: Control | Ping | Bye, kind: int, body: bytes) -> None:
     whole = bytes([kind]) + len(body).to_bytes(4, "big") + body
     assert encode(message) == whole
@@ -255,9 +256,7 @@ def test_message_both_ways(message: Control | Ping | Bye, kind: int, body: bytes
         assert kind == message.KIND
 
 
-@pytest.mark.parametrize(
-    ("id", "offset", "content"), [(1, 0, b"x"), (MAX_ID, MAX_INTEGER - 3, b"abc"), (7, 2**40, bytes(DATA_SIZE))]
-)
+@each_row(("id", "offset", "content"), [(1, 0, b"x"), (MAX_ID, MAX_INTEGER - 3, b"abc"), (7, 2**40, bytes(DATA_SIZE))])
 def test_data_both_ways(id: int, offset: int, content: bytes) -> None:
     whole = b"\2" + struct.pack(">IIQI", 16 + len(content), id, offset, len(content)) + content
     message = Data(id, offset, len(content), memoryview(content))
@@ -273,7 +272,7 @@ def test_data_is_a_view_and_no_copy() -> None:
     assert bytes(message.content) == b"behind"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         pytest.param(b"", id="empty"),
@@ -296,7 +295,7 @@ def test_reject_data(body: bytes) -> None:
     refused(Kind.DATA, body)
 
 
-@pytest.mark.parametrize(("message", "kind", "body"), TABLE)
+@each_row(("message", "kind", "body"), TABLE)
 def test_reject_record_cut_at_any_byte(message: Control | Ping | Bye, kind: int, body: bytes) -> None:
     whole = encode(message)
     for size in range(len(whole)):
@@ -306,7 +305,7 @@ def test_reject_record_cut_at_any_byte(message: Control | Ping | Bye, kind: int,
             decode(PING_MESSAGE + whole[:size] if size else b"")
 
 
-@pytest.mark.parametrize(("message", "kind", "body"), TABLE)
+@each_row(("message", "kind", "body"), TABLE)
 def test_reject_record_with_a_tail(message: Control | Ping | Bye, kind: int, body: bytes) -> None:
     whole = encode(message)
     for tail in (b"\0", b"\0" * 4, b"\x0c\0\0\0\1", whole[:-1]):
@@ -314,7 +313,7 @@ def test_reject_record_with_a_tail(message: Control | Ping | Bye, kind: int, bod
             decode(whole + tail)
 
 
-@pytest.mark.parametrize(("message", "kind", "body"), TABLE)
+@each_row(("message", "kind", "body"), TABLE)
 def test_reject_body_cut_at_any_byte_or_with_a_tail(message: Control | Ping | Bye, kind: int, body: bytes) -> None:
     for size in range(len(body)):
         refused(kind, body[:size])
@@ -322,13 +321,13 @@ def test_reject_body_cut_at_any_byte_or_with_a_tail(message: Control | Ping | By
         refused(kind, body + tail)
 
 
-@pytest.mark.parametrize("kind", [Kind.PING, Kind.BYE])
-@pytest.mark.parametrize("body", [b"\0", b"\x90", b"\xc0", b" "])
+@each_row("kind", [Kind.PING, Kind.BYE])
+@each_row("body", [b"\0", b"\x90", b"\xc0", b" "])
 def test_reject_body_where_none_belongs(kind: Kind, body: bytes) -> None:
     refused(kind, body)
 
 
-@pytest.mark.parametrize("body", [b"", b"\x90", b"\x91\1"])
+@each_row("body", [b"", b"\x90", b"\x91\1"])
 def test_reject_unknown_type(body: bytes) -> None:
     for kind in set(range(256)) - set(Kind):
         refused(kind, body)
@@ -352,8 +351,8 @@ def test_messages_before_the_damage_are_still_read() -> None:
         next(pieces)
 
 
-@pytest.mark.parametrize("announced", [1, CONTROL_LIMIT, 2**31, 2**32 - 1])
-@pytest.mark.parametrize("kind", [1, 2, 12, 255])
+@each_row("announced", [1, CONTROL_LIMIT, 2**31, 2**32 - 1])
+@each_row("kind", [1, 2, 12, 255])
 def test_reject_message_longer_than_its_record(kind: int, announced: int) -> None:
     with pytest.raises(ProtocolViolation):
         decode(struct.pack(">BI", kind, announced))
@@ -362,7 +361,7 @@ def test_reject_message_longer_than_its_record(kind: int, announced: int) -> Non
 WITH_CEILINGS = [kind for kind in Kind if kind not in (Kind.DATA, Kind.BATCH, Kind.BRANCH)]
 
 
-@pytest.mark.parametrize("kind", [*WITH_CEILINGS, 0, 255])
+@each_row("kind", [*WITH_CEILINGS, 0, 255])
 def test_reject_control_over_its_ceiling(kind: int) -> None:
     with pytest.raises(ProtocolViolation):
         list(split_record(memoryview(struct.pack(">BI", kind, CONTROL_LIMIT + 1) + bytes(CONTROL_LIMIT + 1))))
@@ -576,7 +575,7 @@ WRONG: dict[int, list[list[bytes]]] = {
 }
 
 
-@pytest.mark.parametrize(("message", "kind", "first", "fields"), ROWS)
+@each_row(("message", "kind", "first", "fields"), ROWS)
 def test_reject_every_wrong_value_in_every_field(
     message: Control, kind: int, first: bytes, fields: list[bytes]
 ) -> None:
@@ -586,7 +585,7 @@ def test_reject_every_wrong_value_in_every_field(
             refused(kind, first + b"".join([*fields[:at], bad, *fields[at + 1 :]]))
 
 
-@pytest.mark.parametrize(("message", "kind", "first", "fields"), ROWS)
+@each_row(("message", "kind", "first", "fields"), ROWS)
 def test_reject_every_longer_form_of_a_field(message: Control, kind: int, first: bytes, fields: list[bytes]) -> None:
     for at, right in enumerate(fields):
         value: Any = msgspec.msgpack.decode(right)
@@ -606,7 +605,7 @@ def test_reject_every_longer_form_of_a_field(message: Control, kind: int, first:
             refused(kind, first + b"".join([*fields[:at], form, *fields[at + 1 :]]))
 
 
-@pytest.mark.parametrize(("message", "kind", "first", "fields"), ROWS)
+@each_row(("message", "kind", "first", "fields"), ROWS)
 def test_reject_fields_left_out_added_or_exchanged(
     message: Control, kind: int, first: bytes, fields: list[bytes]
 ) -> None:
@@ -629,7 +628,7 @@ def test_reject_fields_left_out_added_or_exchanged(
     refused(kind, msgspec.json.encode(message))
 
 
-@pytest.mark.parametrize(("message", "kind", "body"), CONTROLS)
+@each_row(("message", "kind", "body"), CONTROLS)
 def test_reject_body_that_is_no_array(message: Control, kind: int, body: bytes) -> None:
     for bad in (
         NIL,
@@ -675,7 +674,7 @@ BORDERS: list[tuple[int, Callable[[int], Control], int, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "made", "least", "most"), BORDERS)
+@each_row(("kind", "made", "least", "most"), BORDERS)
 def test_field_is_taken_up_to_its_borders_and_no_further(
     kind: int, made: Callable[[int], Control], least: int, most: int
 ) -> None:
@@ -701,13 +700,13 @@ def test_reject_put_whose_fields_do_not_fit_its_kind() -> None:
         refused(1, replace(PUT_LINK, **wrong).body())
 
 
-@pytest.mark.parametrize("target", ["/", "..", "../../etc/passwd", "a" * 4095, "é" * 2047, "\n\x1b[2J", "a//b/", " "])
+@each_row("target", ["/", "..", "../../etc/passwd", "a" * 4095, "é" * 2047, "\n\x1b[2J", "a//b/", " "])
 def test_target_of_a_link_is_taken_as_it_is(target: str) -> None:
     link = replace(PUT_LINK, target=target)
     assert body_of(Kind.PUT, link.body()) == link
 
 
-@pytest.mark.parametrize(
+@each_row(
     "node",
     [
         *(
@@ -744,9 +743,7 @@ def test_branch_has_its_own_ceilings() -> None:
         list(split_record(memoryview(over)))
 
 
-@pytest.mark.parametrize(
-    "opening", [b"\x91", b"\x81\xa1a", b"\x93\1\x91", b"\xdd\0\0\0\1", b"\xdc\xff\xff", b"\xdf\0\0\0\1\xa1a"]
-)
+@each_row("opening", [b"\x91", b"\x81\xa1a", b"\x93\1\x91", b"\xdd\0\0\0\1", b"\xdc\xff\xff", b"\xdf\0\0\0\1\xa1a"])
 def test_reject_deep_nesting(opening: bytes) -> None:
     for _, kind, _ in CONTROLS:
         refused(kind, (opening * CONTROL_LIMIT)[:CONTROL_LIMIT])
@@ -767,9 +764,7 @@ def test_announced_length_takes_no_memory(header: bytes) -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    ("path", "depth"), [((), 1), (("a",), 0), (("a",), 2), (("a", "b"), 3), ((".",), 0), (("..", "a"), 3)]
-)
+@each_row(("path", "depth"), [((), 1), (("a",), 0), (("a",), 2), (("a", "b"), 3), ((".",), 0), (("..", "a"), 3)])
 def test_reject_get_that_is_deeper_than_its_path(path: tuple[str, ...], depth: int) -> None:
     refused(Kind.GET, packed([1, path, False, False, False, depth]))
 
@@ -798,8 +793,8 @@ BAD_PATHS = [
 ]
 
 
-@pytest.mark.parametrize("path", BAD_PATHS, ids=range(len(BAD_PATHS)))
-@pytest.mark.parametrize(
+@each_row("path", BAD_PATHS, ids=range(len(BAD_PATHS)))
+@each_row(
     ("message", "answer"),
     [
         (PUT, (Kind.PUT, 1, True, False)),
@@ -827,7 +822,7 @@ def test_of_a_path_that_is_not_allowed_only_its_id_is_kept(
     assert len(found.shown) <= 203
 
 
-@pytest.mark.parametrize("path", [(), *BAD_PATHS], ids=range(len(BAD_PATHS) + 1))
+@each_row("path", [(), *BAD_PATHS], ids=range(len(BAD_PATHS) + 1))
 def test_reject_receipt_with_a_path_that_is_not_allowed(path: tuple[str, ...]) -> None:
     for receipt in (RECEIPT, EMPTY_RECEIPT):
         refused(Kind.RECEIPT, replace(receipt, path=path).body())
@@ -839,23 +834,23 @@ def test_path_that_is_missing_is_not_allowed_for_a_put_and_means_everything_else
     assert body_of(Kind.GET, Get(1, (), False, True, False, 0).body()) == Get(1, (), False, True, False, 0)
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
+@each_row("name", BAD_NAMES)
 def test_reject_listing_with_a_name_that_is_not_allowed(name: str) -> None:
     refused(Kind.ENTRY, Entries(1, (Entry("a", "file", 1, 1), Entry(name, "file", 1, 1)), False).body())
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
+@each_row("name", BAD_NAMES)
 def test_reject_branch_with_a_name_that_is_not_allowed(name: str) -> None:
     first = Node(1, "a", "file", 1, 1, 0, None)
     refused(Kind.BRANCH, Branch(1, (first, replace(first, name=name)), False).body())
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
+@each_row("name", BAD_NAMES)
 def test_tree_behind_a_path_that_is_not_allowed_is_not_given(name: str) -> None:
     assert isinstance(body_of(Kind.TREE, Tree(1, (), ("a", name)).body()), Misnamed)
 
 
-@pytest.mark.parametrize("path", [(), *BAD_PATHS], ids=range(len(BAD_PATHS) + 1))
+@each_row("path", [(), *BAD_PATHS], ids=range(len(BAD_PATHS) + 1))
 def test_move_to_a_path_that_is_not_allowed_is_not_made(path: tuple[str, ...]) -> None:
     found = body_of(Kind.MOVE, Move(1, ("a",), path).body())
     assert isinstance(found, Misnamed) and found.shown == "a"
@@ -865,7 +860,7 @@ def test_reject_set_of_nothing() -> None:
     refused(Kind.SET, SetAttributes(1, ("a",), None, None).body())
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
+@each_row("name", BAD_NAMES)
 def test_listing_behind_a_name_that_is_not_allowed_is_not_given(name: str) -> None:
     assert isinstance(body_of(Kind.LIST, ListFolder(1, (), name).body()), Misnamed)
 

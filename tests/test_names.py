@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tables import each_row
 
 from sft.common.errors import Code, Refused
 from sft.common.names import MAX_COMPONENT, MAX_DEPTH, MAX_PATH, judge_component, judge_path, numbered
@@ -119,32 +120,32 @@ def code_of(component: str, portable: bool = False) -> Code:
     return caught.value.code
 
 
-@pytest.mark.parametrize("component", ALLOWED, ids=ascii)
+@each_row("component", ALLOWED, ids=ascii)
 def test_accept_allowed_name(component: str) -> None:
     judge_component(component)
     judge_path((component,))
     judge_path((component, component))
 
 
-@pytest.mark.parametrize("component", NEVER, ids=ascii)
+@each_row("component", NEVER, ids=ascii)
 def test_refuse_name_that_is_never_allowed(component: str) -> None:
     assert code_of(component) is Code.NAME
     assert code_of(component, portable=True) is Code.NAME
 
 
-@pytest.mark.parametrize("control", CONTROLS, ids=ascii)
+@each_row("control", CONTROLS, ids=ascii)
 def test_refuse_every_control_character(control: str) -> None:
     for component in (control, f"a{control}", f"{control}a", f"a{control}b"):
         assert code_of(component) is Code.NAME
 
 
-@pytest.mark.parametrize("component", NOT_PORTABLE, ids=ascii)
+@each_row("component", NOT_PORTABLE, ids=ascii)
 def test_refuse_what_windows_cannot_hold_only_when_asked(component: str) -> None:
     assert code_of(component, portable=True) is Code.NAME_NOT_PORTABLE
     judge_component(component)
 
 
-@pytest.mark.parametrize("component", PORTABLE, ids=ascii)
+@each_row("component", PORTABLE, ids=ascii)
 def test_accept_portable_name(component: str) -> None:
     judge_component(component, portable=True)
 
@@ -162,7 +163,7 @@ def test_depth_has_a_limit() -> None:
     assert caught.value.code is Code.NAME
 
 
-@pytest.mark.parametrize("char", ["n", "é", "\U0001f4e6"])
+@each_row("char", ["n", "é", "\U0001f4e6"])
 def test_whole_path_has_a_limit_in_bytes(char: str) -> None:
     """Each component counts with the slash behind it; 4,096 is what systems take at most."""
     wide = char * (240 // len(char.encode()))
@@ -175,7 +176,7 @@ def test_whole_path_has_a_limit_in_bytes(char: str) -> None:
         assert "bytes" in caught.value.cause
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@each_row("place", [0, 1, 2])
 def test_refuse_a_bad_component_at_any_place(place: int) -> None:
     path = ["a", "b", "c"]
     path[place] = ".."
@@ -190,7 +191,7 @@ def test_refusal_repeats_nothing_of_a_long_or_dangerous_name() -> None:
     assert "evil" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("component", "number", "expected"),
     [
         ("db.dump", 1, "db.1.dump"),
@@ -208,7 +209,7 @@ def test_number_goes_before_the_ending(component: str, number: int, expected: st
     assert numbered(component, number) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "component",
     ["a" * 255, "a" * 251 + ".txt", "a." + "b" * 253, "." + "b" * 254, "..." + "b" * 252, "é" * 127, "📦" * 63 + ".gz"],
     ids=["plain", "ending", "long ending", "hidden", "dots", "two bytes", "four bytes"],

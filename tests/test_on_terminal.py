@@ -2,7 +2,7 @@
 
 import logging
 
-import pytest
+from tables import each_row
 
 from sft.common.log_events import LogEvent
 from sft.server.on_terminal import OnTerminal, shown
@@ -12,7 +12,7 @@ STRANGER = {"connection": 4, "user": None, "source": "192.0.2.9"}
 DONE = {"bytes_received": 3_400_000, "bytes_sent": 1_000, "seconds": 1.23, "reason": None}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("event", "who", "line"),
     [
         (

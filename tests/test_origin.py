@@ -1,11 +1,12 @@
 """Addresses, and the source that each counts as."""
 
 import pytest
+from tables import each_row
 
 from sft.server.origin import origin_of, read_origin, shown_origin
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "expected"),
     [
         ("127.0.0.1", "7f000001"),
@@ -30,7 +31,7 @@ def test_one_64_is_one_source_and_its_neighbour_another() -> None:
     assert origin_of("2001:db8:0:1::1") != origin_of("2001:db8:0:2::1")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "shown"),
     [
         ("192.0.2.7", "192.0.2.7"),
@@ -51,7 +52,7 @@ def test_ipv4_and_ipv6_never_count_as_one() -> None:
     assert len(origin_of("32.1.13.184")) != len(origin_of("2001:db8::"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "nonsense",
     ["", "localhost", "1.2.3", "1.2.3.4.5", "256.1.1.1", "1.2.3.4/24", "01.2.3.4", "::1/64", "[::1]", "1.2.3.4:80"]
     + [" 127.0.0.1", "127.0.0.1\n", "1", "2130706433", "0x7f.1", "::g", ":::", "fe80::1%", "١.٢.٣.٤"],
@@ -62,7 +63,7 @@ def test_nonsense_is_refused(nonsense: str) -> None:
         origin_of(nonsense)
 
 
-@pytest.mark.parametrize("text", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1:2::", "2001:db8:1:2::9"])
+@each_row("text", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1:2::", "2001:db8:1:2::9"])
 def test_source_is_named_by_an_address(text: str) -> None:
     assert read_origin(text) == origin_of(text)
 
@@ -72,6 +73,6 @@ def test_source_is_named_as_it_is_shown() -> None:
         assert read_origin(shown_origin(address)) == origin_of(address)
 
 
-@pytest.mark.parametrize("text", ["alice", "", "192.0.2.0/24", "2001:db8::/48", "2001:db8::1/64", "192.0.2.7:22", "1"])
+@each_row("text", ["alice", "", "192.0.2.0/24", "2001:db8::/48", "2001:db8::1/64", "192.0.2.7:22", "1"])
 def test_anything_else_names_no_source(text: str) -> None:
     assert read_origin(text) is None

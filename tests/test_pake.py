@@ -6,6 +6,7 @@ import pytest
 from Crypto.PublicKey import ECC
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import each_row
 
 from crypto_utils import mac
 from sft.common.errors import IntegrityError, LoginRefused
@@ -200,7 +201,7 @@ def differs(**changed: bytes) -> Identities:
     return Identities(**{**kept, **changed})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("identities", "one", "two"),
     [
         pytest.param(IDENTITIES, w0 + 1, w1, id="wrong w0"),
@@ -242,7 +243,7 @@ def test_two_verifiers_do_not_agree() -> None:
             one.finish(forged)
 
 
-@pytest.mark.parametrize("confirmV", [CONFIRM_V, CONFIRM_P, bytes(32)])
+@each_row("confirmV", [CONFIRM_V, CONFIRM_P, bytes(32)])
 def test_share_reflected_to_the_prover_is_refused(confirmV: bytes) -> None:
     prover = Prover(IDENTITIES, w0, w1, fixed(x))
     with pytest.raises(LoginRefused):
@@ -280,7 +281,7 @@ def test_share_that_cancels_to_the_identity_is_refused_by_the_prover() -> None:
         prover.finish(shareV, mac(keys.K_confirmV, shareP))
 
 
-@pytest.mark.parametrize("confirm", [b"", CONFIRM_V[:-1], CONFIRM_V + b"\0", CONFIRM_P[:-1], CONFIRM_P + b"\0"])
+@each_row("confirm", [b"", CONFIRM_V[:-1], CONFIRM_V + b"\0", CONFIRM_P[:-1], CONFIRM_P + b"\0"])
 def test_confirmation_of_a_wrong_size_is_refused(confirm: bytes) -> None:
     prover = Prover(IDENTITIES, w0, w1, fixed(x))
     prover.share()
@@ -292,7 +293,7 @@ def test_confirmation_of_a_wrong_size_is_refused(confirm: bytes) -> None:
         verifier.finish(confirm)
 
 
-@pytest.mark.parametrize("guess", [w0, w0 + 1, 1], ids=["right guess", "near guess", "wrong guess"])
+@each_row("guess", [w0, w0 + 1, 1], ids=["right guess", "near guess", "wrong guess"])
 def test_share_made_of_a_guess_is_answered_whether_it_is_right_or_not(guess: int) -> None:
     shareP = encode_point(M() * guess)
     verifier = Verifier(IDENTITIES, REGISTRATION, fixed(y))
@@ -336,8 +337,8 @@ def verifier_in(state: str) -> Verifier:
     return verifier
 
 
-@pytest.mark.parametrize("second_try", [False, True])
-@pytest.mark.parametrize(
+@each_row("second_try", [False, True])
+@each_row(
     ("state", "step"),
     [
         ("new", "finish"),
@@ -362,8 +363,8 @@ def test_prover_step_out_of_order_fails_and_stays_failed(state: str, step: str, 
         steps["share" if second_try else "finish"]()
 
 
-@pytest.mark.parametrize("second_try", [False, True])
-@pytest.mark.parametrize(
+@each_row("second_try", [False, True])
+@each_row(
     ("state", "step"),
     [
         ("new", "finish"),
@@ -449,7 +450,7 @@ BAD_POINTS = {
 }
 
 
-@pytest.mark.parametrize("encoded", BAD_POINTS.values(), ids=BAD_POINTS.keys())
+@each_row("encoded", BAD_POINTS.values(), ids=BAD_POINTS.keys())
 def test_reject_point(encoded: bytes) -> None:
     with pytest.raises(IntegrityError):
         decode_point(encoded)
@@ -466,7 +467,7 @@ def test_reject_every_other_first_byte() -> None:
             decode_point(bytes([first]) + SHARE_P[1:])
 
 
-@pytest.mark.parametrize("point", [SMALL_X, SMALL_Y, (_PX, _PY)])
+@each_row("point", [SMALL_X, SMALL_Y, (_PX, _PY)])
 def test_accept_point_on_the_curve(point: tuple[int, int]) -> None:
     at_x, at_y = point
     assert (at_x**3 - 3 * at_x + CURVE_B - at_y**2) % FIELD == 0
@@ -497,7 +498,7 @@ _GOOD = {"w0": REGISTRATION.w0, "L": REGISTRATION.L, "w0M": REGISTRATION.w0M, "w
 _ELSE = Registration.of(w0 + 1, w1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "damage",
     [
         pytest.param({"w0": bytes(32)}, id="w0 is zero"),
@@ -540,13 +541,13 @@ def test_password_scalars_are_the_halves_modulo_the_order() -> None:
 _ONE, _NIL, _ORDER = (value.to_bytes(40, "big") for value in (1, 0, ORDER))
 
 
-@pytest.mark.parametrize("stretched", [_NIL + _ONE, _ONE + _NIL, _NIL + _NIL, _ORDER + _ONE, _ONE + _ORDER])
+@each_row("stretched", [_NIL + _ONE, _ONE + _NIL, _NIL + _NIL, _ORDER + _ONE, _ONE + _ORDER])
 def test_reject_password_that_leads_to_zero(stretched: bytes) -> None:
     with pytest.raises(IntegrityError):
         password_scalars(stretched)
 
 
-@pytest.mark.parametrize("size", [0, 64, 79, 81])
+@each_row("size", [0, 64, 79, 81])
 def test_reject_stretched_password_of_a_wrong_size(size: int) -> None:
     with pytest.raises(ValueError, match="80"):
         password_scalars(b"\1" * size)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 from sft.accounts.passwords import (
     check_strength,
@@ -361,7 +362,7 @@ def test_password_from_the_environment() -> None:
         assert "SFT_PASSWORD" in str(caught.value) and "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("password", "username", "reason"),
     [
         ("", "alice", "too short"),
@@ -378,7 +379,7 @@ def test_reject_weak_password(password: str, username: str, reason: str) -> None
     assert not password or password not in str(caught.value)
 
 
-@pytest.mark.parametrize(("password", "username"), [("12345678", "alice"), ("a fine one", "a"), ("höhöhöhö", "bob")])
+@each_row(("password", "username"), [("12345678", "alice"), ("a fine one", "a"), ("höhöhöhö", "bob")])
 def test_accept_password(password: str, username: str) -> None:
     check_strength(password, username)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeProxy, MakeServer
 from processes import MIB, ONCE, Client, Fault, make, run_python, wait_until
+from tables import each_row
 
 from sft.disk import anonymous
 from sft.disk.local import open_local
@@ -277,7 +278,7 @@ def test_default_acl_that_can_not_be_read_refuses_the_file(
     assert os.listdir(place / "received/alice") == []
 
 
-@pytest.mark.parametrize("broken", [b"", b"\x03\0\0\0", ACLS["all"][:-1], b"\x01" + ACLS["all"][1:]])
+@each_row("broken", [b"", b"\x03\0\0\0", ACLS["all"][:-1], b"\x01" + ACLS["all"][1:]])
 def test_refuse_acl_that_can_not_be_read(broken: bytes) -> None:
     with pytest.raises(OSError, match="ACL"):
         masked(broken, 0o666)

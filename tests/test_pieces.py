@@ -1,6 +1,7 @@
 """How large each DATA of a file is, and what is a hole in it."""
 
 import pytest
+from tables import each_row
 
 from sft.transfer.pieces import next_piece
 from sft.wire.protocol import DATA_LEAST, DATA_SIZE
@@ -9,7 +10,7 @@ RUN = (1 << 63) - 1
 L, S, P = DATA_LEAST, DATA_SIZE, 100_000
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("run", "is_hole", "left", "most", "piece"),
     [
         # content

@@ -1,6 +1,6 @@
 """What a fetch would do about each difference: the whole matrix."""
 
-import pytest
+from tables import each_row
 
 from sft.client.comparing import Difference
 from sft.client.plan import action_for
@@ -19,15 +19,15 @@ FILES: dict[str, list[str | Code | None]] = {
 }
 
 
-@pytest.mark.parametrize("policy", FILES)
+@each_row("policy", FILES)
 def test_each_difference_of_a_file(policy: str) -> None:
     is_update = policy == "update"
     used = "replace" if is_update else policy
     assert [action_for(what, False, used, is_update) for what in COMPARED] == FILES[policy]
 
 
-@pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
-@pytest.mark.parametrize("is_update", [False, True])
+@each_row("policy", ["fail", "rename", "replace", "skip"])
+@each_row("is_update", [False, True])
 def test_folder_is_made_when_it_is_new_and_else_kept(policy: str, is_update: bool) -> None:
     assert action_for(D.NEW, True, policy, is_update) == "fetch"
     assert action_for(D.TIME, True, policy, is_update) is None

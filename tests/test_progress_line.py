@@ -1,6 +1,7 @@
 """The line of progress: everything that fits, whole, in any width."""
 
 import pytest
+from tables import each_row
 
 from sft.console.progress_line import Progress, columns_of, cut_middle, duration, progress_line, searching
 
@@ -8,7 +9,7 @@ FULL = Progress("photos/2026/the sea at night.jpg", 1_200_000_000, 3_400_000_000
 WIDE = FULL._replace(name="\u6f22\u5b57" * 30)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("columns", "line"),
     [
         (
@@ -28,7 +29,7 @@ def test_line_has_what_there_is_room_for(columns: int, line: str) -> None:
     assert progress_line(FULL, columns) == line
 
 
-@pytest.mark.parametrize("columns", range(1, 200))
+@each_row("columns", range(1, 200))
 def test_line_never_takes_more_columns_than_there_are(columns: int) -> None:
     for now in (FULL, WIDE, FULL._replace(bytes_total=None), FULL._replace(is_stalled=True), FULL._replace(rate=None)):
         assert columns_of(progress_line(now, columns)) <= columns

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import each_row
 
 from sft.common.errors import ProtocolViolation
 from sft.wire.protocol import (
@@ -45,16 +46,16 @@ def test_frame_is_its_length_and_its_payload() -> None:
     assert unframe(frame(b"abc")) == b"abc"
 
 
-@pytest.mark.parametrize("ceiling", [LOGIN_FRAME_LIMIT, RECORD_FRAME_LIMIT])
-@pytest.mark.parametrize("least", [1, 17])
+@each_row("ceiling", [LOGIN_FRAME_LIMIT, RECORD_FRAME_LIMIT])
+@each_row("least", [1, 17])
 def test_frame_size_within_the_ceiling_is_taken(ceiling: int, least: int) -> None:
     for size in (least, ceiling - 1, ceiling):
         assert frame_size(struct.pack(">I", size), least, ceiling) == size
         assert frame_size(bytearray(struct.pack(">I", size)), least, ceiling) == size
 
 
-@pytest.mark.parametrize("ceiling", [LOGIN_FRAME_LIMIT, RECORD_FRAME_LIMIT])
-@pytest.mark.parametrize("over", [1, 2, None])
+@each_row("ceiling", [LOGIN_FRAME_LIMIT, RECORD_FRAME_LIMIT])
+@each_row("over", [1, 2, None])
 def test_reject_frame_over_ceiling(ceiling: int, over: int | None) -> None:
     for size in (2**31, 2**32 - 1) if over is None else (ceiling + over,):
         with pytest.raises(ProtocolViolation):
@@ -68,7 +69,7 @@ def test_reject_frame_below_the_least(ceiling: int) -> None:
             frame_size(struct.pack(">I", size), least, ceiling)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "whole",
     [b"", b"\0", b"\0\0\0", b"\0\0\0\0", b"\0\0\0\1", b"\0\0\0\2a", b"\0\0\0\1ab", b"\xff\xff\xff\xffabc"],
 )
@@ -104,14 +105,14 @@ SERVER_HELLOS = [
 ]
 
 
-@pytest.mark.parametrize(("hello", "encoded"), CLIENT_HELLOS)
+@each_row(("hello", "encoded"), CLIENT_HELLOS)
 def test_client_hello_both_ways(hello: ClientHello, encoded: bytes) -> None:
     assert hello.encode() == encoded
     assert ClientHello.decode(encoded) == hello
     assert ClientHello.decode_versions(encoded) == hello.versions
 
 
-@pytest.mark.parametrize(("hello", "encoded"), SERVER_HELLOS)
+@each_row(("hello", "encoded"), SERVER_HELLOS)
 def test_server_hello_both_ways(hello: ServerHello, encoded: bytes) -> None:
     assert hello.encode() == encoded
     assert ServerHello.decode(encoded) == hello
@@ -131,7 +132,7 @@ def test_reject_hello_cut_at_any_byte_or_with_a_tail(reader: Callable[[bytes], A
 _REST = b"\5alice" + KEM_PUBLIC
 
 
-@pytest.mark.parametrize(
+@each_row(
     "payload",
     [
         pytest.param(b"SFTlogim\1\1" + _REST, id="wrong magic"),
@@ -156,7 +157,7 @@ def test_versions_are_read_from_a_layout_of_the_future() -> None:
     assert ClientHello.decode_versions(b"SFTlogin\1\x09") == b"\x09"
 
 
-@pytest.mark.parametrize("payload", [b"", b"SFTlogin", b"SFTlogin\0", b"SFTlogin\2\1", b"SFTlogout\1\1"])
+@each_row("payload", [b"", b"SFTlogin", b"SFTlogin\0", b"SFTlogin\2\1", b"SFTlogout\1\1"])
 def test_reject_versions(payload: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         ClientHello.decode_versions(payload)

@@ -8,6 +8,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import each_row
 
 from sft.common.errors import ProtocolViolation
 from sft.wire.proxy_header import read_proxy_header
@@ -88,7 +89,7 @@ class Line:
         return got
 
 
-@pytest.mark.parametrize(("header", "address"), ADDRESSES)
+@each_row(("header", "address"), ADDRESSES)
 def test_header_names_the_client_and_ends_where_it_ends(header: bytes, address: str | None) -> None:
     line = Line(header + BEHIND)
     assert read_proxy_header(line.exactly) == address
@@ -102,7 +103,7 @@ def test_header_cut_at_any_byte_waits_for_the_rest(header: bytes, address: str |
             read_proxy_header(Line(header[:size]).exactly)
 
 
-@pytest.mark.parametrize("header", REFUSED)
+@each_row("header", REFUSED)
 def test_anything_else_is_refused_before_more_than_its_ceiling_is_read(header: bytes) -> None:
     line = Line(header + bytes(70_000))
     with pytest.raises(ProtocolViolation):

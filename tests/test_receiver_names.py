@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import each_row
 
 from sft.common.errors import UsageError
 from sft.console.receiver_names import split_name, take_receiver
@@ -17,7 +18,7 @@ def split(name: str, is_windows: bool = False) -> tuple[str, str, str] | None:
     return None if receiver is None else (receiver.user, receiver.host, path)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "found"),
     [
         ("nas:a.txt", ("", "nas", "a.txt")),
@@ -41,7 +42,7 @@ def test_name_with_a_colon_before_its_first_slash_names_a_receiver(name: str, fo
     assert split(name) == found
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         "a",
@@ -65,7 +66,7 @@ def test_name_without_one_is_a_file(name: str) -> None:
     assert split_name(name, False) == (None, name)
 
 
-@pytest.mark.parametrize("name", ["C:\\x", "C:x", "c:/x", "C:", ".\\a:b", "d\\a:b", "./a:b"])
+@each_row("name", ["C:\\x", "C:x", "c:/x", "C:", ".\\a:b", "d\\a:b", "./a:b"])
 def test_drive_letter_of_windows_is_no_host(name: str) -> None:
     assert split_name(name, True) == (None, name)
 
@@ -75,7 +76,7 @@ def test_host_of_more_than_a_letter_is_one_on_windows_too() -> None:
     assert split("a@b:x", True) == ("a", "b", "x")
 
 
-@pytest.mark.parametrize("name", ["@nas:a", "alice@:a", "@:a", "my notes: a.txt", "a\tb:c", "a\nb:"])
+@each_row("name", ["@nas:a", "alice@:a", "@:a", "my notes: a.txt", "a\tb:c", "a\nb:"])
 def test_colon_behind_what_is_no_host_is_an_error_that_shows_the_way(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         split_name(name, False)
@@ -107,7 +108,7 @@ def options(names: str, job: str = "", **flags: str) -> argparse.Namespace:
     return argparse.Namespace(names=names.split(), **given, **{"host": None, "user": None, **flags})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("names", "job", "receiver", "left", "is_fetch"),
     [
         ("a.txt nas:", "", ("", "nas"), "a.txt .", False),
@@ -140,7 +141,7 @@ def test_receiver_at_one_end_says_what_the_command_does(
     assert (taken and taken[:2], " ".join(given.names), given.get) == (receiver, left, is_fetch)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("names", "job", "flags", "cause", "remedy"),
     [
         ("nas:a other:b", "", {}, "nas:a and other:b are both on a receiver", "Fetch it first, and then send it"),

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-import pytest
 from conftest import MakeServer
 from processes import Client, Server, make
+from tables import each_row
 
 from sft.client.refusals import (
     not_changed,
@@ -19,36 +19,36 @@ from sft.client.refusals import (
 from sft.common.errors import Code, PeerStopped, Refused
 
 
-@pytest.mark.parametrize("code", Code)
+@each_row("code", Code)
 def test_refusal_of_what_is_sent_names_the_path_at_the_receiver(code: Code) -> None:
     told = refused_there(Refused(code), "box/{name}.txt")
     assert "box/{name}.txt" in told.cause and "receiver" in told.cause and told.remedy
     assert not re.search(r"\b(here|fetch|list)", str(told))
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code is not Code.SIZE])
+@each_row("code", [code for code in Code if code is not Code.SIZE])
 def test_refusal_of_what_is_fetched_names_the_path_here_and_why(code: Code) -> None:
     told = refused_here(Refused(code, why="Permission denied"), "copy/a.txt")
     assert "copy/a.txt" in told.cause and " here" in told.cause and told.cause.endswith(" (Permission denied)")
     assert "receiver" not in told.cause and not re.search(r"server\.log|\b(send|store)\b", str(told))
 
 
-@pytest.mark.parametrize("tell", [not_given, lambda problem, path: omitted(problem.code, path)])
-@pytest.mark.parametrize("code", Code)
+@each_row("tell", [not_given, lambda problem, path: omitted(problem.code, path)])
+@each_row("code", Code)
 def test_refusal_to_give_or_list_names_the_path_at_the_receiver(code: Code, tell: type[Refused]) -> None:
     told = tell(Refused(code), "photos/a")  # type: ignore[arg-type]
     assert "photos/a" in told.cause and "on the receiver" in told.cause and told.remedy
     assert not re.search(r"\b(store|send|write)\b", str(told)), told
 
 
-@pytest.mark.parametrize("code", Code)
+@each_row("code", Code)
 def test_end_of_a_connection_is_told_in_words_that_fit_every_job(code: Code) -> None:
     told = str(PeerStopped(code))
     assert re.match("the (receiver|other end) |your account ", told)
     assert not re.search(r"\b(store|send|fetch|list|write)\b", told)
 
 
-@pytest.mark.parametrize("code", Code)
+@each_row("code", Code)
 def test_cause_in_a_log_names_no_end_and_no_job(code: Code) -> None:
     assert not re.search(r"receiver|\b(here|your|store|stored|send|fetch|list)\b", code.cause)
 

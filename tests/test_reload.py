@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 from config import ServerSettings, load
 from sft.server.reload import NEED_A_RESTART, changes
@@ -13,7 +14,7 @@ from sft.server.service_manager import VARIABLE, ServiceManager
 SETTINGS = load(ServerSettings, {}, {"SFT_CONFIG": "/dev/null"}, None).values
 
 
-@pytest.mark.parametrize("name", [each.name for each in fields(ServerSettings)])
+@each_row("name", [each.name for each in fields(ServerSettings)])
 def test_changed_setting_takes_effect_now_or_is_named_as_one_that_needs_a_restart(name: str) -> None:
     found = changes(SETTINGS, replace(SETTINGS, **{name: object()}))  # type: ignore[arg-type]
     assert found == (([], [name]) if name in NEED_A_RESTART else ([name], []))

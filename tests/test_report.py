@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 from sft.client.receipts_file import ReceiptsFile
 from sft.common.errors import Code, Refused, SourceError, UsageError
@@ -45,7 +46,7 @@ def log_at(path: Path, level: str = "info", style: LogStyle = PLAIN) -> Iterator
 # --- escaping ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "shown"),
     [
         ("", ""),
@@ -86,7 +87,7 @@ def test_path_is_shown_with_slashes() -> None:
     assert show_path(("inbox", "a b", "c")) == "inbox/a b/c"
 
 
-@pytest.mark.parametrize("most", [0, 1, 4, 5, 6, 10, 100, 399])
+@each_row("most", [0, 1, 4, 5, 6, 10, 100, 399])
 def test_text_is_cut_in_its_middle_by_its_bytes(most: int) -> None:
     text = "a\u00e9\u6f22\U0001f600" * 40
     shown = cut(text, most)
@@ -755,7 +756,7 @@ TALLIES = {
 }
 
 
-@pytest.mark.parametrize("case", TALLIES)
+@each_row("case", TALLIES)
 def test_line_of_a_named_folder(case: str) -> None:
     words, line = TALLIES[case]
     folder = NamedFolder("in")

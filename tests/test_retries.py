@@ -2,7 +2,7 @@
 
 import math
 
-import pytest
+from tables import each_row
 
 from sft.client.retries import Again, GiveUp, Reached, after, reached_by
 from sft.common.errors import (
@@ -69,7 +69,7 @@ MATRIX: list[tuple[TransferError, Reached, float, int, float | int]] = [
 ]
 
 
-@pytest.mark.parametrize(("problem", "reached", "seconds", "tries", "expected"), MATRIX)
+@each_row(("problem", "reached", "seconds", "tries", "expected"), MATRIX)
 def test_failure_is_tried_again_or_ends(
     problem: TransferError, reached: Reached, seconds: float, tries: int, expected: float | int
 ) -> None:
@@ -77,9 +77,9 @@ def test_failure_is_tried_again_or_ends(
     assert decided == (Again(expected) if isinstance(expected, float) else GiveUp(expected))
 
 
-@pytest.mark.parametrize("failure", Failure)
-@pytest.mark.parametrize("reached", Reached)
-@pytest.mark.parametrize("retries", [0, 1, 3])
+@each_row("failure", Failure)
+@each_row("reached", Reached)
+@each_row("retries", [0, 1, 3])
 def test_number_of_retries_holds_before_and_after_the_login(failure: Failure, reached: Reached, retries: int) -> None:
     ends = failure is FINAL or (failure is HOST and reached is not LOGGED_IN)
     for tries in range(1, retries + 1):
@@ -87,8 +87,8 @@ def test_number_of_retries_holds_before_and_after_the_login(failure: Failure, re
     assert after(trouble(failure), reached, 0, retries + 1, retries) == GiveUp(4)
 
 
-@pytest.mark.parametrize("reached", Reached)
-@pytest.mark.parametrize("failure", [UNREACHED, BUSY, LOST])
+@each_row("reached", Reached)
+@each_row("failure", [UNREACHED, BUSY, LOST])
 def test_pause_varies_by_a_quarter_and_never_overflows(reached: Reached, failure: Failure) -> None:
     for tries in (1, 2, 9, 1_000_000):
         pauses = [after(trouble(failure), reached, 0, tries, 1_000_000, chance) for chance in (0.0, 0.5, 1.0)]

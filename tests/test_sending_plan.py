@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+from tables import each_row
 
 from sft.client.comparing import Difference
 from sft.client.sending_plan import action_for
@@ -37,12 +38,12 @@ KINDS: dict[tuple[str, str], tuple[str | Code, ...]] = {
 }
 
 
-@pytest.mark.parametrize(("what", "policy"), list(product(FILES, POLICIES)))
+@each_row(("what", "policy"), list(product(FILES, POLICIES)))
 def test_file_is_sent_as_the_policy_says(what: Difference, policy: str) -> None:
     assert action_for(what, "file", "file", policy, is_update=False) == FILES[what][POLICIES.index(policy)]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@each_row("policy", POLICIES)
 def test_link_is_sent_when_it_says_something_else(policy: str) -> None:
     assert action_for(D.TARGET, "link", "link", policy, is_update=False) == FILES[D.TARGET][POLICIES.index(policy)]
     assert action_for(D.NONE, "link", "link", policy, is_update=False) == ("skip" if policy == "skip" else None)
@@ -50,12 +51,12 @@ def test_link_is_sent_when_it_says_something_else(policy: str) -> None:
     assert action_for(D.NONE, "link", "link", "replace", is_update=True) is None
 
 
-@pytest.mark.parametrize("what", UPDATED)
+@each_row("what", UPDATED)
 def test_file_is_updated(what: Difference) -> None:
     assert action_for(what, "file", "file", "replace", is_update=True) == UPDATED[what]
 
 
-@pytest.mark.parametrize(("what", "policy", "is_update"), list(product(D, POLICIES, (False, True))))
+@each_row(("what", "policy", "is_update"), list(product(D, POLICIES, (False, True))))
 def test_folders_are_made_and_merged(what: Difference, policy: str, is_update: bool) -> None:
     if what not in (D.KIND, D.EXTRA):
         assert action_for(what, "folder", "folder", policy, is_update) == ("send" if what is D.NEW else None)

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from peers import Against
 from processes import wait_until
+from tables import each_row
 
 from sft.common.errors import (
     Code,
@@ -39,7 +40,7 @@ ENDINGS: list[tuple[TransferError, Code | None, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("problem", "code", "level", "begins"), ENDINGS, ids=lambda each: getattr(each, "cause", ""))
+@each_row(("problem", "code", "level", "begins"), ENDINGS, ids=lambda each: getattr(each, "cause", ""))
 def test_connection_ends_with_this_code_and_this_line(
     problem: TransferError, code: Code | None, level: int, begins: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 
-import pytest
+from tables import each_row
 
 from sft.transfer.shrinking import Compress, Shrinking, is_worth_trying
 
@@ -11,18 +11,18 @@ MODEM, LAN, LOOPBACK = 4e-7, 8.5e-9, 3e-9  # seconds for a byte: 20 Mbit/s, 1 Gb
 EFFORT = 4e-9
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("waiting", "line", "saved", "since_last"),
     [*itertools.product([0, 1, 2, 6], [0.0, LOOPBACK, MODEM], [0.0, 0.5, 1.0], [0, 31, 32])],
 )
-@pytest.mark.parametrize(("compress", "tries"), [("on", True), ("off", False)])
+@each_row(("compress", "tries"), [("on", True), ("off", False)])
 def test_on_and_off_look_at_nothing(
     compress: Compress, tries: bool, waiting: int, line: float, saved: float, since_last: int
 ) -> None:
     assert is_worth_trying(compress, waiting, line, EFFORT, saved, since_last) is tries
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("waiting", "line", "effort", "saved", "since_last", "tries"),
     [
         # a slow line that is waited for

@@ -3,12 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import each_row
 
 from config import ServerSettings, load
 from sft.common.sizes import amount, counted, exact_size, parse_size
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "size"),
     [
         ("5000000", 5_000_000),
@@ -36,7 +37,7 @@ def test_size_is_read(text: str | int, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["", "0", "-1", "0G", "-5M", "1.5", "1.5B", "1,5G", ".5G", "1.G", "0.0001k", "1e3", "M", "b", "kib", "5X", "5MM"]
     + ["10ib", "G5", "1 2", "1  k", "0x10", "1_000", "\u0663", "9" * 5000, "9" * 19 + "T"]
@@ -53,7 +54,7 @@ def test_size_that_was_entered_is_shown_as_one_that_reads_back(size: int) -> Non
     assert parse_size(exact_size(size)) == size
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entered", "shown"),
     [
         ("10M", "10 MB"),
@@ -87,7 +88,7 @@ def test_what_is_counted_is_one_thing_or_several() -> None:
     assert counted(1000, "byte", "") == "1000 bytes", "for a log, which programs read"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("count", "shown"),
     [
         (0, "0 B"),
@@ -106,6 +107,6 @@ def test_amount_for_people(count: float, shown: str) -> None:
     assert amount(count) == shown
 
 
-@pytest.mark.parametrize(("count", "shown"), [(999_999, "1.0 MB"), (999.7, "1.0 kB"), (999_999_999, "1.0 GB")])
+@each_row(("count", "shown"), [(999_999, "1.0 MB"), (999.7, "1.0 kB"), (999_999_999, "1.0 GB")])
 def test_amount_that_rounds_up_takes_the_next_unit(count: float, shown: str) -> None:
     assert amount(count) == shown

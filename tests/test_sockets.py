@@ -13,6 +13,7 @@ import pytest
 from conftest import RunHere
 from peers import tcp_pair
 from processes import ONCE, Client, Server, make
+from tables import each_row
 
 from config import ClientSettings, load
 from sft.common.errors import ConnectionTrouble, Failure, ProtocolViolation
@@ -189,7 +190,7 @@ def linked(seconds: float = 10) -> Iterator[tuple[Link, socket.socket]]:
         far.close()
 
 
-@pytest.mark.parametrize("size", [1, 100, LOGIN_FRAME_LIMIT])
+@each_row("size", [1, 100, LOGIN_FRAME_LIMIT])
 def test_link_passes_whole_frames(size: int) -> None:
     with linked() as (link, far):
         whole = frame(b"x" * size)
@@ -207,7 +208,7 @@ def test_link_reads_not_a_byte_past_its_frame() -> None:
         assert link.sock.recv(100) == b"record"
 
 
-@pytest.mark.parametrize("size", [0, LOGIN_FRAME_LIMIT + 1, 1 << 31, (1 << 32) - 1])
+@each_row("size", [0, LOGIN_FRAME_LIMIT + 1, 1 << 31, (1 << 32) - 1])
 def test_link_refuses_a_frame_of_a_wrong_length(size: int) -> None:
     with linked() as (link, far):
         far.sendall(frame_header(size))
@@ -215,7 +216,7 @@ def test_link_refuses_a_frame_of_a_wrong_length(size: int) -> None:
             link.receive()
 
 
-@pytest.mark.parametrize("sent", [b"", b"\0\0", frame_header(10), frame(b"x" * 10)[:-1]], ids=repr)
+@each_row("sent", [b"", b"\0\0", frame_header(10), frame(b"x" * 10)[:-1]], ids=repr)
 def test_link_tells_a_cut(sent: bytes) -> None:
     with linked() as (link, far):
         far.sendall(sent)

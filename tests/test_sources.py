@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from processes import wait_until
 from source_files import close_folders, open_source
+from tables import each_row
 
 from sft.common.errors import SourceError
 from sft.disk.sources import FileSource, PipeSource, changed, unreadable
@@ -453,7 +454,7 @@ def test_walk_leaks_no_descriptor(stocked: Path) -> None:
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("problem", "words"),
     [
         (FileNotFoundError(2, "x"), "does not exist"),

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from tables import each_row
 from test_docs import rows_of
 
 from sft.common.errors import ProtocolViolation
@@ -68,7 +69,7 @@ def test_table_has_every_state_and_only_messages_of_that_direction(end: str) -> 
     assert {kind for row in sends.values() for kind in row} == given
 
 
-@pytest.mark.parametrize(("end", "kind"), list(product(ENDS, Kind)))
+@each_row(("end", "kind"), list(product(ENDS, Kind)))
 def test_message_moves_an_id_as_the_table_says_or_is_refused(end: str, kind: Kind) -> None:
     states, gets, sends = ENDS[end]
     for state in states:

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peers import no_hang
 from processes import run_python, run_python_on_small_disk
+from tables import each_row
 
 from sft.common.errors import Code, Refused, SourceError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
@@ -1400,7 +1401,7 @@ def test_file_over_the_systems_limit_is_refused_and_keeps_nothing(tmp_path: Path
     assert run_python(code + FULL_DISK, tmp_path) == "too-large too-large Settled ['small'] 0"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("number", "code"),
     [
         (errno.ENOSPC, Code.NO_SPACE),

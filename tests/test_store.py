@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tables import each_row
 
 import sft.accounts.store
 from crypto_utils import mac
@@ -204,7 +205,7 @@ def test_change_within_one_tick_of_the_clock_is_seen_20_ms_later(three: Path, mo
 STAMP, OTHER_STAMP, TICK, AGAIN = (1, 2, 3, 4, 10**18), (1, 9, 3, 4, 10**18), 3 * 10**9, 2 * 10**7
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("read_after", "looked_after", "stamp", "verdict"),
     [
         (TICK + 1, TICK + 1, STAMP, False),  # old when it was read, and the same now

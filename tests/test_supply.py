@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tables import each_row
 from test_architecture import TOP
 
 from tools.audit import verdict
@@ -130,7 +131,7 @@ def test_audit_tells_each_known_vulnerability() -> None:
     assert verdict(answer(vulns=[])) == (0, ["1 packages, no known vulnerability"])
 
 
-@pytest.mark.parametrize("text", ["", "Traceback", "{}", "[]", '{"dependencies": []}', answer(skip_reason="unknown")])
+@each_row("text", ["", "Traceback", "{}", "[]", '{"dependencies": []}', answer(skip_reason="unknown")])
 def test_audit_without_an_answer_is_no_good_news(text: str) -> None:
     status, lines = verdict(text)
     assert status == 2

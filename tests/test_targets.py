@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tables import each_row
 
 from sft.client.targets import Destination, checked_parts, destination, local_path, parts_of, remote_paths
 from sft.common.errors import Code, Refused, UsageError
@@ -20,7 +21,7 @@ def placed(names: list[str], target: str, path: Parts) -> Parts:
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sources", "target", "paths"),
     [
         (["a"], "b", ["b"]),
@@ -70,13 +71,13 @@ def test_target_does_not_depend_on_what_is_here(tmp_path: Path, monkeypatch: pyt
     assert remote_paths(["a"], "box") == [("a", ("box",))]
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "/box/", "//box"])
+@each_row("target", ["/etc/passwd", "/box/", "//box"])
 def test_absolute_target_is_a_usage_error(target: str) -> None:
     with pytest.raises(UsageError, match="starts with a slash"):
         remote_paths(["a"], target)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "parts"),
     [("", ()), (".", ()), ("/", ()), ("//", ()), ("./.", ()), ("a", ("a",)), ("a//b/", ("a", "b")), ("./a", ("a",))]
     + [("..", ("..",)), ("a/../b", ("a", "..", "b")), ("a b/ c", ("a b", " c")), ("...", ("...",))],
@@ -86,7 +87,7 @@ def test_parts_of_a_path(path: str, parts: tuple[str, ...]) -> None:
     assert parts_of(path) == parts
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sources", "target"),
     [
         (["a", "./a"], "box"),
@@ -119,7 +120,7 @@ def test_root_folder_needs_a_new_name() -> None:
     assert remote_paths(["/"], "box/all") == [("/", ("box", "all"))]
 
 
-@pytest.mark.parametrize(("sources", "target"), [(["-"], "box/"), (["-"], "."), (["-", "a"], "box"), (["a", "-"], "b")])
+@each_row(("sources", "target"), [(["-"], "box/"), (["-"], "."), (["-", "a"], "box"), (["a", "-"], "b")])
 def test_standard_input_needs_a_name_of_its_own(sources: list[str], target: str) -> None:
     with pytest.raises(UsageError, match="no name of its own"):
         remote_paths(sources, target)
@@ -128,7 +129,7 @@ def test_standard_input_needs_a_name_of_its_own(sources: list[str], target: str)
 # --- fetching ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("names", "target", "base", "places"),
     [
         (["a"], "b", ".", {("a",): ("b",)}),
@@ -159,7 +160,7 @@ def test_fetched_thing_goes_where_the_target_says(
         assert placed(names, target, path) == place
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("names", "path", "code"),
     [
         (["a"], ("b",), Code.DENIED),
@@ -172,14 +173,14 @@ def test_fetched_thing_goes_where_the_target_says(
         (["a"], (LOCAL_PARTIAL_AREA,), Code.NAME),
     ],
 )
-@pytest.mark.parametrize("target", ["new", "out/"])
+@each_row("target", ["new", "out/"])
 def test_server_places_nothing_that_was_not_asked_for(names: list[str], path: Parts, code: Code, target: str) -> None:
     with pytest.raises(Refused) as caught:
         placed(names, target, path)
     assert caught.value.code is code
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("names", "target"),
     [
         (["a", "a"], "out"),
@@ -207,7 +208,7 @@ def test_more_names_than_a_connection_may_ask_for_are_a_usage_error() -> None:
         placed(["/".join(["n" * 255] * 15) + f"/{number}" for number in range(1092)], "out/", ("1",))
 
 
-@pytest.mark.parametrize("name", ["..", "a/../b", "a\nb", "x" * 256])
+@each_row("name", ["..", "a/../b", "a\nb", "x" * 256])
 def test_name_that_no_receiver_allows_is_rejected(name: str) -> None:
     """Before anything is sent: what a receiver refuses later is exit 1, and a name that can't be used is exit 2."""
     for judge in (checked_parts, lambda target: remote_paths(["a"], target)):
@@ -216,7 +217,7 @@ def test_name_that_no_receiver_allows_is_rejected(name: str) -> None:
         assert caught.value.cause.startswith(f"{name} can't be a name on a receiver (")
 
 
-@pytest.mark.parametrize("base", [".", "/", "here", "/a/b", "..", "a/.."])
-@pytest.mark.parametrize("path", [(), ("x",), ("d", "e", "x.txt")])
+@each_row("base", [".", "/", "here", "/a/b", "..", "a/.."])
+@each_row("path", [(), ("x",), ("d", "e", "x.txt")])
 def test_place_of_what_was_fetched_is_shown_as_a_path(base: str, path: tuple[str, ...]) -> None:
     assert Destination(Path(base), True, None, False).shown(path) == str(Path(base).joinpath(*path))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
+from tables import each_row
 
 from sft.client.there import There, places_to_look, worth_offering
 from sft.common.errors import Code
@@ -52,7 +53,7 @@ def test_matrix_is_whole() -> None:
     assert set(OFFERED) == set(product(Policy, Existing))
 
 
-@pytest.mark.parametrize(("policy", "existing"), OFFERED)
+@each_row(("policy", "existing"), OFFERED)
 def test_file_is_offered_where_that_may_spare_its_content(policy: Policy, existing: Existing) -> None:
     for size in (0, 1, UNASKED_LIMIT):
         assert worth_offering(policy, size, existing) is OFFERED[policy, existing]
@@ -91,7 +92,7 @@ def existing_at(path: Parts, size: int) -> Existing:
     return Existing.FOLDER if path == ("in", "folder") else Existing.NOTHING
 
 
-@pytest.mark.parametrize("policy", Policy)
+@each_row("policy", Policy)
 def test_what_was_read_leads_to_the_decision_of_the_matrix(policy: Policy) -> None:
     there = looked(policy, Branch(1, NODES, False))
     paths = [*FOUND, ("in", "folder"), ("in", "link"), ("in", "else"), ("in", "small"), ("folder", "small")]
@@ -100,8 +101,8 @@ def test_what_was_read_leads_to_the_decision_of_the_matrix(policy: Policy) -> No
     assert not there.is_worth_offering(("in", "folder", "small"), None)
 
 
-@pytest.mark.parametrize("policy", Policy)
-@pytest.mark.parametrize("code", Code)
+@each_row("policy", Policy)
+@each_row("code", Code)
 def test_where_nothing_can_be_listed_nothing_is_offered(policy: Policy, code: Code) -> None:
     there = looked(policy, Refuse(1, code))
     assert not there.is_worth_offering(("in", "folder", "small"), 7)
@@ -159,7 +160,7 @@ def test_million_entries_take_less_than_300_mib(policy: Policy) -> None:
     assert there.is_worth_offering(("in", "a folder of many", "001000-0999"), 1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("folders", "files", "places"),
     [
         ([], [("a",)], []),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from processes import Client, Result, Server, make
+from tables import each_row
 from transfers import Receiving, Told, folder_item, item, send, written
 
 from sft.disk.durable import set_time
@@ -28,7 +29,7 @@ def lines_about(done: Result, name: str) -> list[str]:
     return [line for line in done.err.splitlines() if line.startswith(name)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("time", "said"), [(0, 0), (5, 5), (-5, -5), (MAX_INTEGER, MAX_INTEGER), (LATE, MAX_INTEGER), (EARLY, -MAX_INTEGER)]
 )
 def test_nearest_time_that_can_be_sent(time: int, said: int) -> None:
