@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from frames import frame, zstd
+from frames import bomb, frame, zstd
 from tables import each_row
 
 from sft.common.errors import ProtocolViolation, UsageError
@@ -104,7 +104,7 @@ SKIPPABLE = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"skip"
         pytest.param(SKIPPABLE, id="a skippable frame alone"),
         pytest.param(frame(TEXT + b"x"), id="of more than was announced"),
         pytest.param(frame(TEXT[:-1]), id="of less than was announced"),
-        pytest.param(frame(bytes(1 << 30)), id="of 1 GiB"),
+        pytest.param(bomb(1 << 30), id="of 1 GiB"),
         pytest.param(streamed(TEXT, content_size_flag=0), id="that does not say its size"),
         pytest.param(streamed(TEXT, checksum_flag=1)[:-1] + b"!", id="with a wrong checksum"),
         pytest.param(frame(TEXT)[:-3] + b"!!!", id="damaged"),
@@ -117,35 +117,35 @@ def test_frame_that_is_not_exactly_what_was_announced_is_refused(made: bytes) ->
         decoded(memoryview(made), len(TEXT))
 
 
-def lying(said: int, content: bytes) -> bytes:
-    """A frame whose header says another size than its content has; the header has a field of 4 bytes for it."""
-    made = bytearray(frame(content))
-    assert made[4] >> 6 == 2
-    made[5:9] = said.to_bytes(4, "little")
-    return bytes(made)
+def test_bomb_is_a_frame_like_those_of_the_library() -> None:
+    for size in (1, DATA_SIZE - 1, DATA_SIZE):
+        assert zstd.decompress(bomb(size)) == bytes(size)
+        assert decoded(memoryview(bomb(size)), size) == bytes(size)
 
 
-@pytest.mark.parametrize("held", [DATA_SIZE + 1, 2 * DATA_SIZE, 64 * DATA_SIZE])
+@each_row("held", [DATA_SIZE + 1, 2 * DATA_SIZE, 64 * DATA_SIZE])
 def test_frame_that_holds_more_than_its_header_says_is_refused(held: int) -> None:
+    lie = memoryview(bomb(held, said=DATA_SIZE))
+    check_frame(lie, DATA_SIZE)
     with pytest.raises(ProtocolViolation):
-        decoded(memoryview(lying(DATA_SIZE, bytes(held))), DATA_SIZE)
+        decoded(lie, DATA_SIZE)
 
 
 def test_frame_that_holds_less_than_its_header_says_is_refused() -> None:
+    lie = memoryview(bomb(DATA_SIZE - 1, said=DATA_SIZE))
+    check_frame(lie, DATA_SIZE)
     with pytest.raises(ProtocolViolation):
-        decoded(memoryview(lying(DATA_SIZE, bytes(DATA_SIZE - 1))), DATA_SIZE)
+        decoded(lie, DATA_SIZE)
 
 
 BOMBS = """
 import resource, sys
-from frames import frame, zstd
+from frames import bomb, frame, zstd
 from sft.common.errors import ProtocolViolation
 from sft.wire.compression import decoded
 from sft.wire.protocol import DATA_SIZE
-bombs = [frame(bytes(1 << 28)), zstd.compress(bytes(1 << 28), options={zstd.CompressionParameter.window_log: 27})]
-made = bytearray(frame(bytes(1 << 28)))
-made[5:9] = DATA_SIZE.to_bytes(4, "little")
-bombs.append(bytes(made))
+bombs = [bomb(1 << 28), zstd.compress(bytes(1 << 28), options={zstd.CompressionParameter.window_log: 27})]
+bombs.append(bomb(1 << 28, said=DATA_SIZE))
 decoded(memoryview(frame(bytes(DATA_SIZE))), DATA_SIZE)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 resource.setrlimit(resource.RLIMIT_AS, (int(open("/proc/self/statm").read().split()[0]) * 4096 + (8 << 20),) * 2)

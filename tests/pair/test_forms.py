@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from frames import frame
+from frames import bomb, frame
 from peers import C2S, FILE_SECRET, S2C, Raw, check_nothing_is_left, close_all, data, end, piece, tcp_pair
 from transfers import Fetch, Hostile, Receiving, Told, fetch, item, kept_of, on_disk, put, send, written
 
@@ -243,7 +243,7 @@ def test_small_file_and_pipe_may_have_any_form(
         pytest.param(piece(2, 0, 5_000, frame(TEXT[:5_000])[:-1]), id="cut"),
         pytest.param(piece(2, 0, 5_000, frame(TEXT[:5_000]) + b"\0"), id="a byte behind it"),
         pytest.param(piece(2, 0, 5_000, frame(TEXT[:5_001])), id="of more"),
-        pytest.param(piece(2, 0, 5_000, frame(bytes(1 << 28))), id="a bomb"),
+        pytest.param(piece(2, 0, 5_000, bomb(1 << 28)), id="a bomb"),
         pytest.param(piece(2, 0, 5_000, b"no frame at all"), id="none"),
         pytest.param(piece(2, 0, DATA_SIZE + 1), id="too many zeros"),
         pytest.param(piece(2, 0, 0), id="no zeros"),
@@ -518,7 +518,7 @@ def test_small_files_in_one_frame_are_stored(storage: Storage, engine: Engine, h
         pytest.param(frame(ALL)[:-3] + b"!!!", id="damaged"),
         pytest.param(frame(ALL) + b"\0", id="a byte behind it"),
         pytest.param(frame(ALL + b"x"), id="of more"),
-        pytest.param(frame(bytes(1 << 28)), id="a bomb"),
+        pytest.param(bomb(1 << 28), id="a bomb"),
         pytest.param(ALL[:-1], id="none"),
         pytest.param(b"", id="nothing"),
     ],
