@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import pytest
 from noted import Noted
 from tables import each_row
@@ -56,7 +55,7 @@ class Receiver:
             path[depth:]: node for path, node in whole.items() if len(path) > depth and path[:depth] == asked.path
         }
         shown = [(path, node) for path, node in behind.items() if asked.after is None or path > asked.after]
-        return Branch(asked.id, tuple(msgspec.structs.replace(node, depth=len(path)) for path, node in shown), False)
+        return Branch(asked.id, tuple(node._replace(depth=len(path)) for path, node in shown), False)
 
     @property
     def done(self) -> list[str]:

@@ -842,7 +842,7 @@ def test_reject_listing_with_a_name_that_is_not_allowed(name: str) -> None:
 @each_row("name", BAD_NAMES)
 def test_reject_branch_with_a_name_that_is_not_allowed(name: str) -> None:
     first = Node(1, "a", "file", 1, 1, 0, None)
-    refused(Kind.BRANCH, Branch(1, (first, replace(first, name=name)), False).body())
+    refused(Kind.BRANCH, Branch(1, (first, first._replace(name=name)), False).body())
 
 
 @each_row("name", BAD_NAMES)
@@ -889,9 +889,9 @@ kinds = st.sampled_from(["file", "folder"])
 codes = st.sampled_from(Code)
 modes = st.integers(0, MAX_MODE)
 nodes = st.one_of(
-    st.builds(Node, st.integers(1, 255), names, st.just("file"), sizes, times, modes, st.none()),
-    st.builds(Node, st.integers(1, 255), names, st.just("folder"), st.just(0), times, modes, st.none()),
-    st.builds(Node, st.integers(1, 255), names, st.just("link"), st.just(0), times, modes, names),
+    st.builds(Node, st.integers(1, 255), names, st.just("file"), sizes, times, modes, st.none(), st.none()),
+    st.builds(Node, st.integers(1, 255), names, st.just("folder"), st.just(0), times, modes, st.none(), st.none()),
+    st.builds(Node, st.integers(1, 255), names, st.just("link"), st.just(0), times, modes, names, st.none()),
 )
 
 

@@ -92,6 +92,37 @@ def test_walk_goes_on_behind_every_path_that_is_or_could_be_there(visible: Visib
         assert walked(visible, after=place) == ([path for path in paths if key(path) > key(place)], []), place
 
 
+@pytest.mark.parametrize("most", [1, 2, 1 << 30])
+def test_files_in_one_go_are_those_that_come_one_by_one(visible: VisibleFiles, tmp_path: Path, most: int) -> None:
+    made(tmp_path, *WIDE, *(f"z/{number:03}" for number in range(100)))
+    os.mkfifo(tmp_path / "z/050 fifo")
+    (tmp_path / "z/060 link").symlink_to("060")
+    one_by_one, in_one_go = TreeWalk(visible, (), (), at_once), TreeWalk(visible, (), (), at_once)
+    while True:
+        files = in_one_go.files(most)
+        assert len(files) <= most
+        for depth, name, size, mtime, mode in files:
+            assert one_by_one.next() == Node(depth, name, "file", size, mtime, mode, None)
+        step = one_by_one.next()
+        assert in_one_go.next() == step
+        if step is None:
+            break
+        if isinstance(step, Node) and step.name == "040":
+            in_one_go.pause()
+            assert in_one_go.files(most) == []
+
+
+def test_files_in_one_go_end_before_one_that_vanishes(visible: VisibleFiles, tmp_path: Path) -> None:
+    made(tmp_path, "a", "b", "c", "d")
+    walk = TreeWalk(visible, (), (), at_once)
+    (tmp_path / "c").unlink()
+    assert [name for _, name, *_ in walk.files(9)] == ["a", "b"]
+    step = walk.next()
+    assert isinstance(step, Node)
+    assert (step.name, walk.next()) == ("d", None)
+    walk.pause()
+
+
 def test_node_tells_kind_size_time_and_mode(visible: VisibleFiles, tmp_path: Path) -> None:
     made(tmp_path, "d/", "f")
     (tmp_path / "l").symlink_to("../elsewhere")

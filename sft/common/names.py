@@ -7,7 +7,7 @@ never normalised or repaired.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sft.common.errors import Code, Refused
 
@@ -68,10 +68,12 @@ def is_link_target(target: str) -> bool:
         return False
 
 
-def split_names(path: PathParts, names: Iterable[str]) -> tuple[list[str], list[str]]:
+def split_names(path: PathParts, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names in a folder of an allowed path: those with which its path stays allowed, and the others."""
     left = MAX_PATH - (size_of(path) if path else 0) - 1
     is_deep = len(path) >= MAX_DEPTH
+    if not is_deep and left >= MAX_COMPONENT and are_plain(names):
+        return list(names), []
     allowed: list[str] = []
     others: list[str] = []
     for name in names:

@@ -160,7 +160,7 @@ class VisibleFiles:
         """The names of what `walk` gives of a folder, in the order of their bytes. Raises Refused."""
         with disk_errors(), self.folder(path) as folder, os.scandir(folder) as entries:
             others = {entry.name: why_not_sent(entry) for entry in entries}
-        allowed, unsayable = split_names(path, others)
+        allowed, unsayable = split_names(path, list(others))
         groups: dict[Code | None, list[str]] = {None: [], Code.NAME: sorted(unsayable, key=os.fsencode)}
         for name in sorted(allowed, key=str.encode):
             code = others[name]

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from sft.common.errors import Code, Refused, SourceError
+from sft.common.names import MAX_COMPONENT
 from sft.common.rate_limit import RateLimiter
 from sft.common.text import show_briefly
 from sft.disk import tree_walk
@@ -134,6 +135,15 @@ class Listings:
         more, hashed = True, 0
         try:
             while not nodes or (size < most and len(nodes) < BRANCH_ENTRIES_LIMIT and len(omitted) <= _MOST_OMITTED):
+                if not late and not request.digests and (files := walk.files(_files_in(most - size, len(nodes)))):
+                    nodes += [
+                        Node(depth, name, FILE, size, nearest_time(mtime), mode, None)
+                        for depth, name, size, mtime, mode in files
+                    ]
+                    size += _NODE_BYTES * len(files) + len("".join([name for _, name, *_ in files]).encode())
+                    depth, name, *_ = files[-1]
+                    path = (*path[: depth - 1], name)
+                    continue
                 found = late.pop(0) if late else walk.next()
                 if found is None:
                     more = False
@@ -221,6 +231,11 @@ class Listings:
 
 def _entry(name: str, seen: Seen) -> Entry:
     return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, nearest_time(seen.mtime))
+
+
+def _files_in(space: float, count: int) -> int:
+    """How many files surely fit in so many bytes of a BRANCH that has `count` entries, whatever their names."""
+    return min(max(1, int(space) // (_NODE_BYTES + MAX_COMPONENT)), BRANCH_ENTRIES_LIMIT - count)
 
 
 def _node(found: tree_walk.Node) -> Node:

@@ -4,9 +4,8 @@ Rules: a name in a BRANCH comes with its depth, not with its whole path, which i
 Whether the entries of all pages make a tree is judged by who reads them (`sft/client/branches.py`).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
-import msgspec
 from msgspec import Meta
 
 from sft.common.errors import ProtocolViolation
@@ -41,10 +40,11 @@ class Tree(Control, frozen=True):
         return why_not_allowed((*self.path, *(self.after or ())) or _ALL)
 
 
-class Node(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+class Node(NamedTuple):
     """One name in a BRANCH. `depth`: how many names its path has below the folder that was asked for.
 
     `target`: where a link leads, spelled for people; None for anything else. `sha256`: of a file, if it was asked for.
+    It is a tuple, so that a client compares many at once with what it has itself.
     """
 
     depth: Depth

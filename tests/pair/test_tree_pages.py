@@ -246,7 +246,7 @@ def test_what_one_page_can_not_name_comes_before_the_next(
     ]
     nodes = [tree_walk.Node(1, name, "folder", 0, 0, 0o755, None) for name in "ef"]
     walk = iter([*left_out, *nodes])
-    fake = SimpleNamespace(next=lambda: next(walk, None), pause=lambda: None)
+    fake = SimpleNamespace(next=lambda: next(walk, None), files=lambda most: [], pause=lambda: None)
     monkeypatch.setattr("sft.server.listings.TreeWalk", lambda *_: fake)
     asked = [Tree(id, (), after) for id, after in ((1, None), (2, ("e",)), (3, ("f",)))]
     receiving = Receiving(storage, engine)
