@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from sft.disk.source_folders import Folders
 from sft.disk.sources import OPEN_FLAGS, FileSource, unreadable
-from sft.disk.tree import Folders
 
 
 def open_source(path: str | Path) -> FileSource:

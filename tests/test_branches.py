@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import each_row
 
-from sft.client.branches import Branches, Glimpses, Page, just_before
+from sft.client.branches import BranchEntries, Branches, Glimpses, Page, just_before
 from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.common.names import why_not_allowed
+from sft.disk.tree import Line
 from sft.wire.messages import Entries, Message, Omitted, Refuse, decode_message
 from sft.wire.tree_messages import Branch, Node, Tree
 
@@ -253,3 +254,79 @@ def test_name_before_another_one_is_allowed_and_comes_before_it(name: str) -> No
         before = just_before(name)
         assert before.encode() < name.encode()
         assert not before or not why_not_allowed((before,))
+
+
+# --- files that are the same at both ends ---
+
+
+def line(depth: int, name: str, size: int = 0) -> Line:
+    """A file as `node` makes one, found here."""
+    return depth, name, "file", size, 0, 0, None, None
+
+
+def entries(*texts: str) -> BranchEntries:
+    found = BranchEntries(("in",))
+    found.connect(Asked(), pages(*texts), 0)  # type: ignore[arg-type]
+    return found
+
+
+def test_files_that_are_the_same_are_passed_by_within_a_page() -> None:
+    theirs = entries("1a/ 2b 2c 2d", "2e 2f 1g")
+    assert next(theirs)[0] == ("a",)
+    lines = [line(2, name) for name in "bcdefz"]
+    assert theirs.pass_by(("a",), lines) == 3
+    assert theirs.pass_by(("a",), lines[3:]) == 0  # not read yet
+    assert next(theirs)[0] == ("a", "e")
+    assert theirs.pass_by(("a",), lines[4:]) == 1
+    assert [path for path, _ in theirs] == [("g",)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "lines", "count"),
+    [
+        (("a",), [line(2, "b"), line(2, "d")], 1),
+        (("a",), [line(2, "b"), line(2, "c", 1)], 1),
+        (("a",), [line(2, "c")], 0),
+        (("a",), [], 0),
+        (("b",), [line(2, "b")], 0),
+        ((), [line(2, "b")], 0),
+        (("a", "b"), [line(2, "b")], 0),
+    ],
+)
+def test_file_that_differs_in_anything_or_is_elsewhere_is_not_passed_by(
+    folder: Parts, lines: list[Line], count: int
+) -> None:
+    theirs = entries("1a/ 2b 2c")
+    next(theirs)
+    assert theirs.pass_by(folder, lines) == count
+    assert [path for path, _ in theirs] == [("a", "b"), ("a", "c")][count:]
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "lines"),
+    [
+        ("1a 2b", 1, [line(2, "b")]),  # below a file
+        ("1a/ 2b 2a", 2, [line(2, "a")]),
+        ("1a/ 2b 2b", 2, [line(2, "b")]),
+        ("1a/ 2b 2c 2b", 1, [line(2, "b"), line(2, "c")]),
+    ],
+)
+def test_what_breaks_the_order_of_a_tree_is_a_violation_though_it_is_the_same_here(
+    text: str, before: int, lines: list[Line]
+) -> None:
+    theirs = entries(text)
+    for _ in range(before):
+        next(theirs)
+    with pytest.raises(ProtocolViolation):
+        theirs.pass_by(("a",), lines)
+        list(theirs)
+
+
+def test_next_page_is_asked_for_while_one_is_read() -> None:
+    asked, theirs = Asked(), BranchEntries(("in",))
+    theirs.connect(asked, pages("1a/ 2b 3c 2d", "2e", "1f"), 0)  # type: ignore[arg-type]
+    assert next(theirs)[0] == ("a",)
+    assert [tree.after for tree in asked.trees] == [None, ("a", "d")]
+    assert next(theirs)[0] == ("a", "b")
+    with pytest.raises(ProtocolViolation):
+        list(theirs)

@@ -11,7 +11,8 @@ from source_files import close_folders
 from sft.common.errors import SourceError, UsageError
 from sft.common.exclusions import Exclusions, Pattern
 from sft.disk.chosen import Chosen, Names, read_exclusions, read_names
-from sft.disk.tree import Excluded, Folders, Found, Skipped, Tree
+from sft.disk.source_folders import Folders
+from sft.disk.tree import Excluded, Found, Skipped, Tree
 
 
 def names_of(*paths: str) -> Names:

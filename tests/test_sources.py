@@ -16,8 +16,9 @@ from source_files import close_folders, open_source
 from tables import each_row
 
 from sft.common.errors import SourceError
+from sft.disk.source_folders import Folders
 from sft.disk.sources import FileSource, PipeSource, changed, unreadable
-from sft.disk.tree import Folders, Found, Skipped, Tree, Walked
+from sft.disk.tree import Found, Skipped, Tree, Walked
 
 
 def open_descriptors() -> int:

@@ -9,10 +9,13 @@ import pytest
 from processes import PASSWORD, Client, Server
 from source_files import close_folders
 
+import sft.disk.source_folders
 import sft.disk.tree
+from sft.client.own_logs import OwnFiles
 from sft.common.errors import SourceError
-from sft.common.names import MAX_DEPTH
-from sft.disk.tree import Folders, Found, Tree
+from sft.common.names import LOCAL_PARTIAL_AREA, MAX_DEPTH
+from sft.disk.source_folders import Folders
+from sft.disk.tree import Files, Found, Skipped, Tree
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def folders() -> Iterator[Folders]:
 def either(request: pytest.FixtureRequest, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> Folders:
     """With and without what Windows lacks."""
     if request.param == "by path":
-        monkeypatch.setattr(sft.disk.tree, "_HAS_FOLDER_DESCRIPTORS", False)
+        monkeypatch.setattr(sft.disk.tree, "HAVE_DESCRIPTORS", False)
     return folders
 
 
@@ -142,11 +145,11 @@ def test_deep_and_wide_trees_need_few_descriptors(tmp_path: Path, folders: Folde
     for each in found:
         assert read(tree, each) == b"z"
         most = max(most, len(os.listdir("/dev/fd")) - before)
-    assert 0 < most <= 2 * sft.disk.tree._MOST_OPEN
+    assert 0 < most <= 2 * sft.disk.source_folders._MOST_OPEN
 
 
 def test_many_named_folders_need_few_descriptors_and_stay_the_same(tmp_path: Path, folders: Folders) -> None:
-    count = 3 * sft.disk.tree._MOST_OPEN
+    count = 3 * sft.disk.source_folders._MOST_OPEN
     trees = []
     for number in range(count):
         (tmp_path / f"{number}").mkdir()
@@ -154,7 +157,7 @@ def test_many_named_folders_need_few_descriptors_and_stay_the_same(tmp_path: Pat
         trees.append(Tree(str(tmp_path / f"{number}"), False, folders))
     before = len(os.listdir("/dev/fd"))
     found = [walked(tree)[-1] for tree in trees]
-    assert len(os.listdir("/dev/fd")) - before <= 2 * sft.disk.tree._MOST_OPEN
+    assert len(os.listdir("/dev/fd")) - before <= 2 * sft.disk.source_folders._MOST_OPEN
     put_link(tmp_path / "1", tmp_path / "2")
     assert "not there any more" in refused(trees[1], found[1])
     for number in {*range(count)} - {1}:
@@ -197,3 +200,50 @@ def test_link_put_there_while_the_password_is_asked_for_delivers_nothing_of_it(
     assert server.path(box, "file").read_text() == "content of proj"
     assert not server.path(box, "proj", "sub").exists()
     assert "skipped: " in done.out
+
+
+def test_files_that_follow_each_other_come_together(tmp_path: Path, folders: Folders) -> None:
+    for number in range(300):
+        (tmp_path / f"f{number:03}").touch()
+    (tmp_path / "f010").unlink()
+    (tmp_path / "f010").mkdir()
+    (tmp_path / "f010" / "below").touch()
+    (tmp_path / "f299").unlink()
+    (tmp_path / "f299").symlink_to("f298")
+    walk = list(Tree(str(tmp_path), False, folders).walk_by_runs())
+    shape = [(len(each.lines), each.folder) if isinstance(each, Files) else type(each) for each in walk]
+    assert shape == [Found, (10, ()), Found, (1, ("f010",)), (256, ()), (32, ()), Skipped]
+    files = walk[1]
+    assert isinstance(files, Files)
+    state = (tmp_path / "f003").stat()
+    assert files.lines[3] == (1, "f003", "file", 0, state.st_mtime_ns, state.st_mode & 0o777, None, None)
+    assert files.at(3) == Found(
+        str(tmp_path / "f003"),
+        ("f003",),
+        False,
+        0,
+        state.st_mtime_ns,
+        state.st_mode & 0o777,
+        (state.st_dev, state.st_ino),
+    )
+
+
+def test_own_file_among_others_is_known_by_its_inode_and_what_a_fetch_left_by_its_name(
+    tmp_path: Path, folders: Folders
+) -> None:
+    for name in "abc":
+        (tmp_path / name).touch()
+    _, files = Tree(str(tmp_path), False, folders).walk_by_runs()
+    assert isinstance(files, Files)
+    state = (tmp_path / "b").stat()
+    own = OwnFiles({(state.st_dev + 1, state.st_ino)})
+    assert own.has_none(files)
+    own.add((state.st_dev, state.st_ino), "a log")
+    assert not own.has_none(files)
+    assert [own.has(files.at(number)) for number in range(3)] == [False, True, False]
+    (tmp_path / "b").rename(tmp_path / LOCAL_PARTIAL_AREA)
+    _, files = Tree(str(tmp_path), False, folders).walk_by_runs()
+    assert isinstance(files, Files)
+    assert not OwnFiles(set()).has_none(files)
+    assert OwnFiles(set()).has_none(files._replace(lines=files.lines[1:]))
+    assert not OwnFiles(set()).has_none(files._replace(lines=files.lines[1:], folder=("d", LOCAL_PARTIAL_AREA)))

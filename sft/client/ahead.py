@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _TOGETHER = 256  # passed on at a time: a lock for each would cost more than finding it
-_MOST = 64  # of those that wait: 16,384 things, some 10 MB
+_MOST = 64  # of those that wait: 16,384 things, or twice as many, some 10 MB
 
 Thing = TypeVar("Thing")
 
@@ -24,14 +24,16 @@ class Ahead(Generic[Thing]):
         self._changed = threading.Condition()
         self._waiting: deque[list[Thing]] = deque()
         self._filling: list[Thing] = []
+        self._weight = 0  # of those
         self._has_ended = self._has_failed = False
         self._taken: list[Thing] = []
         self._at = 0
 
-    def put(self, thing: Thing) -> None:
-        """One more thing; waits while too many wait to be taken."""
+    def put(self, thing: Thing, weight: int = 1) -> None:
+        """One more thing, which stands for `weight` of them; waits while too many wait to be taken."""
         self._filling.append(thing)
-        if len(self._filling) >= _TOGETHER:
+        self._weight += weight
+        if self._weight >= _TOGETHER:
             self._hand_over()
 
     def end(self) -> None:
@@ -52,7 +54,7 @@ class Ahead(Generic[Thing]):
             while len(self._waiting) >= _MOST and not self._is_over():
                 self._changed.wait(0.2)
             self._waiting.append(self._filling)
-            self._filling = []
+            self._filling, self._weight = [], 0
             self._changed.notify()
 
     def peek(self) -> Thing | None:

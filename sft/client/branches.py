@@ -5,7 +5,7 @@ each once, and below folders only; whatever breaks that, or is no answer, breaks
 is kept than the last path, so any number of entries may come.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.client.comparing import Entry
@@ -15,6 +15,7 @@ from sft.wire.protocol import OMITTED_LIMIT
 from sft.wire.spelling import spell
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
+    from sft.disk.tree import Line
     from sft.wire.channel import Channel
     from sft.wire.messages import Message, Omitted
     from sft.wire.tree_messages import Branch, Node
@@ -38,7 +39,8 @@ class Branches:
         self.path, self._digests, self._ahead = path, digests, ahead
         self.last_id = 0  # of the TREEs in this connection
         self.is_whole = False  # everything was read
-        self._last = after  # the path that was read last
+        self._end = after  # of the page that was read last
+        self._last = after  # the path that was judged last
         self._is_folder = True  # whether it is a folder's
 
     def pages(self, channel: "Channel", messages: "Iterator[Message]", id: int = 0) -> Iterator[Page]:
@@ -46,6 +48,13 @@ class Branches:
 
         Raises Refused for a REFUSE, ConnectionTrouble, ProtocolViolation.
         """
+        for omitted, nodes in self.unjudged(channel, messages, id):
+            yield Page(omitted, [(self.judge(node), node) for node in nodes])
+
+    def unjudged(
+        self, channel: "Channel", messages: "Iterator[Message]", id: int = 0
+    ) -> "Iterator[tuple[list[Omitted], tuple[Node, ...]]]":
+        """The same, of which each entry is to be given to `judge` or `pass_by`, in order, before it is believed."""
         from sft.wire.messages import Refuse
 
         self.last_id = id
@@ -57,20 +66,31 @@ class Branches:
             if isinstance(answer, Refuse) and answer.id == self.last_id:
                 raise Refused(answer.code)
             omitted, branch = _page(self.last_id, answer, messages)
-            entries = [(self._judged(node), node) for node in branch.entries]
+            self._end = _end_of(branch.entries, self._end)
             self.is_whole = not branch.more
             is_asked = self._ahead and not self.is_whole
             if is_asked:
                 self._ask(channel)
-            yield Page(omitted, entries)
+            yield omitted, branch.entries
 
     def _ask(self, channel: "Channel") -> None:
         from sft.wire.tree_messages import Tree
 
         self.last_id += 1
-        channel.post(Tree(self.last_id, self.path, self._last or None, self._digests).encode())
+        channel.post(Tree(self.last_id, self.path, self._end or None, self._digests).encode())
 
-    def _judged(self, node: "Node") -> PathParts:
+    def pass_by(self, folder: PathParts, first: "Node", last: "Node") -> bool:
+        """Take files that come next in one folder, of which all are what is here, and in the order that they have here.
+
+        False, and nothing is taken: they are in another folder. Raises ProtocolViolation.
+        """
+        if self._last[: len(folder)] != folder or len(folder) != first.depth - 1:
+            return False
+        self.judge(first)
+        self._last = (*folder, last.name)
+        return True
+
+    def judge(self, node: "Node") -> PathParts:
         """The path of the next entry. Raises ProtocolViolation for one that can't come here."""
         depth, name, last = node.depth, node.name, self._last
         if depth > len(last):
@@ -84,6 +104,21 @@ class Branches:
             raise ProtocolViolation("a path in a tree that is not allowed")
         self._last, self._is_folder = path, node.kind == "folder"
         return path
+
+
+def _end_of(nodes: "Sequence[Node]", before: PathParts) -> PathParts:
+    """The path of the last entry of a page, behind a page that ended with `before`. Raises ProtocolViolation."""
+    names: list[str] = []
+    depth = 0  # of the one that was taken last
+    for node in reversed(nodes):
+        if not names or node.depth < depth:
+            names.append(node.name)
+            depth = node.depth
+            if depth == 1:
+                break
+    if names and len(before) < depth - 1:
+        raise ProtocolViolation("an entry below something that is not a folder")
+    return (*before[: depth - 1], *reversed(names)) if names else before
 
 
 def _page(id: int, message: "Message | None", messages: "Iterator[Message]") -> "tuple[list[Omitted], Branch]":
@@ -116,15 +151,16 @@ class BranchEntries(Iterator[tuple[PathParts, Entry]]):
     def __init__(
         self, path: PathParts, digests: bool = False, told: "Callable[[Omitted], None]" = lambda omitted: None
     ) -> None:
-        """`told` is called for what the receiver leaves out."""
-        self._branches, self._told = Branches(path, digests=digests, ahead=digests), told
-        self._pages: Iterator[Page] = iter(())
-        self._page: Iterator[tuple[PathParts, Node]] = iter(())
+        """`told` is called for what the receiver leaves out. All of it has to be read."""
+        self._branches, self._told = Branches(path, digests=digests, ahead=True), told
+        self._pages: Iterator[tuple[list[Omitted], tuple[Node, ...]]] = iter(())
+        self._page: tuple[Node, ...] = ()
+        self._at = 0
 
     def connect(self, channel: "Channel", messages: "Iterator[Message]", id: int) -> None:
         """Go on in this connection, whose last question was `id`."""
         self._branches.last_id = id
-        self._pages = self._branches.pages(channel, messages, id)
+        self._pages = self._branches.unjudged(channel, messages, id)
 
     @property
     def last_id(self) -> int:
@@ -137,16 +173,32 @@ class BranchEntries(Iterator[tuple[PathParts, Entry]]):
 
     def __next__(self) -> tuple[PathParts, Entry]:
         """Raises Refused for a REFUSE, ConnectionTrouble, ProtocolViolation."""
-        while (found := next(self._page, None)) is None:
+        while self._at >= len(self._page):
             if self._branches.is_whole:
                 raise StopIteration
             if (page := next(self._pages, None)) is None:
                 raise StopIteration
-            for omitted in page.omitted:
+            for omitted in page[0]:
                 self._told(omitted)
-            self._page = iter(page.entries)
-        path, node = found
+            self._page, self._at = page[1], 0
+        node = self._page[self._at]
+        path = self._branches.judge(node)
+        self._at += 1
         return path, entry_of(node)
+
+    def pass_by(self, folder: PathParts, lines: "list[Line]") -> int:
+        """How many of these files in a folder come next there, and are the same; they are passed by.
+
+        None of those that come with the next page are. Raises ProtocolViolation.
+        """
+        nodes = self._page[self._at : self._at + len(lines)]
+        same = len(nodes)
+        if list(nodes) != lines[:same]:
+            same = next(at for at, (node, line) in enumerate(zip(nodes, lines, strict=False)) if node != line)
+        if not same or not self._branches.pass_by(folder, nodes[0], nodes[same - 1]):
+            return 0
+        self._at += same
+        return same
 
 
 class Glimpses:

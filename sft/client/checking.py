@@ -26,8 +26,9 @@ from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
 from sft.console.command_line import PIPE
 from sft.console.reporter import Reporter
+from sft.disk.source_folders import Folders
 from sft.disk.sources import FileSource, Source, changed
-from sft.disk.tree import Excluded, Folders, Found, Skipped, Tree
+from sft.disk.tree import Excluded, Found, Skipped, Tree
 from sft.wire.spelling import spell
 
 if TYPE_CHECKING:

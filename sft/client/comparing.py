@@ -78,14 +78,14 @@ class _End:
     def __init__(self, entries: Entries) -> None:
         self._entries = iter(entries)
         self._last: PathParts | None = None
-        self._is_read = False
+        self.is_read = False  # the next one
         self._next: tuple[PathParts, Entry] | None = None
 
     def next(self) -> tuple[PathParts, Entry] | None:
         """The next entry, which stays the next one; None at the end."""
-        if not self._is_read:
+        if not self.is_read:
             self._next = next(self._entries, None)
-            self._is_read = True
+            self.is_read = True
             if self._next is not None:
                 path = self._next[0]
                 if self._last is not None and path <= self._last:  # the order of UTF-8 bytes is that of code points
@@ -95,7 +95,7 @@ class _End:
 
     def pass_by(self) -> None:
         """Go on to the one behind it."""
-        self._is_read = False
+        self.is_read = False
 
 
 class Paired(Iterator[Pair]):
@@ -108,6 +108,11 @@ class Paired(Iterator[Pair]):
     def __init__(self, sender: Entries, receiver: Entries) -> None:
         self._sender, self._receiver = _End(sender), _End(receiver)
         self._hidden: PathParts | None = None  # the last path that is
+
+    @property
+    def is_between(self) -> bool:
+        """Whether no entry was read ahead, so that what comes next and is the same at both ends may be passed by."""
+        return not self._sender.is_read and not self._receiver.is_read
 
     def __next__(self) -> Pair:
         while True:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.console.named import NamedFolder
-from sft.disk.tree import Excluded, Found, Tree, Walked
+from sft.disk.tree import Excluded, Files, Found, Tree, Walked
 
 
 class NamedSource(NamedTuple):
     """One source that was named, and what is still to be found in it. `folder`: None for a file."""
 
     first: Found
-    below: Iterator[Walked]
+    below: Iterator[Walked | Files]
     tree: Tree
     place: PathParts
     folder: NamedFolder | None

@@ -32,6 +32,7 @@ from sft.client.comparing import (
     way_for,
 )
 from sft.client.finishing import Finishing
+from sft.client.own_logs import OwnFiles
 from sft.client.sending_plan import SendingPlan
 from sft.client.sources import NamedSource, counts
 from sft.common.errors import PASSING_CODES, Code, PeerStopped, Refused, SourceError
@@ -39,9 +40,11 @@ from sft.common.names import PathParts
 from sft.common.text import show_path
 from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
-from sft.disk.tree import Found, Tree, Walked
+from sft.disk.tree import Files, Found, Tree, Walked
 from sft.transfer.items import Item
 from sft.wire.protocol import UNASKED_LIMIT, nearest_time
+
+_NO_FILES = Files("", (), [], 0, [])
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.channel import Channel
@@ -51,13 +54,13 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
 class Sending(NamedTuple):
     """What the comparison asks of an upload.
 
-    `take` makes an item of what was found, which is in `left` then, or reports why not. `is_left_out`: it is never
-    sent. `is_excluded`: so is that path below a source, a folder or not. `is_over`: nothing more is wanted.
+    `take` makes an item of what was found, which is in `left` then, or reports why not. `own_files` are never sent.
+    `is_excluded`: nor is that path below a source, a folder or not. `is_over`: nothing more is wanted.
     """
 
     take: Callable[[Walked, Tree, PathParts, NamedFolder | None], Item | None]
     left: dict[Item, None]
-    is_left_out: Callable[[Found], bool]
+    own_files: OwnFiles
     is_excluded: Callable[[PathParts, bool], bool]
     is_over: Callable[[], bool]
 
@@ -99,7 +102,9 @@ class Updating:
         self._plan = plan
         self._reporter, self._keeps_modes, self._finishing, self._sending = reporter, keeps_modes, finishing, sending
         self._criteria = Criteria(modes=0o777 if keeps_modes else 0)
-        self._ahead: Ahead[tuple[NamedSource, Walked]] = Ahead(sending.is_over)
+        self._ahead: Ahead[tuple[NamedSource, Walked | Files]] = Ahead(sending.is_over)
+        self._files, self._at = _NO_FILES, 0  # those that were found last, and the next of them
+        self._are_all_sent = False  # none of these is left out
         self._count = 0  # of the things in this source that are settled, or will be
         self._glimpses = Glimpses()
         self._comparison: _Comparison | None = None
@@ -116,7 +121,7 @@ class Updating:
                 for each in itertools.chain([source.first], source.below):
                     if self._sending.is_over():
                         return
-                    self._ahead.put((source, each))
+                    self._ahead.put((source, each), len(each.lines) if isinstance(each, Files) else 1)
             self._ahead.end()
         finally:
             self._ahead.fail()
@@ -134,6 +139,8 @@ class Updating:
                 if (next_one := self._ahead.peek()) is None:
                     return last_id
                 source, seen = next_one
+                if isinstance(seen, Files):
+                    raise RuntimeError("files without their folder")
                 if not isinstance(seen, Found) or not seen.is_folder:
                     self._glimpses.last_id = last_id
                     self._compare_file(source, seen, channel, messages)
@@ -173,8 +180,10 @@ class Updating:
     def _go_on(self, comparison: _Comparison) -> None:
         while True:
             try:
+                self._leave_same(comparison)
                 for pair in comparison.pairs:
                     self._judge(comparison, pair)
+                    self._leave_same(comparison)
                 return
             except Refused as problem:
                 self._take_refusal(problem)
@@ -194,10 +203,8 @@ class Updating:
 
     def _ours(self, source: NamedSource) -> Iterator[tuple[PathParts, Entry]]:
         """What is here below a source; what can't be compared is reported on the way."""
-        while (next_one := self._ahead.peek()) is not None and next_one[0] is source:
-            seen = next_one[1]
-            self._ahead.pass_by()
-            if isinstance(seen, Found) and not self._sending.is_left_out(seen):
+        while (seen := self._next(source)) is not None:
+            if isinstance(seen, Found) and not self._sending.own_files.has(seen):
                 entry = self._entry(seen)
                 self._found = entry, seen
                 yield seen.parts, entry
@@ -205,6 +212,52 @@ class Updating:
                 self._take(source, seen)
                 if not isinstance(seen, SourceError) and seen.parts:
                     yield seen.parts, HIDDEN
+
+    def _next(self, source: NamedSource) -> Walked | None:
+        """What is here next below a source."""
+        while self._at >= len(self._files.lines):
+            if (next_one := self._ahead.peek()) is None or next_one[0] is not source:
+                return None
+            self._ahead.pass_by()
+            if not isinstance(next_one[1], Files):
+                return next_one[1]
+            self._go_to(next_one[1])
+        self._at += 1
+        return self._files.at(self._at - 1)
+
+    def _go_to(self, files: Files) -> None:
+        self._files, self._at = files, 0
+        self._are_all_sent = self._sending.own_files.has_none(files)
+
+    def _leave_same(self, comparison: _Comparison) -> None:
+        """Leave alone the files that come next at both ends and are the same, as long as there are any.
+
+        For most files this is all: 5 us of CPU at this end, walk included, and not 30.
+        """
+        source = comparison.source
+        if self._plan is not None or self._reporter.names_unchanged(source.folder):
+            return
+        while comparison.pairs.is_between:
+            if self._at >= len(self._files.lines):
+                next_one = self._ahead.peek()
+                if next_one is None or next_one[0] is not source or not isinstance(next_one[1], Files):
+                    return
+                self._ahead.pass_by()
+                self._go_to(next_one[1])
+            lines = self._files.lines[self._at :]
+            if not self._are_all_sent or not (count := comparison.theirs.pass_by(self._files.folder, lines)):
+                return
+            self._at += count
+            self._count += count
+            comparison.has_any_here = True
+            for mode in {line[5] for line in lines[:count]}:
+                self._see_mode(mode)
+            self._reporter.unchanged_files(count, sum([line[3] for line in lines[:count]]), source.folder)
+
+    def _see_mode(self, mode: int) -> None:
+        if mode not in self._modes_seen:
+            self._modes_seen.add(mode)
+            self._finishing.see_mode("file", mode)
 
     def _entry(self, found: Found) -> Entry:
         mode = found.mode if self._keeps_modes else None
@@ -286,9 +339,8 @@ class Updating:
 
     def _leave(self, source: NamedSource, found: Found, path: PathParts, ours: Entry) -> None:
         """A file of which everything is the same."""
-        if ours.mode not in self._modes_seen and ours.mode is not None:
-            self._modes_seen.add(ours.mode)
-            self._finishing.see_mode("file", ours.mode)
+        if ours.mode is not None:
+            self._see_mode(ours.mode)
         self._count += 1
         self._reporter.unchanged(found.path, show_path(path), found.size, source.folder)
 

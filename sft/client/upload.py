@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from crypto_utils import random_bytes
 from sft.client.finishing import Finishing
+from sft.client.own_logs import OwnFiles
 from sft.client.refusals import GROWN, TIME_BEYOND, refused_there
 from sft.client.sending_plan import SendingPlan
 from sft.client.sources import NamedSource, counts
@@ -39,8 +40,9 @@ from sft.console.command_line import PIPE
 from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
 from sft.disk.chosen import Chosen
+from sft.disk.source_folders import Folders
 from sft.disk.sources import PipeSource, Source
-from sft.disk.tree import Folders, Found, Skipped, Tree, Walked
+from sft.disk.tree import Files, Found, Skipped, Tree, Walked, one_by_one
 from sft.transfer.events import (
     BatchSettled,
     BatchStarted,
@@ -90,7 +92,7 @@ class Upload:
         `finishing`: only what has changed is sent, and that is done behind it, or told in a `plan`.
         """
         self._reporter, self._policy, self._follow = reporter, policy, follow
-        self._own_files = dict.fromkeys(logs, "this program's own log")
+        self._own_files = OwnFiles(logs)
         self._keep_modes, self._links, self._chosen = keep_modes, links, chosen
         self._transfer = random_bytes(TRANSFER_ID_SIZE)  # of all small files
         self._checked: dict[Item, int] = {}
@@ -108,7 +110,7 @@ class Upload:
         self._updating: Updating | None = None
         if finishing is not None:
             excluded = chosen.exclusions.is_excluded
-            sending = Sending(self._take, self.left, self._is_left_out, excluded, lambda: self.is_over)
+            sending = Sending(self._take, self.left, self._own_files, excluded, lambda: self.is_over)
             sets_modes = keep_modes and (plan is None or plan.is_update)
             self._updating = Updating(reporter, sets_modes, finishing, sending, plan)
         self._opened = Folders()
@@ -116,7 +118,7 @@ class Upload:
 
     def leave_out(self, identity: tuple[int, int], what: str) -> None:
         """Never send that file, which is `what`."""
-        self._own_files[identity] = what
+        self._own_files.add(identity, what)
 
     def plan(self, sources: list[str], target: str) -> None:
         """Find what is to be sent; what lies in folders is left to `look_below`, because it may take long.
@@ -130,7 +132,7 @@ class Upload:
                 self._add_pipe(path)
                 continue
             tree = Tree(str(Path(source)), self._follow, self._opened, self._chosen, self._links)
-            found = tree.walk()
+            found = tree.walk_by_runs()
             first = next(found)
             if isinstance(first, Found):
                 self._check_named(source, first.is_folder)
@@ -141,7 +143,7 @@ class Upload:
                 self._found.append(NamedSource(first, found, tree, path, folder))
                 self.is_deep = self.is_deep or first.is_folder
                 (folders if first.is_folder else files).append(path)
-            else:
+            elif not isinstance(first, Files):
                 self._take(first, tree, path)
         if self._updating is None:
             self._there.look_below(places_to_look(folders, files))
@@ -165,7 +167,7 @@ class Upload:
             return
         while self._found:
             source, count = self._found.popleft(), 0
-            for each in itertools.chain([source.first], source.below):
+            for each in one_by_one(itertools.chain([source.first], source.below)):
                 if self.is_over:
                     return
                 self._take(each, source.tree, source.place, source.folder)
@@ -173,10 +175,6 @@ class Upload:
             if source.folder is not None:
                 self._reporter.folder_found(source.folder, count)
         self._is_found = True
-
-    def _is_left_out(self, found: Found) -> bool:
-        is_log = not found.is_folder and bool(found.parts) and found.identity in self._own_files
-        return is_log or LOCAL_PARTIAL_AREA in found.parts
 
     def to_send(self) -> list[Item]:
         """What the next connection sends: what is left, and folders whose time a connection that broke did not set."""
@@ -202,9 +200,10 @@ class Upload:
         return None
 
     def _take_found(self, found: Found, tree: Tree, place: PathParts, within: NamedFolder | None) -> Item | None:
-        if self._is_left_out(found):
+        if self._own_files.has(found):
             if LOCAL_PARTIAL_AREA not in found.parts:  # left by an interrupted --get, and not the user's content
-                self._reporter.skipped(found.path, self._own_files[found.identity], within, is_wanted=True)
+                what = self._own_files.what(found.identity) or ""
+                self._reporter.skipped(found.path, what, within, is_wanted=True)
             return None
         path = (*place, *found.parts)
         if found.is_folder:
@@ -233,7 +232,7 @@ class Upload:
 
     def _open(self, tree: Tree, path: str, parts: PathParts) -> Source:
         source = tree.open(path, parts)
-        if (own := self._own_files.get(source.identity)) is not None:
+        if (own := self._own_files.what(source.identity)) is not None:
             source.close()
             raise SourceError(f"{path} is {own}", "Name another file for that, or leave it out")
         return source

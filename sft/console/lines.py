@@ -78,9 +78,37 @@ def usage_lines(
     ]
 
 
-def summary_line(counts: Mapping[str, int], where: str, size: int, seconds: float) -> str:
-    """The last line of a run; the first of `counts` is of what was delivered, `size` bytes in all."""
-    (_, delivered), *rest = counts.items()
-    others = "".join(f", {count:,} {word}" for word, count in rest if count)
-    done = f": {amount(size)} in {seconds:.2f} s, {amount(size / max(seconds, 1e-6))}/s" if delivered else ""
-    return f"{counted(delivered, 'file')} {where}{others}{done}"
+class Summary(NamedTuple):
+    """What has become of a run. `counts`: the first is of what was delivered, `size` bytes in all.
+
+    `moved`: bytes of content that were sent or received; `wire`: all bytes that were.
+    """
+
+    counts: Mapping[str, int]
+    size: int
+    moved: int
+    wire: int
+    seconds: float
+
+    def line(self, where: str) -> str:
+        """The last line for a person."""
+        (_, delivered), *rest = self.counts.items()
+        others = "".join(f", {count:,} {word}" for word, count in rest if count)
+        rate = amount(self.size / max(self.seconds, 1e-6))
+        done = f": {amount(self.size)} in {self.seconds:.2f} s, {rate}/s" if delivered else ""
+        return f"{counted(delivered, 'file')} {where}{others}{done}"
+
+    def logged(self) -> str:
+        """The last line of the log."""
+        totals = ", ".join(f"{count} {word}" for word, count in self.counts.items())
+        return f"done: {totals}, {counted(self.size, 'byte', '')} in {self.seconds:.2f} s"
+
+    def fields(self) -> dict[str, object]:
+        """What a script reads."""
+        return {
+            **{word.removeprefix("there "): count for word, count in self.counts.items()},
+            "bytes": self.size,
+            "moved": self.moved,
+            "wire": self.wire,
+            "seconds": round(self.seconds, 3),
+        }

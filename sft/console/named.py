@@ -31,14 +31,14 @@ class NamedFolder:
         with self._lock:
             self._found = count
 
-    def settle(self, word: str, size: int = 0) -> bool:
-        """One of them is `delivered`, `there already`, `unchanged`, `skipped` or `failed`; or it is a `folder`.
+    def settle(self, word: str, size: int = 0, count: int = 1) -> bool:
+        """So many are `delivered`, `there already`, `unchanged`, `skipped` or `failed`; or they are a `folder`.
 
-        Whether that was the last one, as far as is known.
+        Whether these were the last ones, as far as is known.
         """
         with self._lock:
-            self._settled += 1
-            self._counts[word] += 1
+            self._settled += count
+            self._counts[word] += count
             self._bytes[word] += size
             return self._settled == self._found
 

@@ -18,7 +18,7 @@ from sft.common.errors import OutputError, TransferError
 from sft.common.log_limits import LineLimit, Sparing
 from sft.common.sizes import amount, announced, counted
 from sft.common.text import briefly, show_path
-from sft.console.lines import ReceiptSink, Settled, arrival, as_json, listed_line, summary_line, usage_lines, utc
+from sft.console.lines import ReceiptSink, Settled, Summary, arrival, as_json, listed_line, usage_lines, utc
 from sft.console.named import NamedFolder
 from sft.console.progress import Found, ProgressBar
 from sft.console.repeated import Repeated, begins_with, kind_of
@@ -117,8 +117,8 @@ class Reporter:
         folder.found(count)
         self._tell_folder(folder)
 
-    def _settle(self, folder: NamedFolder | None, word: str, size: int = 0) -> None:
-        if folder is not None and folder.settle(word, size):
+    def _settle(self, folder: NamedFolder | None, word: str, size: int = 0, count: int = 1) -> None:
+        if folder is not None and folder.settle(word, size, count):
             self._tell_folder(folder)
 
     def folder_there(self, within: NamedFolder | None) -> None:
@@ -328,10 +328,19 @@ class Reporter:
     def unchanged(self, name: str, path: str, size: int, within: NamedFolder | None = None) -> None:
         """It is there, as far as size and time tell, and was left alone: a million of them have no lines each night."""
         self.unchanged_count += 1
-        if self._is_shown(within) or self._is_debugging:
+        if self.names_unchanged(within):
             line, fields = f"unchanged: {path}", {"event": "unchanged", "name": name, "path": path, "size": size}
             self._arrive(Settled(line, line, as_json(fields)) if self._is_shown(within) else Settled(line, None, None))
         self._settle(within, "unchanged", size)
+
+    def unchanged_files(self, count: int, size: int, within: NamedFolder | None) -> None:
+        """The same for many, of `size` bytes in all, unless it `names_unchanged`."""
+        self.unchanged_count += count
+        self._settle(within, "unchanged", size, count)
+
+    def names_unchanged(self, within: NamedFolder | None) -> bool:
+        """Whether each of them has a line, of whatever kind."""
+        return self._is_shown(within) or self._is_debugging
 
     def _is_shown(self, within: NamedFolder | None) -> bool:
         return within is None or self._verbose
@@ -395,16 +404,8 @@ class Reporter:
             "skipped": self.skipped_count,
             "failed": self.failed_count,
         }
+        summary = Summary(counts, self.bytes_done, self.bytes_moved, self.bytes_on_wire, seconds)
         if where:
-            totals = ", ".join(f"{count} {word}" for word, count in counts.items())
-            self._log.info("done: %s, %s in %.2f s", totals, counted(self.bytes_done, "byte", ""), seconds)
-        done = {
-            **{word.removeprefix("there "): count for word, count in counts.items()},
-            "bytes": self.bytes_done,
-            "moved": self.bytes_moved,
-            "wire": self.bytes_on_wire,
-            "seconds": round(seconds, 3),
-        }
-        if self._event("summary", **done, status=status) or not where:
-            return
-        self._say(summary_line(counts, where, self.bytes_done, seconds))
+            self._log.info("%s", summary.logged())
+        if not self._event("summary", **summary.fields(), status=status) and where:
+            self._say(summary.line(where))

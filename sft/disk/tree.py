@@ -2,29 +2,23 @@
 
 Rules: a link that the user named is followed, once, when the walk begins. Below it links are skipped, and a link that
 takes the place of a file or folder between the walk and the opening is an error; with `follow` links are followed
-everywhere. However deep or wide a tree is, few folders are open at a time: the others are reached again from the
-nearest open one above. Where folders have no descriptors (Windows) links are looked for just before each opening, which
-leaves a moment between the two.
+everywhere.
 """
 
 import contextlib
 import errno
 import os
 import stat
-from collections import OrderedDict
-from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from sft.common.errors import SourceError
 from sft.common.names import MAX_DEPTH, MAX_LINK_TARGET, PathParts, is_link_target
 from sft.disk.chosen import Chosen
-from sft.disk.sources import OPEN_FLAGS, PERMISSIONS, FileSource, unreadable
+from sft.disk.source_folders import FOLDER_FLAGS, HAVE_DESCRIPTORS, PASSED_FLAGS, Folders, FoldersByPath, Place, Top
+from sft.disk.sources import PERMISSIONS, FileSource, unreadable
 
-_MOST_OPEN = 32  # of the folders that were named, and as many of those below; macOS gives a process 256 descriptors
-_HAS_FOLDER_DESCRIPTORS = {os.open, os.stat} <= os.supports_dir_fd and os.listdir in os.supports_fd
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_FOLDER = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_CLOEXEC"))
-_PASSED = _FOLDER | getattr(os, "O_PATH", 0)  # a folder of which one name is used: it need not be readable
+_MOST_FILES = 256  # that are given together
 _REPLACED = (
     errno.ELOOP,
     errno.ENOTDIR,
@@ -33,11 +27,6 @@ _REPLACED = (
 )  # errors of the systems for a link that is not followed
 
 _EVERYTHING = Chosen()
-_UNFOLLOWED = OPEN_FLAGS | _NOFOLLOW
-_Key = TypeVar("_Key")
-
-Top = tuple[str, int]  # a folder that the user named, and the flags to open it with
-Place = tuple[Top, PathParts]  # a folder below it, reached through links only with `follow`
 
 
 class Found(NamedTuple):
@@ -55,6 +44,30 @@ class Found(NamedTuple):
     mode: int
     identity: tuple[int, int]
     leads_to: str | None = None
+
+
+class Files(NamedTuple):
+    """Regular files that follow each other in one folder.
+
+    `start`: what the path of each begins with. `folder`: its path below the source. `lines`: each as a TREE has it, so
+    that many are compared at once with what the receiver has: depth, name, "file", size, mtime, mode, None, None.
+    """
+
+    start: str
+    folder: PathParts
+    lines: "list[Line]"
+    device: int
+    inodes: list[int]
+
+    def at(self, number: int) -> Found:
+        """One of them."""
+        _, name, _, size, mtime, mode, _, _ = self.lines[number]
+        return Found(
+            self.start + name, (*self.folder, name), False, size, mtime, mode, (self.device, self.inodes[number])
+        )
+
+
+Line = tuple[int, str, Literal["file"], int, int, int, None, None]
 
 
 class Skipped(NamedTuple):
@@ -80,110 +93,6 @@ class Excluded(NamedTuple):
 Walked = Found | Skipped | Excluded | SourceError
 
 
-class Folders:
-    """The open folders of all trees of one run. Its methods raise OSError, and are not safe to use from two threads.
-
-    `name` is in the folder at `place`.
-    """
-
-    def __init__(self) -> None:
-        self._tops: OrderedDict[Top, int] = OrderedDict()
-        self._below: OrderedDict[Place, int] = OrderedDict()
-        self._identities: dict[Top, tuple[int, int]] = {}
-        self._last: Place | None = None  # mostly the next file lies in the same folder
-        self._last_descriptor = -1
-
-    def open_named(self, top: Top) -> None:
-        """Open a named folder; from now on any other folder at its path is an error."""
-        self._open_top(top)
-
-    def state(self, place: Place, name: str, follow: bool) -> os.stat_result:
-        """The state of `name`."""
-        folder = self._last_descriptor if self._last == place else self._folder(place, follow)
-        return os.stat(name, dir_fd=folder, follow_symlinks=follow)
-
-    def names(self, place: Place, follow: bool) -> list[str]:
-        """The names in that folder."""
-        return os.listdir(self._folder(place, follow))
-
-    def read_link(self, place: Place, name: str) -> str:
-        """What the link `name` says."""
-        folder = self._last_descriptor if self._last == place else self._folder(place, False)
-        return os.readlink(name, dir_fd=folder)
-
-    def open(self, place: Place, name: str, follow: bool) -> int:
-        """A descriptor to read the file `name`."""
-        folder = self._last_descriptor if self._last == place else self._folder(place, follow)
-        return os.open(name, OPEN_FLAGS if follow else _UNFOLLOWED, dir_fd=folder)
-
-    def _folder(self, place: Place, follow: bool) -> int:
-        descriptor = self._reach(*place, follow)
-        self._last, self._last_descriptor = place, descriptor
-        return descriptor
-
-    def _reach(self, top: Top, parts: PathParts, follow: bool) -> int:
-        """From the nearest folder above it that is open."""
-        depth = len(parts)
-        while depth and (top, parts[:depth]) not in self._below:
-            depth -= 1
-        descriptor = self._used(self._below, (top, parts[:depth])) if depth else self._open_top(top)
-        for depth in range(depth + 1, len(parts) + 1):  # noqa: B020 -- from there on
-            descriptor = os.open(parts[depth - 1], _FOLDER if follow else _FOLDER | _NOFOLLOW, dir_fd=descriptor)
-            self._keep(self._below, (top, parts[:depth]), descriptor)
-        return descriptor
-
-    def _open_top(self, top: Top) -> int:
-        if top in self._tops:
-            return self._used(self._tops, top)
-        descriptor = os.open(*top)
-        state = os.fstat(descriptor)
-        identity = (state.st_dev, state.st_ino)
-        if self._identities.setdefault(top, identity) != identity:
-            os.close(descriptor)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        self._keep(self._tops, top, descriptor)
-        return descriptor
-
-    @staticmethod
-    def _used(opened: OrderedDict[_Key, int], key: _Key) -> int:
-        opened.move_to_end(key)
-        return opened[key]
-
-    def _keep(self, opened: OrderedDict[_Key, int], key: _Key, descriptor: int) -> None:
-        """Remember an open folder, and close the one that was not used for the longest time."""
-        opened[key] = descriptor
-        if len(opened) > _MOST_OPEN:
-            self._last = None
-            os.close(opened.popitem(last=False)[1])
-
-
-class FoldersByPath:
-    """The same where folders have no descriptors."""
-
-    def open_named(self, top: Top) -> None:
-        pass
-
-    def state(self, place: Place, name: str, follow: bool) -> os.stat_result:
-        return os.stat(os.path.join(place[0][0], *place[1], name), follow_symlinks=follow)
-
-    def names(self, place: Place, follow: bool) -> list[str]:
-        return os.listdir(self._path(*place, follow))
-
-    def read_link(self, place: Place, name: str) -> str:
-        return os.readlink(os.path.join(self._path(*place, False), name))
-
-    def open(self, place: Place, name: str, follow: bool) -> int:
-        return os.open(self._path(place[0], (*place[1], name), follow), OPEN_FLAGS)
-
-    def _path(self, top: Top, parts: PathParts, follow: bool) -> str:
-        path = top[0]
-        for part in parts:
-            path = os.path.join(path, part)
-            if not follow and os.path.islink(path):
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        return path
-
-
 class _Level(NamedTuple):
     """A folder that the walk is in. `names`: those to come, the next one last. `start`: what a path in it begins with.
 
@@ -191,6 +100,7 @@ class _Level(NamedTuple):
     """
 
     place: Place
+    device: int
     start: str
     names: list[str]
     above: frozenset[tuple[int, int]]
@@ -208,13 +118,17 @@ class Tree:
         """
         self.name, self._chosen, self._links = name, chosen, links
         self._excludes = chosen.exclusions.is_excluded if chosen.exclusions else None
-        self._follow, self._folders = follow, folders if _HAS_FOLDER_DESCRIPTORS else FoldersByPath()
-        self._top: Top = (name, _FOLDER)
+        self._follow, self._folders = follow, folders if HAVE_DESCRIPTORS else FoldersByPath()
+        self._top: Top = (name, FOLDER_FLAGS)
         self._is_link = False  # the name itself, when it is a file's
         self._device = 0  # of the source
 
     def walk(self) -> Iterator[Walked]:
         """What is there, folders before their content, names in order."""
+        return one_by_one(self.walk_by_runs())
+
+    def walk_by_runs(self) -> Iterator[Walked | Files]:
+        """The same, with most of the files not one by one, which takes a third of the time."""
         levels: list[_Level] = []  # the folders that the walk is in
         above: frozenset[tuple[int, int]] = frozenset()
         try:
@@ -228,7 +142,7 @@ class Tree:
         try:
             state = self._look(state)
             self._device = state.st_dev
-            found: Walked = _judged(self.name, (), state, above)
+            found: Walked | Files = _judged(self.name, (), state, above)
         except OSError as problem:
             yield self._trouble(self.name, problem)
             return
@@ -243,8 +157,12 @@ class Tree:
                 levels.pop()
             if not levels:
                 return
+            if (files := self._files(levels[-1])) is not None:
+                found = files
+                yield files
+                continue
             above = levels[-1].above
-            for found in self._look_at(levels[-1]):
+            for found in self._look_at_next(levels[-1]):
                 yield found
 
     def _enter(self, found: Found, above: frozenset[tuple[int, int]]) -> _Level:
@@ -254,26 +172,46 @@ class Tree:
         if names is None:
             names = self._folders.names(place, self._follow)
         start = "" if found.path == os.curdir else os.path.join(found.path, "")
-        return _Level(place, start, sorted(names, reverse=True), above | {found.identity})
+        return _Level(place, found.identity[0], start, sorted(names, reverse=True), above | {found.identity})
 
-    def _look_at(self, level: _Level) -> Iterator[Walked]:
-        """What has the next names in a folder, up to a folder."""
-        folders, place, start, names, above = self._folders, level.place, level.start, level.names, level.above
-        follow, parts, is_listed = self._follow, place[1], self._chosen.names is not None
-        while names:
-            name = names.pop()
-            path, below = start + name, (*parts, name)
-            found: Walked
+    def _files(self, level: _Level) -> Files | None:
+        """The regular files that come next in a folder, of which nothing else is to be said; None: none such comes."""
+        if self._chosen.names is not None:
+            return None
+        folders, place, names, follow = self._folders, level.place, level.names, self._follow
+        excludes, depth = self._excludes, len(place[1]) + 1
+        lines: list[Line] = []
+        inodes: list[int] = []
+        device = level.device
+        while names and len(lines) < _MOST_FILES:
+            name = names[-1]
             try:
-                found = self._judge(path, below, folders.state(place, name, follow), above)
-            except OSError as problem:
-                found = self._trouble(path, problem)
-            if is_listed:
-                yield from self._named(found, path, below)
-            else:
-                yield found
-            if isinstance(found, Found) and found.is_folder:
-                return
+                state = folders.state(place, name, follow)
+            except OSError:
+                break
+            mode = state.st_mode
+            if not stat.S_ISREG(mode) or state.st_dev != device:
+                break
+            if excludes is not None and excludes((*place[1], name), False):
+                break
+            names.pop()
+            lines.append((depth, name, "file", state.st_size, state.st_mtime_ns, mode & PERMISSIONS, None, None))
+            inodes.append(state.st_ino)
+        return Files(level.start, place[1], lines, device, inodes) if lines else None
+
+    def _look_at_next(self, level: _Level) -> Iterator[Walked]:
+        """What has the next name in a folder."""
+        name = level.names.pop()
+        path, below = level.start + name, (*level.place[1], name)
+        found: Walked
+        try:
+            found = self._judge(path, below, self._folders.state(level.place, name, self._follow), level.above)
+        except OSError as problem:
+            found = self._trouble(path, problem)
+        if self._chosen.names is None:
+            yield found
+        else:
+            yield from self._named(found, path, below)
 
     def _judge(self, path: str, parts: PathParts, state: os.stat_result, above: frozenset[tuple[int, int]]) -> Walked:
         """What was found below the source. Raises OSError."""
@@ -310,7 +248,7 @@ class Tree:
                 self._folders.open_named(self._top)
             return state
         head, name = os.path.split(self.name)
-        self._top = (head or os.curdir, _PASSED)
+        self._top = (head or os.curdir, PASSED_FLAGS)
         try:
             self._folders.open_named(self._top)
         except PermissionError:  # a folder that may be passed and not read, on a system that can't open it
@@ -337,6 +275,15 @@ class Tree:
         if isinstance(problem, FileNotFoundError) and self._chosen.names is not None:
             return SourceError(f"{path} does not exist", f"Names of --files-from are relative to {self.name}", path)
         return unreadable(path, problem)
+
+
+def one_by_one(walk: Iterable[Walked | Files]) -> Iterator[Walked]:
+    """A walk whose files come each by itself."""
+    for found in walk:
+        if isinstance(found, Files):
+            yield from map(found.at, range(len(found.lines)))
+        else:
+            yield found
 
 
 def _is_folder(found: Walked) -> bool:

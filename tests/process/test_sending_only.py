@@ -25,7 +25,7 @@ for refused in (sft.disk.storage.Storage, sft.disk.local.open_local):
         refused(Path(sys.argv[1]), sft.disk.storage.Rules())
     except UsageError as problem:
         print(problem)
-tree = sft.disk.tree.Tree(os.path.dirname(client.__file__), False, sft.disk.tree.Folders())
+tree = sft.disk.tree.Tree(os.path.dirname(client.__file__), False, sft.disk.source_folders.Folders())
 found = next(each for each in tree.walk() if each.path.endswith("client.py"))
 tree.open(found.path, found.parts).close()
 from sft.console import log as logs
