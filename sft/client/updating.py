@@ -9,13 +9,11 @@ something is sent into it, because that gives it another time. Where the account
 its digest. What a comparison has come to is kept when a connection breaks.
 """
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from sft.client.ahead import Ahead
 from sft.client.branches import BranchEntries, Glimpses, link_entry
 from sft.client.comparing import (
     HIDDEN,
@@ -32,6 +30,7 @@ from sft.client.comparing import (
     way_for,
 )
 from sft.client.finishing import Finishing
+from sft.client.here import Here
 from sft.client.own_logs import OwnFiles
 from sft.client.sending_plan import SendingPlan
 from sft.client.sources import NamedSource, counts
@@ -40,11 +39,9 @@ from sft.common.names import PathParts
 from sft.common.text import show_path
 from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
-from sft.disk.tree import Files, Found, Tree, Walked
+from sft.disk.tree import Found, Tree, Walked
 from sft.transfer.items import Item
 from sft.wire.protocol import UNASKED_LIMIT, nearest_time
-
-_NO_FILES = Files("", (), [], 0, [])
 
 if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.channel import Channel
@@ -102,9 +99,7 @@ class Updating:
         self._plan = plan
         self._reporter, self._keeps_modes, self._finishing, self._sending = reporter, keeps_modes, finishing, sending
         self._criteria = Criteria(modes=0o777 if keeps_modes else 0)
-        self._ahead: Ahead[tuple[NamedSource, Walked | Files]] = Ahead(sending.is_over)
-        self._files, self._at = _NO_FILES, 0  # those that were found last, and the next of them
-        self._are_all_sent = False  # none of these is left out
+        self._here = Here(sending.own_files, sending.is_over)
         self._count = 0  # of the things in this source that are settled, or will be
         self._glimpses = Glimpses()
         self._comparison: _Comparison | None = None
@@ -115,16 +110,7 @@ class Updating:
 
     def look(self, sources: deque[NamedSource]) -> None:
         """Walk the sources, some way ahead of the comparison."""
-        try:
-            while sources:
-                source = sources.popleft()
-                for each in itertools.chain([source.first], source.below):
-                    if self._sending.is_over():
-                        return
-                    self._ahead.put((source, each), len(each.lines) if isinstance(each, Files) else 1)
-            self._ahead.end()
-        finally:
-            self._ahead.fail()
+        self._here.look(sources)
 
     # --- comparing ---
 
@@ -136,16 +122,14 @@ class Updating:
         last_id = self._glimpses.last_id = 0
         while True:
             if self._comparison is None:
-                if (next_one := self._ahead.peek()) is None:
+                if (next_one := self._here.next_source()) is None:
                     return last_id
                 source, seen = next_one
-                if isinstance(seen, Files):
-                    raise RuntimeError("files without their folder")
                 if not isinstance(seen, Found) or not seen.is_folder:
                     self._glimpses.last_id = last_id
                     self._compare_file(source, seen, channel, messages)
                     last_id = self._glimpses.last_id
-                    self._ahead.pass_by()
+                    self._here.pass_by()
                     continue
                 self._comparison = self._begin(source, seen)
             theirs = self._comparison.theirs
@@ -171,7 +155,7 @@ class Updating:
     def _begin(self, source: NamedSource, found: Found) -> _Comparison:
         if self._plan is None:
             self._take(source, found)
-        self._ahead.pass_by()
+        self._here.pass_by()
         theirs = BranchEntries(source.place)
         if self._is_blind:
             theirs.end()
@@ -203,7 +187,7 @@ class Updating:
 
     def _ours(self, source: NamedSource) -> Iterator[tuple[PathParts, Entry]]:
         """What is here below a source; what can't be compared is reported on the way."""
-        while (seen := self._next(source)) is not None:
+        while (seen := self._here.next_of(source)) is not None:
             if isinstance(seen, Found) and not self._sending.own_files.has(seen):
                 entry = self._entry(seen)
                 self._found = entry, seen
@@ -213,22 +197,6 @@ class Updating:
                 if not isinstance(seen, SourceError) and seen.parts:
                     yield seen.parts, HIDDEN
 
-    def _next(self, source: NamedSource) -> Walked | None:
-        """What is here next below a source."""
-        while self._at >= len(self._files.lines):
-            if (next_one := self._ahead.peek()) is None or next_one[0] is not source:
-                return None
-            self._ahead.pass_by()
-            if not isinstance(next_one[1], Files):
-                return next_one[1]
-            self._go_to(next_one[1])
-        self._at += 1
-        return self._files.at(self._at - 1)
-
-    def _go_to(self, files: Files) -> None:
-        self._files, self._at = files, 0
-        self._are_all_sent = self._sending.own_files.has_none(files)
-
     def _leave_same(self, comparison: _Comparison) -> None:
         """Leave alone the files that come next at both ends and are the same, as long as there are any.
 
@@ -237,17 +205,11 @@ class Updating:
         source = comparison.source
         if self._plan is not None or self._reporter.names_unchanged(source.folder):
             return
-        while comparison.pairs.is_between:
-            if self._at >= len(self._files.lines):
-                next_one = self._ahead.peek()
-                if next_one is None or next_one[0] is not source or not isinstance(next_one[1], Files):
-                    return
-                self._ahead.pass_by()
-                self._go_to(next_one[1])
-            lines = self._files.lines[self._at :]
-            if not self._are_all_sent or not (count := comparison.theirs.pass_by(self._files.folder, lines)):
+        while comparison.pairs.is_between and (files := self._here.files_of(source)) is not None:
+            folder, lines = files
+            if not (count := comparison.theirs.pass_by(folder, lines)):
                 return
-            self._at += count
+            self._here.pass_files_by(count)
             self._count += count
             comparison.has_any_here = True
             for mode in {line[5] for line in lines[:count]}:

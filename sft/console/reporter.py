@@ -56,8 +56,7 @@ class Reporter:
         self.tells_starts = self._is_debugging or as_json  # otherwise the event is not shown
         self._sparing = Sparing(log, LineLimit(_MOST_LOGGED))
         self._lock = threading.Lock()
-        self._last_progress = 0.0
-        self._furthest = 0
+        self._last_progress, self._furthest = 0.0, 0
         self._result = say
         self.delivered_count = self.already_count = self.unchanged_count = self.changed_count = 0
         self.skipped_count = self.failed_count = 0
