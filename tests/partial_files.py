@@ -94,7 +94,9 @@ def journal_of(place: Path) -> Path:
 
 
 def bytes_of(place: Path) -> Path:
-    return journal_of(place).with_suffix("")
+    key = journal_of(place).stem
+    (found,) = (each for each in place.glob(f"{key}.*") if each.suffix != ".journal")
+    return found
 
 
 def left(place: Path) -> list[str]:
@@ -106,11 +108,6 @@ def small(folder: UserFolder, transfer: bytes = ONE, *path: str) -> AnonymousFil
     assert isinstance(partial, AnonymousFile)
     partial.sha256 = hashlib.sha256(b"new").digest()
     return partial
-
-
-def hidden_name(file: AnonymousFile) -> str:
-    """Its key in the staging area, where it needs one."""
-    return hashlib.sha256(b"id" + file.incoming.transfer + "/".join(file.incoming.path).encode()).hexdigest()
 
 
 def old(place: Path, days: float) -> None:

@@ -325,9 +325,10 @@ class Server:
         self._old.update(self.partials())
 
     def kept(self, *parts: str, user: str = USER) -> Path:
-        """Where the bytes of an unfinished large file are kept."""
-        name = hashlib.sha256(b"path" + b"\0".join(part.encode() for part in parts)).hexdigest()
-        return self.storage / ".partial" / user / name
+        """Where the bytes of an unfinished large file are kept; a name that is not there while none are."""
+        key = hashlib.sha256(b"path" + b"\0".join(part.encode() for part in parts)).hexdigest()
+        place = self.storage / ".partial" / user
+        return next((each for each in place.glob(f"{key}.*") if each.suffix != ".journal"), place / f"{key}.none")
 
     def has_missed(self, *parts: str) -> bool:
         """Whether it keeps an unfinished large file, and no connection owns it any more.

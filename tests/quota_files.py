@@ -11,6 +11,7 @@ from sft.common.errors import Code, Refused
 from sft.disk import amounts
 from sft.disk import ledger as ledgers
 from sft.disk.amounts import Amount, Quota
+from sft.disk.journal import Journal, name_of_bytes
 from sft.disk.quota import NOT_TEMPORARY
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.staging import TRIAL
@@ -23,6 +24,15 @@ PROJECT = Path(__file__).resolve().parent.parent
 LARGE = 70_000  # more than what may not be resumed
 
 ENDLESS = Quota(1 << 60, 1 << 40)
+
+
+def leave_partial(root: Path, *path: str, user: str = "alice") -> None:
+    """As a process that dies before the first byte of a large file leaves it."""
+    key, attempt = hashlib.sha256(b"path" + b"\0".join(map(str.encode, path))).hexdigest(), "0" * 16
+    area = root / PARTIAL_AREA / user
+    with open(os.open(area / f"{key}.journal", os.O_RDWR | os.O_CREAT, 0o600), "r+b") as journal:
+        Journal("00", LARGE, None, 0, 1, attempt).write(journal.fileno())
+    (area / name_of_bytes(key, attempt)).touch(0o600)
 
 
 def on_disk(root: Path, user: str = "alice") -> Amount:

@@ -348,19 +348,9 @@ def test_each_file_is_flushed_where_a_flush_of_all_may_not_tell(
     folder: UserFolder, monkeypatch: pytest.MonkeyPatch, kind: int
 ) -> None:
     flushes = Flushes(monkeypatch)
-    monkeypatch.setattr(sft.disk.durable, "_kind_of", lambda descriptor: kind)
+    monkeypatch.setattr(sft.disk.durable, "kind_of", lambda descriptor: kind)
     words(folder, *(begun(folder, f"{number}") for number in range(20)))
     assert (flushes.files, flushes.whole) == (20, 0)
-
-
-@pytest.mark.skipif(sft.disk.durable._fstatfs is None, reason="this system has no fstatfs that is asked")
-def test_kind_of_a_file_system_is_known() -> None:
-    descriptor = os.open("/proc", os.O_RDONLY)
-    try:
-        assert sft.disk.durable._kind_of(descriptor) == 0x9FA0
-    finally:
-        os.close(descriptor)
-    assert sft.disk.durable._kind_of(-1) == -1
 
 
 def test_failed_flush_of_all_asks_each_and_refuses_only_the_guilty(

@@ -14,7 +14,7 @@ def test_journal_is_flushed_before_writing_it_returns(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sys.platform", "linux")  # macOS asks the drive itself, by another call
     with (tmp_path / "journal").open("w+b") as file:
         for durable in (0, 5):
-            Journal("aa", 10, None, durable, 1).write(file.fileno())
+            Journal("aa", 10, None, durable, 1, "0" * 16).write(file.fileno())
             read = Journal.read(file.fileno())
             assert read is not None and read.durable == durable
             assert on_disk[-1] == os.pread(file.fileno(), 4096, 0)

@@ -11,12 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quota_files import ENDLESS, LARGE, Disk, begin, fill, incoming, ledger_file, on_disk, opened, put, refuses, written
+from quota_files import (
+    ENDLESS,
+    LARGE,
+    Disk,
+    begin,
+    fill,
+    incoming,
+    leave_partial,
+    ledger_file,
+    on_disk,
+    opened,
+    put,
+    refuses,
+    written,
+)
 
 from sft.common.errors import Code, Refused
 from sft.disk import amounts
 from sft.disk import ledger as ledgers
 from sft.disk.amounts import Amount, Quota
+from sft.disk.journal import JOURNAL, key_of
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.temporary import Settled, TemporaryFile
@@ -106,7 +121,7 @@ def test_empty_partial_file_of_a_process_that_died_counts_once_when_it_is_taken_
 ) -> None:
     with opened(storage, ENDLESS) as folder:
         partial = begin(folder, "a", 90_000)
-        (root / PARTIAL_AREA / "alice" / hashlib.sha256(b"pathb").hexdigest()).touch(0o600)
+        leave_partial(root, "b")
         assert storage.ledgers.recount("alice") == Amount(0, 1)
         other = begin(folder, "b", 90_000)
         outcomes = folder.publish([fill(partial, 90_000), fill(other, 90_000)])
@@ -370,7 +385,10 @@ def test_counting_without_a_free_descriptor_fails_and_tells_no_smaller_number(
     with opened(storage, ENDLESS) as folder:
         put(folder, "a/b/c", 100)
         fill(begin(folder, "kept", LARGE), LARGE - 1).keep()
-        wanted, real = ("b" if what == "visible" else hashlib.sha256(b"pathkept").hexdigest()), os.open
+        (kept,) = (
+            name for name in os.listdir(root / PARTIAL_AREA / "alice") if key_of(name) != name.removesuffix(JOURNAL)
+        )
+        wanted, real = ("b" if what == "visible" else kept), os.open
 
         def none_is_free(name: Any, *arguments: Any, **options: Any) -> int:
             if name == wanted:

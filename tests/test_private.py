@@ -22,7 +22,7 @@ from sft.accounts.store import Accounts
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.private_files import check_area
 from sft.console.log import open_log
-from sft.disk.journal import JOURNAL
+from sft.disk.journal import key_of
 from sft.disk.partials import PartialFile
 from sft.disk.receipts import RECEIPTS, Delivery, Receipts
 from sft.disk.storage import Storage
@@ -40,7 +40,7 @@ OWN = {
     "staging area": AREA,
     "a user's area": AREA / "alice",
     "journal": AREA / "alice" / f"{KEY}.journal",
-    "bytes on their way": AREA / "alice" / KEY,
+    "bytes on their way": AREA / "alice" / f"{KEY}.{'0' * 16}",
     "receipts": AREA / "alice" / RECEIPTS,
     "ledger": AREA / "alice/ledger",
     "lock of the ledger": AREA / "alice/ledger.lock",
@@ -304,6 +304,6 @@ def test_hidden_name_of_a_large_file_tells_nothing(alice: UserFolder, tmp_path: 
     partial = alice.begin(Incoming(b"t" * 16, path, 70_000, None, None, policy), resumable=True)
     assert isinstance(partial, PartialFile)
     area = tmp_path / AREA / "alice"
-    names = {entry.name.removesuffix(JOURNAL) for entry in area.iterdir()} - {RECEIPTS}
+    names = {key_of(entry.name) for entry in area.iterdir()} - {RECEIPTS}
     partial.discard()
     assert names == {partial.name} and re.fullmatch("[0-9a-f]{64}", partial.name)

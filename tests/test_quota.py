@@ -91,7 +91,11 @@ def test_parts_of_interrupted_transfers_are_shown_and_dropped_on_request(
     assert "kept of" not in server.command("users").out
     running = client.at(server.port).start("--retries=0", make(folder / "large", 50_000_000), "./")
     parts = server.storage / ".partial/alice"
-    wait_until(lambda: any(path.stat().st_size for path in parts.glob("*") if len(path.name) == 64))
+    wait_until(
+        lambda: any(
+            path.stat().st_size for path in parts.glob("*") if len(path.stem) == 64 and path.suffix != ".journal"
+        )
+    )
     running.kill()
     wait_until(lambda: "kept for another try" in server.told())
     shown = server.command("users").out

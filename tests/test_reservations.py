@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from quota_files import ENDLESS, Disk, begin, fill, on_disk, put, refuses, written
+from quota_files import ENDLESS, Disk, begin, fill, leave_partial, on_disk, put, refuses, written
 
 from sft.common.errors import Code, Refused
 from sft.disk import journal
@@ -129,8 +129,7 @@ def test_kept_file_without_bytes_that_is_not_taken_up_is_counted_no_more(
     with connections(root, ENDLESS, 1, free_space=1) as (folder,):
         partial = begin(folder, "a", SIZE, transfer=TRANSFER)
         assert not partial.keep()
-        name = partial.name  # type: ignore[attr-defined]
-        (root / PARTIAL_AREA / "alice" / name).touch(0o600)
+    leave_partial(root, "a")
     with closing(Storage(root, Rules())) as storage:
         assert storage.ledgers.recount("alice") == on_disk(root) != Amount()
     with connections(root, ENDLESS, 1, free_space=1) as (folder,):

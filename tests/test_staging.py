@@ -185,8 +185,9 @@ def test_trap_in_place_of_the_receipts_is_not_used(
 
 def test_fifo_in_place_of_a_kept_file_stops_nothing(storage: Storage, folder: UserFolder, place: Path) -> None:
     cut(folder)
-    bytes_of(place).unlink()
-    os.mkfifo(bytes_of(place))
+    name = bytes_of(place)
+    name.unlink()
+    os.mkfifo(name)
     assert refuse(folder, announced()) is Code.STORAGE
     assert storage.sweep() == 0  # it is as young as a kept file
     old(place, 8)

@@ -24,6 +24,7 @@ from sft.common.rate_limit import RateLimiter
 from sft.console.log import no_log
 from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
+from sft.disk.journal import key_of
 from sft.disk.local import open_local
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
@@ -88,9 +89,10 @@ def files_in(folder: Path) -> dict[str, bytes]:
 def kept_of(home: Path) -> list[int]:
     """The sizes of what is kept for another try, each with its journal beside it."""
     found = {path.name: path for path in (home.parent / PARTIAL_AREA).glob("*/*") if path.name != "receipts"}
-    journals = {name.removesuffix(".journal") for name in found if name.endswith(".journal")}
-    assert {name for name in found if not name.endswith(".journal")} == journals
-    return sorted(found[name].stat().st_size for name in journals)
+    journals = sorted(name.removesuffix(".journal") for name in found if name.endswith(".journal"))
+    bytes = sorted(name for name in found if not name.endswith(".journal"))
+    assert [key_of(name) for name in bytes] == journals
+    return sorted(found[name].stat().st_size for name in bytes)
 
 
 def on_disk(home: Path) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from sft.common.errors import UsageError
 _FLAGS = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 _PRIVATE = 0o600
 # What bytes on their way are called, those that are just about to replace a file included.
-_PARTIAL = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{16})?|small-[0-9a-f]{32}")
+_PARTIAL = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}|small-[0-9a-f]{32}")
 HIDDEN_LINK = "link-"  # a symbolic link that is just about to take the place of another thing; nothing follows it
 _HIDDEN_LINK = re.compile(HIDDEN_LINK + r"[0-9a-f]{32}")
 

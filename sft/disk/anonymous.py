@@ -2,8 +2,8 @@
 
     (in memory)       a small file until it is whole and verified, as far as its connection's share of memory allows
     (no name)         then, and a pipe from its first byte, a file that is gone with its descriptor
-    small-<hex>       for a moment, while it takes the place of another file: only a name can do that
-    <key>             the hash of transfer id and path, mode 0600, where the system can't link files without a name
+    small-<hex>       for a moment, while it takes the place of another file: only a name can do that; and from the
+                      first byte on, mode 0600, where the system can't link files without a name
 
 Rules: they have no journal, no offers and no other owner. A crash leaves nothing but a file with a name, which is
 swept. Bytes that no longer fit into memory go to the disk at once.
@@ -15,13 +15,14 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from crypto_utils import new_digest
+from crypto_utils import new_digest, random_bytes
 from sft.common.errors import Code, Refused
 from sft.common.zeros import zeros
+from sft.disk.coherent import links_of
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.parents import Parent
 from sft.disk.reservations import NOT_RESERVED, Reservation
-from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, hide_anonymous, link_anonymous, lock
+from sft.disk.staging import SMALL, StagingArea, hide_anonymous, link_anonymous
 from sft.disk.temporary import Incoming
 
 _MOST_IN_MEMORY = 2 << 20  # bytes of one connection
@@ -106,22 +107,15 @@ class AnonymousFile:
             _write_all(self.descriptor, content)
 
     def _open(self) -> None:
-        """Raises Refused (BUSY) while another connection has the name, OSError."""
+        """Raises Refused, OSError."""
         area = self._area
         if area.has_anonymous:
             self.descriptor = area.open_anonymous(self.incoming.path)
             return
-        name = hashlib.sha256(b"id" + self.incoming.transfer + "/".join(self.incoming.path).encode()).hexdigest()
         for _ in range(_MOST_TRIES):
-            try:
-                descriptor = os.open(name, CREATE_FLAGS, PRIVATE, dir_fd=area.folder)
-            except FileExistsError:
-                try:
-                    area.remove_ownerless(name)  # left by a crash
-                except BlockingIOError:
-                    break
-                continue
-            if lock(descriptor) and os.fstat(descriptor).st_nlink:
+            name = f"{SMALL}{random_bytes(16).hex()}"
+            descriptor, is_locked = area.create(name, self.incoming.path)
+            if is_locked and links_of(descriptor):
                 self.descriptor, self._name = descriptor, name
                 return
             os.close(descriptor)  # it was swept before it was locked

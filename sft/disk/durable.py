@@ -12,17 +12,15 @@ import errno
 import itertools
 import os
 import platform
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.flushing import flush
+from sft.disk.file_systems import BTRFS, EXT, TMPFS, XFS, kind_of, library_function
 from sft.disk.passing import PASSING_ERRORS
 
-# ext2 to ext4, XFS, btrfs, tmpfs: the first field of fstatfs, from linux/magic.h.
-_TELLING = frozenset([0xEF53, 0x58465342, 0x9123683E, 0x01021994])
-_STATFS_SIZE = 256  # the largest struct statfs of any system has 120 bytes
+_TELLING = frozenset([EXT, XFS, BTRFS, TMPFS])
 
 _NO_SUCH_TIME = frozenset([errno.EINVAL, errno.EOVERFLOW, errno.ERANGE])
 _HELD_BY_ALL = 0x7FFFFFFF * 10**9  # ns: 2038, the end of ext3 and of XFS as it was
@@ -96,7 +94,7 @@ class FileSystem:
     @property
     def can_flush(self) -> bool:
         """Whether it can be flushed at once, as far as is known."""
-        return not self._has_failed and _syncfs is not None and _kind_of(self._folder) in _TELLING
+        return not self._has_failed and _syncfs is not None and kind_of(self._folder) in _TELLING
 
     def flush(self) -> bool:
         """Whether all that was written to it is on the disk now. Safe to use from several threads."""
@@ -125,26 +123,12 @@ def flush_each(descriptors: Iterable[int]) -> Iterator[OSError | None]:
         yield problem
 
 
-def _kind_of(descriptor: int) -> int:
-    """The number of the kind of file system that `descriptor` is on; -1 when it is not known."""
-    state = ctypes.create_string_buffer(_STATFS_SIZE)
-    if _fstatfs is None or _fstatfs(descriptor, state):
-        return -1
-    return ctypes.c_ulong.from_buffer(state).value & 0xFFFFFFFF
-
-
-def _find(name: str, *arguments: object) -> "ctypes._NamedFuncPointer | None":
-    """A function of the C library; None where syncfs reports no errors."""
-    if sys.platform != "linux":
-        return None
+def _reports_errors() -> bool:
+    """Whether this system's syncfs does."""
     release = platform.release().split(".")
-    with contextlib.suppress(ValueError, OSError, AttributeError, IndexError):
-        if (int(release[0]), int(release[1].partition("-")[0])) >= (5, 8):
-            function = getattr(ctypes.CDLL(None), name)
-            function.argtypes, function.restype = arguments, ctypes.c_int
-            return function  # type: ignore[no-any-return]
-    return None
+    with contextlib.suppress(ValueError, IndexError):
+        return (int(release[0]), int(release[1].partition("-")[0])) >= (5, 8)
+    return False
 
 
-_syncfs = _find("syncfs", ctypes.c_int)
-_fstatfs = _find("fstatfs", ctypes.c_int, ctypes.c_char_p)
+_syncfs = library_function("syncfs", ctypes.c_int) if _reports_errors() else None

@@ -24,6 +24,7 @@ from pathlib import Path
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.private_files import open_private
 from sft.disk.amounts import NOTHING, Amount, Quota, file_of
+from sft.disk.coherent import forget_cached, hand_on, links_of
 from sft.disk.ledger_locks import PROCESS_NAME, Gate, Processes
 
 try:
@@ -48,6 +49,7 @@ class _State:
     @classmethod
     def read(cls, descriptor: int) -> "_State | None":
         """None when it is empty or damaged."""
+        forget_cached(descriptor)
         try:
             found = json.loads(os.pread(descriptor, _LARGEST, 0))
             counted = _amount(found["bytes"], found["files"])
@@ -61,6 +63,7 @@ class _State:
         shares = {name: [each.bytes, each.files] for name, each in self.shares.items()}
         text = json.dumps({"bytes": self.counted.bytes, "files": self.counted.files, "holders": shares}).encode()
         os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+        hand_on(descriptor)
 
     def count(self, moved: Amount) -> Amount:
         """Add `moved` to what is counted; what could not be subtracted, because the count does not go below 0."""
@@ -110,7 +113,7 @@ class Ledger:
         with self.lock:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
-                is_there = os.fstat(self._file).st_nlink > 0
+                is_there = links_of(self._file) > 0
                 yield _State.read(self._file) if is_there else None
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from sft.disk.coherent import links_of
+
 try:
     import fcntl
 except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` reports it
@@ -41,7 +43,7 @@ class Processes:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(name, flags, 0o600, dir_fd=self._folder)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if os.fstat(descriptor).st_nlink:
+                if links_of(descriptor):
                     self._ours = name, descriptor
                 else:  # another process took it for a dead one's before it was locked
                     os.close(descriptor)

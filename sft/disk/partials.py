@@ -1,8 +1,8 @@
 """Large files on their way, which a later attempt can resume: the bytes, the journal beside them, and their one owner.
 
-    <key>             the bytes, mode 0600 until they are verified; `key` is the hash of the path, with `rename` of the
+    <key>.<attempt>   the bytes, mode 0600 until they are verified; `key` is the hash of the path, with `rename` of the
                       path and a number, for an account that may not fetch of its name, too
-    <key>.journal     transfer id, size and time of the source, durable offset, generation
+    <key>.journal     transfer id, size and time of the source, durable offset, generation, attempt
 
 Rules: the owner keeps a `flock` on the bytes. The same transfer takes a file over at once, by raising the generation,
 which an older owner reads before each write; another transfer is refused until the owner is gone
@@ -23,15 +23,16 @@ from pathlib import Path
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
 from sft.common.private_files import open_private
+from sft.disk.coherent import links_of
 from sft.disk.decisions import Bytes, JournalOf, OwnedBy, Step, offers, take_up
 from sft.disk.durable import disk_errors
 from sft.disk.grown import OldFile, digest_of_first
 from sft.disk.holes import write_without_holes
-from sft.disk.journal import JOURNAL, JOURNAL_WORDS, Journal
+from sft.disk.journal import JOURNAL, JOURNAL_WORDS, Journal, empty, name_of_bytes, new_attempt
 from sft.disk.parents import Parent
 from sft.disk.partial_names import names_for
 from sft.disk.reservations import NOT_RESERVED, Reservation
-from sft.disk.staging import CREATE_FLAGS, PRIVATE, StagingArea, link_anonymous, lock
+from sft.disk.staging import PRIVATE, StagingArea, lock
 from sft.disk.temporary import Incoming
 
 try:
@@ -76,6 +77,7 @@ class PartialFile:
         self.refusal: Refused | None = None
         self.has_time = True
         self._area = area
+        self._attempt = ""  # "": there are no bytes
         self._has_name = False  # the hidden one
         self._descriptor = self._journal_descriptor = -1
         self._journal: Journal | None = None
@@ -87,6 +89,10 @@ class PartialFile:
     @property
     def descriptor(self) -> int:
         return self._descriptor
+
+    @property
+    def _bytes_name(self) -> str:
+        return name_of_bytes(self.name, self._attempt)
 
     # --- becoming the owner ---
 
@@ -105,7 +111,10 @@ class PartialFile:
 
     def _take_up_locked(self, undo: contextlib.ExitStack) -> None:
         found = Journal.read(self._journal_descriptor)
-        is_there = os.access(self.name, os.F_OK, dir_fd=self._area.folder)
+        if found is None and os.fstat(self._journal_descriptor).st_size:  # torn: nothing tells of its bytes any more
+            self._area.remove_bytes(self.name)
+        self._attempt = "" if found is None else found.attempt
+        is_there = os.access(self._bytes_name, os.F_OK, dir_fd=self._area.folder)
         if not is_there and self._journal_of(found) is not JournalOf.REMOVED:
             undo.callback(self._remove)  # else a journal without bytes would stay
         kept, bytes = found, Bytes.UNSEEN  # `kept`: the journal, as long as it belongs to the bytes that are there
@@ -118,9 +127,9 @@ class PartialFile:
                 bytes = self._create_bytes()
                 continue
             if step is Step.FORGET_NAME:
-                os.unlink(self.name, dir_fd=self._area.folder)
+                os.unlink(self._bytes_name, dir_fd=self._area.folder)
             self._close_bytes()
-            bytes = Bytes.UNSEEN
+            self._attempt, bytes = "", Bytes.MISSING
         if step is Step.WAIT:
             raise Refused(Code.BUSY)
         size = self._become_owner(bytes is Bytes.KEPT)
@@ -134,7 +143,7 @@ class PartialFile:
         self._write_journal(durable, 1 if found is None else found.generation + 1)
 
     def _journal_of(self, journal: Journal | None) -> JournalOf:
-        if not os.fstat(self._journal_descriptor).st_nlink:
+        if not links_of(self._journal_descriptor):
             return JournalOf.REMOVED
         if journal is None:
             return JournalOf.NONE
@@ -149,8 +158,10 @@ class PartialFile:
         return OwnedBy.IN_ANOTHER_PROCESS if self._descriptor >= 0 and not self._locked else OwnedBy.NONE
 
     def _open_bytes(self) -> Bytes:
+        if not self._attempt:
+            return Bytes.MISSING
         try:
-            self._descriptor = os.open(self.name, _OPEN_FLAGS, dir_fd=self._area.folder)
+            self._descriptor = os.open(self._bytes_name, _OPEN_FLAGS, dir_fd=self._area.folder)
         except FileNotFoundError:
             return Bytes.MISSING
         except PermissionError:
@@ -158,34 +169,24 @@ class PartialFile:
             return Bytes.UNSEEN
         self._has_name = True
         self._locked = lock(self._descriptor)
-        links = os.fstat(self._descriptor).st_nlink
+        links = links_of(self._descriptor)
         return Bytes.REMOVED if links == 0 else Bytes.PUBLISHED if links > 1 else Bytes.KEPT
 
     def _create_bytes(self) -> Bytes:
-        area = self._area
-        try:
-            if area.has_anonymous:
-                self._descriptor = area.open_anonymous(self.incoming.path)
-                self._locked = lock(self._descriptor)
-                link_anonymous(self._descriptor, self.name, area.folder)
-            else:
-                self._descriptor = os.open(self.name, CREATE_FLAGS, PRIVATE, dir_fd=area.folder)
-                self._locked = lock(self._descriptor)
-        except FileExistsError:
-            self._close_bytes()
-            return Bytes.UNSEEN
+        self._attempt = new_attempt()
+        self._descriptor, self._locked = self._area.create(self._bytes_name, self.incoming.path)
         self._has_name = True
-        return Bytes.NEW if os.fstat(self._descriptor).st_nlink else Bytes.REMOVED
+        return Bytes.NEW if links_of(self._descriptor) else Bytes.REMOVED
 
     def _make_writable(self) -> None:
         """It was finished, read-only as its sender wished, but not published. Raises Refused (BUSY), OSError."""
-        descriptor = os.open(self.name, _LOCK_FLAGS, dir_fd=self._area.folder)
+        descriptor = os.open(self._bytes_name, _LOCK_FLAGS, dir_fd=self._area.folder)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink == 1:
+            if links_of(descriptor) == 1:
                 os.fchmod(descriptor, PRIVATE)
             else:
-                os.unlink(self.name, dir_fd=self._area.folder)
+                os.unlink(self._bytes_name, dir_fd=self._area.folder)
         except BlockingIOError:
             raise Refused(Code.BUSY) from None
         finally:
@@ -212,7 +213,8 @@ class PartialFile:
 
     def _write_journal(self, durable: int, generation: int) -> None:
         incoming = self.incoming
-        self._journal = Journal(incoming.transfer.hex(), incoming.size or 0, incoming.mtime, durable, generation)
+        transfer, size = incoming.transfer.hex(), incoming.size or 0
+        self._journal = Journal(transfer, size, incoming.mtime, durable, generation, self._attempt)
         self._journal.write(self._journal_descriptor)
 
     # --- staying the owner ---
@@ -335,10 +337,10 @@ class PartialFile:
     # --- publishing ---
 
     def link(self, name: str, folder: int) -> None:
-        self._has_name = self._area.link(self.name, name, folder)
+        self._has_name = self._area.link(self._bytes_name, name, folder)
 
     def rename(self, name: str, folder: int) -> None:
-        os.replace(self.name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder)
+        os.replace(self._bytes_name, name, src_dir_fd=self._area.folder, dst_dir_fd=folder)
         self._has_name = False
 
     def is_same_file(self, other: os.stat_result) -> bool:
@@ -353,18 +355,10 @@ class PartialFile:
 
     def _remove(self) -> None:
         if self._has_name:
-            self._has_name = not self._unlink(self.name)
-        self._unlink(self.name + JOURNAL)
-
-    def _unlink(self, name: str) -> bool:
-        """Whether it is gone. What can't be removed counts as kept, and is swept later."""
-        try:
-            os.unlink(name, dir_fd=self._area.folder)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return False
-        return True
+            self._has_name = not self._area.remove(self._bytes_name)
+        with contextlib.suppress(OSError):  # it only spares another machine a look
+            empty(self._journal_descriptor)
+        self._area.remove(self.name + JOURNAL)
 
     def keep(self) -> bool:
         if self._journal_descriptor < 0 or self.old is not None or not (self.size or self.offers):
@@ -395,8 +389,7 @@ class PartialFile:
         ours, last = self._journal, Journal.read(self._journal_descriptor)
         if ours is not None and last is not None and last.generation > ours.generation:  # of another process
             return None
-        state = os.fstat(self._descriptor)
-        return state.st_size if state.st_nlink == 1 else None
+        return os.fstat(self._descriptor).st_size if links_of(self._descriptor) == 1 else None
 
     def _close(self) -> None:
         self._area.release(self)

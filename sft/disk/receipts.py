@@ -23,6 +23,7 @@ from crypto_utils import digest, random_bytes
 from sft.common.errors import UsageError
 from sft.common.names import PathParts
 from sft.common.private_files import open_private
+from sft.disk.coherent import forget_cached
 
 try:
     import fcntl
@@ -63,6 +64,7 @@ class ReceiptIndex:
 
     def read_on(self, descriptor: int) -> None:
         """Note where the lines are that were not read yet. Raises OSError."""
+        forget_cached(descriptor)
         head = os.pread(descriptor, _HEAD_SIZE, 0)
         if head != self._head or os.fstat(descriptor).st_size < self._size:
             self._head, self._size, self._places = head, _HEAD_SIZE, {}

@@ -1,7 +1,8 @@
 """A user's staging area: the folder of temporary files, and what owners that have ended left there.
 
-    <key>             the bytes of a temporary file
-    <key>.journal     beside the bytes of one that can be resumed (`sft/disk/journal.py`)
+    small-<hex>       the bytes of a temporary file
+    <key>.<attempt>   those of one that can be resumed
+    <key>.journal     beside them (`sft/disk/journal.py`)
     try-<hex>         empty, for a moment: what the file system can do is found out with it
     link-<hex>        a received symbolic link, for a moment (`sft/disk/links.py`)
 
@@ -17,13 +18,14 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from crypto_utils import random_bytes
 from sft.common.private_files import HIDDEN_LINK
+from sft.disk.coherent import links_of
 from sft.disk.durable import set_time
 from sft.disk.folders import PathParts
-from sft.disk.journal import JOURNAL
+from sft.disk.journal import JOURNAL, Journal, key_of, name_of_bytes
 from sft.disk.moving import link_or_move
 from sft.disk.parents import ANONYMOUS, Parent, fit, open_anonymous
 from sft.disk.passing import PASSING_ERRORS
@@ -36,7 +38,7 @@ except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` 
     fcntl = None  # type: ignore[assignment]
 
 HAS_LOCKS = fcntl is not None
-TRIAL = "try-"
+TRIAL, SMALL = "try-", "small-"
 PRIVATE = 0o600
 CREATE_FLAGS = os.O_RDWR | sum(getattr(os, flag, 0) for flag in ("O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC"))
 _LINK_SECONDS = 60.0  # a hidden link is replaced in the next system call
@@ -62,7 +64,7 @@ def hide_anonymous(descriptor: int, staging: int) -> str:
     It has to stay until then: a file that has lost its only name can't get another one.
     """
     lock(descriptor)
-    name = f"small-{random_bytes(16).hex()}"
+    name = f"{SMALL}{random_bytes(16).hex()}"
     link_anonymous(descriptor, name, staging)
     return name
 
@@ -153,6 +155,25 @@ class StagingArea:
                 os.close(folder)
         return open_anonymous(self.folder)
 
+    def create(self, name: str, path: PathParts) -> tuple[int, bool]:
+        """A new file with that name here, to be published as `path`; and whether we could lock it.
+
+        Raises FileExistsError, other OSError, Refused.
+        """
+        is_anonymous = self.has_anonymous
+        if is_anonymous:
+            descriptor = self.open_anonymous(path)
+        else:
+            descriptor = os.open(name, CREATE_FLAGS, PRIVATE, dir_fd=self.folder)
+        try:
+            is_locked = lock(descriptor)
+            if is_anonymous:
+                link_anonymous(descriptor, name, self.folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, is_locked
+
     # --- publishing ---
 
     def fit(self, descriptor: int, bits: int, parent: Parent | None, mtime: int | None) -> bool:
@@ -178,6 +199,16 @@ class StagingArea:
         os.link(key, name, src_dir_fd=self.folder, dst_dir_fd=folder, follow_symlinks=False)
         return True
 
+    def remove(self, name: str) -> bool:
+        """Whether a file of our own is gone. What can't be removed counts as kept, and is swept later."""
+        try:
+            os.unlink(name, dir_fd=self.folder)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        return True
+
     # --- what has no owner ---
 
     def sweep(self, older_than: float, spared: frozenset[str] = frozenset()) -> int:
@@ -186,12 +217,12 @@ class StagingArea:
         Returns how many. Raises OSError when some could not be looked at, such as without a free descriptor.
         """
         removed, problem = 0, None
-        for key in self._keys(spared):
+        for key, names in self._found(spared).items():
             try:
                 if key.startswith(HIDDEN_LINK):
                     removed += self._remove_link(key)
                 else:
-                    removed += self.remove_ownerless(key, older_than)
+                    removed += self._remove_ownerless(key, names, older_than)
             except (BlockingIOError, PermissionError, FileNotFoundError):  # it has an owner, is not ours, or is gone
                 continue
             except OSError as found:
@@ -208,35 +239,58 @@ class StagingArea:
         os.unlink(name, dir_fd=self.folder)
         return True
 
-    def _keys(self, spared: frozenset[str]) -> list[str]:
-        return sorted({name.removesuffix(JOURNAL) for name in os.listdir(self.folder)} - spared)
+    def _found(self, spared: frozenset[str]) -> dict[str, list[str]]:
+        """The files that are here by key, without journals."""
+        found: dict[str, list[str]] = {}
+        for name in sorted({*os.listdir(self.folder)} - spared):
+            names = found.setdefault(key_of(name), [])
+            if not name.endswith(JOURNAL):
+                names.append(name)
+        return found
 
     def sizes_of_ownerless(self, spared: frozenset[str]) -> Iterator[int]:
         """The size of each file without an owner that is not published. Raises OSError when it can't be found out."""
-        for key in self._keys(spared):
-            with contextlib.suppress(BlockingIOError, PermissionError), contextlib.ExitStack() as opened:
-                if self.owner_of(key) is None and not key.startswith((TRIAL, HIDDEN_LINK)):
-                    state = self._locked(key, opened)
-                    if state is not None and state.st_nlink == 1:
-                        yield state.st_size
+        for key, names in self._found(spared).items():
+            if self.owner_of(key) is not None or key.startswith((TRIAL, HIDDEN_LINK)):
+                continue
+            for name in names:
+                with contextlib.suppress(BlockingIOError, PermissionError), contextlib.ExitStack() as opened:
+                    held = self._lock(name, opened)
+                    if held is not None and held.links == 1:
+                        yield held.state.st_size
 
-    def remove_ownerless(self, key: str, older_than: float = 0) -> bool:
-        """Remove what is there of a key, unless it can be resumed and is younger. Raises BlockingIOError, OSError."""
+    def _remove_ownerless(self, key: str, names: list[str], older_than: float) -> int:
+        """Remove what is there of a key, unless it can be resumed and is younger; how many files of bytes.
+
+        Raises BlockingIOError, OSError.
+        """
         if self.owner_of(key) is not None:
             raise BlockingIOError
         with contextlib.ExitStack() as opened:
-            journal = self._locked(key + JOURNAL, opened)
-            state = self._locked(key, opened)
-            if state is not None and journal is not None and state.st_nlink == 1:
-                age = time.time() - max(state.st_mtime, journal.st_mtime)
-                if age < older_than:
-                    return False
-            for name, there in ((key, state), (key + JOURNAL, journal)):
-                if there is not None:
-                    os.unlink(name, dir_fd=self.folder)
-            return state is not None
+            journal = self._lock(key + JOURNAL, opened)
+            there = [(name, held) for name in names if (held := self._lock(name, opened)) is not None]
+            kept = None if journal is None else Journal.read(journal.descriptor)
+            removed = 0
+            for name, held in there:
+                if kept is not None and journal is not None and name == name_of_bytes(key, kept.attempt):
+                    age = time.time() - max(held.state.st_mtime, journal.state.st_mtime)
+                    if held.links == 1 and age < older_than:
+                        journal = None  # it stays with its bytes
+                        continue
+                os.unlink(name, dir_fd=self.folder)
+                removed += 1
+            if journal is not None:
+                os.unlink(key + JOURNAL, dir_fd=self.folder)
+            return removed
 
-    def _locked(self, name: str, opened: contextlib.ExitStack) -> os.stat_result | None:
+    def remove_bytes(self, key: str) -> None:
+        """Remove what is there of a key and has no owner, for who has its journal locked. Raises OSError."""
+        for name in self._found(frozenset()).get(key, ()):
+            with contextlib.suppress(BlockingIOError), contextlib.ExitStack() as opened:
+                if self._lock(name, opened) is not None:
+                    os.unlink(name, dir_fd=self.folder)
+
+    def _lock(self, name: str, opened: contextlib.ExitStack) -> "_Held | None":
         """Lock a file, until `opened` ends; None when there is none."""
         flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -248,7 +302,15 @@ class StagingArea:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             state = os.fstat(descriptor)
             if os.path.samestat(state, os.stat(name, dir_fd=self.folder, follow_symlinks=False)):
-                return state
+                return _Held(descriptor, state, links_of(descriptor))
         except FileNotFoundError:
             return None
         raise BlockingIOError  # another file of that name, just made
+
+
+class _Held(NamedTuple):
+    """A file without an owner, open and locked."""
+
+    descriptor: int
+    state: os.stat_result
+    links: int

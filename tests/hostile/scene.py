@@ -25,7 +25,7 @@ SECRET = "nobody may read or change this"
 
 Tree = dict[str, str | bytes]
 
-_PARTIAL = re.compile(r"received/\.partial/\w+/[0-9a-f]{64}")
+_PARTIAL = re.compile(r"received/\.partial/\w+/[0-9a-f]{64}\.")
 
 _sources = count(1)
 _checks = Counter[Path]()  # by server
@@ -115,7 +115,7 @@ class Stage:
 
     def forget_journal(self, kept: Path) -> None:
         """What is noted about that kept part may change."""
-        self._passing.add(str(kept.relative_to(self.server.folder)) + ".journal")
+        self._passing.add(str(kept.with_suffix(".journal").relative_to(self.server.folder)))
         self.remember()
 
     def unchanged(self) -> bool:

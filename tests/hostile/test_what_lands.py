@@ -339,7 +339,6 @@ def test_announcement_of_what_fits_takes_no_more_than_what_was_sent(stage: Stage
     """Half of the free space, and one byte of it: the disk holds that byte and a note, until it is withdrawn."""
     space = os.statvfs(stage.home)
     size = max(space.f_bavail * space.f_frsize // 2, SMALL + 1)
-    kept = stage.server.kept("half")
     with stage.session() as session:
         session.say(control("PUT", **put_fields(1, ["half"], size)))
         session.expect("ACCEPT")
@@ -347,6 +346,7 @@ def test_announcement_of_what_fits_takes_no_more_than_what_was_sent(stage: Stage
         session.line.stop()
         assert ending(session) == ([], "closed")
     stage.quiet()
+    kept = stage.server.kept("half")
     assert (kept.read_bytes(), kept.stat().st_blocks <= 16) == (b"x", True)
     with stage.session() as session:
         session.say(control("PUT", **put_fields(1, ["half"], size)))
@@ -393,7 +393,7 @@ def test_cut_before_the_end_publishes_nothing(stage: Stage, size: str) -> None:
     stage.quiet()
     assert not (stage.home / "cut").exists()
     if size == "large":
-        wait_until(stage.server.kept("cut").exists)
+        wait_until(lambda: stage.server.kept("cut").exists())
         with stage.session() as session:
             session.say(control("PUT", **put_fields(1, ["cut"], len(content))))
             session.expect("CHECK")
@@ -458,7 +458,6 @@ TRANSFER = b"\x5a" * 16
 @pytest.fixture
 def kept(stage: Stage) -> Path:
     """The first mebibyte of a file of `USER`, kept from a connection that was cut."""
-    place = stage.server.kept("kept")
     with stage.session() as session:
         session.say(control("PUT", **put_fields(1, ["kept"], SIZE) | {"transfer": TRANSFER}))
         session.expect("ACCEPT")
@@ -466,6 +465,7 @@ def kept(stage: Stage) -> Path:
         session.line.stop()
         ending(session)
     stage.quiet()
+    place = stage.server.kept("kept")
     assert place.read_bytes() == b"k" * BLOCK
     stage.forget_journal(place)
     return place
@@ -581,13 +581,12 @@ def test_wait_for_an_accounts_rate_ends_with_the_connection(make_server: MakeSer
     accounts = server.accounts.read_text()
     assert accounts.count("rate=-") == 1
     server.accounts.write_text(accounts.replace("rate=-", "rate=1000"))
-    kept = server.kept("slow")
     with Line(server.port) as line:
         session = log_in(line, USER, PASSWORD)
         session.say(control("PUT", **put_fields(1, ["slow"], SIZE)))
         session.expect("ACCEPT")
         session.say(data(1, 0, b"s" * BLOCK))
-        wait_until(lambda: kept.exists() and kept.stat().st_size == BLOCK)
+        wait_until(lambda: (kept := server.kept("slow")).exists() and kept.stat().st_size == BLOCK)
         if end == "end of the server":
             assert server.stop(10) == 0
         else:

@@ -316,7 +316,7 @@ def test_two_files_of_one_name_in_one_group_do_not_mix(storage: Storage, engine:
 
 
 @pytest.mark.usefixtures("named")
-def test_same_transfer_announced_twice_does_not_touch_the_first(storage: Storage, engine: Engine, home: Path) -> None:
+def test_same_transfer_announced_twice_gets_the_name_once(storage: Storage, engine: Engine, home: Path) -> None:
     one = Put(2, b"t" * 16, ("same",), "file", 5, None, None, "fail")
     two = Put(3, b"t" * 16, ("same",), "file", 5, None, None, "fail")
     hostile = Hostile(storage, engine)
@@ -324,8 +324,8 @@ def test_same_transfer_announced_twice_does_not_touch_the_first(storage: Storage
     hostile.raw.say(end(two, b"22222").encode(), end(one, b"11111").encode(), BYE_MESSAGE)
     heard, problem = hostile.finish()
     assert problem is None
-    assert Refuse(3, Code.BUSY) in heard
-    assert on_disk(home) == {"good": b"12345", "same": b"11111"}
+    assert Refuse(2, Code.EXISTS) in heard
+    assert on_disk(home) == {"good": b"12345", "same": b"22222"}
 
 
 def test_stopping_receiver_says_so(storage: Storage, engine: Engine, home: Path) -> None:

@@ -102,7 +102,7 @@ def test_killed_server_leaves_no_file_and_its_successor_keeps_what_can_be_resume
     result = running.finish()
     assert result.status == 4 and "the connection was lost" in result.err and "delivered" not in result.out
     assert len(server.partials()) == 2 and not server.path("b").exists()
-    orphan = server.kept("b").with_name("0" * 64)
+    orphan = server.kept("b").with_name("small-" + "0" * 32)
     orphan.write_bytes(b"bytes of a small file, which nobody can resume")
     server.start()
     wait_until(lambda: "removed 1 partial file of" in server.told())

@@ -59,7 +59,12 @@ def kill_and_go_on(
     """One round: kill one end at a random point, then give the same command again. What it has cost, as a line."""
     point, victim = random.Random(number).randrange(login_sent(), size - MIB), VICTIMS[number % 3]  # noqa: S311 -- for a test
     source, name = make(folder / f"source {number}", size), f"file {number}"
-    there, partial = server.path(name), server.kept(name)
+    there = server.path(name)
+
+    def size_of_kept() -> int:
+        partial = server.kept(name)
+        return partial.stat().st_size if partial.exists() else 0
+
     line = proxy(server.port, up=Fault("hold", point))
     running = client.at(line.port).start(ONCE, source, name)
     line.wait_reached()
@@ -71,13 +76,13 @@ def kill_and_go_on(
         wait_until(cut_off(server, name))
     else:
         if victim == "server":  # what is in its memory only is lost with it; let that be little
-            wait_until(lambda: partial.exists() and partial.stat().st_size > point - 2 * MIB)
+            wait_until(lambda: size_of_kept() > point - 2 * MIB)
         server.kill()
         assert running.finish(seconds).status == 4
         line.release()
         line.target = server.start().port
     assert not there.exists()
-    kept = partial.stat().st_size if partial.exists() else 0
+    kept = size_of_kept()
     before = line.passed[0]
     result = client.at(line.port)(source, name, seconds=seconds)
     crossed = line.passed[0]
