@@ -5,6 +5,8 @@
 # make crash       ROUNDS=100 rounds of servers and clients that are killed at random stages (SEED=... repeats them)
 # make powercut   cuts the power under a server and its clients on ext4, xfs and btrfs: Linux, root (CUTS=4 a round, SEED=...;
 #                 WITHOUT=files, folders or both takes those flushes out, and must fail)
+# make cluster     three receivers on a distributed file system, behind HAProxy, in network namespaces of this machine; root
+#                 (ENGINE=gluster, ceph-fuse or moosefs)
 # make soak        MINUTES=10 of 50 clients at one server, then every receipt against the disk (SEED=...)
 # make timing      measure whether a login's answers tell by their times who has an account
 # make architecture  the picture and the table of modules in docs/ARCHITECTURE.md, anew from the code
@@ -20,6 +22,7 @@ BENCH ?= --json bench/results.json --svg docs/bench.svg
 TIME ?= 300
 ROUNDS ?= 100
 MINUTES ?= 10
+ENGINE ?= gluster
 CUTS ?= 4
 WITHOUT ?=
 SEED ?=
@@ -32,7 +35,7 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: what each imports is compiled once
 
-.PHONY: demo test test-long crash powercut soak bench fuzz timing format architecture man lock audit clean
+.PHONY: demo test test-long crash powercut cluster soak bench fuzz timing format architecture man lock audit clean
 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
@@ -57,6 +60,9 @@ crash: $(VENV)/.dev
 
 powercut: $(VENV)/.dev
 	$(RUN) -m tests.powercut --cuts $(CUTS) --seed "$(SEED)" $(if $(WITHOUT),--without $(WITHOUT))
+
+cluster: $(VENV)/.dev
+	@$(RUN) -m deploy.cluster $(ENGINE) $(RUN) -m pytest -s tests/cluster
 
 soak: $(VENV)/.dev
 	$(RUN) -m tests.soak --minutes $(MINUTES) --seed "$(SEED)"
