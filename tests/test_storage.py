@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import os
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -206,6 +207,75 @@ def test_empty_file_is_published(folder: UserFolder, home: Path, root: Path) -> 
 def test_time_is_the_senders(folder: UserFolder, home: Path, mtime: int) -> None:
     assert isinstance(put(folder, "a", mtime=mtime), Settled)
     assert (home / "a").stat().st_mtime_ns // 10**9 == mtime // 10**9
+
+
+# What is there, what is announced, whether its sender may replace: what it has meanwhile, and in the end.
+CLOSED_FOLDERS = [
+    (0o555, 0o555, False, 0o755, 0o555),
+    (0o555, 0o555, True, 0o755, 0o555),
+    (0o555, 0o755, True, 0o755, 0o755),
+    (0o555, None, True, 0o755, 0o555),
+    (0o555, 0o755, False, 0o555, 0o555),  # the receiver's owner may have closed it
+    (0o555, None, False, 0o555, 0o555),
+    (0o511, 0o500, False, 0o711, 0o511),
+    (0o755, 0o555, True, 0o755, 0o755),  # SET changes that
+]
+
+
+@pytest.mark.parametrize(("there", "sent", "may_replace", "meanwhile", "last"), CLOSED_FOLDERS)
+def test_closed_folder_is_writable_while_something_comes_and_is_closed_again(
+    folder: UserFolder, home: Path, there: int, sent: int | None, may_replace: bool, meanwhile: int, last: int
+) -> None:
+    (home / "a").mkdir()
+    (home / "a").chmod(there)
+    for _ in range(2):
+        folder.make_folder(("a",), None, sent, may_replace)
+        assert stat.S_IMODE((home / "a").stat().st_mode) == meanwhile
+    folder.finish_folders()
+    assert stat.S_IMODE((home / "a").stat().st_mode) == last
+
+
+def test_closed_folders_take_files_and_lose_them_without_roots_rights() -> None:
+    """In a process that is root no longer: sent, sent into again, removed in part, and removed as a whole."""
+    place = Path(tempfile.mkdtemp(prefix="closed-"))  # tmp_path is closed to other users
+    code = """
+import os, sys
+from pathlib import Path
+from sft.disk.temporary import Incoming, Whole
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
+from crypto_utils import digest
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+os.umask(0o022)
+folder = Storage(Path(sys.argv[1]) / "r", Rules()).user("alice")
+home = Path(sys.argv[1]) / "r/alice"
+
+def send(*path, content=b"new"):
+    for depth in range(1, len(path)):
+        folder.make_folder(path[:depth], 5, 0o555, True)
+    for policy in ("replace", "fail"):
+        incoming = Incoming(b"t" * 16, path, len(content), None, 0o644, policy)
+        (file,) = folder.take([Whole(incoming, content, digest(content))])
+        print(folder.publish([file])[0].word)
+    folder.finish_folders()
+
+send("a", "b", "c")
+send("a", "b", "d")
+modes = lambda: print(*[oct((home / name).stat().st_mode & 0o777) for name in ("a", "a/b")])
+modes()
+folder.changes.remove(("a", "b", "c"), False, folder.changes.removal(lambda: None))
+print(os.listdir(home / "a/b"))
+modes()
+folder.changes.remove(("a",), True, folder.changes.removal(lambda: None))
+print(os.listdir(home))
+"""
+    try:
+        place.chmod(0o777)
+        said = run_python(code, place).split("\n")
+        assert said == [*["stored", "already"] * 2, *["0o555 0o555", "['d']"], "0o555 0o555", "[]"]
+    finally:
+        shutil.rmtree(place)
 
 
 @pytest.mark.parametrize("mtime", [(1 << 63) - 1, -(1 << 63) + 1])
@@ -796,6 +866,7 @@ SECOND = 10**9
 
 def test_folders_get_their_times_and_modes_after_their_content(folder: UserFolder, home: Path) -> None:
     folder.make_folder(("a",), 1 * SECOND, 0o555)
+    assert stat.S_IMODE((home / "a").stat().st_mode) == 0o755  # until its content is there
     folder.make_folder(("a", "b"), 2 * SECOND, 0o700)
     folder.make_folder(("a", "b", "c"), 3 * SECOND, None)
     assert put(folder, "a", "b", "file") == Settled(("a", "b", "file"))
@@ -803,7 +874,7 @@ def test_folders_get_their_times_and_modes_after_their_content(folder: UserFolde
     folder.finish_folders()
     states = [home.joinpath(*path).stat() for path in ("a", "ab", "abc")]
     assert [state.st_mtime_ns for state in states] == [1 * SECOND, 2 * SECOND, 3 * SECOND]
-    assert [stat.S_IMODE(state.st_mode) for state in states[:2]] == [0o755, 0o700]
+    assert [stat.S_IMODE(state.st_mode) for state in states[:2]] == [0o555, 0o700]
     (home / "a").touch()
     after = (home / "a").stat().st_mtime_ns
     folder.finish_folders()
@@ -823,14 +894,20 @@ def test_folders_that_wait_for_their_times_are_bounded(
 
 @pytest.mark.parametrize(
     ("umask", "sent", "expected"),
-    [(0o022, 0o777, 0o755), (0o077, 0o755, 0o700), (0o022, 0o000, 0o700), (0o022, 0o7777, 0o755)],
+    [
+        (0o022, 0o777, 0o755),
+        (0o077, 0o755, 0o700),
+        (0o022, 0o000, 0o500),
+        (0o077, 0o555, 0o500),
+        (0o022, 0o7777, 0o755),
+    ],
 )
 def test_mode_of_a_folder_only_restricts_and_stays_ours(
     folder: UserFolder, home: Path, umask: int, sent: int, expected: int
 ) -> None:
     with with_umask(folder, umask):
         folder.make_folder(("a",), None, sent)
-    assert stat.S_IMODE((home / "a").stat().st_mode) == expected
+    assert stat.S_IMODE((home / "a").stat().st_mode) == expected | 0o700
     folder.finish_folders()
     assert stat.S_IMODE((home / "a").stat().st_mode) == expected
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from sft.common.names import PathParts
 
-_OWNER_BITS = {"file": 0o400, "folder": 0o700}  # that a receiver always gives
+_OWNER_BITS = {"file": 0o400, "folder": 0o500}  # that a receiver always gives
 
 
 class Entry(NamedTuple):
@@ -187,5 +187,5 @@ def has_other_mode(sender: Entry, receiver: Entry, bits: int) -> bool:
 
 
 def mode_there(sender: Entry) -> int:
-    """The permission bits that the receiver is asked for: its owner can always read a file, and use a folder."""
+    """The permission bits that the receiver is asked for: its owner can always read a file, and list a folder."""
     return (sender.mode or 0) | _OWNER_BITS.get(sender.kind, 0)

@@ -190,7 +190,7 @@ class Download:
         if self._rounds is not None:
             for place, mtime in self._rounds.folders.items():
                 with contextlib.suppress(Refused):  # the files that go into it tell
-                    folder.make_folder(place, mtime, self._rounds.modes.get(place))
+                    folder.make_folder(place, mtime, self._rounds.modes.get(place), may_replace=True)
         if self._asking:
             self._ask(channel, zstd)
             free, links = RateLimiter(None), self._links

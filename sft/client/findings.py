@@ -133,9 +133,11 @@ class _Theirs(Iterator[tuple[PathParts, Entry]]):
 class _Comparison:
     """Of one folder that was named and is at both ends."""
 
-    def __init__(self, here: PathParts, theirs: _Theirs, ours: LocalEntries | None, root: _Root) -> None:
-        """`ours`: None when nothing is here."""
-        self.here, self.theirs, self.ours, self.root = here, theirs, ours, root
+    def __init__(
+        self, here: PathParts, theirs: _Theirs, ours: LocalEntries | None, root: _Root, mtime: int | None
+    ) -> None:
+        """`ours`: None when nothing is here. `mtime`: of the folder itself there, if that is known."""
+        self.here, self.theirs, self.ours, self.root, self.mtime = here, theirs, ours, root, mtime
         self.pairs: Paired = paired(theirs, () if ours is None else ours)
         self.above: list[tuple[PathParts, Entry]] = []  # folders on the way down, as they are there
         self.passed: PathParts | None = None  # a folder whose content needs no look
@@ -237,18 +239,15 @@ class Findings:
                 return None
             found = found._replace(what=difference(there, ours, self._criteria), there=there)
             if there.kind == "folder" and found.what is not Difference.KIND:
-                self._comparison = self._begin(root, here, ours)
-                return found if found.what is Difference.NEW and here else None
+                return self._begin(root, found)
             return found
         if self.is_blind or ours is None or ours.kind not in ("file", "folder"):
             return found
-        if ours.kind == "folder":
-            self._comparison = self._begin(root, here, ours)
-            return None
-        there = self._glimpses.find(name, channel, messages) if name else None
-        if there is None or there.kind != "file":
+        there = self._glimpses.find(name, channel, messages) if name else Entry("folder")
+        if there is None or there.kind == "link" or there.kind != ours.kind:
             return found
-        return found._replace(what=difference(there, ours, self._criteria), there=there)
+        found = found._replace(what=difference(there, ours, self._criteria), there=there)
+        return self._begin(root, found) if ours.kind == "folder" else found
 
     def _look(self, here: PathParts) -> Entry | None:
         """What has that path here. Raises Refused."""
@@ -256,9 +255,9 @@ class Findings:
             return None
         return entry_here(self._visible, here) if here else Entry("folder")
 
-    def _begin(self, root: _Root, here: PathParts, ours: Entry | None) -> _Comparison:
-        """Raises Refused."""
-        name = root.path
+    def _begin(self, root: _Root, found: Finding) -> Finding | None:
+        """Begin to compare what is in a folder; what is to be said about itself. Raises Refused."""
+        name, here, ours = root.path, found.here, found.ours
 
         def skipped(path: PathParts) -> None:
             self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK])
@@ -267,7 +266,9 @@ class Findings:
         told, how = lambda omission: self._omitted(root, omission), (self._exclusions, self._digests, root.below)
         theirs = _Theirs(name, told, skip, *how)
         entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
-        return _Comparison(here, theirs, entries, root)
+        mtime = None if found.there is None else found.there.mtime
+        self._comparison = _Comparison(here, theirs, entries, root, mtime)
+        return found if here and found.what is not Difference.NONE else None
 
     def _take_refusal(self, root: _Root, problem: Refused) -> Finding | None:
         """It is asked for without a comparison: the answer to that says what is wrong with it, if anything is."""
@@ -345,7 +346,7 @@ class Findings:
     def _folder(comparison: _Comparison, path: PathParts) -> tuple[PathParts, int | None] | None:
         """The folder of a path, if it is at both ends."""
         if len(path) == 1:
-            return comparison.here, None  # TREE does not tell the time of the one that it is about
+            return comparison.here, comparison.mtime
         if len(comparison.above) < len(path) - 1:
             return None
         above, entry = comparison.above[len(path) - 2]

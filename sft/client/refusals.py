@@ -31,7 +31,7 @@ _SENT: _Words = {
     ),
     Code.LINK: (
         "{path}, or a part of it, is a symbolic link on the receiver",
-        "Choose another name, or remove it there first; links are neither followed nor replaced",
+        "Choose another name, or remove it there first; links are never followed",
     ),
     Code.SPECIAL: (
         "{path} is neither a file nor a folder on the receiver, and is not replaced",
@@ -74,7 +74,7 @@ _FETCHED: _Words = {
     Code.NOT_FOLDER: ("a part of {path} is a file here, not a folder", "Choose another TARGET"),
     Code.LINK: (
         "a part of {path} is a symbolic link here",
-        "Choose another TARGET; links are neither followed nor replaced",
+        "Choose another TARGET; links are never followed",
     ),
     Code.SPECIAL: ("{path} is neither a file nor a folder here, and is not replaced", "Choose another TARGET"),
     Code.NAME: ("the name {path} can't be used here", "Choose another TARGET, or rename it on the receiver"),

@@ -22,7 +22,7 @@ from sft.disk.listing_rate import ListingRate
 from sft.disk.measuring import Measuring
 from sft.disk.moving import rename_new
 from sft.disk.new_folders import NewFolders
-from sft.disk.permissions import file_bits, folder_bits, give_again
+from sft.disk.permissions import file_bits, give_again, kept_folder_bits
 from sft.disk.quota import NOT_TEMPORARY, Allowance
 from sft.disk.removal import Removal
 from sft.disk.removals import Removals
@@ -145,7 +145,7 @@ class Changes:
         with disk_errors(), self._visible.folder(path[:-1]) as folder, _opened(path[-1], folder) as descriptor:
             if mode is not None:
                 if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                    give_again(folder, descriptor, folder_bits(mode), self._umask)
+                    give_again(folder, descriptor, kept_folder_bits(mode), self._umask)
                 else:
                     umask = self._umask if self._file_mode is None else 0
                     give_again(folder, descriptor, file_bits(mode, self._file_mode), umask)

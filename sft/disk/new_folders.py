@@ -1,34 +1,37 @@
 """Folders that one connection makes: announced with mode and time, or missing on the path of a file.
 
 Rules: a folder is durable before it has a receipt. Its mode counts when it is made, its time is set at the end, because
-what is put into it changes the time. What is remembered is bounded in bytes, whatever the paths: when it is full, the
-folders that were announced first get their times early, except those above the newest one, whose content is still on
-its way.
+what is put into it changes the time. One that its owner may not write to becomes so at the end, too, and is writable
+until then, also where it was there before; what ends in between leaves it writable for its owner. What is remembered is
+bounded in bytes, whatever the paths: when it is full, the folders that were announced first get their times early,
+except those above the newest one, whose content is still on its way.
 """
 
 import contextlib
 import os
 import stat
+from collections.abc import Iterable
 
 from sft.common.errors import Code, Refused
 from sft.common.names import judge_path
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.folders import FolderFlush, PathParts
-from sft.disk.permissions import folder_bits
+from sft.disk.permissions import folder_bits, let_write, may_write
 from sft.disk.quota import Allowance
 from sft.disk.visible_files import VisibleFiles
 
 _MOST_BYTES = 8 << 20
 _EACH = 240  # bytes of one folder without its path: two objects and its place in the table
 
-Time = tuple[PathParts, int]  # a folder and its time in ns
+_Known = tuple[int | None, int, bool]  # time, mode to make it with, whether its owner may not write to it in the end
+Last = tuple[PathParts, int | None, bool]  # a folder, its time in ns, and the same
 
 
 class Announced:
     """Modes and times by path; the last announcement of a path counts."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[int | None, int]] = {}
+        self._known: dict[bytes, _Known] = {}
         self._size = 0
 
     def add(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
@@ -36,27 +39,32 @@ class Announced:
         key = _key(path)
         if key not in self._known:
             self._size += len(key) + _EACH
-        self._known[key] = mtime, folder_bits(mode)
+        self._known[key] = mtime, folder_bits(mode), self._known.get(key, (None, 0, False))[2]
+
+    def closes(self, path: PathParts) -> None:
+        """That folder, which was announced, is one that its owner may not write to in the end."""
+        if (known := self._known.get(key := _key(path))) is not None:
+            self._known[key] = (*known[:2], True)
 
     def bits_of(self, path: PathParts) -> int:
         """The mode to make that folder with."""
-        return self._known.get(_key(path), (None, folder_bits(None)))[1]
+        return self._known.get(_key(path), (None, folder_bits(None), False))[1]
 
-    def take(self) -> list[Time]:
-        """All whose time is known; none is remembered any more."""
+    def take(self) -> list[Last]:
+        """All that get something in the end; none is remembered any more."""
         self._size = 0
         known, self._known = self._known, {}
-        return [(_path(key), mtime) for key, (mtime, _) in known.items() if mtime is not None]
+        return _lasts(known.items())
 
-    def take_early(self, newest: PathParts) -> list[Time]:
+    def take_early(self, newest: PathParts) -> list[Last]:
         """The first half, except what is above `newest`, when there is too much to remember; mostly none."""
         if self._size <= _MOST_BYTES:
             return []
         above = {_key(newest[:depth]) for depth in range(1, len(newest))}
         first = [key for key in list(self._known)[: len(self._known) // 2] if key not in above]
-        taken = [(key, self._known.pop(key)[0]) for key in first]
+        taken = [(key, self._known.pop(key)) for key in first]
         self._size -= sum(len(key) + _EACH for key in first)
-        return [(_path(key), mtime) for key, mtime in taken if mtime is not None]
+        return _lasts(taken)
 
 
 class NewFolders:
@@ -66,10 +74,20 @@ class NewFolders:
         self._visible, self._allowance, self._flush = visible, allowance, flush
         self.announced = Announced()
 
-    def make(self, path: PathParts, mtime: int | None, mode: int | None, portable_names: bool = False) -> None:
-        """Make an announced folder, durable before this returns; `finish` sets its time. Raises Refused."""
+    def make(
+        self,
+        path: PathParts,
+        mtime: int | None,
+        mode: int | None,
+        portable_names: bool = False,
+        may_replace: bool = False,
+    ) -> None:
+        """Make an announced folder, durable before this returns; `finish` sets its time. Raises Refused.
+
+        One that is there is made writable till then, if its sender has no right to write to its own, or `may_replace`.
+        """
         judge_path(path, portable_names)
-        self._set_times(self.announced.take_early(path))
+        self._give_last(self.announced.take_early(path))
         self.announced.add(path, mtime, mode)  # also if it can't be made now: a file in it may make it
         there = self._visible.state_of_path(path)
         if there is not None and not stat.S_ISDIR(there.st_mode):
@@ -77,6 +95,17 @@ class NewFolders:
         self._allowance.try_twice(lambda: self._make(path))
         if there is None and (failed := self._flush.flush({path[:-1]})):
             raise failed[path[:-1]]
+        is_closed = mode is not None and not may_write(mode)
+        if there is None and is_closed:
+            self.announced.closes(path)
+        elif there is not None and not may_write(there.st_mode) and (is_closed or may_replace):
+            self._open_up(path)
+            if is_closed or mode is None:
+                self.announced.closes(path)
+
+    def _open_up(self, path: PathParts) -> None:
+        with contextlib.suppress(OSError, Refused), self._visible.folder(path) as folder:  # else a file in it tells
+            let_write(folder, True)
 
     def _make(self, path: PathParts) -> None:
         with disk_errors(), self._allowance.moving():
@@ -95,15 +124,21 @@ class NewFolders:
 
     def finish(self) -> list[PathParts]:
         """Set the times of what was announced. Returns the folders whose time the disk can't hold."""
-        return self._set_times(self.announced.take())
+        return self._give_last(self.announced.take())
 
-    def _set_times(self, times: list[Time]) -> list[PathParts]:
+    def _give_last(self, lasts: list[Last]) -> list[PathParts]:
         lost: list[PathParts] = []
-        for path, mtime in times:
+        for path, mtime, is_closed in lasts:
             with contextlib.suppress(OSError, Refused), self._visible.folder(path) as folder:
                 if not set_time(folder, mtime):
                     lost.append(path)
+                if is_closed:
+                    let_write(folder, False)
         return lost
+
+
+def _lasts(known: Iterable[tuple[bytes, _Known]]) -> list[Last]:
+    return [(_path(key), time, closes) for key, (time, _, closes) in known if time is not None or closes]
 
 
 def _key(path: PathParts) -> bytes:

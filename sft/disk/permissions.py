@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Iterator
 
 DEFAULT_ACL = "system.posix_acl_default"
 ACCESS_ACL = "system.posix_acl_access"
@@ -31,8 +32,37 @@ def file_bits(asked: int | None, fixed: int | None = None) -> int:
 
 
 def folder_bits(asked: int | None) -> int:
-    """The mode to make a folder with; this program can always enter it."""
+    """The mode to make a folder with; this program can always enter it, and write to it."""
     return 0o777 if asked is None else (asked | 0o700) & 0o777
+
+
+def kept_folder_bits(asked: int) -> int:
+    """The mode that a folder has in the end; this program can always list and enter it."""
+    return (asked | 0o500) & 0o777
+
+
+def may_write(mode: int) -> bool:
+    """Whether its owner may write to a folder with that mode."""
+    return bool(mode & stat.S_IWUSR)
+
+
+def let_write(folder: int, may: bool) -> None:
+    """Give the owner's right to write to an open folder, or take it away. Raises OSError."""
+    mode = stat.S_IMODE(os.fstat(folder).st_mode)
+    os.fchmod(folder, mode | stat.S_IWUSR if may else mode & ~stat.S_IWUSR)
+
+
+@contextlib.contextmanager
+def writable(folder: int) -> Iterator[None]:
+    """An open folder that its owner may not write to lets it, as long as this lasts. Raises OSError."""
+    is_closed = not may_write(os.fstat(folder).st_mode)
+    if is_closed:
+        let_write(folder, True)
+    try:
+        yield
+    finally:
+        if is_closed:
+            let_write(folder, False)
 
 
 def masked(acl: bytes, bits: int) -> tuple[bytes | None, int]:

@@ -4,7 +4,8 @@ Rules: from one open folder to the next, never through a link: a link is removed
 few at a time, so memory and descriptors are bounded for a folder of any size and depth, and other connections of the
 account go on in between. Going through folders in which nothing is removed is paid for like listing them, because a
 client can hang up on the way down and begin again. The caller's `check` is called before each step and ends the removal
-by raising; what is gone by then is gone. What was counted for a quota is free as soon as it is gone.
+by raising; what is gone by then is gone. What was counted for a quota is free as soon as it is gone. Permission bits of
+folders, which senders keep there, forbid nothing to who may remove.
 """
 
 import errno
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from sft.common.errors import Code, Refused
 from sft.disk.folders import state_of
 from sft.disk.listing_rate import ListingRate
+from sft.disk.permissions import writable
 from sft.disk.quota import Allowance
 from sft.disk.walking import Place
 
@@ -80,7 +82,7 @@ class Removal:
         if stat.S_ISDIR(there.st_mode):
             return False
         try:
-            os.unlink(name, dir_fd=folder)
+            _in_any_folder(os.unlink, name, folder)
         except FileNotFoundError:
             return True
         except IsADirectoryError:
@@ -97,7 +99,7 @@ class Removal:
             if there is None:
                 return True
             try:
-                os.rmdir(name, dir_fd=folder)
+                _in_any_folder(os.rmdir, name, folder)
             except FileNotFoundError:
                 return True
             except NotADirectoryError:
@@ -185,3 +187,12 @@ class Removal:
                 if time.monotonic() > until:
                     break
         return True
+
+
+def _in_any_folder(remove: Callable[..., None], name: str, folder: int) -> None:
+    """Remove a name from an open folder, also from one that its owner may not write to. Raises OSError."""
+    try:
+        remove(name, dir_fd=folder)
+    except PermissionError:
+        with writable(folder):
+            remove(name, dir_fd=folder)

@@ -355,9 +355,12 @@ class UserFolder:
 
     # --- folders ---
 
-    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None) -> None:
-        """Make a folder, durable before this returns; its time is set by `finish_folders`. Raises Refused."""
-        self.new_folders.make(path, mtime, mode, self._rules.portable_names)
+    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None, may_replace: bool = False) -> None:
+        """Make a folder, durable before this returns; its time is set by `finish_folders`. Raises Refused.
+
+        `may_replace`: what is there gives way, as far as permission bits forbid it.
+        """
+        self.new_folders.make(path, mtime, mode, self._rules.portable_names, may_replace)
 
     def finish_folders(self) -> list[PathParts]:
         """Set the times of the folders that were announced. Returns those whose time the disk can't hold."""

@@ -16,6 +16,7 @@ from crypto_utils import Mac, equal
 from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.common.open_files import few_left_from
 from sft.common.rate_limit import RateLimiter, limited
+from sft.disk.decisions import Policy
 from sft.disk.folders import ExistingFile
 from sft.disk.temporary import DeliveredBefore, Incoming, Settled, TemporaryFile, Unpublished, end_file
 from sft.transfer.answers import Answers
@@ -209,7 +210,8 @@ class Receiver:
         try:
             incoming = arriving.incoming = self._place(put)
             if put.kind == FOLDER:
-                self._folder.make_folder(incoming.path, incoming.mtime, incoming.mode)
+                may_replace = incoming.policy == Policy.REPLACE and incoming.may_replace
+                self._folder.make_folder(incoming.path, incoming.mtime, incoming.mode, may_replace)
                 self._answers.receipt(arriving, Settled(incoming.path), "folder")
                 return
             if put.target is not None:

@@ -19,13 +19,13 @@ def node(depth: int, name: str, kind: str = "file", target: str | None = None) -
     return [depth, name, kind, 0, 1, 0o644, target, None]
 
 
-def tree(*pages: list[Node]) -> Serve:
-    """Page by page, each but the last with more to come."""
+def tree(*pages: list[Node], first: int = 1) -> Serve:
+    """Page by page, each but the last with more to come; the first is asked for with that id."""
 
     def serve(session: Session) -> None:
-        for number, entries in enumerate(pages, 1):
+        for number, entries in enumerate(pages, first):
             session.hear()
-            session.say(control("BRANCH", id=number, entries=entries, more=number < len(pages)))
+            session.say(control("BRANCH", id=number, entries=entries, more=number < len(pages) + first - 1))
         session.hear()
         session.say(message("BYE"))
 
@@ -378,14 +378,24 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def fetched(serve: Serve, here: Path, *flags: str) -> Result:
-    return meet(served(serve), here.parent, "--get", "-u", "--delete", "--max-delete=9999", *flags, "in", f"{here}/")
+def fetched(serve: Serve, here: Path, *flags: str, is_folder: bool = True) -> Result:
+    """`serve` goes on behind the first question, whose answer with `is_folder` is that there is such a folder."""
+
+    def serve_all(session: Session) -> None:
+        if is_folder:
+            session.expect("TREE", id=1, path=[])
+            session.say(control("BRANCH", id=1, entries=[node(1, "in", "folder")], more=True))
+        serve(session)
+
+    return meet(
+        served(serve_all), here.parent, "--get", "-u", "--delete", "--max-delete=9999", *flags, "in", f"{here}/"
+    )
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_nothing_is_removed_because_of_what_makes_no_tree(here: Path, lie: str) -> None:
     before = contents(here.parent / "here")
-    result = fetched(tree(*LIES[lie]), here)
+    result = fetched(tree(*LIES[lie], first=2), here)
     assert result.status == INTEGRITY
     assert contents(here) == before
 
@@ -395,7 +405,7 @@ def test_nothing_is_removed_when_a_tree_is_cut_short(here: Path, pages: int) -> 
     before = contents(here)
 
     def serve(session: Session) -> None:
-        for number in range(1, pages + 1):
+        for number in range(2, pages + 2):
             session.expect("TREE", id=number)
             session.say(control("BRANCH", id=number, entries=[node(1, f"b{number}", "folder")], more=True))
         session.line.stop()
@@ -405,17 +415,18 @@ def test_nothing_is_removed_when_a_tree_is_cut_short(here: Path, pages: int) -> 
 
 
 @pytest.mark.parametrize("code", ["not-found", "denied", "storage", "link", "not-folder", "name"])
-def test_nothing_is_removed_when_a_tree_is_refused(here: Path, code: str) -> None:
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_nothing_is_removed_when_a_tree_is_refused(here: Path, code: str, is_folder: bool) -> None:
     before = contents(here)
 
     def serve(session: Session) -> None:
-        session.expect("TREE", id=1)
-        session.say(control("REFUSE", id=1, code=code))
+        session.expect("TREE", id=1 + is_folder)
+        session.say(control("REFUSE", id=1 + is_folder, code=code))
         session.expect("GET", path=["in"])
         session.say(control("REFUSE", id=1, code="not-found"), message("BYE"))
         session.expect("BYE")
 
-    assert fetched(serve, here).status == FAILED
+    assert fetched(serve, here, is_folder=is_folder).status == FAILED
     assert contents(here) == before
 
 
@@ -423,10 +434,10 @@ def test_nothing_is_removed_when_the_second_page_is_refused(here: Path) -> None:
     before = contents(here)
 
     def serve(session: Session) -> None:
-        session.expect("TREE", id=1)
-        session.say(control("BRANCH", id=1, entries=[node(1, "e", "folder")], more=True))
         session.expect("TREE", id=2)
-        session.say(control("REFUSE", id=2, code="not-found"))
+        session.say(control("BRANCH", id=2, entries=[node(1, "e", "folder")], more=True))
+        session.expect("TREE", id=3)
+        session.say(control("REFUSE", id=3, code="not-found"))
         session.expect("BYE")
         session.say(message("BYE"))
 
@@ -439,9 +450,9 @@ def test_nothing_is_removed_when_something_is_omitted(here: Path, code: str) -> 
     before = contents(here)
 
     def serve(session: Session) -> None:
-        session.expect("TREE", id=1)
-        session.say(control("OMITTED", id=1, name="d", code=code, more=0))
-        session.say(control("BRANCH", id=1, entries=[node(1, "e", "folder")], more=False))
+        session.expect("TREE", id=2)
+        session.say(control("OMITTED", id=2, name="d", code=code, more=0))
+        session.say(control("BRANCH", id=2, entries=[node(1, "e", "folder")], more=False))
         session.expect("BYE")
         session.say(message("BYE"))
 
@@ -454,9 +465,9 @@ def test_nothing_is_removed_when_names_that_are_left_out_are_not_all_known(here:
     before = contents(here)
 
     def serve(session: Session) -> None:
-        session.expect("TREE", id=1)
-        session.say(control("OMITTED", id=1, name=name, code="special", more=more))
-        session.say(control("BRANCH", id=1, entries=[node(1, "e", "folder")], more=False))
+        session.expect("TREE", id=2)
+        session.say(control("OMITTED", id=2, name=name, code="special", more=more))
+        session.say(control("BRANCH", id=2, entries=[node(1, "e", "folder")], more=False))
         session.expect("BYE")
         session.say(message("BYE"))
 
@@ -470,9 +481,9 @@ def test_nothing_comes_that_was_not_asked_for(here: Path, path: list[str]) -> No
     before = contents(here)
 
     def serve(session: Session) -> None:
-        session.expect("TREE", id=1)
+        session.expect("TREE", id=2)
         nodes = [node(1, "a"), node(1, "d", "folder"), node(2, "b"), node(1, "e", "folder")]
-        session.say(control("BRANCH", id=1, entries=[*nodes, node(2, "f", "folder"), node(3, "g")], more=False))
+        session.say(control("BRANCH", id=2, entries=[*nodes, node(2, "f", "folder"), node(3, "g")], more=False))
         asked = [session.hear().fields["path"] for _ in range(3)]
         assert asked == [["in", "a"], ["in", "d", "b"], ["in", "e", "f", "g"]]
         session.say(message("PUT", body_of(put_fields(1, path, 5, policy="skip"))))
@@ -489,8 +500,8 @@ def test_what_an_honest_tree_has_not_is_removed(here: Path) -> None:
     """Else the ones above would hold for another reason."""
 
     def serve(session: Session) -> None:
-        session.expect("TREE", id=1)
-        session.say(control("BRANCH", id=1, entries=[node(1, "e", "folder"), node(2, "f", "folder")], more=False))
+        session.expect("TREE", id=2)
+        session.say(control("BRANCH", id=2, entries=[node(1, "e", "folder"), node(2, "f", "folder")], more=False))
         session.expect("BYE")
         session.say(message("BYE"))
 

@@ -191,7 +191,7 @@ def test_what_is_offered_is_compared_and_only_wanted_when_it_is_another(
     heard, problem = hostile.finish()
     assert problem is None
     answers = {message.id: message for message in heard if isinstance(message, Receipts)}
-    assert words(answers[1]) == ["already", *["wanted"] * 3, "link", "is-folder", "wanted", "name", "wanted", "stored"]
+    assert words(answers[1]) == ["already", *["wanted"] * 4, "is-folder", "wanted", "name", "wanted", "stored"]
     assert answers[1].sha256 == of(b"12345", b"x")
     assert words(answers[2]) == ["already", "exists", "exists", "wanted"]
     assert words(answers[3]) == ["skipped", "skipped", "skipped", "wanted"]

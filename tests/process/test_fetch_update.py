@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,21 @@ def test_update_that_loses_its_connection_goes_on(
 def test_command_that_can_not_be_meant_is_refused_before_the_network(client: Client, arguments: list[str]) -> None:
     result = client.at(1)(*arguments)
     assert result.status == 2 and result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--exclude=nothing"]])
+def test_named_folder_gets_its_own_time_and_mode(
+    client: Client, there: Path, here: Path, box: str, options: list[str]
+) -> None:
+    fetch(client, f"{box}/album", f"{here}/")
+    before = state_of(here)
+    there.chmod(0o750)
+    os.utime(there, ns=(0, 77 * SECOND + 7))
+    result = fetch(client, *options, f"{box}/album", f"{here}/")
+    assert (result.status, (here / "album").stat().st_mtime_ns) == (0, 77 * SECOND + 7)
+    assert stat.S_IMODE((here / "album").stat().st_mode) == 0o750
+    make(there / "new", 5)
+    os.utime(there, ns=(0, 78 * SECOND))
+    assert fetch(client, *options, f"{box}/album", f"{here}/").status == 0
+    assert (here / "album").stat().st_mtime_ns == 78 * SECOND
+    assert state_of(here).keys() - before.keys() == {"album/new"}
