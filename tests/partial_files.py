@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sft.common.errors import Code, Refused
+from sft.common.values import replace
 from sft.disk import receipts
 from sft.disk.anonymous import AnonymousFile
 from sft.disk.partials import PartialFile

@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from partial_files import CONTENT, DAY, ONE, TWO, again, announced, begin, commit, fill, left, published, renamed
 
+from sft.common.values import replace
 from sft.disk import receipts
 from sft.disk.anonymous import AnonymousFile
 from sft.disk.partials import PartialFile

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from tables import each_row
 
 from sft.common.errors import Code, Refused, SourceError, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
+from sft.common.values import replace
 from sft.disk.durable import refusal
 from sft.disk.folders import ExistingFile, Seen, state_of
 from sft.disk.local import open_local

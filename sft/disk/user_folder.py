@@ -8,11 +8,12 @@ and never by its size alone. No socket, no key and no account is known here.
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sft.common.errors import Code, Refused
 from sft.common.names import are_plain_paths, judge_path
 from sft.common.open_files import few_left_from
+from sft.common.values import replace
 from sft.disk.amounts import NO_QUOTA, Quota
 from sft.disk.anonymous import AnonymousFile, AnonymousFiles
 from sft.disk.changes import Changes
