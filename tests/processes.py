@@ -136,8 +136,9 @@ class Running:
         stdin: int | IO[bytes] = subprocess.PIPE,
         stdout: int | IO[bytes] = subprocess.PIPE,
         fresh: bool = False,
+        umask: int = -1,
     ) -> None:
-        """`typed` is what standard input holds, unless it is `stdin`. `fresh`: see `forks`."""
+        """`typed` is what standard input holds, unless it is `stdin`. `fresh`: see `forks`. `umask` -1: as it is."""
         self._typed = typed
         self.process: subprocess.Popen[str] = forks.Popen(
             program,
@@ -152,6 +153,7 @@ class Running:
             cwd=cwd,
             pass_fds=pass_fds,
             start_new_session=True,
+            umask=umask,
         )
         self.unfinished.add(self)
 
@@ -253,6 +255,7 @@ class Server:
         self.process: subprocess.Popen[str] | None = None
         self.port = 0
         self.environment: dict[str, str] = {}  # beside the clean one, from the next start on
+        self.umask = 0o022
         self._old: set[Path] = set()
         if accounts is not None:
             shutil.copy2(accounts, self.accounts)
@@ -283,7 +286,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
-                umask=0o022,
+                umask=self.umask,
             )
         assert self.process.stdout is not None
         watchdog = threading.Timer(LIMIT, self.process.kill)
@@ -402,6 +405,7 @@ class Client:
         self.settings = ["--host=127.0.0.1", f"--port={port}", f"--client-log={self.log}"]
         self.flags = [*self.settings, f"--user={user}", f"--password-file={self._secret}"]
         self.environment: dict[str, str] = {}  # beside the clean one
+        self.umask = -1  # as it is
 
     def at(self, port: int) -> "Client":
         """The same client, at another port."""
@@ -426,6 +430,7 @@ class Client:
             stdin=stdin,
             stdout=stdout,
             fresh=fresh,
+            umask=self.umask,
         )
 
     def __call__(self, *arguments: Argument, cwd: Path | None = None, seconds: float = LIMIT) -> Result:
