@@ -22,8 +22,8 @@ from sft.common.private_files import open_private
 from sft.common.text import cut, escape, show_briefly, show_path
 from sft.console.log import LogStyle, no_log, open_log
 from sft.console.named import NamedFolder
-from sft.console.progress import ProgressBar
-from sft.console.reporter import Reporter, open_progress
+from sft.console.progress import ProgressBar, open_progress
+from sft.console.reporter import Reporter
 from sft.console.screen import ended, fail, note, say, warn
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) ")
@@ -532,6 +532,7 @@ def test_run_is_told_in_json_for_a_script(capsys: pytest.CaptureFixture[str]) ->
         "unchanged": 0,
         "skipped": 1,
         "failed": 1,
+        "set": 0,
         "bytes": 10,
         "moved": 6,
         "wire": 0,

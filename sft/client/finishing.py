@@ -60,12 +60,13 @@ _FEW_MODES = 16  # that are set where nothing has such bits; if that helps, the 
 
 
 class _Change(NamedTuple):
-    """`is_removal`: or that gets another time or mode."""
+    """`is_removal`: or that gets another time or mode; with `is_again` the time that a removal took from a folder."""
 
     path: PathParts
     is_removal: bool = False
     mtime: int | None = None
     mode: int | None = None
+    is_again: bool = False
 
     def question(self, id: int) -> "Control":
         """It, as it is asked for."""
@@ -169,7 +170,7 @@ class Finishing:
         changes = [*self._sets, *(_Change(path, False, None, mode) for path, _, mode in self._modes_to_set())]
         if self._may_remove():
             changes += [_Change(path, True) for path in reversed(self._extra)]
-            changes += [_Change(path, False, mtime) for path, mtime in self._times.items()]
+            changes += [_Change(path, False, mtime, is_again=True) for path, mtime in self._times.items()]
         else:
             self._extra = self.way.removable
             changes += [_Change(path, True) for path in reversed(self._extra)]
@@ -279,6 +280,8 @@ class Finishing:
         elif change.is_removal:
             self.way.gone(change.path)
             self._reporter.removed(show_path(change.path), 1)
+        elif not change.is_again:
+            self._reporter.was_set(show_path(change.path))
 
     def _refused(self, change: _Change, problem: Refused) -> None:
         path = show_path(change.path)

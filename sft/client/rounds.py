@@ -174,6 +174,7 @@ class Rounds:
         try:
             if not self._changes.set(here, mtime, mode):
                 self._reporter.note(f"{self._shown(here)}: its time can't be kept by the disk here")
+            self._reporter.was_set(self._shown(here))
         except Refused as problem:
             self._missing.fail(show_path(name), refused_here(problem, self._shown(here)))
 

@@ -81,7 +81,8 @@ def usage_lines(
 class Summary(NamedTuple):
     """What has become of a run. `counts`: the first is of what was delivered, `size` bytes in all.
 
-    `moved`: bytes of content that were sent or received; `wire`: all bytes that were.
+    `moved`: bytes of content that were sent or received; `wire`: all bytes that were. `sets`: how many times and modes
+    were set of what was there.
     """
 
     counts: Mapping[str, int]
@@ -89,11 +90,14 @@ class Summary(NamedTuple):
     moved: int
     wire: int
     seconds: float
+    sets: int = 0
 
     def line(self, where: str) -> str:
         """The last line for a person."""
         (_, delivered), *rest = self.counts.items()
         others = "".join(f", {count:,} {word}" for word, count in rest if count)
+        if self.sets:
+            others += ", 1 mode or time set" if self.sets == 1 else f", {self.sets:,} modes or times set"
         rate = amount(self.size / max(self.seconds, 1e-6))
         done = f": {amount(self.size)} in {self.seconds:.2f} s, {rate}/s" if delivered else ""
         return f"{counted(delivered, 'file')} {where}{others}{done}"
@@ -107,6 +111,7 @@ class Summary(NamedTuple):
         """What a script reads."""
         return {
             **{word.removeprefix("there "): count for word, count in self.counts.items()},
+            "set": self.sets,
             "bytes": self.size,
             "moved": self.moved,
             "wire": self.wire,

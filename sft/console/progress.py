@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from sft.console.progress_line import Progress, columns_of, progress_line, searching
+from sft.console.screen import as_shown, draw, is_terminal
 
 _STALLED_SECONDS = 3.0  # without a byte, after which a rate would be an old one
 _RATE_SECONDS = 10.0  # that a rate is an average of
@@ -152,3 +153,8 @@ class ProgressBar:
             write()
             if was_drawn:
                 self._draw()
+
+
+def open_progress(shown: bool) -> ProgressBar:
+    """A progress display; nothing in a pipe or when not `shown`."""
+    return ProgressBar(shown and is_terminal(), draw, as_shown)

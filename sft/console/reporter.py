@@ -20,22 +20,16 @@ from sft.common.sizes import amount, announced, counted
 from sft.common.text import briefly, show_path
 from sft.console.lines import ReceiptSink, Settled, Summary, arrival, as_json, listed_line, usage_lines, utc
 from sft.console.named import NamedFolder
-from sft.console.progress import Found, ProgressBar
+from sft.console.progress import Found, open_progress
 from sft.console.repeated import Repeated, begins_with, kind_of
-from sft.console.screen import as_shown, draw, fail, is_terminal, is_unsaid, note, say, say_beside
+from sft.console.screen import fail, is_unsaid, note, say, say_beside
 
 if TYPE_CHECKING:
     import logging
 
 _MOST_LOGGED = 500  # of what failed or was skipped
-_EVENT_SECONDS = 0.5
-_MOST_LINES = 256
+_EVENT_SECONDS, _MOST_LINES = 0.5, 256
 _DEBUG = 10  # the level of `logging`, which --help need not load
-
-
-def open_progress(shown: bool) -> ProgressBar:
-    """A progress display; nothing in a pipe or when not `shown`."""
-    return ProgressBar(shown and is_terminal(), draw, as_shown)
 
 
 class Reporter:
@@ -59,9 +53,8 @@ class Reporter:
         self._last_progress, self._furthest = 0.0, 0
         self._result = say
         self.delivered_count = self.already_count = self.unchanged_count = self.changed_count = 0
-        self.skipped_count = self.failed_count = 0
-        self.bytes_done = 0  # of those that were delivered
-        self.bytes_moved = 0
+        self.skipped_count = self.failed_count = self.set_count = 0
+        self.bytes_done = self.bytes_moved = 0  # of those that were delivered, and of all
         self.bytes_on_wire = 0  # sent and received, all of it
         self.status = 0
 
@@ -154,6 +147,13 @@ class Reporter:
         if not self._event("removed", name=name, count=count):
             more = "" if count is None or count == 1 else f"  {count:,} in all"
             self._say(f"removed: {name}{more}")
+
+    def was_set(self, path: str) -> None:
+        """What has that path was the same, but for its time or permission bits, which it has got now."""
+        self.set_count += 1
+        self._log.info("time or mode set: %s", path)
+        if not self._event("set", path=path) and self._verbose:
+            self._say(f"set: {path}")
 
     def moved_there(self, name: str, path: str) -> None:
         """That has another path at the receiver."""
@@ -265,7 +265,7 @@ class Reporter:
     def progress_mark(self) -> tuple[int, int]:
         """Grows when a new connection was worth it: a receipt more, or a place further on to resume from."""
         arrived = self.delivered_count + self.already_count + self.unchanged_count
-        return arrived + self.changed_count, self._furthest
+        return arrived + self.changed_count + self.set_count, self._furthest
 
     def resumed(self, name: str, offset: int) -> None:
         """The transfer of a file goes on behind what was there."""
@@ -403,7 +403,7 @@ class Reporter:
             "skipped": self.skipped_count,
             "failed": self.failed_count,
         }
-        summary = Summary(counts, self.bytes_done, self.bytes_moved, self.bytes_on_wire, seconds)
+        summary = Summary(counts, self.bytes_done, self.bytes_moved, self.bytes_on_wire, seconds, self.set_count)
         if where:
             self._log.info("%s", summary.logged())
         if not self._event("summary", **summary.fields(), status=status) and where:

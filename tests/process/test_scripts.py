@@ -47,6 +47,7 @@ EVENTS = {
         "unchanged",
         "skipped",
         "failed",
+        "set",
         "bytes",
         "moved",
         "wire",

@@ -205,3 +205,25 @@ def test_interrupted_update_goes_on_with_the_rest(
     assert state_of(server.path(box, "album")) == state_of(album)
     shutil.rmtree(album / "0")
     assert counts(update(client, album, f"{box}/")) == {"unchanged": COUNT + 1 - 4}
+
+
+def test_times_and_modes_that_were_set_are_counted_and_named(
+    server: Server, client: Client, album: Path, box: str, tmp_path: Path
+) -> None:
+    here, there = album, server.path(box, "album")
+    sent: list[str | Path] = [here, f"{box}/"]
+    fetched: list[str | Path] = ["--get", f"{box}/album", f"{tmp_path}/back/"]
+    for origin, names, time in ((here, sent, 5 * SECOND), (there, fetched, 6 * SECOND)):
+        assert client("-q", "-u", *names).status == 0
+        (origin / "1/é01").chmod(0o600)
+        (origin / "2/é02").chmod(0o755 if origin == here else 0o640)
+        os.utime(origin / "0/é03", ns=(0, time))
+        result = client("-u", "-v", *names)
+        assert result.status == 0 and result.out.endswith(f", {COUNT} unchanged, 3 modes or times set\n"), result.out
+        named = sorted(line.split("/")[-1] for line in result.out.splitlines() if line.startswith("set: "))
+        assert named == ["é01", "é02", "é03"]
+        (origin / "1/é01").chmod(0o640)
+        result = update(client, *names)
+        assert json.loads(result.out.splitlines()[-1])["set"] == 1
+        assert "set" in [json.loads(line)["event"] for line in result.out.splitlines()]
+        assert client("-u", *names).out.endswith(" unchanged\n")
