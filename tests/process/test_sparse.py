@@ -26,7 +26,7 @@ def image(path: Path, size: int, parts: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("size", "parts"), [(GIB, 3), pytest.param(20 * GIB, 100, marks=pytest.mark.long)], ids=["1 GiB", "20 GiB"]
+    ("size", "parts"), [(GIB // 4, 3), pytest.param(20 * GIB, 100, marks=pytest.mark.long)], ids=["256 MiB", "20 GiB"]
 )
 def test_image_of_a_disk_goes_there_and_back_as_what_is_in_it(
     server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str, size: int, parts: int
