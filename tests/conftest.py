@@ -21,6 +21,8 @@ import sft.disk.staging
 from client import main as run_client
 from server import main as run_server
 from sft.disk import amounts
+from sft.disk.root import PARTIAL_AREA
+from sft.disk.staging import StagingArea
 from sft.disk.storage import Storage
 from sft.disk.user_folder import Rules, UserFolder
 from sft.wire.channel import Channel
@@ -141,6 +143,31 @@ def alice(storage: Storage) -> Iterator[UserFolder]:
     folder.close()
     assert len(os.listdir("/dev/fd")) == before
     assert folder.anonymous.in_memory == 0
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder that nobody may reach, with a file that nobody may change."""
+    place = tmp_path / "outside"
+    place.mkdir()
+    (place / "target").write_bytes(b"precious")
+    return place
+
+
+@pytest.fixture
+def place(root: Path) -> Path:
+    """Alice's staging area."""
+    return root / PARTIAL_AREA / "alice"
+
+
+@pytest.fixture
+def nothing_leaks() -> Iterator[None]:
+    """No descriptor, and no name in the table of holders, outlives a test."""
+    assert not StagingArea._owners
+    before = len(os.listdir("/dev/fd"))
+    yield
+    assert len(os.listdir("/dev/fd")) == before
+    assert not StagingArea._owners
 
 
 @pytest.fixture

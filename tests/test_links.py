@@ -3,7 +3,6 @@
 import errno
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,31 +16,12 @@ from sft.disk.amounts import Amount, Quota
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled
-from sft.disk.user_folder import Rules, UserFolder
+from sft.disk.user_folder import UserFolder
 
 MTIME = 1_234_567_890_123_456_789
 HIDDEN = HIDDEN_LINK + "0" * 32
 
 Outcome = Settled | Refused
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Storage]:
-    storage = Storage(tmp_path / "received", Rules())
-    yield storage
-    storage.close()
-
-
-@pytest.fixture
-def folder(storage: Storage) -> Iterator[UserFolder]:
-    folder = storage.user("alice")
-    yield folder
-    folder.close()
-
-
-@pytest.fixture
-def home(tmp_path: Path, folder: UserFolder) -> Path:
-    return tmp_path / "received" / "alice"
 
 
 def put_link(
@@ -91,19 +71,19 @@ MATRIX = {
 
 @pytest.mark.parametrize("policy", MATRIX)
 @pytest.mark.parametrize("there", MATRIX["fail"])
-def test_name_that_is_taken_by(folder: UserFolder, home: Path, policy: str, there: str) -> None:
+def test_name_that_is_taken_by(alice: UserFolder, home: Path, policy: str, there: str) -> None:
     lay(home / "x", there)
     expected = MATRIX[policy][there]
-    assert word_of(put_link(folder, "x", policy=policy)) == expected
+    assert word_of(put_link(alice, "x", policy=policy)) == expected
     assert state(home / "x") == ("-> new" if expected == STORED else there)
     assert state(home / "x.1") == ("-> new" if expected == NUMBERED else "nothing")
     assert os.listdir(home.parent / PARTIAL_AREA / "alice") in ([], ["receipts"])
 
 
 @pytest.mark.parametrize("there", [OTHER, FILE])
-def test_without_the_right_to_replace_nothing_is_replaced(folder: UserFolder, home: Path, there: str) -> None:
+def test_without_the_right_to_replace_nothing_is_replaced(alice: UserFolder, home: Path, there: str) -> None:
     lay(home / "x", there)
-    assert word_of(put_link(folder, "x", policy="replace", may=False)) == "not-replaced"
+    assert word_of(put_link(alice, "x", policy="replace", may=False)) == "not-replaced"
     assert state(home / "x") == there
 
 
@@ -120,36 +100,36 @@ def test_account_that_may_not_read_learns_only_that_a_name_is_taken(storage: Sto
 
 
 @pytest.mark.parametrize("target", ["/", "..", "/etc/passwd", "a//b/./", "é\n", "x" * 4095, "\\", "nowhere"])
-def test_target_is_kept_as_it_came_with_its_time(folder: UserFolder, home: Path, target: str) -> None:
-    assert word_of(put_link(folder, "x", target=target)) == STORED
+def test_target_is_kept_as_it_came_with_its_time(alice: UserFolder, home: Path, target: str) -> None:
+    assert word_of(put_link(alice, "x", target=target)) == STORED
     assert (os.readlink(home / "x"), (home / "x").lstat().st_mtime_ns) == (target, MTIME)
 
 
-def test_lost_receipt_of_a_renamed_link_is_found_again(folder: UserFolder, home: Path) -> None:
+def test_lost_receipt_of_a_renamed_link_is_found_again(alice: UserFolder, home: Path) -> None:
     lay(home / "x", FILE)
     for expected in (NUMBERED, "already as x.1"):
-        assert word_of(put_link(folder, "x", policy="rename", transfer=b"t" * 16)) == expected
-    assert word_of(put_link(folder, "x", target="other", policy="rename", transfer=b"t" * 16)) == "stored as x.2"
+        assert word_of(put_link(alice, "x", policy="rename", transfer=b"t" * 16)) == expected
+    assert word_of(put_link(alice, "x", target="other", policy="rename", transfer=b"t" * 16)) == "stored as x.2"
 
 
-def test_what_lies_below_a_links_name_never_gets_behind_it(folder: UserFolder, home: Path, tmp_path: Path) -> None:
+def test_what_lies_below_a_links_name_never_gets_behind_it(alice: UserFolder, home: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
-    assert word_of(put_link(folder, "x", target=str(tmp_path / "outside"))) == STORED
-    assert word_of(put_link(folder, "x", "y")) == "link"
+    assert word_of(put_link(alice, "x", target=str(tmp_path / "outside"))) == STORED
+    assert word_of(put_link(alice, "x", "y")) == "link"
     with pytest.raises(Refused) as refused:
-        folder.make_folder(("x", "d"), None, None)
+        alice.make_folder(("x", "d"), None, None)
     assert refused.value.code is Code.LINK
     assert os.listdir(tmp_path / "outside") == []
 
 
 def test_disk_without_links_is_a_refusal_of_the_link(
-    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "symlink", fail)
-    outcome = put_link(folder, "x")
+    outcome = put_link(alice, "x")
     assert isinstance(outcome, Refused) and (outcome.code, outcome.why) == (
         Code.STORAGE,
         "its disk has no symbolic links",
@@ -158,7 +138,7 @@ def test_disk_without_links_is_a_refusal_of_the_link(
 
 
 def test_folder_is_flushed_before_a_link_counts_as_stored(
-    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "d").mkdir()
     flushed: list[tuple[int, str]] = []
@@ -167,7 +147,7 @@ def test_folder_is_flushed_before_a_link_counts_as_stored(
         flushed.append((os.fstat(descriptor).st_ino, state(home / "d" / "x")))
 
     monkeypatch.setattr("sft.disk.folders.flush", note)
-    assert isinstance(put_link(folder, "d", "x"), Settled)
+    assert isinstance(put_link(alice, "d", "x"), Settled)
     assert ((home / "d").stat().st_ino, "-> new") in flushed
 
 
@@ -203,7 +183,7 @@ def test_quota_that_is_used_up_refuses_a_link_but_not_one_that_is_there(storage:
 
 
 def test_hidden_link_that_a_crash_has_left_is_swept_and_stops_nothing(
-    storage: Storage, folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     area = home.parent / PARTIAL_AREA
     (area / "alice" / HIDDEN).symlink_to(home)
@@ -217,7 +197,7 @@ def test_hidden_link_that_a_crash_has_left_is_swept_and_stops_nothing(
 
 
 @pytest.mark.parametrize("name", ["link", HIDDEN + "0", "0" * 64])
-def test_any_other_link_in_the_hidden_area_is_an_error(folder: UserFolder, home: Path, name: str) -> None:
+def test_any_other_link_in_the_hidden_area_is_an_error(alice: UserFolder, home: Path, name: str) -> None:
     area = home.parent / PARTIAL_AREA
     (area / "alice" / name).symlink_to(home)
     with pytest.raises(UsageError, match="is a symbolic link"):

@@ -30,7 +30,6 @@ from partial_files import (
     is_busy,
     journal_of,
     left,
-    open_descriptors,
     published,
     refuse,
     small,
@@ -42,136 +41,101 @@ from sft.disk import partials
 from sft.disk.anonymous import AnonymousFile
 from sft.disk.folders import ExistingFile
 from sft.disk.partials import PartialFile, begin_partial
-from sft.disk.root import PARTIAL_AREA
-from sft.disk.staging import StagingArea
 from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled
 from sft.disk.user_folder import UserFolder
 
-
-@pytest.fixture
-def folder(storage: Storage) -> Iterator[UserFolder]:
-    folder = storage.user("alice")
-    yield folder
-    folder.close()
-
-
-@pytest.fixture
-def home(tmp_path: Path, folder: UserFolder) -> Path:
-    return tmp_path / "received/alice"
-
-
-@pytest.fixture
-def place(tmp_path: Path, folder: UserFolder) -> Path:
-    """Alice's staging area."""
-    return tmp_path / "received" / PARTIAL_AREA / "alice"
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    target = tmp_path / "precious"
-    target.write_bytes(b"precious")
-    return target
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks() -> Iterator[None]:
-    """No descriptor, and no name in the table of holders, outlives a test."""
-    assert not StagingArea._owners
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
-    assert not StagingArea._owners
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
 
 # --- kept, offered, resumed -------------------------------------------------------------------------------------------
 
 
-def test_cut_file_is_kept_offered_compared_and_resumed(folder: UserFolder, home: Path, place: Path) -> None:
-    cut(folder)
+def test_cut_file_is_kept_offered_compared_and_resumed(alice: UserFolder, home: Path, place: Path) -> None:
+    cut(alice)
     assert list(home.iterdir()) == []
-    partial = begin(folder, announced(TWO))
+    partial = begin(alice, announced(TWO))
     assert partial.offers[0] == 200_000
     assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:200_000]).digest()
     partial.resume_from(200_000)
     assert (partial.size, partial.offers) == (200_000, [])
     fill(partial)
-    assert commit(folder, partial) == published("big")
+    assert commit(alice, partial) == published("big")
     assert (home / "big").read_bytes() == CONTENT
     assert (home / "big").stat().st_nlink == 1
     assert left(place) == []
 
 
-def test_running_digest_of_what_was_kept_goes_on(folder: UserFolder) -> None:
-    cut(folder)
-    partial = begin(folder)
+def test_running_digest_of_what_was_kept_goes_on(alice: UserFolder) -> None:
+    cut(alice)
+    partial = begin(alice)
     digest = partial.digest_of_kept(200_000)
     digest.update(CONTENT[200_000:])
     assert digest.digest() == hashlib.sha256(CONTENT).digest()
     partial.discard()
 
 
-def test_whole_file_whose_end_was_lost_needs_nothing_more(folder: UserFolder, home: Path) -> None:
-    cut(folder, len(CONTENT))
-    partial = begin(folder)
+def test_whole_file_whose_end_was_lost_needs_nothing_more(alice: UserFolder, home: Path) -> None:
+    cut(alice, len(CONTENT))
+    partial = begin(alice)
     assert partial.offers[0] == len(CONTENT)
     partial.resume_from(len(CONTENT))
-    assert commit(folder, fill(partial)) == published("big")
+    assert commit(alice, fill(partial)) == published("big")
     assert (home / "big").read_bytes() == CONTENT
 
 
-def test_file_is_resumed_again_and_again(folder: UserFolder, home: Path) -> None:
+def test_file_is_resumed_again_and_again(alice: UserFolder, home: Path) -> None:
     for count in (1, 70_000, 70_001, 299_999):
-        partial = begin(folder, announced(os.urandom(16)))
+        partial = begin(alice, announced(os.urandom(16)))
         if partial.offers:
             partial.resume_from(partial.offers[0])
         fill(partial, CONTENT[:count])
         assert partial.keep()
-    partial = begin(folder)
+    partial = begin(alice)
     assert partial.offers[0] == 299_999
     partial.resume_from(299_999)
-    assert isinstance(commit(folder, fill(partial)), Settled)
+    assert isinstance(commit(alice, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
-def test_offer_that_was_not_taken_is_still_there_the_next_time(folder: UserFolder) -> None:
-    cut(folder)
+def test_offer_that_was_not_taken_is_still_there_the_next_time(alice: UserFolder) -> None:
+    cut(alice)
     for _ in range(3):
-        partial = begin(folder, announced(os.urandom(16)))
+        partial = begin(alice, announced(os.urandom(16)))
         assert partial.offers[0] == 200_000
         assert partial.keep()
-    begin(folder).discard()
+    begin(alice).discard()
 
 
-def test_refused_offer_starts_again_and_drops_what_was_there(folder: UserFolder, home: Path) -> None:
-    cut(folder)
+def test_refused_offer_starts_again_and_drops_what_was_there(alice: UserFolder, home: Path) -> None:
+    cut(alice)
     other = os.urandom(100_000)
-    partial = begin(folder, announced(TWO, size=len(other)))
+    partial = begin(alice, announced(TWO, size=len(other)))
     partial.resume_from(0)
-    assert isinstance(commit(folder, fill(partial, other)), Settled)
+    assert isinstance(commit(alice, fill(partial, other)), Settled)
     assert (home / "big").read_bytes() == other
 
 
-def test_dropped_bytes_are_not_said_to_be_durable(folder: UserFolder, place: Path) -> None:
-    cut(folder)
+def test_dropped_bytes_are_not_said_to_be_durable(alice: UserFolder, place: Path) -> None:
+    cut(alice)
     assert json.loads(journal_of(place).read_bytes())["durable"] == 200_000
-    partial = begin(folder)
+    partial = begin(alice)
     partial.resume_from(1000)
     assert json.loads(journal_of(place).read_bytes())["durable"] == 1000
     partial.discard()
 
 
-def test_kept_bytes_of_a_file_that_became_smaller_are_offered_up_to_its_size(folder: UserFolder, home: Path) -> None:
-    cut(folder)
-    partial = begin(folder, announced(TWO, size=150_000))
+def test_kept_bytes_of_a_file_that_became_smaller_are_offered_up_to_its_size(alice: UserFolder, home: Path) -> None:
+    cut(alice)
+    partial = begin(alice, announced(TWO, size=150_000))
     assert partial.offers == [150_000]
     partial.resume_from(150_000)
-    assert isinstance(commit(folder, fill(partial, CONTENT[:150_000])), Settled)
+    assert isinstance(commit(alice, fill(partial, CONTENT[:150_000])), Settled)
     assert (home / "big").read_bytes() == CONTENT[:150_000]
 
 
-def test_journal_tells_what_the_file_was(folder: UserFolder, place: Path) -> None:
-    cut(folder)
+def test_journal_tells_what_the_file_was(alice: UserFolder, place: Path) -> None:
+    cut(alice)
     found = json.loads(journal_of(place).read_bytes())
     assert place / f"{journal_of(place).stem}.{found.pop('attempt')}" == bytes_of(place)
     assert found == {
@@ -181,31 +145,31 @@ def test_journal_tells_what_the_file_was(folder: UserFolder, place: Path) -> Non
         "durable": 200_000,
         "generation": 1,
     }
-    cut(folder, 250_000, announced(TWO, mtime=None))
+    cut(alice, 250_000, announced(TWO, mtime=None))
     found = json.loads(journal_of(place).read_bytes())
     assert (found["transfer"], found["generation"], found["mtime"]) == (TWO.hex(), 2, None)
 
 
 def test_journal_is_brought_up_to_date_while_the_file_grows(
-    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partials, "_DURABLE_EVERY", 100_000)
-    partial = fill(begin(folder))
+    partial = fill(begin(alice))
     assert json.loads(journal_of(place).read_bytes())["durable"] == 280_000
     partial.discard()
 
 
 @pytest.mark.parametrize("path", [("a", "bc"), ("ab", "c"), ("abc",), ("a", "b", "c")], ids="/".join)
-def test_kept_bytes_belong_to_one_path(folder: UserFolder, path: tuple[str, ...]) -> None:
-    cut(folder, incoming=announced(ONE, "a", "b\u0301", "c"))
-    partial = begin(folder, announced(ONE, *path))
+def test_kept_bytes_belong_to_one_path(alice: UserFolder, path: tuple[str, ...]) -> None:
+    cut(alice, incoming=announced(ONE, "a", "b\u0301", "c"))
+    partial = begin(alice, announced(ONE, *path))
     assert partial.offers == []
     partial.discard()
-    begin(folder, announced(ONE, "a", "b\u0301", "c")).discard()
+    begin(alice, announced(ONE, "a", "b\u0301", "c")).discard()
 
 
-def test_kept_bytes_belong_to_one_user(storage: Storage, folder: UserFolder) -> None:
-    cut(folder)
+def test_kept_bytes_belong_to_one_user(storage: Storage, alice: UserFolder) -> None:
+    cut(alice)
     bob = storage.user("bob")
     partial = begin(bob)
     assert partial.offers == []
@@ -215,8 +179,8 @@ def test_kept_bytes_belong_to_one_user(storage: Storage, folder: UserFolder) -> 
 
 @pytest.mark.parametrize("size", [5, None], ids=["small", "pipe"])
 @pytest.mark.usefixtures("named")
-def test_small_file_and_pipe_are_never_kept(folder: UserFolder, place: Path, size: int | None) -> None:
-    partial = folder.begin(announced(size=size), resumable=False)
+def test_small_file_and_pipe_are_never_kept(alice: UserFolder, place: Path, size: int | None) -> None:
+    partial = alice.begin(announced(size=size), resumable=False)
     assert isinstance(partial, AnonymousFile)
     partial.write(memoryview(b"12345"))
     assert len(left(place)) == 1
@@ -224,64 +188,64 @@ def test_small_file_and_pipe_are_never_kept(folder: UserFolder, place: Path, siz
     assert left(place) == []
 
 
-def test_nothing_written_leaves_nothing(folder: UserFolder, place: Path) -> None:
-    assert not begin(folder).keep()
+def test_nothing_written_leaves_nothing(alice: UserFolder, place: Path) -> None:
+    assert not begin(alice).keep()
     assert left(place) == []
 
 
-def test_withdrawn_or_refused_file_leaves_nothing(folder: UserFolder, place: Path, home: Path) -> None:
-    cut(folder)
-    partial = begin(folder)
+def test_withdrawn_or_refused_file_leaves_nothing(alice: UserFolder, place: Path, home: Path) -> None:
+    cut(alice)
+    partial = begin(alice)
     partial.discard()
     assert left(place) == []
-    partial = fill(begin(folder))
+    partial = fill(begin(alice))
     (home / "big").write_bytes(b"in the way")
-    outcome = commit(folder, partial)
+    outcome = commit(alice, partial)
     assert isinstance(outcome, Refused)
     assert outcome.code is Code.EXISTS
     assert left(place) == []
 
 
-def test_modes_are_private(folder: UserFolder, place: Path) -> None:
+def test_modes_are_private(alice: UserFolder, place: Path) -> None:
     umask = os.umask(0)
     try:
-        cut(folder, incoming=announced(mode=0o777))
-        assert isinstance(commit(folder, fill(begin(folder, announced(TWO, "other", policy="rename")))), Settled)
+        cut(alice, incoming=announced(mode=0o777))
+        assert isinstance(commit(alice, fill(begin(alice, announced(TWO, "other", policy="rename")))), Settled)
     finally:
         os.umask(umask)
     assert len(list(place.iterdir())) == 3
     assert {stat.S_IMODE(path.stat().st_mode) for path in place.iterdir()} == {0o600}
-    begin(folder).discard()
+    begin(alice).discard()
 
 
-def test_room_for_the_rest_is_enough(folder: UserFolder, place: Path) -> None:
-    assert refuse(folder, announced(size=1 << 62)) is Code.NO_SPACE
+def test_room_for_the_rest_is_enough(alice: UserFolder, place: Path) -> None:
+    assert refuse(alice, announced(size=1 << 62)) is Code.NO_SPACE
     assert left(place) == []
-    cut(folder)
-    assert refuse(folder, announced(size=1 << 62)) is Code.NO_SPACE
-    partial = begin(folder)
+    cut(alice)
+    assert refuse(alice, announced(size=1 << 62)) is Code.NO_SPACE
+    partial = begin(alice)
     assert partial.offers[0] == 200_000
     partial.discard()
 
 
 def test_broken_disk_at_the_question_for_room_leaves_nobody_holding(
-    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(descriptor: int) -> os.statvfs_result:
         raise OSError(errno.EIO, "broken")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fstatvfs", broken)
-        assert refuse(folder, announced()) is Code.UNAVAILABLE
+        assert refuse(alice, announced()) is Code.UNAVAILABLE
     assert left(place) == []
-    begin(folder, announced(TWO)).discard()
+    begin(alice, announced(TWO)).discard()
 
 
 # --- one holder at a time ---------------------------------------------------------------------------------------------
 
 
-def test_same_transfer_takes_over_at_once(storage: Storage, folder: UserFolder, home: Path, place: Path) -> None:
-    older = fill(begin(folder), CONTENT[:200_000])
+def test_same_transfer_takes_over_at_once(storage: Storage, alice: UserFolder, home: Path, place: Path) -> None:
+    older = fill(begin(alice), CONTENT[:200_000])
     another = storage.user("alice")
     newer = begin(another)
     assert newer.offers[0] == 200_000
@@ -295,14 +259,14 @@ def test_same_transfer_takes_over_at_once(storage: Storage, folder: UserFolder, 
 
 
 @pytest.mark.parametrize("end", ["discard", "keep", "close", "commit", "resume_from"])
-def test_older_holder_takes_nothing_from_the_newer(folder: UserFolder, home: Path, place: Path, end: str) -> None:
-    older = fill(begin(folder), CONTENT[:200_000])
-    newer = begin(folder)
+def test_older_holder_takes_nothing_from_the_newer(alice: UserFolder, home: Path, place: Path, end: str) -> None:
+    older = fill(begin(alice), CONTENT[:200_000])
+    newer = begin(alice)
     newer.resume_from(200_000)
     before = (bytes_of(place).read_bytes(), journal_of(place).read_bytes())
     if end == "commit":
         older.sha256 = hashlib.sha256(CONTENT[:200_000]).digest()
-        outcome = commit(folder, older)
+        outcome = commit(alice, older)
         assert isinstance(outcome, Refused)
         assert outcome.code is Code.BUSY
     elif end == "keep":
@@ -316,51 +280,51 @@ def test_older_holder_takes_nothing_from_the_newer(folder: UserFolder, home: Pat
         getattr(older, end)()
     assert list(home.iterdir()) == []
     assert (bytes_of(place).read_bytes(), journal_of(place).read_bytes()) == before
-    assert refuse(folder, announced(TWO)) is Code.BUSY
-    assert isinstance(commit(folder, fill(newer)), Settled)
+    assert refuse(alice, announced(TWO)) is Code.BUSY
+    assert isinstance(commit(alice, fill(newer)), Settled)
     assert (home / "big").read_bytes() == CONTENT
     assert left(place) == []
 
 
-def test_newest_of_many_holders_writes(folder: UserFolder, home: Path) -> None:
-    holders = [begin(folder) for _ in range(5)]
+def test_newest_of_many_holders_writes(alice: UserFolder, home: Path) -> None:
+    holders = [begin(alice) for _ in range(5)]
     fill(holders[-1])
     assert all(is_busy(older) for older in holders[:-1])
     for older in holders[:-1]:
         older.discard()
-    assert isinstance(commit(folder, holders[-1]), Settled)
+    assert isinstance(commit(alice, holders[-1]), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
 def test_taken_over_between_flush_and_publishing_publishes_nothing(
-    folder: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The flush of a large file takes long; it is the seam for a client that comes back meanwhile."""
-    older = fill(begin(folder))
+    older = fill(begin(alice))
     newer: list[PartialFile] = []
     flush = os.fsync
 
     def come_back(descriptor: int) -> None:
         monkeypatch.setattr(os, "fsync", flush)
         flush(descriptor)
-        newer.append(begin(folder))
+        newer.append(begin(alice))
 
     monkeypatch.setattr(os, "fsync", come_back)
-    outcome = commit(folder, older)
+    outcome = commit(alice, older)
     assert isinstance(outcome, Refused)
     assert outcome.code is Code.BUSY
     assert list(home.iterdir()) == []
     assert newer[0].offers[0] == len(CONTENT)
     newer[0].resume_from(0)
-    assert isinstance(commit(folder, fill(newer[0])), Settled)
+    assert isinstance(commit(alice, fill(newer[0])), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
 def test_taking_over_waits_until_publishing_is_done(
-    storage: Storage, folder: UserFolder, home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, alice: UserFolder, home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link is the seam for a client that comes back while its file is published."""
-    older = fill(begin(folder))
+    older = fill(begin(alice))
     another = storage.user("alice")
     told: list[Code] = []
     started = threading.Event()
@@ -386,7 +350,7 @@ def test_taking_over_waits_until_publishing_is_done(
 
     monkeypatch.setattr(fcntl, "flock", locking)
     monkeypatch.setattr(os, "link", linking)
-    assert commit(folder, older) == published("big")
+    assert commit(alice, older) == published("big")
     thread.join(30)
     assert told == [Code.BUSY]
     assert (home / "big").read_bytes() == CONTENT
@@ -396,10 +360,10 @@ def test_taking_over_waits_until_publishing_is_done(
 
 
 def test_taking_over_waits_for_a_write_under_way(
-    storage: Storage, folder: UserFolder, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, alice: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A late write could bring back what the newer holder has dropped. The write itself is the seam."""
-    older = begin(folder)
+    older = begin(alice)
     another = storage.user("alice")
     order: list[str] = []
     waiting = threading.Event()
@@ -433,10 +397,10 @@ def test_taking_over_waits_for_a_write_under_way(
 
 
 def test_journal_removed_while_another_waits_for_it_is_busy(
-    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the opening and the lock of a journal its holder may drop it; the seam for that moment is flock."""
-    older = fill(begin(folder), CONTENT[:1000])
+    older = fill(begin(alice), CONTENT[:1000])
     lock = fcntl.flock
 
     def drop_first(descriptor: int, how: int) -> None:
@@ -446,50 +410,50 @@ def test_journal_removed_while_another_waits_for_it_is_busy(
 
     monkeypatch.setattr(fcntl, "flock", drop_first)
     with pytest.raises(Refused) as caught:
-        folder.begin(announced(), resumable=True)
+        alice.begin(announced(), resumable=True)
     assert caught.value.code is Code.BUSY
     assert left(place) == []
-    partial = begin(folder)
+    partial = begin(alice)
     assert partial.offers == []
     partial.discard()
 
 
-def test_another_transfer_is_busy_until_the_holder_is_gone(folder: UserFolder, home: Path) -> None:
-    holder = fill(begin(folder), CONTENT[:200_000])
+def test_another_transfer_is_busy_until_the_holder_is_gone(alice: UserFolder, home: Path) -> None:
+    holder = fill(begin(alice), CONTENT[:200_000])
     for _ in range(3):
-        assert refuse(folder, announced(TWO)) is Code.BUSY
+        assert refuse(alice, announced(TWO)) is Code.BUSY
     holder.write(memoryview(CONTENT)[200_000:250_000])
     holder.close()
-    partial = begin(folder, announced(TWO))
+    partial = begin(alice, announced(TWO))
     assert partial.offers[0] == 250_000
     partial.resume_from(250_000)
-    assert isinstance(commit(folder, fill(partial)), Settled)
+    assert isinstance(commit(alice, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
-def test_another_transfer_is_busy_after_a_take_over_too(folder: UserFolder) -> None:
-    older = fill(begin(folder), CONTENT[:1000])
-    newer = begin(folder)
+def test_another_transfer_is_busy_after_a_take_over_too(alice: UserFolder) -> None:
+    older = fill(begin(alice), CONTENT[:1000])
+    newer = begin(alice)
     older.close()
-    assert refuse(folder, announced(TWO)) is Code.BUSY
+    assert refuse(alice, announced(TWO)) is Code.BUSY
     newer.close()
-    begin(folder, announced(TWO)).discard()
+    begin(alice, announced(TWO)).discard()
 
 
-def test_everything_may_end_twice(folder: UserFolder, place: Path) -> None:
-    first = fill(begin(folder), CONTENT[:1000])
+def test_everything_may_end_twice(alice: UserFolder, place: Path) -> None:
+    first = fill(begin(alice), CONTENT[:1000])
     assert first.keep()
     first.close()
-    second = begin(folder)
+    second = begin(alice)
     assert not first.keep()
     first.discard()
     first.close()
     assert is_busy(first)
     assert len(left(place)) == 2
     assert second.offers[0] == 1000
-    assert refuse(folder, announced(TWO)) is Code.BUSY
+    assert refuse(alice, announced(TWO)) is Code.BUSY
     second.discard()
-    third = begin(folder, announced(THREE))
+    third = begin(alice, announced(THREE))
     second.discard()
     assert len(left(place)) == 2
     third.discard()
@@ -593,24 +557,24 @@ def holder(tmp_path: Path, home: Path) -> Iterator[Holder]:
     holder.kill()
 
 
-def test_another_transfer_is_busy_while_a_process_holds_the_file(folder: UserFolder, holder: Holder) -> None:
-    assert refuse(folder, announced(TWO)) is Code.BUSY
+def test_another_transfer_is_busy_while_a_process_holds_the_file(alice: UserFolder, holder: Holder) -> None:
+    assert refuse(alice, announced(TWO)) is Code.BUSY
     assert holder.does("partial.size") == "200000"
     holder.kill()
-    partial = begin(folder, announced(TWO))
+    partial = begin(alice, announced(TWO))
     assert partial.offers[0] == 200_000
     assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:200_000]).digest()
     partial.discard()
 
 
-def test_same_transfer_takes_over_from_another_process(folder: UserFolder, home: Path, holder: Holder) -> None:
-    partial = begin(folder)
+def test_same_transfer_takes_over_from_another_process(alice: UserFolder, home: Path, holder: Holder) -> None:
+    partial = begin(alice)
     assert partial.offers[0] == 200_000
     partial.resume_from(200_000)
     assert holder.does("partial.write(memoryview(b'late'))") == "busy"
     assert holder.does("partial.finish(0o644)") == "busy"
     assert holder.does("partial.close()") == "None"
-    assert isinstance(commit(folder, fill(partial)), Settled)
+    assert isinstance(commit(alice, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
@@ -625,16 +589,16 @@ def test_same_transfer_takes_over_from_another_process(folder: UserFolder, home:
     ],
 )
 def test_older_process_takes_nothing_from_the_newer(
-    folder: UserFolder, home: Path, place: Path, holder: Holder, end: str, answer: str
+    alice: UserFolder, home: Path, place: Path, holder: Holder, end: str, answer: str
 ) -> None:
     """It has not noticed anything yet: nothing has come for it since."""
-    partial = begin(folder)
+    partial = begin(alice)
     partial.resume_from(200_000)
     before = (bytes_of(place).read_bytes(), journal_of(place).read_bytes())
     assert holder.does(end) == answer
     assert (bytes_of(place).read_bytes(), journal_of(place).read_bytes()) == before
     assert holder.does("partial.close()") == "None"
-    assert isinstance(commit(folder, fill(partial)), Settled)
+    assert isinstance(commit(alice, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
     assert left(place) == []
 
@@ -647,42 +611,42 @@ def check_kept_and_sent_anew(folder: UserFolder, home: Path, partial: PartialFil
 
 
 def test_file_that_another_process_has_open_is_not_published_before_that_is_closed(
-    folder: UserFolder, home: Path, holder: Holder
+    alice: UserFolder, home: Path, holder: Holder
 ) -> None:
     """A write of the older owner may be under way for as long as that."""
-    check_kept_and_sent_anew(folder, home, fill(begin(folder)), "another process has the file open")
+    check_kept_and_sent_anew(alice, home, fill(begin(alice)), "another process has the file open")
     assert holder.does("partial.close()") == "None"
-    again = begin(folder)
+    again = begin(alice)
     assert again.offers == [len(CONTENT)] and not again.is_shared
     again.resume_from(len(CONTENT))
-    assert isinstance(commit(folder, fill(again)), Settled)
+    assert isinstance(commit(alice, fill(again)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("offset", [0, 200_000], ids=["started again", "resumed"])
 @pytest.mark.parametrize("late", [100, 250_000, len(CONTENT) - 2], ids=["below", "above", "over the end"])
 def test_late_write_of_an_older_process_is_found_before_the_file_is_published(
-    folder: UserFolder, home: Path, holder: Holder, offset: int, late: int
+    alice: UserFolder, home: Path, holder: Holder, offset: int, late: int
 ) -> None:
     """It stalls between its look at who owns the file and its write."""
-    partial = begin(folder)
+    partial = begin(alice)
     partial.resume_from(offset)
     fill(partial)
     assert holder.does(f"os.pwrite(partial.descriptor, b'late', {late})") == "4"
     assert holder.does("partial.close()") == "None"
-    check_kept_and_sent_anew(folder, home, partial, "another process has written to the file")
-    again = begin(folder)
+    check_kept_and_sent_anew(alice, home, partial, "another process has written to the file")
+    again = begin(alice)
     assert again.digest_of_kept(again.offers[0]).digest() != hashlib.sha256(CONTENT).digest()
     again.resume_from(0)
-    assert isinstance(commit(folder, fill(again)), Settled)
+    assert isinstance(commit(alice, fill(again)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
 def test_mode_is_not_changed_by_an_older_process_behind_a_take_over(
-    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody takes a file over between the look at who owns it and the change of its mode and time."""
-    older, locked = fill(begin(folder)), []
+    older, locked = fill(begin(alice)), []
     fit = older._area.fit
 
     def look(*arguments: object) -> bool:
@@ -699,8 +663,8 @@ def test_mode_is_not_changed_by_an_older_process_behind_a_take_over(
     older.discard()
 
 
-def test_take_over_by_another_process_is_noticed(tmp_path: Path, folder: UserFolder, place: Path) -> None:
-    older = fill(begin(folder), CONTENT[:1000])
+def test_take_over_by_another_process_is_noticed(tmp_path: Path, alice: UserFolder, place: Path) -> None:
+    older = fill(begin(alice), CONTENT[:1000])
     newer = Holder(tmp_path / "received")
     assert is_busy(older)
     older.discard()
@@ -708,13 +672,13 @@ def test_take_over_by_another_process_is_noticed(tmp_path: Path, folder: UserFol
     assert newer.does("partial.write(memoryview(b'more'))") == "None"
     assert newer.does("partial.size") == "200004"
     newer.kill()
-    begin(folder).discard()
+    begin(alice).discard()
 
 
 def test_newer_holder_has_the_lock_as_soon_as_the_older_process_is_gone(
-    tmp_path: Path, folder: UserFolder, place: Path, holder: Holder
+    tmp_path: Path, alice: UserFolder, place: Path, holder: Holder
 ) -> None:
-    partial = begin(folder)
+    partial = begin(alice)
     partial.resume_from(200_000)
     holder.kill()
     partial.write(memoryview(CONTENT)[200_000:210_000])
@@ -757,81 +721,81 @@ TORN = [
 
 
 @pytest.mark.parametrize("torn", TORN, ids=range(len(TORN)))
-def test_torn_journal_starts_the_file_again(folder: UserFolder, home: Path, place: Path, torn: bytes) -> None:
-    cut(folder)
+def test_torn_journal_starts_the_file_again(alice: UserFolder, home: Path, place: Path, torn: bytes) -> None:
+    cut(alice)
     journal_of(place).write_bytes(torn)
-    partial = begin(folder)
+    partial = begin(alice)
     assert partial.offers == []
     assert os.fstat(partial.descriptor).st_size == 0
     fill(partial, CONTENT[:1000])
     assert partial.keep()
-    partial = begin(folder)
+    partial = begin(alice)
     assert partial.offers[0] == 1000
     partial.resume_from(1000)
-    assert isinstance(commit(folder, fill(partial)), Settled)
+    assert isinstance(commit(alice, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
-    folder.area.sweep(DAY)  # an empty journal tells nothing of the bytes that it had, nor that it had any
+    alice.area.sweep(DAY)  # an empty journal tells nothing of the bytes that it had, nor that it had any
     assert left(place) == []
 
 
-def test_every_truncated_journal_starts_the_file_again(folder: UserFolder, place: Path) -> None:
-    cut(folder, 1000)
+def test_every_truncated_journal_starts_the_file_again(alice: UserFolder, place: Path) -> None:
+    cut(alice, 1000)
     whole = journal_of(place).read_bytes()
     for count in range(0, len(whole), 7):
         journal_of(place).write_bytes(whole[:count])
-        partial = begin(folder)
+        partial = begin(alice)
         assert partial.offers == []
         fill(partial, CONTENT[:1000])
         assert partial.keep()
-    begin(folder).discard()
-    folder.area.sweep(DAY)
+    begin(alice).discard()
+    alice.area.sweep(DAY)
     assert left(place) == []
 
 
-def test_torn_journal_of_a_living_holder_does_not_let_another_in(folder: UserFolder, place: Path) -> None:
-    holder = fill(begin(folder), CONTENT[:1000])
+def test_torn_journal_of_a_living_holder_does_not_let_another_in(alice: UserFolder, place: Path) -> None:
+    holder = fill(begin(alice), CONTENT[:1000])
     journal_of(place).write_bytes(b"")
-    assert refuse(folder, announced(TWO)) is Code.BUSY
+    assert refuse(alice, announced(TWO)) is Code.BUSY
     holder.close()
-    begin(folder).discard()
+    begin(alice).discard()
 
 
-def test_bytes_without_a_journal_are_not_offered(folder: UserFolder, place: Path) -> None:
-    cut(folder)
+def test_bytes_without_a_journal_are_not_offered(alice: UserFolder, place: Path) -> None:
+    cut(alice)
     journal_of(place).unlink()
-    partial = begin(folder)
+    partial = begin(alice)
     assert partial.offers == []
     partial.discard()
 
 
-def test_journal_without_bytes_offers_nothing(folder: UserFolder, place: Path) -> None:
-    cut(folder)
+def test_journal_without_bytes_offers_nothing(alice: UserFolder, place: Path) -> None:
+    cut(alice)
     bytes_of(place).unlink()
-    partial = begin(folder)
+    partial = begin(alice)
     assert partial.offers == []
     fill(partial, CONTENT[:1000])
     assert partial.keep()
-    begin(folder).discard()
+    begin(alice).discard()
 
 
-def test_zeros_behind_the_durable_bytes_are_found_out(folder: UserFolder, home: Path, place: Path) -> None:
+def test_zeros_behind_the_durable_bytes_are_found_out(alice: UserFolder, home: Path, place: Path) -> None:
     """A power cut may leave a file's size without its last bytes."""
-    cut(folder, 150_000)
+    cut(alice, 150_000)
     os.truncate(bytes_of(place), 200_000)
-    partial = begin(folder)
+    partial = begin(alice)
     assert partial.offers == [200_000, 150_000]
     assert partial.digest_of_kept(200_000).digest() != hashlib.sha256(CONTENT[:200_000]).digest()
     assert partial.digest_of_kept(150_000).digest() == hashlib.sha256(CONTENT[:150_000]).digest()
     partial.resume_from(150_000)
     assert bytes_of(place).stat().st_size == 150_000
-    assert isinstance(commit(folder, fill(partial)), Settled)
+    assert isinstance(commit(alice, fill(partial)), Settled)
     assert (home / "big").read_bytes() == CONTENT
 
 
-def test_fewer_bytes_than_the_journal_says_are_offered_as_they_are(folder: UserFolder, place: Path) -> None:
-    cut(folder)
+def test_fewer_bytes_than_the_journal_says_are_offered_as_they_are(alice: UserFolder, place: Path) -> None:
+    cut(alice)
     os.truncate(bytes_of(place), 1000)
-    partial = begin(folder)
+    partial = begin(alice)
     assert partial.offers == [1000]
     assert partial.digest_of_kept(200_000).digest() == hashlib.sha256(CONTENT[:1000]).digest()
     partial.discard()
@@ -849,40 +813,38 @@ def crash_after_the_link(folder: UserFolder, home: Path, place: Path, incoming: 
 
 @pytest.mark.parametrize("transfer", [ONE, TWO], ids=["same", "another"])
 def test_published_bytes_are_never_written_to_again(
-    folder: UserFolder, home: Path, place: Path, transfer: bytes
+    alice: UserFolder, home: Path, place: Path, transfer: bytes
 ) -> None:
-    crash_after_the_link(folder, home, place)
+    crash_after_the_link(alice, home, place)
     before = (home / "big").stat()
-    partial = begin_partial(folder.area, announced(transfer, policy="replace"))
+    partial = begin_partial(alice.area, announced(transfer, policy="replace"))
     assert partial.offers == []
     assert ((home / "big").read_bytes(), (home / "big").stat().st_nlink) == (CONTENT, 1)
     other = CONTENT[::-1]
     fill(partial, other)
     assert (home / "big").read_bytes() == CONTENT
     assert (home / "big").stat().st_mtime_ns == before.st_mtime_ns
-    assert isinstance(commit(folder, partial), Settled)
+    assert isinstance(commit(alice, partial), Settled)
     assert (home / "big").read_bytes() == other
     assert left(place) == []
 
 
-def test_older_holder_is_lost_even_when_its_bytes_got_a_second_name(
-    folder: UserFolder, home: Path, place: Path
-) -> None:
-    older = fill(begin(folder))
+def test_older_holder_is_lost_even_when_its_bytes_got_a_second_name(alice: UserFolder, home: Path, place: Path) -> None:
+    older = fill(begin(alice))
     os.link(bytes_of(place), home / "other")
-    newer = begin(folder)
+    newer = begin(alice)
     assert newer.offers == []
     assert json.loads(journal_of(place).read_bytes())["generation"] == 2
     assert is_busy(older)
     older.discard()
-    assert isinstance(commit(folder, fill(newer)), Settled)
+    assert isinstance(commit(alice, fill(newer)), Settled)
     assert (home / "other").read_bytes() == CONTENT
 
 
 def test_second_name_of_a_published_file_is_swept_at_once(
-    storage: Storage, folder: UserFolder, home: Path, place: Path
+    storage: Storage, alice: UserFolder, home: Path, place: Path
 ) -> None:
-    crash_after_the_link(folder, home, place)
+    crash_after_the_link(alice, home, place)
     assert storage.sweep() == 1
     assert left(place) == []
     assert (home / "big").read_bytes() == CONTENT
@@ -956,11 +918,11 @@ print(oct((root / "alice/a").stat().st_mode & 0o777))
 
 @pytest.mark.usefixtures("named")
 def test_small_file_that_is_locked_before_its_maker_can_gets_another_name(
-    folder: UserFolder, home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between making and locking it another process may be about to sweep it; the seam for that moment is flock."""
     lock = fcntl.flock
-    partial = small(folder)
+    partial = small(alice)
     with contextlib.ExitStack() as sweeping:
 
         def lock_first(descriptor: int, how: int) -> None:
@@ -972,22 +934,22 @@ def test_small_file_that_is_locked_before_its_maker_can_gets_another_name(
 
         monkeypatch.setattr(fcntl, "flock", lock_first)
         partial.write(memoryview(b"new"))
-    assert isinstance(commit(folder, partial), Settled)
+    assert isinstance(commit(alice, partial), Settled)
     assert (home / "small").read_bytes() == b"new" and left(place) == []
 
 
 @pytest.mark.usefixtures("named")
 def test_small_files_of_one_name_and_transfer_have_hidden_names_of_their_own(
-    folder: UserFolder, home: Path, place: Path
+    alice: UserFolder, home: Path, place: Path
 ) -> None:
     """Another machine may still know the hidden name of an attempt that was published."""
-    first, second = small(folder), small(folder)
+    first, second = small(alice), small(alice)
     first.write(memoryview(b"n"))
     second.write(memoryview(b"new"))
     assert len(left(place)) == 2
-    assert commit(folder, second) == Settled(("small",), size=3, sha256=second.sha256)
+    assert commit(alice, second) == Settled(("small",), size=3, sha256=second.sha256)
     first.write(memoryview(b"ew"))
-    assert commit(folder, first) == Settled(("small",), already=True, size=3, sha256=first.sha256)
+    assert commit(alice, first) == Settled(("small",), already=True, size=3, sha256=first.sha256)
     assert (home / "small").read_bytes() == b"new" and left(place) == []
 
 
@@ -1052,7 +1014,7 @@ def test_full_disk_leaves_nothing_that_contradicts_itself(tmp_path: Path) -> Non
 
 
 def test_journal_that_cannot_be_written_leaves_no_holder(
-    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that fails just there can't be had everywhere, so that one call is made to fail."""
 
@@ -1061,28 +1023,28 @@ def test_journal_that_cannot_be_written_leaves_no_holder(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
-        assert refuse(folder, announced()) is Code.NO_SPACE
+        assert refuse(alice, announced()) is Code.NO_SPACE
     assert left(place) == []
-    cut(folder)
+    cut(alice)
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
-        assert refuse(folder, announced(TWO)) is Code.NO_SPACE
-    partial = begin(folder, announced(TWO))
+        assert refuse(alice, announced(TWO)) is Code.NO_SPACE
+    partial = begin(alice, announced(TWO))
     assert partial.offers[0] == 200_000
     partial.discard()
 
 
 def test_failing_flush_at_the_end_still_keeps_the_bytes(
-    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(descriptor: int) -> None:
         raise OSError(errno.EIO, "broken")
 
-    partial = fill(begin(folder), CONTENT[:1000])
+    partial = fill(begin(alice), CONTENT[:1000])
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", broken)
         assert partial.keep()
     assert json.loads(journal_of(place).read_bytes())["durable"] == 0
-    partial = begin(folder, announced(TWO))
+    partial = begin(alice, announced(TWO))
     assert partial.offers == [1000]
     partial.discard()

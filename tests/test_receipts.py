@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,28 +13,9 @@ from sft.disk import receipts
 from sft.disk.anonymous import AnonymousFile
 from sft.disk.partials import PartialFile
 from sft.disk.receipts import RECEIPTS, Delivery, Receipts
-from sft.disk.root import PARTIAL_AREA
 from sft.disk.storage import Storage
 from sft.disk.temporary import DeliveredBefore, Settled, TemporaryFile
 from sft.disk.user_folder import UserFolder
-
-
-@pytest.fixture
-def folder(storage: Storage) -> Iterator[UserFolder]:
-    folder = storage.user("alice")
-    yield folder
-    folder.close()
-
-
-@pytest.fixture
-def home(tmp_path: Path, folder: UserFolder) -> Path:
-    return tmp_path / "received/alice"
-
-
-@pytest.fixture
-def place(tmp_path: Path, folder: UserFolder) -> Path:
-    """Alice's staging area."""
-    return tmp_path / "received" / PARTIAL_AREA / "alice"
 
 
 def age(place: Path, seconds: int) -> None:
@@ -48,6 +28,7 @@ def age(place: Path, seconds: int) -> None:
 
 @pytest.mark.parametrize("private", [False, True], ids=["", "drop-only"])
 def test_lost_receipt_is_repeated_and_not_the_file(storage: Storage, home: Path, private: bool) -> None:
+    home.mkdir()
     (home / "db.dump").write_bytes(b"older")
     first = published("db.1.dump", content=b"new")
     for expected in (first, again(first), again(first)):
@@ -91,78 +72,78 @@ def test_lost_receipt_is_repeated_to_a_drop_only_account_that_wanted_to_replace(
 
 
 def test_lost_receipt_of_a_large_file_is_repeated_for_the_same_content(
-    folder: UserFolder, home: Path, place: Path
+    alice: UserFolder, home: Path, place: Path
 ) -> None:
     (home / "big").write_bytes(b"older")
     incoming = announced(policy="rename")
-    assert commit(folder, fill(begin(folder, incoming))) == published("big.1")
-    assert folder.begin(incoming, resumable=True) == DeliveredBefore(again(published("big.1")))
+    assert commit(alice, fill(begin(alice, incoming))) == published("big.1")
+    assert alice.begin(incoming, resumable=True) == DeliveredBefore(again(published("big.1")))
     assert left(place) == []
 
 
-def test_large_file_that_was_edited_after_a_lost_receipt_is_stored(folder: UserFolder, home: Path) -> None:
+def test_large_file_that_was_edited_after_a_lost_receipt_is_stored(alice: UserFolder, home: Path) -> None:
     incoming, other = announced(policy="rename"), CONTENT[::-1]
-    assert commit(folder, fill(begin(folder, incoming))) == published("big")
-    assert isinstance(folder.begin(incoming, resumable=True), DeliveredBefore)
-    partial = folder.begin_anyway(incoming, resumable=True)
+    assert commit(alice, fill(begin(alice, incoming))) == published("big")
+    assert isinstance(alice.begin(incoming, resumable=True), DeliveredBefore)
+    partial = alice.begin_anyway(incoming, resumable=True)
     assert isinstance(partial, PartialFile)
-    assert commit(folder, fill(partial, other)) == published("big.1", content=other)
+    assert commit(alice, fill(partial, other)) == published("big.1", content=other)
 
 
-def test_receipt_is_repeated_after_the_file_was_taken_away(folder: UserFolder, home: Path) -> None:
-    first = renamed(folder)
+def test_receipt_is_repeated_after_the_file_was_taken_away(alice: UserFolder, home: Path) -> None:
+    first = renamed(alice)
     (home / "db.dump").unlink()
-    assert renamed(folder) == again(first)
+    assert renamed(alice) == again(first)
     assert os.listdir(home) == []
 
 
-def test_receipt_of_a_pipe_is_repeated(folder: UserFolder) -> None:
-    assert renamed(folder, size=None) == published("db.dump", content=b"new")
-    assert renamed(folder, size=None) == again(published("db.dump", content=b"new"))
+def test_receipt_of_a_pipe_is_repeated(alice: UserFolder) -> None:
+    assert renamed(alice, size=None) == published("db.dump", content=b"new")
+    assert renamed(alice, size=None) == again(published("db.dump", content=b"new"))
 
 
-def test_receipt_of_another_size_is_of_another_file(folder: UserFolder) -> None:
-    renamed(folder)
-    assert renamed(folder, content=b"longer", size=6) == published("db.1.dump", content=b"longer")
+def test_receipt_of_another_size_is_of_another_file(alice: UserFolder) -> None:
+    renamed(alice)
+    assert renamed(alice, content=b"longer", size=6) == published("db.1.dump", content=b"longer")
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "replace"])
-def test_other_policies_need_no_receipts(folder: UserFolder, home: Path, place: Path, policy: str) -> None:
-    partial = folder.begin(announced(ONE, "small", size=3, policy=policy), resumable=False)
+def test_other_policies_need_no_receipts(alice: UserFolder, home: Path, place: Path, policy: str) -> None:
+    partial = alice.begin(announced(ONE, "small", size=3, policy=policy), resumable=False)
     assert isinstance(partial, AnonymousFile)
     partial.write(memoryview(b"new"))
     partial.sha256 = hashlib.sha256(b"new").digest()
-    assert isinstance(commit(folder, partial), Settled)
+    assert isinstance(commit(alice, partial), Settled)
     assert not (place / receipts.RECEIPTS).exists()
 
 
-def test_receipts_are_kept_for_a_day(folder: UserFolder, place: Path, home: Path) -> None:
-    first = renamed(folder)
+def test_receipts_are_kept_for_a_day(alice: UserFolder, place: Path, home: Path) -> None:
+    first = renamed(alice)
     age(place, DAY - 60)
     os.unlink(home / "db.dump")
-    assert renamed(folder) == again(first)
+    assert renamed(alice) == again(first)
     age(place, DAY + 1)
-    assert renamed(folder) == first
+    assert renamed(alice) == first
 
 
 def test_receipts_are_pruned_by_age_and_bounded(
-    folder: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
+    alice: UserFolder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receipts, "_PRUNED_AT", 2000)
-    renamed(folder)
+    renamed(alice)
     age(place, DAY + 1)
     for number in range(100):
-        renamed(folder, b"%016d" % number, b"%03d" % number)
+        renamed(alice, b"%016d" % number, b"%03d" % number)
         assert (place / receipts.RECEIPTS).stat().st_size < 2500
     text = (place / receipts.RECEIPTS).read_text()
     assert b"new".hex() not in text and hashlib.sha256(b"new").hexdigest() not in text
-    assert renamed(folder, b"%016d" % 99, b"099").path == ("db.100.dump",)
-    assert renamed(folder, b"%016d" % 98, b"098").path == ("db.99.dump",)
+    assert renamed(alice, b"%016d" % 99, b"099").path == ("db.100.dump",)
+    assert renamed(alice, b"%016d" % 98, b"098").path == ("db.99.dump",)
     assert len(text.splitlines()) >= 5
 
 
-def test_torn_receipts_cost_no_more_than_a_second_copy(folder: UserFolder, place: Path) -> None:
-    renamed(folder)
+def test_torn_receipts_cost_no_more_than_a_second_copy(alice: UserFolder, place: Path) -> None:
+    renamed(alice)
     file = place / receipts.RECEIPTS
     whole = file.read_bytes()
     head = b"receipts %s\n" % (b"0" * 32)
@@ -170,22 +151,22 @@ def test_torn_receipts_cost_no_more_than_a_second_copy(folder: UserFolder, place
     odd = (b"", b"\0" * 100, b"\xff" * 9, b'["%s", 1e9]\n' % key, b"[" * 5000)
     for torn in (*odd, *(head + each for each in odd), whole[:-20], whole[:20]):
         file.write_bytes(torn)
-        second = renamed(folder, content=b"two")
+        second = renamed(alice, content=b"two")
         assert second.sha256 == hashlib.sha256(b"two").digest()
-        assert renamed(folder, content=b"two") == again(second)
+        assert renamed(alice, content=b"two") == again(second)
         for path in (place.parent.parent / "alice").iterdir():
             path.unlink()
     lines = (b'["%s", 9e12, 7, "x", []]', b'["%s", 9e12]', b'["%s", 9000000000000, ["db.dump"], ["a"], 3, "xyz"]')
     for line in lines:
         file.write_bytes(head + line % key + b"\n")
-        assert renamed(folder).path == ("db.dump",)
+        assert renamed(alice).path == ("db.dump",)
 
 
-def test_receipts_of_another_process_are_seen(storage: Storage, folder: UserFolder) -> None:
-    assert renamed(folder, TWO).path == ("db.dump",)
+def test_receipts_of_another_process_are_seen(storage: Storage, alice: UserFolder) -> None:
+    assert renamed(alice, TWO).path == ("db.dump",)
     another = storage.user("alice")
     first = renamed(another, ONE, b"one")
-    assert renamed(folder, ONE, b"one") == again(first)
+    assert renamed(alice, ONE, b"one") == again(first)
     another.close()
 
 

@@ -1,0 +1,197 @@
+"""Folders that are made: their modes at once, their times when their content is there."""
+
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+from processes import run_python
+from stored_files import SECOND, TRAPS, put, tree, with_umask
+
+from sft.common.errors import Code, Refused
+from sft.disk.temporary import Settled
+from sft.disk.user_folder import UserFolder
+
+pytestmark = pytest.mark.usefixtures("watched")  # a FIFO that is waited for is a failure, and no end of the tests
+
+
+# What is there, what is announced, whether its sender may replace: what it has meanwhile, and in the end.
+CLOSED_FOLDERS = [
+    (0o555, 0o555, False, 0o755, 0o555),
+    (0o555, 0o555, True, 0o755, 0o555),
+    (0o555, 0o755, True, 0o755, 0o755),
+    (0o555, None, True, 0o755, 0o555),
+    (0o555, 0o755, False, 0o555, 0o555),  # the receiver's owner may have closed it
+    (0o555, None, False, 0o555, 0o555),
+    (0o511, 0o500, False, 0o711, 0o511),
+    (0o755, 0o555, True, 0o755, 0o755),  # SET changes that
+]
+
+
+@pytest.mark.parametrize(("there", "sent", "may_replace", "meanwhile", "last"), CLOSED_FOLDERS)
+def test_closed_folder_is_writable_while_something_comes_and_is_closed_again(
+    alice: UserFolder, home: Path, there: int, sent: int | None, may_replace: bool, meanwhile: int, last: int
+) -> None:
+    (home / "a").mkdir()
+    (home / "a").chmod(there)
+    for _ in range(2):
+        alice.make_folder(("a",), None, sent, may_replace)
+        assert stat.S_IMODE((home / "a").stat().st_mode) == meanwhile
+    alice.finish_folders()
+    assert stat.S_IMODE((home / "a").stat().st_mode) == last
+
+
+def test_closed_folders_take_files_and_lose_them_without_roots_rights() -> None:
+    """In a process that is root no longer: sent, sent into again, removed in part, and removed as a whole."""
+    place = Path(tempfile.mkdtemp(prefix="closed-"))  # tmp_path is closed to other users
+    code = """
+import os, sys
+from pathlib import Path
+from sft.disk.temporary import Incoming, Whole
+from sft.disk.storage import Storage
+from sft.disk.user_folder import Rules
+from crypto_utils import digest
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+os.umask(0o022)
+folder = Storage(Path(sys.argv[1]) / "r", Rules()).user("alice")
+home = Path(sys.argv[1]) / "r/alice"
+
+def send(*path, content=b"new"):
+    for depth in range(1, len(path)):
+        folder.make_folder(path[:depth], 5, 0o555, True)
+    for policy in ("replace", "fail"):
+        incoming = Incoming(b"t" * 16, path, len(content), None, 0o644, policy)
+        (file,) = folder.take([Whole(incoming, content, digest(content))])
+        print(folder.publish([file])[0].word)
+    folder.finish_folders()
+
+send("a", "b", "c")
+send("a", "b", "d")
+modes = lambda: print(*[oct((home / name).stat().st_mode & 0o777) for name in ("a", "a/b")])
+modes()
+folder.changes.remove(("a", "b", "c"), False, folder.changes.removal(lambda: None))
+print(os.listdir(home / "a/b"))
+modes()
+folder.changes.remove(("a",), True, folder.changes.removal(lambda: None))
+print(os.listdir(home))
+"""
+    try:
+        place.chmod(0o777)
+        said = run_python(code, place).split("\n")
+        assert said == [*["stored", "already"] * 2, *["0o555 0o555", "['d']"], "0o555 0o555", "[]"]
+    finally:
+        shutil.rmtree(place)
+
+
+def test_folders_get_their_times_and_modes_after_their_content(alice: UserFolder, home: Path) -> None:
+    alice.make_folder(("a",), 1 * SECOND, 0o555)
+    assert stat.S_IMODE((home / "a").stat().st_mode) == 0o755  # until its content is there
+    alice.make_folder(("a", "b"), 2 * SECOND, 0o700)
+    alice.make_folder(("a", "b", "c"), 3 * SECOND, None)
+    assert put(alice, "a", "b", "file") == Settled(("a", "b", "file"))
+    assert put(alice, "a", "file") == Settled(("a", "file"))
+    alice.finish_folders()
+    states = [home.joinpath(*path).stat() for path in ("a", "ab", "abc")]
+    assert [state.st_mtime_ns for state in states] == [1 * SECOND, 2 * SECOND, 3 * SECOND]
+    assert [stat.S_IMODE(state.st_mode) for state in states[:2]] == [0o555, 0o700]
+    (home / "a").touch()
+    after = (home / "a").stat().st_mtime_ns
+    alice.finish_folders()
+    assert (home / "a").stat().st_mtime_ns == after
+
+
+def test_folders_that_wait_for_their_times_are_bounded(
+    alice: UserFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sft.disk.new_folders._MOST_BYTES", 3 * 250)
+    for number in range(10):
+        alice.make_folder((str(number),), number * SECOND, None)
+        assert len(alice.new_folders.announced._known) <= 4
+    alice.finish_folders()
+    assert [(home / str(number)).stat().st_mtime_ns for number in range(10)] == [n * SECOND for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("umask", "sent", "expected"),
+    [
+        (0o022, 0o777, 0o755),
+        (0o077, 0o755, 0o700),
+        (0o022, 0o000, 0o500),
+        (0o077, 0o555, 0o500),
+        (0o022, 0o7777, 0o755),
+    ],
+)
+def test_mode_of_a_folder_only_restricts_and_stays_ours(
+    alice: UserFolder, home: Path, umask: int, sent: int, expected: int
+) -> None:
+    with with_umask(alice, umask):
+        alice.make_folder(("a",), None, sent)
+    assert stat.S_IMODE((home / "a").stat().st_mode) == expected | 0o700
+    alice.finish_folders()
+    assert stat.S_IMODE((home / "a").stat().st_mode) == expected
+
+
+def test_folder_above_a_folder_is_made_too(alice: UserFolder, home: Path) -> None:
+    alice.make_folder(("a", "b", "c"), 7 * SECOND, None)
+    alice.finish_folders()
+    assert tree(home) == {"a", "a/b", "a/b/c"}
+    assert (home / "a/b/c").stat().st_mtime_ns == 7 * SECOND
+
+
+def test_folder_that_is_there_is_merged_and_keeps_its_mode(alice: UserFolder, home: Path) -> None:
+    (home / "a").mkdir()
+    (home / "a").chmod(0o711)
+    (home / "a/kept").write_bytes(b"kept")
+    alice.make_folder(("a",), 7 * SECOND, 0o755)
+    alice.finish_folders()
+    assert tree(home) == {"a", "a/kept"}
+    assert stat.S_IMODE((home / "a").stat().st_mode) == 0o711
+    assert (home / "a").stat().st_mtime_ns == 7 * SECOND
+
+
+@pytest.mark.parametrize("mtime", [(1 << 63) - 1, -(1 << 63) + 1, 1 << 70])
+def test_time_that_no_disk_holds_does_not_stop_the_folder(alice: UserFolder, home: Path, mtime: int) -> None:
+    alice.make_folder(("a",), mtime, 0o700)
+    alice.make_folder(("b",), 7 * SECOND, None)
+    alice.finish_folders()
+    assert (home / "b").stat().st_mtime_ns == 7 * SECOND
+
+
+@pytest.mark.parametrize("trap", ["file", *TRAPS])
+def test_folder_where_something_else_is_is_refused(alice: UserFolder, home: Path, outside: Path, trap: str) -> None:
+    (home / "b").mkdir()
+    for place in (home / "a", home / "b/a"):
+        if trap == "file":
+            place.write_bytes(b"old")
+        else:
+            TRAPS[trap](place, outside)
+    for path in (("a",), ("a", "new"), ("b", "a"), ("b", "a", "new", "new")):
+        with pytest.raises(Refused) as caught:
+            alice.make_folder(path, 5, 0o700)
+        assert caught.value.code is (Code.LINK if "link" in trap else Code.NOT_FOLDER)
+    alice.finish_folders()
+    assert tree(outside) == {"target"}
+    assert tree(home) == {"a", "b", "b/a"}
+
+
+def test_folder_that_became_a_link_gets_no_time_and_no_mode(alice: UserFolder, home: Path, outside: Path) -> None:
+    before = outside.stat()
+    alice.make_folder(("a",), 5, 0o700)
+    alice.make_folder(("b",), 5, 0o700)
+    alice.make_folder(("c",), 5 * SECOND, 0o700)
+    (home / "a").rmdir()
+    (home / "a").symlink_to(outside)
+    (home / "b").rmdir()
+    alice.finish_folders()
+    assert outside.stat() == before
+    assert (home / "c").stat().st_mtime_ns == 5 * SECOND
+
+
+@pytest.mark.parametrize("path", [(), ("..",), ("a", ""), ("a/b",), ("a\n",), (".",)])
+def test_name_of_a_folder_is_judged(alice: UserFolder, home: Path, path: tuple[str, ...]) -> None:
+    with pytest.raises(Refused) as caught:
+        alice.make_folder(path, None, None)
+    assert caught.value.code is Code.NAME
+    assert tree(home) == set()
