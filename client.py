@@ -20,7 +20,7 @@ import threading
 from collections.abc import Sequence
 
 from config import ClientSettings, add_file_flags, add_flags, load
-from sft.common.errors import ConnectionTrouble, Failure
+from sft.common.errors import ConnectionTrouble, Failure, UsageError
 from sft.common.started import as_started, mark_installed
 from sft.common.utf8_names import take_names_as_utf8
 from sft.common.version import VERSION_HELP, version_line
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    options = read_intermixed(_parser(), arguments, "names")
+    options = _read(arguments)
     if options.version:
         say(_version())
         return 0
@@ -139,6 +139,18 @@ def _main(arguments: Sequence[str]) -> int:
     except ConnectionTrouble as problem:
         if receiver is not None and problem.failure is Failure.UNKNOWN_HOST:
             problem.remedy = f"Check the name of the host, and this machine's network; or {receiver.undo}"
+        raise
+
+
+def _read(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options and names. Raises UsageError, for an option of rsync or scp with what stands for it here."""
+    parser = _parser()
+    try:
+        return read_intermixed(parser, arguments, "names")
+    except UsageError:
+        from sft.console.habits import explain
+
+        explain(arguments[: arguments.index("--") if "--" in arguments else None], parser.letters)
         raise
 
 

@@ -125,7 +125,9 @@ class Download:
     ) -> Findings:
         """What was named, compared with what is here in `visible`; None: nothing. See there for the others."""
         reporter, names, place, how = self._reporter, self.wanted, self._place_named, (in_whole, self._links)
-        return Findings(reporter, self.missing, names, place, visible, criteria, *how, exclusions, digests)
+        found = Findings(reporter, self.missing, names, place, visible, criteria, *how, exclusions, digests)
+        found.within = self._within
+        return found
 
     def follow(
         self, findings: Findings, criteria: Criteria, changes: LocalChanges, extras: Extras, takes_all: bool
@@ -379,7 +381,7 @@ class Download:
         if omission.code is Code.UNAVAILABLE:
             self.missing.wait_for(name, omission.code)
         elif omission.code in SKIPPED:
-            self.missing.skip(omission, name)
+            self.missing.skip(omission, name, self._within(tuple(omission.name.split("/"))))
         else:
             report_omitted(self._reporter, omission, name, self.missing.fail)
 

@@ -31,13 +31,16 @@ class Extras:
         removes: bool,
         most: int,
         is_update: bool = True,
+        is_ours: Callable[[PathParts], bool] = lambda here: False,
     ) -> None:
         """`shown(path)`: how a person finds that path here. `removes`: whether it is removed, and `most`: how much.
 
         `is_update`: what is of another kind here makes way for what comes, but for what was named itself.
+        `is_ours(path)`: that is a log or the receipts of this program, and stays.
         """
         self._reporter, self._findings, self._shown = reporter, findings, shown
         self._removes, self._most, self._makes_way = removes, most, is_update
+        self._is_ours = is_ours
         self.way: MakingWay[Finding] = MakingWay(removes, "here", shown)
         findings.stays = self._stays
         self._noted: dict[PathParts, Entry] = {}
@@ -57,6 +60,9 @@ class Extras:
             return False
         if there is None:
             self.way.holds(here)
+            if self._removes and ours.kind == "file" and self._is_ours(here):
+                self._stays(here)
+                return False
         elif self._makes_way and finding.below and way_for(there, ours, self._removes) in (Way.AFTER, Way.WITH_ALL):
             self.way.paths[here], self.way.waiting[finding] = ours, here
         else:

@@ -20,6 +20,7 @@ from sft.common.errors import PASSING_CODES, Code, PeerStopped, ProtocolViolatio
 from sft.common.exclusions import Exclusions
 from sft.common.names import PathParts, spelling_of
 from sft.common.text import show_path
+from sft.console.named import NamedFolder
 from sft.console.reporter import Reporter
 from sft.wire.spelling import spell
 
@@ -68,6 +69,11 @@ class _Root(NamedTuple):
     folder: tuple[PathParts, int | None] | None = None
     below: PathParts = ()
     is_free: bool = False
+
+    @property
+    def name(self) -> PathParts:
+        """How the names of what comes begin when it is asked for."""
+        return self.path[len(self.path) - self.depth :]
 
 
 class _Theirs(Iterator[tuple[PathParts, Entry]]):
@@ -183,6 +189,7 @@ class Findings:
         self.is_blind = False  # the account may not list
         self.is_certain = True  # all that the receiver has was compared, as far as it can tell
         self.empty: list[PathParts] = []  # named folders that are empty there, and not here
+        self.within: Callable[[PathParts], NamedFolder | None] = lambda name: None  # the named folder that has it in it
         self.stays: Callable[[PathParts], None] = lambda here: None  # called for what only this end has, and keeps
 
     @property
@@ -260,7 +267,8 @@ class Findings:
         name, here, ours = root.path, found.here, found.ours
 
         def skipped(path: PathParts) -> None:
-            self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK])
+            within = self.within((*root.name, *path))
+            self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK], within)
 
         skip = None if self._links else skipped
         told, how = lambda omission: self._omitted(root, omission), (self._exclusions, self._digests, root.below)
@@ -359,7 +367,7 @@ class Findings:
             return
         shown = "/".join((*name, omission.name))
         if omission.code in SKIPPED:
-            self._missing.skip(omission, shown)
+            self._missing.skip(omission, shown, self.within((*root.name, *omission.name.split("/"))))
         else:
             self.is_certain = False
             report_omitted(self._reporter, omission, shown, self._missing.fail)

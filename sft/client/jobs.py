@@ -222,7 +222,7 @@ class Run:
 
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
-        comparisons = Comparisons(self._reporter, self._options, self._settings.client_log, self._receipts)
+        comparisons = Comparisons(self._reporter, self._options, self._settings.client_log)
         options, named = self._options, self._matched(names)
         if not named.found:
             return

@@ -76,9 +76,14 @@ def _entry(state: "os.stat_result") -> Entry:
 
 
 def _is_changed(was: Entry, now: Entry) -> bool:
-    """Whether something has changed: a file of another size or time, too. A folder gets another time by a removal."""
+    """Whether something has changed: a file of another size or time, or a link with another target, too.
+
+    A folder gets another time by a removal.
+    """
     if was.kind != now.kind:
         return True
+    if was.kind == "link":
+        return was.target != now.target
     return was.kind == "file" and (was.size, was.mtime) != (now.size, now.mtime)
 
 
@@ -93,6 +98,11 @@ class LocalChanges:
         """Give a file or folder that time and those permission bits; whether the disk can hold the time."""
         mode = mode if self._folder.area.keeps_modes else None
         return self._folder.changes.set(path, mtime, mode, is_durable=False)
+
+    def _now(self, path: PathParts, state: "os.stat_result") -> Entry:
+        """What is there now, a link with its target."""
+        entry = _entry(state)
+        return link_entry(self._folder.visible.target_of(path)) if entry.kind == "link" else entry
 
     def is_free(self, path: PathParts) -> bool:
         """Whether nothing has that path."""
@@ -109,7 +119,7 @@ class LocalChanges:
         state = self._folder.visible.state_of_path(path)
         if state is None or (state.st_dev, state.st_ino) in self._left_alone:
             return False
-        if _is_changed(was, _entry(state)):
+        if _is_changed(was, self._now(path, state)):
             raise Refused(Code.CHANGED)
         try:
             with disk_errors(), self._folder.visible.folder(path[:-1]) as folder:

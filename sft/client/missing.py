@@ -44,11 +44,11 @@ class Missing:
             return True
         return False
 
-    def skip(self, omission: "Omitted", name: str) -> None:
+    def skip(self, omission: "Omitted", name: str, within: NamedFolder | None = None) -> None:
         """Report what the receiver leaves out, and not because of a fault, unless that was done before."""
         why = SKIPPED[omission.code]
         if self._is_new(name, why):
-            self._reporter.skipped(name, why)
+            self._reporter.skipped(name, why, within)
             if omission.more:
                 self._reporter.skipped_beside(name, omission.more, why)
 

@@ -93,6 +93,11 @@ class Parser(argparse.ArgumentParser):
 
     topics: dict[str, str] | None = None  # None: --help has everything
 
+    @property
+    def letters(self) -> str:
+        """The options that are one letter."""
+        return "".join(option[1] for option in self._option_string_actions if not option.startswith("--"))
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"See {self.prog} --help" if self.topics is None else f"See {hint(self, message)}")
 

@@ -53,7 +53,12 @@ def split_name(name: str, is_windows: bool = _IS_WINDOWS) -> Split:
     if not host or not host.isprintable() or " " in host or (at and not user):
         cause = f"what stands before the colon in {name} names no receiver"
         raise UsageError(cause, f"Write USER@HOST:NAME, or ./{name} for a file of that name")
-    return Split(Receiver(user, host, name), path or _WHOLE_FOLDER)
+    return Split(Receiver(user, host, name), _below_home(path) or _WHOLE_FOLDER)
+
+
+def _below_home(path: str) -> str:
+    """The path without the `~` that stands for the user's folder there, as for a home folder in names of scp."""
+    return "" if path == "~" else path.removeprefix("~/").lstrip("/") if path.startswith("~/") else path
 
 
 def _cut(name: str, is_windows: bool) -> tuple[str, str, str]:

@@ -198,17 +198,21 @@ class VisibleFiles:
         return None if state is None else as_seen(path, state)
 
     def _target(self, path: PathParts) -> str:
-        """What a link says. Raises Refused."""
+        """What a link says. Raises Refused, also when that can't be sent."""
+        target = self.target_of(path)
+        if not is_link_target(target):
+            raise Refused(Code.NAME, why="a link that leads to a name that is not UTF-8")
+        return target
+
+    def target_of(self, path: PathParts) -> str:
+        """What a link says, whatever that is. Raises Refused."""
         with disk_errors(), self.folder(path[:-1]) as folder:
             try:
-                target = os.readlink(path[-1], dir_fd=folder)
+                return os.readlink(path[-1], dir_fd=folder)
             except OSError as problem:
                 if problem.errno not in (errno.EINVAL, errno.ENOENT):
                     raise
                 raise Refused(Code.NOT_FOUND) from None  # it is something else, or gone, by now
-        if not is_link_target(target):
-            raise Refused(Code.NAME, why="a link that leads to a name that is not UTF-8")
-        return target
 
     def look(self, path: PathParts) -> Seen | None:
         """The same, but None also when it can't be looked at, or has a name that is not allowed."""

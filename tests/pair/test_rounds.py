@@ -54,7 +54,7 @@ class Update:
         self.download = Download(self.reporter, "replace", True, list(names) or ["in"], f"{into}/")
         options = {"update": True, "delete": removes, "max_delete": "100", "no_modes": False}
         left_out: dict[str, list[str]] = {"exclude": [], "exclude_from": []}
-        Comparisons(self.reporter, Namespace(**options, **left_out), None, None).begin(self.download, folder)
+        Comparisons(self.reporter, Namespace(**options, **left_out, receipts=None), None).begin(self.download, folder)
         self.asked: list[list[Get]] = []  # in each connection
 
     def connect(self, storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +211,21 @@ def test_folder_in_the_way_of_a_file_is_replaced_together_with_what_is_in_it_or_
         assert paths(update.asked[-1]) == ["in/big"] and len(update.asked) == 2
     else:
         assert (into / "in/big/mine").read_bytes() == b"mine"
+
+
+def test_link_that_leads_elsewhere_by_now_is_not_removed(
+    storage: Storage, engine: Engine, there: Path, into: Path, folder: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (into / "in").mkdir()
+    for name in ("changed", "same"):
+        (into / "in" / name).symlink_to("before")
+    update = Update(into, folder, removes=True)
+    update.connect(storage, engine, monkeypatch)
+    (into / "in/changed").unlink()
+    (into / "in/changed").symlink_to("after")
+    update.download.remove_extra()
+    assert os.readlink(into / "in/changed") == "after" and not (into / "in/same").is_symlink()
+    assert [name for name, _ in update.reporter.problems] == [str(into / "in/changed")]
 
 
 @pytest.mark.parametrize("change", ["grown", "written again", "a folder"])

@@ -233,3 +233,29 @@ def test_what_one_name_brings_is_not_removed_for_another(
     assert planned.out == f"would remove: {here}/mine\n"
     again = delete(client, *names, f"{here}/")
     assert (again.status, removed(again, here), names_in(here)) == (0, ["mine"], expected)
+
+
+def test_dry_run_does_not_tell_that_what_this_program_keeps_would_go(
+    client: Client, here: Path, box: str, there: Path
+) -> None:
+    log, receipts = here / "tree/d/client.log", here / "tree/own/receipts"
+    log.write_text("ours\n")
+    receipts.parent.mkdir()
+    for file in (log, receipts):
+        file.touch()
+        file.chmod(0o600)
+    names = [f"{box}/tree", f"{here}/"]
+    options = ["-n", f"--client-log={log}", f"--receipts={receipts}"]
+    result = client("--get", "-u", "--delete", *options, *names)
+    assert (result.status, result.out, result.err) == (0, "", "nothing would be done\n")
+    result = client("--get", "-u", "--delete", "--max-delete=1", *options[1:], *names)
+    assert (result.status, result.err) == (0, "")
+    assert log.exists() and receipts.exists()
+
+
+def test_line_of_a_fetched_folder_counts_what_was_skipped(client: Client, here: Path, box: str, there: Path) -> None:
+    (there / "link").symlink_to("a")
+    os.mkfifo(there / "d/fifo")
+    for options in (["-u"], ["-u", "--exclude=nothing"], []):
+        result = client("--get", *options, f"{box}/tree", f"{here}/")
+        assert result.status == 0 and result.out.splitlines()[0].endswith(", 2 skipped"), result.out
