@@ -312,4 +312,5 @@ def test_folder_with_something_excluded_in_it_is_not_emptied_for_another_thing()
         finishing = making_way(deletes=deletes)
         finishing.spare(("d", "kept"))
         assert finish(finishing) == []
-        assert finishing.way.blocked(("d",)) is not None
+        problem = finishing.way.blocked(("d",))
+        assert problem is not None and ("something in it stays" in problem.cause) is deletes

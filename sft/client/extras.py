@@ -77,7 +77,7 @@ class Extras:
 
     def _stays(self, here: PathParts) -> None:
         """Only this end has that, and keeps it: so it keeps the folders that it is in."""
-        self.way.holds(here)
+        self.way.holds(here, stays=True)
         for depth in range(1, len(here)):
             if self._noted.pop(here[:depth], None) is not None:
                 self._count -= 1

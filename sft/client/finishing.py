@@ -143,7 +143,7 @@ class Finishing:
 
     def spare(self, path: PathParts) -> None:
         """Only the receiver has that, and it stays: so do the folders that it is in."""
-        self.way.holds(path)
+        self.way.holds(path, stays=True)
         for depth in range(1, len(path)):
             if path[:depth] in self._extra:
                 del self._extra[path[:depth]]

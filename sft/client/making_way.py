@@ -32,14 +32,17 @@ class MakingWay(Generic[_Waiting]):
         self.paths: dict[PathParts, Entry] = {}  # as they were there when they were compared
         self.waiting: dict[_Waiting, PathParts] = {}  # with what each waits for
         self._full: set[PathParts] = set()  # folders with something in them
+        self._kept: set[PathParts] = set()  # those with something in them that stays
         self._gone: set[PathParts] = set()
         self._stuck: dict[PathParts, Refused] = {}
         self.is_forbidden = False  # nothing at all is removed
 
-    def holds(self, path: PathParts) -> None:
-        """Only the receiver has that: a folder in the way that has it in it is not empty."""
+    def holds(self, path: PathParts, stays: bool = False) -> None:
+        """Only the receiver has that: a folder in the way that has it in it is not empty. `stays`: it is kept."""
         if self.paths:
-            self._full.update(path[:depth] for depth in range(1, len(path)) if path[:depth] in self.paths)
+            above = {path[:depth] for depth in range(1, len(path))} & self.paths.keys()
+            self._full |= above
+            self._kept |= above if stays else set()
 
     @property
     def removable(self) -> dict[PathParts, Entry]:
@@ -65,7 +68,7 @@ class MakingWay(Generic[_Waiting]):
             return self._stuck[path]
         shown = self._shown(path)
         what = f"{shown} is {_ITS_KIND[self.paths[path].kind]} {self._where}"
-        if self.deletes and self.is_forbidden:
+        if self.deletes and self.is_forbidden and path not in self._kept:
             words = f"{what}, and nothing was removed", _NOTHING_REMOVED
         elif self.deletes:
             words = f"{what}, and something in it stays", _SPARED
