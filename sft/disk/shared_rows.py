@@ -5,11 +5,10 @@
 A row begins with its key of 16 bytes, made of `hash_of`; all zeros: it is free. Each key belongs into one bucket of 16
 rows. The hash has a key of its own in each file, so nobody outside can choose what shares a bucket.
 
-Rules: nothing is flushed: the numbers matter to processes that live, and after a power cut older ones are as good. A
-process that is killed leaves whole rows and no lock. Nobody waits for the lock longer than a second, so a process that
-is stopped while it has it holds up nobody for good. What the kernel has cached of the file is dropped under the lock
-before anything is read, because on a distributed file system a lock alone does not do that. What the rows mean is not
-known here.
+Rules: where one machine has the file system for itself nothing is flushed: the numbers matter to processes that live,
+and after a power cut older ones are as good. Where machines share it, `sft/disk/coherent.py` lets each see what the
+others have written. A process that is killed leaves whole rows and no lock. Nobody waits for the lock longer than a
+second, so a process that is stopped while it has it holds up nobody for good. What the rows mean is not known here.
 """
 
 import contextlib
@@ -27,6 +26,7 @@ from typing import NamedTuple
 from crypto_utils import random_bytes
 from sft.common.errors import UsageError
 from sft.common.private_files import open_private
+from sft.disk.coherent import forget_cached, hand_on
 
 KEY_BYTES = 16
 WAYS = 16  # rows of a bucket
@@ -73,6 +73,7 @@ class SharedRows:
                 try:
                     self._read_header()
                     yield LockedRows(self._file, self._shapes, self._starts)
+                    hand_on(self._file)
                 finally:
                     fcntl.flock(self._file, fcntl.LOCK_UN)
             except (OSError, UsageError):
@@ -124,9 +125,8 @@ class SharedRows:
 
     def _read_header(self) -> None:
         """Read the key; a file that is new, or not one of ours, begins with one."""
+        forget_cached(self._file)
         found = os.fstat(self._file)
-        if not os.major(found.st_dev) and hasattr(os, "posix_fadvise"):  # else a block device: no other machine has it
-            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
         header = os.pread(self._file, _HEADER.size, 0)
         if len(header) == _HEADER.size and header.startswith(_MAGIC) and found.st_size == self._size:
             self._key = header[-16:]
