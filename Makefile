@@ -2,6 +2,8 @@
 # make test        format, lint, types, tests: what CI runs
 # make test-long   the tests that take longer
 # make bench       how fast this is, beside scp, rsync and others on this machine: an hour (BENCH=--quick: minutes)
+# make sizing      what a receiver costs, for the table in docs/OPERATIONS.md: a quarter of an hour (SIZING=--only logins)
+# make dashboard   a picture of deploy/grafana.json, made from a real run; needs Prometheus
 # make crash       ROUNDS=100 rounds of servers and clients that are killed at random stages (SEED=... repeats them)
 # make powercut   cuts the power under a server and its clients on ext4, xfs and btrfs: Linux, root (CUTS=4 a round, SEED=...;
 #                 WITHOUT=files, folders or both takes those flushes out, and must fail)
@@ -19,6 +21,7 @@
 PYTHON ?= python3
 FILE ?=
 BENCH ?= --json bench/results.json --svg docs/bench.svg
+SIZING ?=
 TIME ?= 300
 ROUNDS ?= 100
 MINUTES ?= 10
@@ -35,7 +38,7 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: what each imports is compiled once
 
-.PHONY: demo test test-long crash powercut cluster soak bench fuzz timing format architecture man lock audit clean
+.PHONY: demo test test-long crash powercut cluster soak bench sizing dashboard fuzz timing format architecture man lock audit clean
 
 demo: $(VENV)/.runtime
 	@$(RUN) tools/demo.py "$(FILE)"
@@ -54,6 +57,12 @@ test-long: $(VENV)/.dev
 
 bench: $(PEERS)/.done $(VENV)/.runtime
 	$(PEERS)/bin/python -m bench $(BENCH)
+
+sizing: $(VENV)/.runtime
+	$(RUN) -m bench.sizing $(SIZING)
+
+dashboard: $(VENV)/.runtime
+	$(RUN) -m bench.dashboard
 
 crash: $(VENV)/.dev
 	$(RUN) -m tests.crash --rounds $(ROUNDS) --seed "$(SEED)"
