@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from deploy.cluster.ceph import CephFuse
 from deploy.cluster.gluster import Gluster
 from deploy.cluster.hosts import Cluster, Host
 
 
 class Engine(Protocol):
-    """One file system, mounted on all hosts. Methods raise `sft`'s `Failed`."""
+    """One file system, mounted on all hosts. Methods raise Failed."""
 
     programs: ClassVar[dict[str, str]]
 
@@ -31,4 +32,4 @@ class Engine(Protocol):
     def version() -> str: ...
 
 
-ENGINES: dict[str, type[Engine]] = {"gluster": Gluster}
+ENGINES: dict[str, type[Engine]] = {"ceph-fuse": CephFuse, "gluster": Gluster}

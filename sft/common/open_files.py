@@ -1,10 +1,11 @@
-"""The limit of open files of this process: raised at the start, and asked by what must not use it up.
+"""The limit of open files of this process, raised at the start, and asked by what must not use it up; closing them.
 
 Rules: the limit is read here and nowhere else; where a system has none (Windows), it is as large as a number can be.
 It opens nothing.
 """
 
 import contextlib
+import os
 import sys
 
 _MACOS_MOST = 10_240
@@ -41,3 +42,14 @@ def raise_limit_of_files() -> None:
             if most == resource.RLIM_INFINITY or most > soft:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
                 return
+
+
+def close(descriptor: int) -> None:
+    """Close it, whatever the system says: what must last was flushed before, and it is closed in any case.
+
+    A file system that machines share reports so that another one has removed the file (ESTALE).
+    """
+    try:
+        os.close(descriptor)
+    except OSError:
+        pass

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 
 from crypto_utils import new_digest, random_bytes
 from sft.common.errors import Code, Refused
+from sft.common.open_files import close
 from sft.common.zeros import zeros
 from sft.disk.coherent import links_of
 from sft.disk.durable import disk_errors, set_time
@@ -115,10 +116,15 @@ class AnonymousFile:
         for _ in range(_MOST_TRIES):
             name = f"{SMALL}{random_bytes(16).hex()}"
             descriptor, is_locked = area.create(name, self.incoming.path)
-            if is_locked and links_of(descriptor):
+            try:
+                is_there = links_of(descriptor) > 0
+            except BaseException:
+                close(descriptor)
+                raise
+            if is_locked and is_there:
                 self.descriptor, self._name = descriptor, name
                 return
-            os.close(descriptor)  # it was swept before it was locked
+            close(descriptor)  # it was swept before it was locked
         raise Refused(Code.BUSY)
 
     def finish(self, bits: int, parent: Parent | None = None) -> int:
@@ -182,10 +188,7 @@ class AnonymousFile:
             self._name = ""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            try:
-                os.close(descriptor)
-            except OSError:  # it is closed all the same
-                pass
+            close(descriptor)
 
 
 def _write_all(descriptor: int, content: memoryview | bytes) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
 from sft.common.names import MAX_DEPTH, MAX_PATH, judge_path, size_of
+from sft.common.open_files import close
 from sft.disk.amounts import Amount, file_of
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.folders import FolderFlush, PathParts, open_folder, state_of
@@ -117,9 +118,9 @@ class Changes:
         """The folders that it was in and is in, which `opened` closes."""
         with disk_errors(), self._allowance.moving():
             folder = self._visible.open_folder(path[:-1])
-            opened.callback(os.close, folder)
+            opened.callback(close, folder)
             new_folder = self._folders.open(to[:-1])
-            opened.callback(os.close, new_folder)
+            opened.callback(close, new_folder)
             try:
                 with self._removals.moving(path, to):
                     rename_new(path[-1], folder, to[-1], new_folder)
@@ -191,7 +192,7 @@ def _opened(name: str, folder: int) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _open_file(name: str, folder: int) -> int:
@@ -203,6 +204,6 @@ def _open_file(name: str, folder: int) -> int:
             raise Refused(Code.NOT_FOUND) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+        close(descriptor)
         raise Refused(Code.NOT_FOUND)
     return descriptor

@@ -15,6 +15,7 @@ from crypto_utils import new_digest
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
 from sft.common.names import PathParts as PathParts
+from sft.common.open_files import close
 from sft.disk.decisions import Existing
 from sft.disk.durable import FileSystem, disk_errors
 
@@ -86,12 +87,12 @@ class FolderFlush:
                     above = os.open("..", _FOLDER_FLAGS, dir_fd=at)
                 except FileNotFoundError:  # it was removed
                     break
-                os.close(at)
+                close(at)
                 at = above
                 if os.path.samestat(state, os.fstat(at)):  # the root of the system: somebody has moved it elsewhere
                     break
         finally:
-            os.close(at)
+            close(at)
         for each in (self.folder, *self.above):
             flush(each)
 
@@ -115,7 +116,7 @@ def _flush_each(folder: int, paths: set[PathParts], above: Sequence[int]) -> dic
                         flush(each)
                 for depth, component in enumerate(path, 1):
                     below = open_folder(at, component)
-                    os.close(at)
+                    close(at)
                     at = below
                     if depth > common:
                         flush(at)
@@ -125,7 +126,7 @@ def _flush_each(folder: int, paths: set[PathParts], above: Sequence[int]) -> dic
             flushed = path[: depth - 1] if depth else None
         finally:
             if at >= 0:
-                os.close(at)
+                close(at)
     return failed
 
 

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 
 from crypto_utils import new_digest
 from sft.common.errors import Refused
+from sft.common.open_files import close
 from sft.disk.folders import PathParts
 from sft.disk.holes import run_at
 from sft.disk.visible_files import VisibleFiles
@@ -63,7 +64,7 @@ class OldFile:
         try:
             return digest_of_first(target, size, goes_on, copy)
         finally:
-            os.close(source)
+            close(source)
 
 
 def digest_of_first(

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sft.common.errors import Code, Refused, UsageError
+from sft.common.open_files import close
 from sft.common.private_files import open_private
 from sft.disk.amounts import NOTHING, Amount, Quota, file_of
 from sft.disk.coherent import forget_cached, hand_on, links_of
@@ -99,7 +100,7 @@ class Ledger:
         try:
             self._gate_file = open_private(Path(GATE), flags, "the lock of a user's ledger", folder)
         except BaseException:
-            os.close(self._file)
+            close(self._file)
             raise
         self._gate = Gate(self._gate_file)
         self.lock = threading.RLock()  # also taken by those who change several numbers in one step
@@ -265,12 +266,11 @@ class Ledger:
 
     def close(self) -> None:
         """Give back what is spare, and the descriptors. Nothing may be on its way."""
-        try:
+        with contextlib.ExitStack() as opened:
+            for each in (self._file, self._gate_file):
+                opened.callback(close, each)
             with contextlib.suppress(OSError):
                 self._write_down(NOTHING)
-        finally:
-            os.close(self._file)
-            os.close(self._gate_file)
 
 
 def _usable(state: _State | None) -> _State:
@@ -286,4 +286,4 @@ def invalidate(folder: int) -> None:
         try:
             os.ftruncate(descriptor, 0)
         finally:
-            os.close(descriptor)
+            close(descriptor)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from sft.common.open_files import close
 from sft.disk.coherent import links_of
 
 try:
@@ -42,11 +43,16 @@ class Processes:
                 name = f".holder-{secrets.token_hex(8)}"
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(name, flags, 0o600, dir_fd=self._folder)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if links_of(descriptor):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    is_there = links_of(descriptor) > 0
+                except BaseException:
+                    close(descriptor)
+                    raise
+                if is_there:
                     self._ours = name, descriptor
                 else:  # another process took it for a dead one's before it was locked
-                    os.close(descriptor)
+                    close(descriptor)
             return self._ours[0]
 
     def our_name_if_any(self) -> str | None:
@@ -69,7 +75,7 @@ class Processes:
         except BlockingIOError:
             return True
         finally:
-            os.close(descriptor)
+            close(descriptor)
 
     def sweep(self) -> None:
         """Remove the files of dead processes. Raises OSError."""
@@ -82,7 +88,7 @@ class Processes:
             if self._ours is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(self._ours[0], dir_fd=self._folder)
-                os.close(self._ours[1])
+                close(self._ours[1])
                 self._ours = None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from crypto_utils import random_bytes
 from sft.common.errors import UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
+from sft.common.open_files import close
 from sft.disk.durable import disk_errors, refusal
 from sft.disk.folders import open_folder
 from sft.disk.staging import TRIAL, StagingArea
@@ -36,13 +37,16 @@ def open_local(base: Path, rules: Rules, may_make: bool = True) -> UserFolder:
         if may_make and _make(base):
             opened.callback(_remove_if_empty, base)
         visible = VisibleFiles(_open(base, may_make))
-        opened.callback(os.close, visible.descriptor)
+        opened.callback(close, visible.descriptor)
         with disk_errors():
             staging = _open_staging(visible.descriptor)
-            opened.callback(os.close, staging)
+            opened.callback(close, staging)
             area = StagingArea(staging, visible, may_move=True, keeps_modes=_keeps_modes(staging))
         opened.callback(_remove_if_unused, area, visible.descriptor, rules.stale)
-        return UserFolder(rules, umask, visible, area, opened.pop_all())
+        kept = contextlib.ExitStack()
+        made = UserFolder(rules, umask, visible, area, kept)
+        kept.callback(opened.pop_all().close)
+        return made
 
 
 @contextlib.contextmanager
@@ -60,7 +64,7 @@ def look_at_local(base: Path, may_make: bool = True) -> Iterator[VisibleFiles | 
     try:
         yield VisibleFiles(descriptor)
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _make(base: Path) -> bool:
@@ -110,9 +114,9 @@ def _open_staging(visible: int) -> int:
         except FileNotFoundError:
             pass
         except BaseException:
-            os.close(staging)
+            close(staging)
             raise
-        os.close(staging)  # another program has just removed it
+        close(staging)  # another program has just removed it
 
 
 def _keeps_modes(staging: int) -> bool:
@@ -120,7 +124,7 @@ def _keeps_modes(staging: int) -> bool:
     name = TRIAL + random_bytes(8).hex()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # making the files themselves reports it
-        opened.callback(os.close, os.open(name, flags, 0o600, dir_fd=staging))
+        opened.callback(close, os.open(name, flags, 0o600, dir_fd=staging))
         opened.callback(os.unlink, name, dir_fd=staging)
         state = os.stat(name, dir_fd=staging, follow_symlinks=False)
         return state.st_uid == os.geteuid() and not state.st_mode & 0o077

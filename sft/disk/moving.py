@@ -14,6 +14,8 @@ import stat
 import sys
 from collections.abc import Callable
 
+from sft.common.open_files import close
+
 # Errors of `link` where there are no hard links; FAT and exFAT on Linux give EPERM.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 _NO_SUCH_MOVE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
@@ -95,7 +97,7 @@ def _take_name_and_replace(name: str, folder: int, new_name: str, new_folder: in
                 os.unlink(new_name, dir_fd=new_folder)
         raise
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _find() -> Move | None:

@@ -8,12 +8,12 @@ except those above the newest one, whose content is still on its way.
 """
 
 import contextlib
-import os
 import stat
 from collections.abc import Iterable
 
 from sft.common.errors import Code, Refused
 from sft.common.names import judge_path
+from sft.common.open_files import close
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.folders import FolderFlush, PathParts
 from sft.disk.permissions import folder_bits, let_write, may_write
@@ -110,7 +110,7 @@ class NewFolders:
     def _make(self, path: PathParts) -> None:
         with disk_errors(), self._allowance.moving():
             self._allowance.reserve_folders(path)
-            os.close(self.open(path))
+            close(self.open(path))
 
     def open(self, path: PathParts) -> int:
         """A new descriptor of a folder, made when missing. Inside `Allowance.moving`. Raises Refused, OSError."""

@@ -14,7 +14,7 @@ from typing import TypeGuard
 from crypto_utils import digest, equal
 from sft.common.errors import Code, Refused
 from sft.common.names import are_plain_paths, judge_path
-from sft.common.open_files import few_left_from
+from sft.common.open_files import close, few_left_from
 from sft.common.values import value
 from sft.disk.decisions import Action, Existing, decide
 from sft.disk.durable import TOGETHER_FROM, disk_errors, flush_each, refusal
@@ -72,10 +72,10 @@ class Offers:
                 if isinstance(outcome, int):
                     descriptor = max(descriptor, outcome)
                     if os.fstat(outcome).st_dev == device:
-                        os.close(outcome)
+                        close(outcome)
                     else:
                         same[len(found)] = outcome
-                        opened.callback(os.close, outcome)
+                        opened.callback(close, outcome)
                     outcome = Settled(path, False, True, each.incoming.size or 0, each.sha256)
                 found.append(outcome)
                 if descriptor >= few_left:
@@ -92,7 +92,7 @@ class Offers:
                 folder = self._visible.open_folder(path)
         except Refused:
             return None
-        opened.callback(os.close, folder)
+        opened.callback(close, folder)
         return folder
 
     def _judge_one(self, offered: Offered, folder: int | None, is_plain: bool) -> Outcome | int | None:
@@ -139,5 +139,5 @@ def _open_if_same(offered: Offered, folder: int) -> int | None:
         is_same = len(content) == size and equal(digest(content), offered.sha256)
     finally:
         if not is_same:
-            os.close(descriptor)
+            close(descriptor)
     return descriptor if is_same else None

@@ -7,6 +7,7 @@ linked there; else it is made in the staging area, and fitted.
 
 import os
 
+from sft.common.open_files import close
 from sft.disk.permissions import give_as_made_in, has_default_acl
 
 ANONYMOUS = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
@@ -41,7 +42,7 @@ class Parent:
         try:
             self.fit(descriptor, bits)
         except BaseException:
-            os.close(descriptor)
+            close(descriptor)
             raise
         return descriptor
 
@@ -51,7 +52,7 @@ class Parent:
 
     def close(self) -> None:
         """Close the folder."""
-        os.close(self.descriptor)
+        close(self.descriptor)
 
 
 def fit(descriptor: int, bits: int, parent: Parent | None) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sft.common.errors import Code, Refused
 from sft.common.flushing import flush
+from sft.common.open_files import close
 from sft.common.private_files import open_private
 from sft.disk.coherent import links_of
 from sft.disk.decisions import Bytes, JournalOf, OwnedBy, Step, offers, take_up
@@ -190,12 +191,12 @@ class PartialFile:
         except BlockingIOError:
             raise Refused(Code.BUSY) from None
         finally:
-            os.close(descriptor)
+            close(descriptor)
 
     def _close_bytes(self) -> None:
         descriptor, self._descriptor, self._locked = self._descriptor, -1, False
         if descriptor >= 0:
-            os.close(descriptor)
+            close(descriptor)
 
     def _become_owner(self, is_kept: bool) -> int:
         """The bytes that are there. The owner in this process, if there is one, loses them, and what it reserved."""
@@ -399,5 +400,4 @@ class PartialFile:
             self._descriptor = self._journal_descriptor = -1
         for descriptor in descriptors:
             if descriptor >= 0:
-                with contextlib.suppress(OSError):  # it is closed all the same; what must last was flushed before
-                    os.close(descriptor)
+                close(descriptor)

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from sft.common.background import BackgroundTask
 from sft.common.errors import Code, NoThread, Refused, UsageError
 from sft.common.names import numbered
-from sft.common.open_files import few_left_from
+from sft.common.open_files import close, few_left_from
 from sft.disk.decisions import NEEDS_NO_SPACE, Action, Existing, Policy, decide
 from sft.disk.durable import FileSystem, disk_errors, flush_all, refusal, refusal_of
 from sft.disk.folders import ExistingFile, FolderFlush, PathParts, existing_of, state_of
@@ -182,7 +182,7 @@ class Publisher:
             try:
                 return Parent(descriptor, self._staging, self.umask if self._file_mode is None else None)
             except BaseException:
-                os.close(descriptor)
+                close(descriptor)
                 raise
 
     def finish(self, group: GroupFlush) -> list[Outcome]:
@@ -202,7 +202,7 @@ class Publisher:
             return [earlier or problem for earlier in group.ends]
 
     def _publish(self, group: GroupFlush) -> list[Outcome]:
-        folders = FewOpen(_MOST_FOLDERS, self._folders.open, os.close)
+        folders = FewOpen(_MOST_FOLDERS, self._folders.open, close)
         try:
             outcomes = [
                 end or self._publish_one(file, folders) for file, end in zip(group.files, group.ends, strict=True)

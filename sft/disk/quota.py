@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sft.common.errors import Code, Refused
+from sft.common.open_files import close
 from sft.disk.amounts import NOTHING, Amount, Quota, file_of, folders_of
 from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts, open_folder, state_of
@@ -74,9 +75,9 @@ class Ledgers:
     def _open(self, name: str) -> _InUse:
         with contextlib.ExitStack() as opened:
             visible = open_folder(self._root, name, create=0o777)
-            opened.callback(os.close, visible)
+            opened.callback(close, visible)
             staging = open_folder(self._staging, name, create=0o700)
-            opened.callback(os.close, staging)
+            opened.callback(close, staging)
             area = StagingArea(staging)
 
             def count() -> Amount:
@@ -284,12 +285,16 @@ class Allowance:
     def _make_promised(
         self, ledger: Ledger, path: PathParts, missing: set[PathParts], make: Callable[[], _Made]
     ) -> _Made:
-        folders = _folders_on(path)
-        promised = self._promised.intersection(folders)
+        depth = len(path)
         try:
             return make()
+        except BaseException:
+            depth = 0
+            with contextlib.suppress(Refused):
+                depth = self._visible.depth_of(path)
+            raise
         finally:
-            there = promised.intersection(folders[: self._visible.depth_of(path)])
+            there = self._promised.intersection(_folders_on(path)[:depth])
             self._promised -= there
             ledger.count(folders_of(len(there & missing)))
             ledger.give_back(folders_of(len(there - missing)))  # another connection made them

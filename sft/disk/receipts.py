@@ -22,6 +22,7 @@ from typing import NamedTuple
 from crypto_utils import digest, random_bytes
 from sft.common.errors import UsageError
 from sft.common.names import PathParts
+from sft.common.open_files import close
 from sft.common.private_files import open_private
 from sft.disk.coherent import forget_cached
 
@@ -136,7 +137,7 @@ class Receipts:
         except OSError:
             return [None] * len(wanted)
         finally:
-            os.close(descriptor)
+            close(descriptor)
 
 
 def _key(transfer: bytes, asked: PathParts) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from crypto_utils import random_bytes
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.flushing import flush
+from sft.common.open_files import close
 from sft.common.private_files import check_area
 from sft.disk.durable import disk_errors
 from sft.disk.folders import open_folder, state_of
@@ -34,9 +35,9 @@ class Root:
             try:
                 path.mkdir(parents=True, exist_ok=True)
                 self.descriptor = os.open(path, _FLAGS)
-                opened.callback(os.close, self.descriptor)
+                opened.callback(close, self.descriptor)
                 self.staging = open_folder(self.descriptor, PARTIAL_AREA, create=0o700)
-                opened.callback(os.close, self.staging)
+                opened.callback(close, self.staging)
                 self._device = os.fstat(self.descriptor).st_dev
             except OSError as problem:
                 raise _unusable(path, problem.strerror or str(problem)) from None
@@ -64,7 +65,7 @@ class Root:
                 os.write(descriptor, one.encode())
                 flush(descriptor)
             finally:
-                os.close(descriptor)
+                close(descriptor)
             os.link(one, two, src_dir_fd=place, dst_dir_fd=place)
         finally:
             for name in (one, two):
@@ -87,12 +88,12 @@ class Root:
 
     def _reopen(self, opened: contextlib.ExitStack) -> None:
         root = os.open(self._path, _FLAGS)
-        opened.callback(os.close, root)
+        opened.callback(close, root)
         device = os.fstat(root).st_dev
         if device != self._device and state_of(PARTIAL_AREA, root) is None:
             raise Refused(Code.UNAVAILABLE, why="it is on another disk than before; is the storage mounted?")
         staging = open_folder(root, PARTIAL_AREA, create=0o700)
-        opened.callback(os.close, staging)
+        opened.callback(close, staging)
         check_area(self._path / PARTIAL_AREA)
         os.dup2(root, self.descriptor, inheritable=False)
         os.dup2(staging, self.staging, inheritable=False)
@@ -116,8 +117,8 @@ class Root:
 
     def close(self) -> None:
         """Give back the descriptors."""
-        os.close(self.descriptor)
-        os.close(self.staging)
+        close(self.descriptor)
+        close(self.staging)
 
 
 def _unusable(path: Path, why: str) -> UsageError:

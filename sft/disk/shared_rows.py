@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from crypto_utils import random_bytes
 from sft.common.errors import UsageError
+from sft.common.open_files import close
 from sft.common.private_files import open_private
 from sft.disk.coherent import forget_cached, hand_on
 
@@ -110,7 +111,7 @@ class SharedRows:
     def _close(self) -> None:
         if self._file >= 0:
             with contextlib.suppress(OSError):
-                os.close(self._file)
+                close(self._file)
             self._file = -1
 
     def _take_lock(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from sft.common.errors import Refused, UsageError
-from sft.common.open_files import few_left_from
+from sft.common.open_files import close, few_left_from
 from sft.disk.durable import refusal_of, set_time
 from sft.disk.parents import Parent
 from sft.disk.publish import Publisher
@@ -89,7 +89,7 @@ class SmallFile:
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             try:
-                os.close(descriptor)
+                close(descriptor)
             except OSError:  # it is closed all the same
                 pass
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import TypeVar
 
 from sft.common.names import PathParts
+from sft.common.open_files import close
 from sft.disk.sources import OPEN_FLAGS
 
 _MOST_OPEN = 32  # of the folders that were named, and as many of those below; macOS gives a process 256 descriptors
@@ -86,7 +87,7 @@ class Folders:
         state = os.fstat(descriptor)
         identity = (state.st_dev, state.st_ino)
         if self._identities.setdefault(top, identity) != identity:
-            os.close(descriptor)
+            close(descriptor)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         self._keep(self._tops, top, descriptor)
         return descriptor
@@ -101,7 +102,7 @@ class Folders:
         opened[key] = descriptor
         if len(opened) > _MOST_OPEN:
             self._last = None
-            os.close(opened.popitem(last=False)[1])
+            close(opened.popitem(last=False)[1])
 
 
 class FoldersByPath:

@@ -13,6 +13,7 @@ import stat
 from typing import Protocol
 
 from sft.common.errors import Code, SourceError
+from sft.common.open_files import close
 from sft.disk.holes import may_have_holes, run_at
 from sft.disk.passing import PASSING_ERRORS
 
@@ -72,10 +73,10 @@ class FileSource:
         try:
             state = os.fstat(descriptor)
         except OSError as problem:
-            os.close(descriptor)
+            close(descriptor)
             raise unreadable(name, problem) from None
         if not stat.S_ISREG(state.st_mode):
-            os.close(descriptor)
+            close(descriptor)
             kind = "a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file"
             raise SourceError(f"{name} is {kind}", "Only files and folders can be sent")
         self._descriptor, self._at_opening = descriptor, state
@@ -164,7 +165,7 @@ class FileSource:
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            close(descriptor)
 
 
 class PipeSource:

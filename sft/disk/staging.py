@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from crypto_utils import random_bytes
+from sft.common.open_files import close
 from sft.common.private_files import HIDDEN_LINK
 from sft.disk.coherent import links_of
 from sft.disk.durable import set_time
@@ -134,7 +135,7 @@ class StagingArea:
         name = TRIAL + random_bytes(8).hex()
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             descriptor = open_anonymous(self.folder)
-            opened.callback(os.close, descriptor)
+            opened.callback(close, descriptor)
             link_anonymous(descriptor, name, self.folder)
             os.unlink(name, dir_fd=self.folder)
             return True
@@ -152,7 +153,7 @@ class StagingArea:
                     with contextlib.suppress(PermissionError):
                         return open_anonymous(folder)
             finally:
-                os.close(folder)
+                close(folder)
         return open_anonymous(self.folder)
 
     def create(self, name: str, path: PathParts) -> tuple[int, bool]:
@@ -170,7 +171,7 @@ class StagingArea:
             if is_anonymous:
                 link_anonymous(descriptor, name, self.folder)
         except BaseException:
-            os.close(descriptor)
+            close(descriptor)
             raise
         return descriptor, is_locked
 
@@ -298,7 +299,7 @@ class StagingArea:
                 descriptor = os.open(name, os.O_RDWR | flags, dir_fd=self.folder)
             except PermissionError:  # a finished one; reading is enough for a lock, except on some network disks
                 descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=self.folder)
-            opened.callback(os.close, descriptor)
+            opened.callback(close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             state = os.fstat(descriptor)
             if os.path.samestat(state, os.stat(name, dir_fd=self.folder, follow_symlinks=False)):

@@ -17,8 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from sft.common.errors import Code, Refused, UsageError
+from sft.common.open_files import close
 from sft.disk.amounts import NO_QUOTA, Amount, Quota
+from sft.disk.coherence_trial import why_incoherent
 from sft.disk.durable import disk_errors
+from sft.disk.file_systems import may_be_shared
 from sft.disk.folders import open_folder
 from sft.disk.ledger import invalidate
 from sft.disk.listing_rate import ListingRate
@@ -45,6 +48,7 @@ class Storage:
         self._removals: dict[str, Removals] = {}
         self._lock = threading.Lock()
         self._reopening = threading.Lock()
+        self._why_no_quotas = ""
         self._root = Root(root)
         self.ledgers = Ledgers(self._root.descriptor, self._root.staging)
 
@@ -62,7 +66,7 @@ class Storage:
             with contextlib.ExitStack() as opened:
                 try:
                     folder = open_folder(self._root.staging, user)
-                    opened.callback(os.close, folder)
+                    opened.callback(close, folder)
                     removed += StagingArea(folder).sweep(self.rules.stale, NOT_TEMPORARY)
                 except (Refused, PermissionError):  # of another owner, or no folder: not ours
                     continue
@@ -94,7 +98,7 @@ class Storage:
                     raise
                 yield None
                 return
-            opened.callback(os.close, folder)
+            opened.callback(close, folder)
             yield StagingArea(folder)
 
     def try_out(self) -> None:
@@ -108,6 +112,14 @@ class Storage:
         except Refused:
             if not self._is_reopened(ledgers):
                 raise
+
+    def try_sharing(self) -> tuple[bool, str]:
+        """Whether other machines may use the file system; and why no quota can be kept on it, empty when one can.
+
+        From then on accounts with a quota are refused there. For the start, while there are no threads. Raises OSError.
+        """
+        self._why_no_quotas = why_incoherent(self._root.staging)
+        return may_be_shared(self._root.staging), self._why_no_quotas
 
     def free(self) -> int:
         """Free bytes on the disk. Raises OSError."""
@@ -153,28 +165,33 @@ class Storage:
     def _user(self, name: str, rules: Rules, counts: bool) -> UserFolder:
         with disk_errors(), contextlib.ExitStack() as opened:
             visible = VisibleFiles(open_folder(self._root.descriptor, name, create=folder_bits(None)))
-            opened.callback(os.close, visible.descriptor)
+            opened.callback(close, visible.descriptor)
             staging = open_folder(self._root.staging, name, create=0o700)
-            opened.callback(os.close, staging)
+            opened.callback(close, staging)
             ledger = None
             if rules.quota == NO_QUOTA and not counts:
                 invalidate(staging)
+            elif self._why_no_quotas:
+                raise Refused(Code.STORAGE, why=f"no quota can be kept there: {self._why_no_quotas}")
             else:
                 ledgers = self.ledgers
                 ledger = ledgers.enter(name)
                 opened.callback(ledgers.leave, name)
-            return UserFolder(
+            kept = contextlib.ExitStack()
+            made = UserFolder(
                 rules,
                 self.umask,
                 visible,
                 StagingArea(staging, visible),
-                opened=opened.pop_all(),
+                opened=kept,
                 above=[self._root.descriptor],
                 ledger=ledger,
                 receipts=Receipts(staging, self._receipts_of(name)),
                 listing_rate=self._listing_rates.setdefault(name, ListingRate()),
                 removals=self._removals.setdefault(name, Removals()),
             )
+            kept.callback(opened.pop_all().close)
+            return made
 
     def _receipts_of(self, name: str) -> ReceiptIndex:
         """Where that user's receipts are: remembered for the last few users, so that few connections read them all."""

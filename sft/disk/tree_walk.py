@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from sft.common.errors import Code, Refused
 from sft.common.names import split_names
+from sft.common.open_files import close
 from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts, open_folder, state_of
 from sft.disk.visible_files import VisibleFiles
@@ -96,7 +97,7 @@ class TreeWalk:
     def pause(self) -> None:
         """Close what is open; the next step opens it again."""
         while self._open:
-            os.close(self._open.pop())
+            close(self._open.pop())
 
     def next(self) -> Node | LeftOut | None:
         """What comes next; None at the end."""
@@ -157,7 +158,7 @@ class TreeWalk:
         try:
             allowed, others = self._names(folder, below)
         except BaseException:
-            os.close(folder)
+            close(folder)
             raise
         if others:
             self._left_out.append(LeftOut(below, others, Code.NAME))
@@ -203,12 +204,12 @@ class TreeWalk:
     def _keep_open(self, folder: int) -> None:
         self._open.append(folder)
         if len(self._open) > _MOST_OPEN:
-            os.close(self._open.popleft())
+            close(self._open.popleft())
 
     def _leave(self) -> None:
         self._levels.pop()
         if self._open:
-            os.close(self._open.pop())
+            close(self._open.pop())
 
     # --- names ---
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from sft.common.errors import Code, Refused, SourceError
 from sft.common.names import is_link_target, judge_path, split_names
+from sft.common.open_files import close
 from sft.disk.durable import disk_errors
 from sft.disk.folders import PathParts, Seen, as_seen, open_folder, state_of
 
@@ -58,10 +59,10 @@ class VisibleFiles:
                     if bits_of is None or problem.code is not Code.NOT_FOUND:
                         raise
                     below = open_folder(folder, component, bits_of(path[:depth]))
-                os.close(folder)
+                close(folder)
                 folder = below
         except BaseException:
-            os.close(folder)
+            close(folder)
             raise
         return folder
 
@@ -72,7 +73,7 @@ class VisibleFiles:
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            close(descriptor)
 
     def nearest(self, path: PathParts) -> int:
         """A new descriptor of that folder, or of the nearest one above it that can be opened. Raises OSError."""
@@ -82,7 +83,7 @@ class VisibleFiles:
         """How many of the folders on a path are there. Raises Refused for a path through a file or link."""
         with disk_errors():
             folder, depth, problem = self._walk_down(path)
-            os.close(folder)
+            close(folder)
         if problem is not None and problem.code is not Code.NOT_FOUND:
             raise problem
         return depth
@@ -96,9 +97,9 @@ class VisibleFiles:
             except Refused as problem:
                 return folder, depth, problem
             except BaseException:
-                os.close(folder)
+                close(folder)
                 raise
-            os.close(folder)
+            close(folder)
             folder = below
         return folder, len(path), None
 

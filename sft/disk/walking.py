@@ -8,6 +8,7 @@ before (`sft/common/names.py`).
 import os
 
 from sft.common.errors import Code, Refused
+from sft.common.open_files import close
 from sft.disk.folders import open_folder
 
 _UP = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"))
@@ -40,18 +41,18 @@ class Place:
         except FileNotFoundError:
             raise Refused(Code.BUSY, why="a folder was removed meanwhile") from None
         if _identity(above) != self._above[-1]:
-            os.close(above)
+            close(above)
             raise Refused(Code.BUSY, why="a folder was moved meanwhile")
         self._above.pop()
         self._go(above)
 
     def _go(self, descriptor: int) -> None:
         before, self.descriptor = self.descriptor, descriptor
-        os.close(before)
+        close(before)
 
     def close(self) -> None:
         """Close the folder that it is in."""
-        os.close(self.descriptor)
+        close(self.descriptor)
 
 
 def _identity(folder: int) -> tuple[int, int]:

@@ -68,7 +68,7 @@ def serve(
         return open_accounts(settings.accounts, lambda line: log.error("%s", advice(line)))
 
     accounts = None if is_first else accounts_of_file()
-    storage = _open_storage(settings)
+    storage = _open_storage(settings, log)
     raise_limit_of_files()
     signals = Signals()
     with contextlib.ExitStack() as opened:
@@ -127,9 +127,21 @@ def _open_log(settings: ServerSettings) -> logging.Logger:
     return log
 
 
-def _open_storage(settings: ServerSettings) -> Storage:
+def _open_storage(settings: ServerSettings, log: logging.Logger) -> Storage:
     storage = Storage(settings.storage, rules_of(settings))
     check_area(settings.storage / PARTIAL_AREA)
+    try:
+        is_shared, why_no_quotas = storage.try_sharing()
+    except OSError as problem:
+        cause = f"can't use the storage folder {settings.storage} ({problem.strerror})"
+        raise UsageError(cause, "Repair it, or name another") from None
+    if why_no_quotas:
+        note(f"warning: accounts with a quota are refused: {why_no_quotas}")
+        log.error("accounts with a quota are refused: %s", why_no_quotas)
+    elif is_shared:
+        log.info(
+            "other machines may use this file system; whether they see at once what this one writes can't be tried"
+        )
     return storage
 
 

@@ -32,30 +32,27 @@ class Service:
     receivers: list[Receiver]
     balancer: Balancer
 
-    def read(self, *path: str, user: str = USER) -> bytes:
-        """What lies there, which is the same wherever one looks."""
-        found = {copy.read_bytes() for copy in self.engine.copies(Path("received", user, *path))}
-        for host, place in self._seen(*path, user=user):
-            found.add(subprocess.run(host.command("cat", place), capture_output=True, check=True).stdout)
-        assert len(found) == 1, f"{path}: {len(found)} different contents"
-        return found.pop()
+    def digests(self, *path: str, user: str = USER) -> dict[str, str]:
+        """The SHA-256 of each file below a folder, which are the same wherever one looks: on each mount and copy."""
+        script = 'cd "$1" && find . -type f -exec sha256sum {} +'
+        told = [
+            host.call("sh", "-c", script, "sh", receiver.storage.joinpath(user, *path))
+            for host, receiver in zip(self.hosts, self.receivers, strict=True)
+        ]
+        lines = [[line.partition("  ./") for line in each.splitlines()] for each in told]
+        found = [{name: sha256 for sha256, _, name in each} for each in lines]
+        for copy in self.engine.copies(Path("received", user, *path)):
+            files = [each for each in copy.rglob("*") if each.is_file()]
+            found.append({str(each.relative_to(copy)): digest(each) for each in files})
+        for other in found[1:]:
+            assert other == found[0], sorted(set(other.items()) ^ set(found[0].items()))
+        return found[0]
 
     def kept(self) -> int:
         """Bytes of files that are not whole yet."""
         script = 'find "$1" -type f -printf "%b\\n" 2>/dev/null; true'
         told = self.hosts[0].call("sh", "-c", script, "sh", self.receivers[0].storage / ".partial" / USER)
         return 512 * sum(map(int, told.split()))
-
-    def _seen(self, *path: str, user: str) -> list[tuple[Host, Path]]:
-        return [(receiver.host, receiver.storage.joinpath(user, *path)) for receiver in self.receivers]
-
-    def list(self, *path: str, user: str = USER) -> dict[str, int]:
-        """Names and sizes in a folder; the same for each host."""
-        script = 'cd "$1" && find . -type f -printf "%s %P\\n" | sort'
-        told = {host.call("sh", "-c", script, "sh", place) for host, place in self._seen(*path, user=user)}
-        assert len(told) == 1, told
-        lines = [line.partition(" ") for line in told.pop().splitlines()]
-        return {name: int(size) for size, _, name in lines}
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +97,9 @@ class Client:
         return Result(self._process.returncode, told, receipts)
 
 
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def test_ten_clients_lose_nothing_while_receivers_are_killed(service: Service, tmp_path: Path) -> None:
@@ -120,8 +118,7 @@ def test_ten_clients_lose_nothing_while_receivers_are_killed(service: Service, t
         receiver.wait_until_ready()
     results = [client.finish() for client in clients]
     assert [result.status for result in results] == [0] * 10, [result.told for result in results]
-    for number, source in enumerate(sources):
-        assert service.read("killed", str(number)) == source.read_bytes()
+    assert service.digests("killed") == {str(number): digest(source) for number, source in enumerate(sources)}
     ratio = (service.balancer.bytes_sent() - sent) / (10 * size)
     print(f"sent {ratio:.2f} times the size")
     assert ratio < 1.3
@@ -138,7 +135,7 @@ def test_quota_is_held_by_two_hosts_at_once(service: Service, tmp_path: Path) ->
             make(folder / "in" / f"{host.number}-{number}", size)
         clients.append(Client(folder, folder / "in", "/", host=host, user="quoted"))
     results = [client.finish() for client in clients]
-    used = sum(service.list(user="quoted").values())
+    used = size * len(service.digests(user="quoted"))
     print(f"a quota of {quota >> 20} MiB: {used >> 20} MiB are used")
     assert 1 in [result.status for result in results], [result.told for result in results]
     assert quota * 0.8 < used <= quota
@@ -157,25 +154,16 @@ def test_receipt_is_what_lies_there_when_two_hosts_write_the_same_names(
             make(folder / str(number), 300_000 if number % 3 == 0 else 20_000)
         clients.append(Client(folder.parent, folder, f"{policy}/", f"--if-exists={policy}", host=host))
     results = [client.finish() for client in clients]
-    there = service.list(policy, "same")
     told = [result.told for result in results]
+    there = {f"{policy}/{name}": sha256 for name, sha256 in service.digests(policy).items()}
+    one, two = (result.receipts for result in results)
     if policy == "rename":
-        assert [result.status for result in results] == [0, 0], told
-        assert len(there) == 2 * count
-        for result in results:
-            for path, sha256 in result.receipts.items():
-                assert digest(service.read(*path.split("/"))) == sha256
-        return
-    assert len(there) == count, told
-    for number in range(count):
-        name = f"{policy}/same/{number}"
-        receipts = [result.receipts[name] for result in results if name in result.receipts]
-        lies = digest(service.read(*name.split("/")))
-        if policy == "replace":
-            assert len(receipts) == 2, (name, told)
-        else:
-            assert len(receipts) == 1, (name, told)
-        assert lies in receipts, name
+        assert not one.keys() & two.keys() and one | two == there, told
+    elif policy == "fail":
+        assert not one.keys() & two.keys() and one | two == there and len(there) == count, told
+    else:
+        assert one.keys() == two.keys() == there.keys() and len(there) == count, told
+        assert [name for name in there if there[name] not in (one[name], two[name])] == []
 
 
 def test_lost_brick_stops_nobody_and_is_healed(service: Service, tmp_path: Path) -> None:
@@ -186,7 +174,7 @@ def test_lost_brick_stops_nobody_and_is_healed(service: Service, tmp_path: Path)
         assert result.status == 0, result.told
     finally:
         service.engine.restore()
-    assert service.read("one-lost", "file") == source.read_bytes()
+    assert service.digests("one-lost") == {"file": digest(source)}
 
 
 def test_without_a_quorum_clients_wait_until_it_is_back(service: Service, tmp_path: Path) -> None:
@@ -204,7 +192,7 @@ def test_without_a_quorum_clients_wait_until_it_is_back(service: Service, tmp_pa
         receiver.wait_until_ready()
     result = client.finish()
     assert result.status == 0, result.told
-    assert service.read("waits", "file") == source.read_bytes()
+    assert service.digests("waits") == {"file": digest(source)}
 
 
 def test_receiver_whose_mount_dies_is_left_out_and_comes_back(service: Service, tmp_path: Path) -> None:
