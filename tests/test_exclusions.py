@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tables import each_row
 
 from sft.common.errors import UsageError
-from sft.common.exclusions import Exclusions, Pattern
+from sft.common.exclusions import Exclusions, Pattern, pattern_for
 
 
 def exclusions(*lines: str) -> Exclusions:
@@ -141,3 +141,19 @@ def test_any_patterns_leave_out_what_gits_do(tmp_path: Path, files: list[list[st
     listed = ["git", "-C", str(where), "ls-files", "-z", "--others", "--exclude-standard"]
     by_git = subprocess.run(listed, check=True, env=environment, capture_output=True, text=True).stdout
     assert {path for path in left(tree, lines) if not path.endswith("/")} == set(by_git.split("\0")) - {""}
+
+
+@given(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=12))
+def test_pattern_for_a_name_matches_it_and_can_be_typed(name: str) -> None:
+    pattern = pattern_for(name)
+    assert pattern.isprintable()
+    assert Exclusions([Pattern(pattern, "--exclude")]).is_excluded(("d", name), False)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "\udcff", "!x\x01", "#\x02", "x\x01 [y]*", "\x03 ", "\\x0a", "a\\", "\x7f", "  ", "*"]
+)
+def test_pattern_for_an_odd_name_is_about_no_other(name: str) -> None:
+    excluded = Exclusions([Pattern(pattern_for(name), "--exclude")])
+    assert excluded.is_excluded((name,), False) and excluded.is_excluded((name,), True)
+    assert not excluded.is_excluded((f"{name}a",), False) and not excluded.is_excluded((f"a{name}",), False)

@@ -96,9 +96,9 @@ def report_omitted(
 ) -> None:
     """Something at the receiver, and perhaps more in its folder, can't be given or listed.
 
-    `fail`, instead of the reporter's own, returns False for what was reported before.
+    `fail`, instead of the reporter's own, returns False for what was reported before; then patterns count, too.
     """
-    is_new = (fail or reporter.failed)(name, omitted(omission.code, name)) is not False
+    is_new = (fail or reporter.failed)(name, omitted(omission.code, name, fail is not None)) is not False
     if is_new and omission.more:
         what = counted(omission.more, "more name")
         problem = SourceError(f"{what} beside it on the receiver can't be given", "Their reasons are in its server.log")

@@ -6,7 +6,12 @@ receiver does not send there, gets those of the code itself. The wire carries a 
 known only where that happened: here, or in the receiver's log.
 """
 
+import shlex
+
 from sft.common.errors import Code, Refused
+from sft.common.exclusions import pattern_for
+from sft.common.names import PathParts
+from sft.common.text import show_path
 
 GROWN = "it has grown since it was opened, and is sent as it was then"
 TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nearest that can be sent"
@@ -157,6 +162,19 @@ def refused_there(problem: Refused, path: str, is_link: bool = False) -> Refused
     return _denied(problem, "send", path, "put") or _told(_SENT, _THERE, problem, path)
 
 
+def refused_name(problem: Refused, path: PathParts) -> Refused:
+    """No receiver takes this path. Where a component can't be typed, with a pattern that leaves that out."""
+    told = refused_there(problem, show_path(path))
+    odd = next((part for part in path if not part.isprintable()), None)
+    if problem.code is Code.NAME and odd is not None:
+        told.remedy = f"Rename it, or {_leave_out(odd)}"
+    return told
+
+
+def _leave_out(name: str) -> str:
+    return f"leave it out: --exclude {shlex.quote(pattern_for(name))}"
+
+
 def refused_here(problem: Refused, path: str) -> Refused:
     """This machine does not take what should become `path` here."""
     return _told(_FETCHED, _HERE, problem, path)
@@ -200,9 +218,13 @@ def _denied(problem: Refused, verb: str, path: str, right: str) -> Refused | Non
     return Refused(problem.code, path, problem.why, (cause, _ASK_OWNER))
 
 
-def omitted(code: Code, path: str) -> Refused:
-    """The receiver has `path`, below what was asked for, and can't give it."""
-    return _told(_OMITTED, _THERE, Refused(code), path)
+def omitted(code: Code, path: str, may_exclude: bool = False) -> Refused:
+    """The receiver has `path`, below what was asked for, and can't give it. `may_exclude`: patterns count."""
+    told = _told(_OMITTED, _THERE, Refused(code), path)
+    odd = next((part for part in path.split("/") if "\\" in part), None)  # as the receiver spells it
+    if code is Code.NAME and odd is not None and may_exclude:
+        told.remedy = f"Rename it there, or {_leave_out(odd)}"
+    return told
 
 
 _THERE = ("{path} is refused on the receiver: {cause}", _IN_ITS_LOG)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from sft.client.comparing import Difference
 from sft.client.planned import Planned
-from sft.client.refusals import refused_there
+from sft.client.refusals import refused_name, refused_there
 from sft.common.errors import Code, Refused
 from sft.common.names import PathParts, judge_path
 from sft.common.text import show_path
@@ -63,7 +63,7 @@ class SendingPlan:
         try:
             judge_path(path)
         except Refused as problem:
-            self._reporter.failed(name, refused_there(problem, show_path(path)))
+            self._reporter.failed(name, refused_name(problem, path))
             return
         action = action_for(what, kind, kind_there, self._policy, self.is_update)
         if isinstance(action, Code):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from crypto_utils import random_bytes
 from sft.client.finishing import Finishing
 from sft.client.own_logs import OwnFiles
-from sft.client.refusals import GROWN, TIME_BEYOND, refused_there
+from sft.client.refusals import GROWN, TIME_BEYOND, refused_name, refused_there
 from sft.client.sending_plan import SendingPlan
 from sft.client.sources import NamedSource, counts
 from sft.client.targets import name_of_source, remote_paths
@@ -253,7 +253,7 @@ class Upload:
         try:
             item.judge()
         except Refused as problem:
-            self._reporter.failed(name, refused_there(problem, show_path(target)), within=within)
+            self._reporter.failed(name, refused_name(problem, target), within=within)
             return None
         self.left[item] = None
         self.file_count += open is not None

@@ -80,6 +80,17 @@ class Exclusions:
         return next((rule.excludes for rule in rules if rule.matches(shown, shown)), False)
 
 
+def pattern_for(name: str) -> str:
+    """A pattern that matches this name, and can be typed: `?` stands for what can't be printed.
+
+    >>> pattern_for("a\\nb [1]")
+    'a?b \\\\[1\\\\]'
+    """
+    typed = "".join(f"\\{each}" if each in "\\*?[]" else each if each.isprintable() else "?" for each in name)
+    typed = f"\\{typed}" if typed.startswith(("!", "#")) else typed
+    return f"{typed[:-1]}\\ " if typed.endswith(" ") else typed
+
+
 def _read(pattern: Pattern) -> _Rule | None:
     """None for an empty line and a comment. Raises UsageError."""
     check_installed("pathspec")

@@ -75,8 +75,8 @@ def test_fetch_names_what_it_can_not_fetch_and_brings_the_rest(client: Client, b
     assert result.status == 1 and "2 files fetched" in result.out and ", 2 failed: " in result.out
     told = sorted(result.err.splitlines())
     assert told == [
-        f"error: {box}/caf\\xe9.txt {WORDS}. Rename it there",
-        f"error: {box}/sub/new\\x0aline {WORDS}. Rename it there",
+        f"error: {box}/caf\\xe9.txt {WORDS}. Rename it there, or leave it out: --exclude 'caf\\\\xe9.txt'",
+        f"error: {box}/sub/new\\x0aline {WORDS}. Rename it there, or leave it out: --exclude 'new\\\\x0aline'",
     ]
     assert (tmp_path / "here" / box / "sub" / "good").exists()
 

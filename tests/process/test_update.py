@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -227,3 +229,24 @@ def test_times_and_modes_that_were_set_are_counted_and_named(
         assert json.loads(result.out.splitlines()[-1])["set"] == 1
         assert "set" in [json.loads(line)["event"] for line in result.out.splitlines()]
         assert client("-u", *names).out.endswith(" unchanged\n")
+
+
+ODD = [b"a\nb", b"\xff", b"x\x01 [y]*", b"!odd\n", b"space\x02 "]
+
+
+def test_error_about_an_odd_name_has_the_pattern_that_leaves_it_out(
+    server: Server, client: Client, folder: Path, box: str, tmp_path: Path
+) -> None:
+    """At either end; what it says is typed as it stands there."""
+    make(folder / "tree/d/ok", 5)
+    for names in ([folder / "tree", f"{box}/"], ["--get", f"{box}/tree", f"{tmp_path}/here/"]):
+        origin = folder / "tree" if len(names) == 2 else server.path(box, "tree")
+        for name in ODD:
+            (origin / "d" / os.fsdecode(name)).touch()
+        for options in (["-u"], ["-u", "-n"], ["--if-exists=skip"]):
+            result = client(*options, *names)
+            told = [re.search(r"leave it out: --exclude (.*)$", line) for line in result.err.splitlines()]
+            patterns = [shlex.split(found[1])[0] for found in told if found is not None]
+            assert (result.status, len(patterns)) == (1, len(ODD)), result.err
+            result = client(*options, *(f"--exclude={pattern}" for pattern in patterns), *names)
+            assert (result.status, "error" in result.err) == (0, False), result.err
