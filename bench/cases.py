@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -26,7 +26,8 @@ Content = Literal["random", "log", "sparse"]
 class Case:
     """One row of the table. `rtt` in seconds, `rate` in bytes per second, 0 where there is no line in between.
 
-    `base`: the peer that the others are compared with. `again`: the command runs twice, and its second run is timed.
+    `base`: the peer that the others are compared with. `again`: the command runs twice, and its second run is timed;
+    the first has no line. `new` files are written anew between the two, or `grown` bytes are added to the one file.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Case:
     content: Content = "random"
     tree: bool = False
     again: bool = False
+    new: int = 0
+    grown: int = 0
     disk: bool = False  # what arrives lies on a real disk
     asked_for: bool = False  # only when named
     peers: tuple[str, ...] = ()  # only these, and those that are for this case alone
@@ -56,6 +59,9 @@ class Case:
         """Bytes that it takes where it lies."""
         return _sparse_data(self.size) if self.content == "sparse" else self.bytes
 
+
+_GROWN: dict[str, Any] = {"unit": "s", "base": "rsync", "peers": ("rsync",), "again": True, "rounds": 3}
+_UPDATE: dict[str, Any] = {**_GROWN, "size": 3150, "count": 20_000, "tree": True}
 
 CASES = (
     Case("bulk", "1 GiB, loopback", GIB),
@@ -86,6 +92,26 @@ CASES = (
         peers=("ours", "rsync"),
         tree=True,
         again=True,
+    ),
+    Case("update", "20,000 unchanged files of 3 KiB, by size and time", **_UPDATE),
+    Case("update-10", "20,000 files of 3 KiB, 10 of them changed", new=10, **_UPDATE),
+    Case(
+        "update-distant",
+        "20,000 files of 3 KiB, 10 changed, 50 ms, 100 Mbit/s",
+        new=10,
+        rtt=0.05,
+        rate=GBIT / 10,
+        **_UPDATE,
+    ),
+    Case("grown", "a log of 500 MB that has grown by 1 MB", 500_000_000, grown=1_000_000, **_GROWN),
+    Case(
+        "grown-distant",
+        "the same, 50 ms, 100 Mbit/s",
+        500_000_000,
+        grown=1_000_000,
+        rtt=0.05,
+        rate=GBIT / 10,
+        **_GROWN,
     ),
     Case(
         "logs",
@@ -190,6 +216,21 @@ def make_source(case: Case, folder: Path) -> Path:
             place.mkdir(parents=True)
         (place / f"{number:05d}.bin").write_bytes(os.urandom(case.size))
     return top
+
+
+def change(case: Case, source: Path) -> None:
+    """What becomes of a source between the two runs of its case; the number and sizes of its files stay."""
+    for number in range(0, case.count if case.new else 0, max(1, case.count // max(1, case.new))):
+        (source / f"{number // 100:03d}" / f"{number:05d}.bin").write_bytes(os.urandom(case.size))
+    if case.grown:
+        with source.open("ab") as file:
+            file.write(os.urandom(case.grown))
+
+
+def undo(case: Case, source: Path) -> None:
+    """The source of a case as it was before it grew."""
+    if case.grown:
+        os.truncate(source, case.size)
 
 
 def difference(source: Path, arrived: Path, content: bool) -> str:

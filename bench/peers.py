@@ -20,6 +20,7 @@ from bench.cases import Case
 from bench.jobs import HOME, OURS, Failed, Job, clean_environment, free_port
 
 USER = "bench"
+_UPDATES = ("update", "update-10", "update-distant", "grown", "grown-distant")
 _GCM = "aes128-gcm@openssh.com"
 _SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
 
@@ -219,6 +220,18 @@ def _through_ssh(local: str, far: str) -> Callable[[Sending], list[str]]:
     return command
 
 
+def _rclone(sending: Sending) -> list[str]:
+    """A mirror over sftp, which is told where and with which key.
+
+    Without its check by md5sum, of which it would start one at the receiver for each file, four at a time: hours.
+    """
+    kit, target = sending.kit, sending.target / sending.source.name
+    how = ["--config", os.devnull, "--sftp-disable-hashcheck", "--sftp-host=127.0.0.1", f"--sftp-port={sending.port}"]
+    job = "sync" if sending.source.is_dir() else "copyto"
+    how += [f"--sftp-key-file={kit.key}", f"--sftp-user={getpass.getuser()}"]
+    return ["rclone", job, *how, str(sending.source), f":sftp:{target}"]
+
+
 def _library(name: str) -> Callable[[Sending], list[str]]:
     def command(sending: Sending) -> list[str]:
         kit = sending.kit
@@ -301,6 +314,15 @@ PEERS = (
         arrived=_arrived_ours,
         only=("logs", "text", "noise"),
     ),
+    Peer(
+        "ours-u",
+        "this program, -u",
+        serve_ours,
+        lambda sending: our_command(sending, more=["-u"]),
+        arrived=_arrived_ours,
+        only=_UPDATES,
+    ),
+    Peer("rclone", "rclone sync", serve_ssh, _rclone, crawls=True, only=_UPDATES, missing=_needs("rclone")),
     Peer("scp", "scp", serve_ssh, _scp(), crawls=True, missing=_needs("scp")),
     Peer("scp-z", "scp -C", serve_ssh, _scp("-C"), only=("logs",), missing=_needs("scp")),
     Peer("scp-gcm", "scp, aes128-gcm", serve_ssh, _scp("-c", _GCM), crawls=True, missing=_needs("scp")),

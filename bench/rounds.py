@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.cases import Case, difference, make_source
+from bench.cases import Case, change, difference, make_source, undo
 from bench.jobs import Failed, Measured
 from bench.jobs import job as running
 from bench.peers import Kit, Peer, Sending
@@ -98,11 +98,13 @@ def transfer(case: Case, peer: Peer, kit: Kit, source: Path, folder: Path, round
     server, port = peer.serve(kit, target, work / "server", {})
     try:
         with distant(port, case.rtt, case.rate, work) as near:
-            command = peer.command(Sending(kit, source, target, near, work))
             if case.again:
-                _run(command, case, work / "first")
+                undo(case, source)
+                _run(peer.command(Sending(kit, source, target, port, work)), case, work / "first")
                 (work / "client.log").unlink(missing_ok=True)
+                change(case, source)
                 server.mark()
+            command = peer.command(Sending(kit, source, target, near, work))
             sent, printed = _run(command, case, work / "sender")
         received = server.stop()
     finally:
