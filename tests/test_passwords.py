@@ -303,6 +303,30 @@ def test_reject_file_without_a_usable_password_and_quote_nothing(tmp_path: Path,
         error = error.__cause__ or error.__context__
 
 
+@pytest.mark.parametrize(
+    ("mode", "warned"),
+    [(0o600, False), (0o660, False), (0o604, True), (0o602, True), (0o644, True), (0o601, False)],
+)
+def test_file_that_every_user_may_read_or_write_is_warned_of(tmp_path: Path, mode: int, warned: bool) -> None:
+    place, said = tmp_path / "password", list[str]()
+    place.write_text("secret\n")
+    place.chmod(mode)
+    assert read_password_file(place, said.append) == "secret"
+    assert ([f"chmod 600 {place}" in line for line in said], "secret" in str(said)) == ([True] * warned, False)
+
+
+def test_pipe_of_any_mode_is_not_warned_of(tmp_path: Path) -> None:
+    """As a shell gives for `<(pass show nas)`."""
+    reading, writing = os.pipe()
+    os.write(writing, b"secret\n")
+    os.close(writing)
+    os.fchmod(reading, 0o666)
+    said = list[str]()
+    assert read_password_file(f"/dev/fd/{reading}", said.append) == "secret"
+    os.close(reading)
+    assert said == []
+
+
 def test_reject_missing_file_folder_and_impossible_name(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing", tmp_path, "a\0b"):
         with pytest.raises(UsageError) as caught:
