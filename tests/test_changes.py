@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import quota_files
+from made_folders import make_folder
 from quota_files import ENDLESS, on_disk, opened, put, written
 
 from sft.common.errors import Code, ConnectionTrouble, Refused
@@ -398,7 +399,7 @@ def test_folder_that_another_connection_has_removed_is_charged_when_it_is_made_a
         for _ in range(3):
             remove(other, "d", recursive=True)
             put(folder, "d/e/a", 0)
-            folder.make_folder(("d", "e"), None, None)
+            make_folder(folder, ("d", "e"), None, None)
     assert written(root) == on_disk(root)
 
 
@@ -406,7 +407,7 @@ def test_folder_above_one_that_was_announced_is_charged_when_it_was_removed_mean
     storage: Storage, root: Path
 ) -> None:
     with opened(storage, ENDLESS) as folder, opened(storage, ENDLESS) as other:
-        other.make_folder(("d",), None, None)
+        make_folder(other, ("d",), None, None)
         partial = quota_files.begin(folder, "d/e/a", 100)
         remove(other, "d")
         folder.publish([quota_files.fill(partial, 100)])
@@ -607,7 +608,7 @@ def test_portable_names_hold_for_what_is_moved(tmp_path: Path) -> None:
 def test_nothing_below_gets_a_path_that_is_longer_than_one_may_be(
     folder: UserFolder, home: Path, below: str, to: str, code: Code | None
 ) -> None:
-    folder.make_folder(("d", *below.split("/")), None, None)
+    make_folder(folder, ("d", *below.split("/")), None, None)
     (home / "d/a").touch()
     if code is None:
         move(folder, "d", to)
@@ -619,7 +620,7 @@ def test_nothing_below_gets_a_path_that_is_longer_than_one_may_be(
 
 
 def test_folder_that_lies_too_deep_can_be_moved_upwards(folder: UserFolder, home: Path) -> None:
-    folder.make_folder(("a", "b", *"x" * 250), None, None)
+    make_folder(folder, ("a", "b", *"x" * 250), None, None)
     (home / "y/y/y/y").mkdir(parents=True)
     (home / "a").rename(home / "y/y/y/y/a")
     move(folder, "y/y/y/y/a", "y/y/a")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_folders import make_folder
 from quota_files import (
     ENDLESS,
     LARGE,
@@ -55,12 +56,12 @@ def test_quota_of_bytes_is_reached_to_the_last_byte_and_not_passed(storage: Stor
 def test_quota_of_files_counts_folders_too(storage: Storage, root: Path) -> None:
     with opened(storage, Quota(None, 5)) as folder:
         assert not refuses(put(folder, "x/y/a", 10))
-        folder.make_folder(("x", "z"), None, None)
-        folder.make_folder(("x", "z"), None, None)
+        make_folder(folder, ("x", "z"), None, None)
+        make_folder(folder, ("x", "z"), None, None)
         assert not refuses(put(folder, "x/y/b", 10))
         assert refuses(put(folder, "x/y/c", 10))
         with pytest.raises(Refused) as caught:
-            folder.make_folder(("n",), None, None)
+            make_folder(folder, ("n",), None, None)
         assert caught.value.code is Code.QUOTA and not (root / "alice/n").exists()
     assert written(root) == on_disk(root) == Amount(20, 5)
 

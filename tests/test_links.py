@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from made_folders import make_folder
 from quota_files import on_disk
 from quota_files import opened as with_quota
 from quota_files import written as written_down
@@ -117,7 +118,7 @@ def test_what_lies_below_a_links_name_never_gets_behind_it(alice: UserFolder, ho
     assert word_of(put_link(alice, "x", target=str(tmp_path / "outside"))) == STORED
     assert word_of(put_link(alice, "x", "y")) == "link"
     with pytest.raises(Refused) as refused:
-        alice.make_folder(("x", "d"), None, None)
+        make_folder(alice, ("x", "d"), None, None)
     assert refused.value.code is Code.LINK
     assert os.listdir(tmp_path / "outside") == []
 

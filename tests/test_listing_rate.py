@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from made_folders import make_folder
 
 from sft.common.errors import ConnectionTrouble
 from sft.common.rate_limit import RateLimiter
@@ -211,7 +212,7 @@ def test_file_in_253_folders_costs_what_its_path_is_long(
         assert isinstance(folder.publish([partial])[0], Settled)
     assert len(calls) < 8 * len(DEEP)
     with counted(monkeypatch) as calls:
-        folder.make_folder((*DEEP[:-1], "new"), None, None)
+        make_folder(folder, (*DEEP[:-1], "new"), None, None)
     assert len(calls) < 8 * len(DEEP)
     with counted(monkeypatch) as calls:
         assert measure(folder.visible.descriptor) == Amount(1, len(DEEP) + 1)

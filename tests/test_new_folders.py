@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from made_folders import make_folder
 from processes import run_python
 from stored_files import SECOND, TRAPS, put, tree, with_umask
 
@@ -36,7 +37,7 @@ def test_closed_folder_is_writable_while_something_comes_and_is_closed_again(
     (home / "a").mkdir()
     (home / "a").chmod(there)
     for _ in range(2):
-        alice.make_folder(("a",), None, sent, may_replace)
+        make_folder(alice, ("a",), None, sent, may_replace)
         assert stat.S_IMODE((home / "a").stat().st_mode) == meanwhile
     alice.finish_folders()
     assert stat.S_IMODE((home / "a").stat().st_mode) == last
@@ -60,7 +61,8 @@ home = Path(sys.argv[1]) / "r/alice"
 
 def send(*path, content=b"new"):
     for depth in range(1, len(path)):
-        folder.make_folder(path[:depth], 5, 0o555, True)
+        made = folder.begin_folder(Incoming(b"t" * 16, path[:depth], None, 5, 0o555, "replace"))
+        folder.publish([made] if made else [])
     for policy in ("replace", "fail"):
         incoming = Incoming(b"t" * 16, path, len(content), None, 0o644, policy)
         (file,) = folder.take([Whole(incoming, content, digest(content))])
@@ -86,10 +88,10 @@ print(os.listdir(home))
 
 
 def test_folders_get_their_times_and_modes_after_their_content(alice: UserFolder, home: Path) -> None:
-    alice.make_folder(("a",), 1 * SECOND, 0o555)
+    make_folder(alice, ("a",), 1 * SECOND, 0o555)
     assert stat.S_IMODE((home / "a").stat().st_mode) == 0o755  # until its content is there
-    alice.make_folder(("a", "b"), 2 * SECOND, 0o700)
-    alice.make_folder(("a", "b", "c"), 3 * SECOND, None)
+    make_folder(alice, ("a", "b"), 2 * SECOND, 0o700)
+    make_folder(alice, ("a", "b", "c"), 3 * SECOND, None)
     assert put(alice, "a", "b", "file") == Settled(("a", "b", "file"))
     assert put(alice, "a", "file") == Settled(("a", "file"))
     alice.finish_folders()
@@ -107,7 +109,7 @@ def test_folders_that_wait_for_their_times_are_bounded(
 ) -> None:
     monkeypatch.setattr("sft.disk.new_folders._MOST_BYTES", 3 * 250)
     for number in range(10):
-        alice.make_folder((str(number),), number * SECOND, None)
+        make_folder(alice, (str(number),), number * SECOND, None)
         assert len(alice.new_folders.announced._known) <= 4
     alice.finish_folders()
     assert [(home / str(number)).stat().st_mtime_ns for number in range(10)] == [n * SECOND for n in range(10)]
@@ -127,14 +129,14 @@ def test_mode_of_a_folder_only_restricts_and_stays_ours(
     alice: UserFolder, home: Path, umask: int, sent: int, expected: int
 ) -> None:
     with with_umask(alice, umask):
-        alice.make_folder(("a",), None, sent)
+        make_folder(alice, ("a",), None, sent)
     assert stat.S_IMODE((home / "a").stat().st_mode) == expected | 0o700
     alice.finish_folders()
     assert stat.S_IMODE((home / "a").stat().st_mode) == expected
 
 
 def test_folder_above_a_folder_is_made_too(alice: UserFolder, home: Path) -> None:
-    alice.make_folder(("a", "b", "c"), 7 * SECOND, None)
+    make_folder(alice, ("a", "b", "c"), 7 * SECOND, None)
     alice.finish_folders()
     assert tree(home) == {"a", "a/b", "a/b/c"}
     assert (home / "a/b/c").stat().st_mtime_ns == 7 * SECOND
@@ -144,7 +146,7 @@ def test_folder_that_is_there_is_merged_and_keeps_its_mode(alice: UserFolder, ho
     (home / "a").mkdir()
     (home / "a").chmod(0o711)
     (home / "a/kept").write_bytes(b"kept")
-    alice.make_folder(("a",), 7 * SECOND, 0o755)
+    make_folder(alice, ("a",), 7 * SECOND, 0o755)
     alice.finish_folders()
     assert tree(home) == {"a", "a/kept"}
     assert stat.S_IMODE((home / "a").stat().st_mode) == 0o711
@@ -153,8 +155,8 @@ def test_folder_that_is_there_is_merged_and_keeps_its_mode(alice: UserFolder, ho
 
 @pytest.mark.parametrize("mtime", [(1 << 63) - 1, -(1 << 63) + 1, 1 << 70])
 def test_time_that_no_disk_holds_does_not_stop_the_folder(alice: UserFolder, home: Path, mtime: int) -> None:
-    alice.make_folder(("a",), mtime, 0o700)
-    alice.make_folder(("b",), 7 * SECOND, None)
+    make_folder(alice, ("a",), mtime, 0o700)
+    make_folder(alice, ("b",), 7 * SECOND, None)
     alice.finish_folders()
     assert (home / "b").stat().st_mtime_ns == 7 * SECOND
 
@@ -169,7 +171,7 @@ def test_folder_where_something_else_is_is_refused(alice: UserFolder, home: Path
             TRAPS[trap](place, outside)
     for path in (("a",), ("a", "new"), ("b", "a"), ("b", "a", "new", "new")):
         with pytest.raises(Refused) as caught:
-            alice.make_folder(path, 5, 0o700)
+            make_folder(alice, path, 5, 0o700)
         assert caught.value.code is (Code.LINK if "link" in trap else Code.NOT_FOLDER)
     alice.finish_folders()
     assert tree(outside) == {"target"}
@@ -178,9 +180,9 @@ def test_folder_where_something_else_is_is_refused(alice: UserFolder, home: Path
 
 def test_folder_that_became_a_link_gets_no_time_and_no_mode(alice: UserFolder, home: Path, outside: Path) -> None:
     before = outside.stat()
-    alice.make_folder(("a",), 5, 0o700)
-    alice.make_folder(("b",), 5, 0o700)
-    alice.make_folder(("c",), 5 * SECOND, 0o700)
+    make_folder(alice, ("a",), 5, 0o700)
+    make_folder(alice, ("b",), 5, 0o700)
+    make_folder(alice, ("c",), 5 * SECOND, 0o700)
     (home / "a").rmdir()
     (home / "a").symlink_to(outside)
     (home / "b").rmdir()
@@ -192,6 +194,6 @@ def test_folder_that_became_a_link_gets_no_time_and_no_mode(alice: UserFolder, h
 @pytest.mark.parametrize("path", [(), ("..",), ("a", ""), ("a/b",), ("a\n",), (".",)])
 def test_name_of_a_folder_is_judged(alice: UserFolder, home: Path, path: tuple[str, ...]) -> None:
     with pytest.raises(Refused) as caught:
-        alice.make_folder(path, None, None)
+        make_folder(alice, path, None, None)
     assert caught.value.code is Code.NAME
     assert tree(home) == set()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeProxy, MakeServer
+from made_folders import make_folder
 from processes import MIB, ONCE, Client, Fault, make, run_python, wait_until
 from tables import each_row
 
@@ -200,7 +201,7 @@ def test_folder_keeps_group_bit_and_acl_of_its_parent(alices: UserFolder, place:
     there = place / "received/alice"
     there.chmod(0o2775)
     os.setxattr(there, DEFAULT_ACL, ACLS["open to somebody"])
-    alices.make_folder(("photos",), None, mode)
+    make_folder(alices, ("photos",), None, mode)
     alices.finish_folders()
     os.mkdir(there / "by hand", folder_bits(mode))
     if mode == 0:
@@ -291,7 +292,7 @@ def test_fetched_file_and_folder_have_what_their_folder_here_gives(place: Path) 
     base.mkdir()
     os.setxattr(base, DEFAULT_ACL, ACLS["open to somebody"])
     folder = open_local(base, Rules())
-    folder.make_folder(("private",), None, 0o700)
+    make_folder(folder, ("private",), None, 0o700)
     for way in WAYS[:-1]:
         way(folder, "private", way.__name__, mode=0o644)
         assert rights(base / "private" / way.__name__) == by_hand(base / "private", 0o644)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeServer
+from made_folders import make_folder
 from processes import Client, make, wait_until
 from quota_files import begin, fill, on_disk, put, refuses, written
 
@@ -48,10 +49,10 @@ def test_empty_files_use_up_a_quota_of_bytes(root: Path) -> None:
 
 def test_empty_folders_use_up_a_quota_of_bytes(root: Path) -> None:
     with limited(root, 3) as folder:
-        folder.make_folder(("a", "b"), None, None)
-        folder.make_folder(("c",), None, None)
+        make_folder(folder, ("a", "b"), None, None)
+        make_folder(folder, ("c",), None, None)
         with pytest.raises(Refused, match="quota"):
-            folder.make_folder(("d",), None, None)
+            make_folder(folder, ("d",), None, None)
         assert is_full(folder, "a/b/file")
     assert written(root) == on_disk(root) == Amount(3 * LEAST, 3)
 

@@ -13,6 +13,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import pytest
+from made_folders import make_folder
 from partial_files import open_descriptors
 from processes import run_python
 from stored_files import TRAPS, Outcome, announced, begun, commit, left, opened, put, tree, using, written
@@ -320,7 +321,7 @@ def test_no_way_through_leaks_a_descriptor(storage: Storage, root: Path, outside
             assert isinstance(existing, ExistingFile)
             existing.digest()
             (home / "large").unlink()
-            folder.make_folder(("x", "new"), 5, 0o700)
+            make_folder(folder, ("x", "new"), 5, 0o700)
             folder.finish_folders()
             list(folder.visible.walk(()))
             for path in ((), ("x",), ("link",), ("x", "y", "z", "w"), ("gone",)):

@@ -178,6 +178,7 @@ class Download:
         what is in `folder`. Raises what `Receiver.run` and `check_answered` raise.
         """
         from sft.common.rate_limit import RateLimiter
+        from sft.transfer.groups import make_folders
         from sft.transfer.receiver import Receiver
         from sft.wire.compression import is_installed
         from sft.wire.messages import Rate
@@ -190,9 +191,7 @@ class Download:
         messages, secret = channel.messages(), keys.file_s2c
         self._choose(channel, messages, visible)
         if self._rounds is not None:
-            for place, mtime in self._rounds.folders.items():
-                with contextlib.suppress(Refused):  # the files that go into it tell
-                    folder.make_folder(place, mtime, self._rounds.modes.get(place), may_replace=True)
+            make_folders(folder, self._rounds.folders_to_make())
         if self._asking:
             self._ask(channel, zstd)
             free, links = RateLimiter(None), self._links

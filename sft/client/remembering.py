@@ -22,7 +22,7 @@ class Remembering:
         self.publish, self.start_publishing = folder.publish, folder.start_publishing
         self.finish_publishing = folder.finish_publishing
         self.finish_folders = folder.finish_folders
-        self.begin_anyway, self.make_folder, self.have = folder.begin_anyway, folder.make_folder, folder.have
+        self.begin_anyway, self.begin_folder, self.have = folder.begin_anyway, folder.begin_folder, folder.have
 
     def take(self, files: "Sequence[Whole]") -> "list[Unpublished | Outcome]":
         """Those that were fetched are skipped; the others are taken up to the next one that was."""

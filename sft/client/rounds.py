@@ -25,6 +25,7 @@ from sft.wire.protocol import ASKED_LIMIT
 
 if TYPE_CHECKING:
     from sft.console.named import NamedFolder
+    from sft.disk.temporary import Incoming
     from sft.wire.channel import Channel
     from sft.wire.messages import Message
 
@@ -149,6 +150,13 @@ class Rounds:
     def _unchanged(self, finding: Finding) -> None:
         name, size = finding.name, 0 if finding.there is None else finding.there.size
         self._reporter.unchanged(show_path(name), self._shown(finding.here), size, self._within(name))
+
+    def folders_to_make(self) -> "Iterator[Incoming]":
+        """Those that get something in this round."""
+        from sft.disk.temporary import Incoming
+
+        for place, mtime in self.folders.items():
+            yield Incoming(b"", place, None, mtime, self.modes.get(place), "replace")
 
     def remove_extra(self) -> bool:
         """Remove what only this end has, and what is in the way; whether there is more to find now.

@@ -1,23 +1,30 @@
 """Folders that one connection makes: announced with mode and time, or missing on the path of a file.
 
-Rules: a folder is durable before it has a receipt. Its mode counts when it is made, its time is set at the end, because
-what is put into it changes the time. One that its owner may not write to becomes so at the end, too, and is writable
-until then, also where it was there before; what ends in between leaves it writable for its owner. What is remembered is
-bounded in bytes, whatever the paths: when it is full, the folders that were announced first get their times early,
-except those above the newest one, whose content is still on its way.
+Rules: a folder is durable before it has a receipt. It is made when it is announced, and flushed with the group of files
+that it was announced among: to flush for each took 3 of 4 flushes of a tree. Its mode counts when it is made, its time
+is set at the end, because what is put into it changes the time. One that its owner may not write to becomes so at the
+end, too, and is writable until then, also where it was there before; what ends in between leaves it writable for its
+owner. What is remembered is bounded in bytes, whatever the paths: when it is full, the folders that were announced
+first get their times early, except those above the newest one, whose content is still on its way.
 """
 
 import contextlib
+import os
 import stat
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from sft.common.errors import Code, Refused
 from sft.common.names import judge_path
 from sft.common.open_files import close
+from sft.disk.decisions import Policy
 from sft.disk.durable import disk_errors, set_time
 from sft.disk.folders import FolderFlush, PathParts
+from sft.disk.parents import Parent
 from sft.disk.permissions import folder_bits, let_write, may_write
 from sft.disk.quota import Allowance
+from sft.disk.reservations import NOT_RESERVED, Reservation
+from sft.disk.temporary import Incoming
 from sft.disk.visible_files import VisibleFiles
 
 _MOST_BYTES = 8 << 20
@@ -67,35 +74,79 @@ class Announced:
         return _lasts(taken)
 
 
+class MadeFolder:
+    """A folder that is there, and not flushed yet; does what `sft.disk.temporary.Unpublished` lists.
+
+    Its name is its own already: there is nothing to be done but the flush of the folder that it is in.
+    """
+
+    size, descriptor = 0, -1
+    sha256: bytes | None = None
+    refusal: Refused | None = None
+    reservation: Reservation = NOT_RESERVED
+    is_different = False
+    has_time = is_finished = True
+
+    def __init__(self, incoming: Incoming, folders: "NewFolders") -> None:
+        self.incoming = incoming
+        self._waiting_in: NewFolders | None = folders
+        folders.waiting += 1
+
+    def finish(self, bits: int, parent: Parent | None = None) -> int:
+        return self.descriptor
+
+    def publishing(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def link(self, name: str, folder: int) -> None:
+        pass
+
+    def rename(self, name: str, folder: int) -> None:
+        pass
+
+    def is_same_file(self, other: os.stat_result) -> bool:
+        return True
+
+    def discard(self) -> None:
+        if self._waiting_in is not None:
+            self._waiting_in.waiting -= 1
+            self._waiting_in = None
+
+    def keep(self) -> bool:
+        self.discard()
+        return True
+
+
 class NewFolders:
     """Makes folders below a user's folder."""
 
     def __init__(self, visible: VisibleFiles, allowance: Allowance, flush: FolderFlush) -> None:
         self._visible, self._allowance, self._flush = visible, allowance, flush
         self.announced = Announced()
+        self.waiting = 0  # folders that are not flushed yet
 
-    def make(
-        self,
-        path: PathParts,
-        mtime: int | None,
-        mode: int | None,
-        portable_names: bool = False,
-        may_replace: bool = False,
-    ) -> None:
-        """Make an announced folder, durable before this returns; `finish` sets its time. Raises Refused.
+    def begin(self, incoming: Incoming, portable_names: bool) -> MadeFolder | None:
+        """Make an announced folder, to be flushed with a group; None where it is durable. Raises Refused.
 
-        One that is there is made writable till then, if its sender has no right to write to its own, or `may_replace`.
+        `finish` sets its time. One that is there is made writable till then, if its sender has no right to write to its
+        own, or may replace what is there.
         """
+        path = incoming.path
         judge_path(path, portable_names)
         self._give_last(self.announced.take_early(path))
-        self.announced.add(path, mtime, mode)  # also if it can't be made now: a file in it may make it
+        self.announced.add(path, incoming.mtime, incoming.mode)  # if it can't be made now, a file in it may make it
         there = self._visible.state_of_path(path)
         if there is not None and not stat.S_ISDIR(there.st_mode):
             raise Refused(Code.LINK if stat.S_ISLNK(there.st_mode) else Code.NOT_FOLDER)
         self._allowance.try_twice(lambda: self._make(path))
-        if there is None and (failed := self._flush.flush({path[:-1]})):
-            raise failed[path[:-1]]
+        self._keep_writable(incoming, there)
+        return MadeFolder(incoming, self) if there is None or self.waiting else None
+
+    def _keep_writable(self, incoming: Incoming, there: os.stat_result | None) -> None:
+        """Until the end; `there`: what was there before."""
+        path, mode = incoming.path, incoming.mode
         is_closed = mode is not None and not may_write(mode)
+        may_replace = incoming.policy == Policy.REPLACE and incoming.may_replace
         if there is None and is_closed:
             self.announced.closes(path)
         elif there is not None and not may_write(there.st_mode) and (is_closed or may_replace):

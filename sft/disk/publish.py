@@ -23,7 +23,7 @@ from sft.disk.decisions import NEEDS_NO_SPACE, Action, Existing, Policy, decide
 from sft.disk.durable import FileSystem, disk_errors, flush_all, refusal, refusal_of
 from sft.disk.folders import ExistingFile, FolderFlush, PathParts, existing_of, state_of
 from sft.disk.links import Link
-from sft.disk.new_folders import NewFolders
+from sft.disk.new_folders import MadeFolder, NewFolders
 from sft.disk.parents import Parent
 from sft.disk.permissions import file_bits
 from sft.disk.quota import Allowance
@@ -219,7 +219,7 @@ class Publisher:
                 [
                     Delivery(file.incoming.transfer, file.incoming.path, each.path, each.size, each.sha256 or b"")
                     for file, each in zip(group.files, outcomes, strict=True)
-                    if isinstance(each, Settled) and self._is_remembered(file.incoming)
+                    if isinstance(each, Settled) and file.sha256 is not None and self._is_remembered(file.incoming)
                 ]
             )
         return outcomes
@@ -241,6 +241,8 @@ class Publisher:
         if file.refusal is not None:
             return self._settle_without_space(file, file.refusal)
         path = file.incoming.path
+        if isinstance(file, MadeFolder):
+            return Settled(path)
         replaces = file.incoming.policy == Policy.REPLACE and file.incoming.may_replace and not self._is_private
         give_name = self._replace if replaces else self._link
         try:

@@ -131,7 +131,7 @@ class StandardOutput:
     def finish_publishing(self, batch: object) -> list[Outcome]:
         raise NotImplementedError
 
-    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None, may_replace: bool = False) -> None:
+    def begin_folder(self, incoming: Incoming) -> None:
         raise Refused(Code.IS_FOLDER)
 
     def finish_folders(self) -> list[PathParts]:

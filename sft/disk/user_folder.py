@@ -24,7 +24,7 @@ from sft.disk.grown import OldFile
 from sft.disk.ledger import Ledger
 from sft.disk.links import Link
 from sft.disk.listing_rate import ListingRate
-from sft.disk.new_folders import NewFolders
+from sft.disk.new_folders import MadeFolder, NewFolders
 from sft.disk.offers import Offered, Offers
 from sft.disk.partials import PartialFile, begin_partial
 from sft.disk.publish import GroupFlush, Publisher
@@ -356,12 +356,13 @@ class UserFolder:
 
     # --- folders ---
 
-    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None, may_replace: bool = False) -> None:
-        """Make a folder, durable before this returns; its time is set by `finish_folders`. Raises Refused.
+    def begin_folder(self, incoming: Incoming) -> MadeFolder | None:
+        """Make a folder, to be published with a group; None where it is durable. Raises Refused.
 
-        `may_replace`: what is there gives way, as far as permission bits forbid it.
+        Its time is set by `finish_folders`. What is there gives way to one that may replace, as far as permission bits
+        forbid it.
         """
-        self.new_folders.make(path, mtime, mode, self._rules.portable_names, may_replace)
+        return self.new_folders.begin(incoming, self._rules.portable_names)
 
     def finish_folders(self) -> list[PathParts]:
         """Set the times of the folders that were announced. Returns those whose time the disk can't hold."""

@@ -14,7 +14,7 @@ from sft.transfer.batches import Batches
 from sft.transfer.events import Delivered, ReceiveEvent, Rejected, TimeLost
 from sft.transfer.groups import Published
 from sft.wire.channel import Channel
-from sft.wire.messages import Kind, ReceiptOutcome, Refuse
+from sft.wire.messages import FOLDER, Kind, ReceiptOutcome, Refuse
 
 
 class Answers:
@@ -33,7 +33,8 @@ class Answers:
                 answers.clear()
                 self.refuse(arriving, outcome)
             else:
-                answers.append(self._receipt_for(arriving, outcome, outcome.word))
+                word = "folder" if arriving.put.kind == FOLDER else outcome.word
+                answers.append(self._receipt_for(arriving, outcome, word))
                 if outcome.word == "stored" and not partial.has_time:
                     self._on_event(TimeLost(outcome.path))
         self._channel.post(*answers)

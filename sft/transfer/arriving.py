@@ -13,7 +13,7 @@ from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.transfer.items import memory_of
 from sft.transfer.states import RECEIVER_GETS, RECEIVER_SENDS, Receiving, after_getting, after_sending
 from sft.wire.content import Data
-from sft.wire.messages import FILE, LINK, End, Kind, Put, Receipt, ReceiptOutcome, file_mac_rest
+from sft.wire.messages import FILE, End, Kind, Put, Receipt, ReceiptOutcome, file_mac_rest
 from sft.wire.protocol import DATA_LEAST, UNASKED_LIMIT
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Arriving:
     def __init__(self, put: Put | None, body: bytes = b"", proof: "HMAC | None" = None) -> None:
         """`body`: the PUT's; `proof`: the HMAC of END, begun with it. Without a PUT, a name that is refused."""
         self._put, self.proof = put, proof
-        is_link = put is not None and put.kind == LINK
-        self.state = Receiving.WAITING if is_link else Receiving.ANNOUNCED
+        is_file = put is None or put.kind == FILE
+        self.state = Receiving.ANNOUNCED if is_file else Receiving.WAITING
         self.is_stream = put is not None and put.size is None
         self.is_small = put is not None and put.size is not None and put.size <= UNASKED_LIMIT
         self.memory = 0 if put is None else memory_of(body, len(put.path))

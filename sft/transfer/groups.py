@@ -7,10 +7,12 @@ forgotten only once its outcomes are known, so that whatever goes wrong, its fil
 the thread that receives uses this, and it takes everything that an iterator of outcomes gives.
 """
 
+import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from sft.common.errors import Refused
 from sft.disk.folders import ExistingFile, PathParts
 from sft.disk.offers import Offered
 from sft.disk.publish import GroupFlush
@@ -40,8 +42,18 @@ class Folder(Protocol):
     def publish(self, group: Sequence[Unpublished]) -> list[Outcome]: ...
     def start_publishing(self, group: Sequence[Unpublished]) -> GroupFlush | None: ...  # None: nothing to flush
     def finish_publishing(self, group: GroupFlush) -> list[Outcome]: ...
-    def make_folder(self, path: PathParts, mtime: int | None, mode: int | None, may_replace: bool = False) -> None: ...
+    def begin_folder(self, incoming: Incoming) -> Unpublished | None: ...  # None: it is there, and flushed
     def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
+
+
+def make_folders(folder: Folder, wanted: Iterable[Incoming]) -> None:
+    """Make folders, durable before this returns. Nothing is said of one that can't be made: what goes into it tells."""
+    made: list[Unpublished] = []
+    for incoming in wanted:
+        with contextlib.suppress(Refused):
+            if (new := folder.begin_folder(incoming)) is not None:
+                made.append(new)
+    folder.publish(made)
 
 
 class Groups:

@@ -16,7 +16,6 @@ from crypto_utils import Mac, equal
 from sft.common.errors import Code, ProtocolViolation, Refused
 from sft.common.open_files import few_left_from
 from sft.common.rate_limit import RateLimiter, limited
-from sft.disk.decisions import Policy
 from sft.disk.folders import ExistingFile
 from sft.disk.temporary import DeliveredBefore, Incoming, Settled, TemporaryFile, Unpublished, end_file
 from sft.transfer.answers import Answers
@@ -140,7 +139,9 @@ class Receiver:
                     ends.callback(self._keep, arriving.put, arriving.partial)
 
     def _keep(self, put: Put, partial: Unpublished) -> None:
-        self._on_event(CutOff(put, partial.size, partial.keep()))
+        kept = partial.keep()
+        if put.kind != FOLDER:
+            self._on_event(CutOff(put, partial.size, kept))
 
     def _take(self, message: Message, body: memoryview) -> None:
         if not self._zstd and isinstance(message, Data | Batch) and message.is_frame:
@@ -210,9 +211,11 @@ class Receiver:
         try:
             incoming = arriving.incoming = self._place(put)
             if put.kind == FOLDER:
-                may_replace = incoming.policy == Policy.REPLACE and incoming.may_replace
-                self._folder.make_folder(incoming.path, incoming.mtime, incoming.mode, may_replace)
-                self._answers.receipt(arriving, Settled(incoming.path), "folder")
+                made = self._folder.begin_folder(incoming)
+                if made is None:
+                    self._answers.receipt(arriving, Settled(incoming.path), "folder")
+                else:
+                    self._is_whole(arriving, made)
                 return
             if put.target is not None:
                 self._is_whole(arriving, self._folder.begin_link(incoming, put.target))

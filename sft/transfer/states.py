@@ -31,7 +31,7 @@ class Receiving(IntEnum):
     ASKED = auto()  # CHECK is sent
     TAKING = auto()  # content is wanted; a small file's from its PUT on
     DEAF = auto()  # RECEIPT or REFUSE is sent; what comes before END or CANCEL is read and thrown away
-    WAITING = auto()  # END is here, and all is right: will be published with its group; a link's from its PUT on
+    WAITING = auto()  # END is here, and all is right: will be published with its group; of a folder or link: the PUT is
     CLOSED = auto()
 
 

@@ -100,12 +100,12 @@ def test_many_tiny_files_over_tiny_buffers_to_a_slow_disk_do_not_lock(storage: S
 
 
 class Nowhere:
-    """A user's folder where any folder is made, and nothing is."""
+    """A user's folder where any folder is there, and nothing is."""
 
     def __init__(self, folder: UserFolder) -> None:
         pass
 
-    def make_folder(self, *_: object) -> None:
+    def begin_folder(self, *_: object) -> None:
         pass
 
     def finish_folders(self) -> list[tuple[str, ...]]:
