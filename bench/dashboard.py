@@ -33,6 +33,7 @@ _JOB = "secure-file-transfer"
 _RATE = "15s"  # what Grafana would put for $__rate_interval, at a scrape each second
 _COLUMN, _ROW, _HEAD = 60, 30, 50  # pixels; a dashboard has 24 columns
 _COLOURS = ("#3274d9", "#56a64b", "#e0752d", "#c4162a", "#8f3bb8", "#1f9e9e", "#b8870b", "#6b7280")
+_LAST_SECONDS = 4  # for what was done last to be scraped
 _MOST_SHOWN = 8  # series in one panel
 
 Sample = tuple[float, float]
@@ -330,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prometheus = run.watch(run.serve())
             begin = time.time()
             run.work(options.seconds)
+            time.sleep(_LAST_SECONDS)
             end = time.time()
             found = {panel["id"]: series_of(panel, prometheus, begin, end) for panel in board["panels"]}
         finally:

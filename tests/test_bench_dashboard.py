@@ -67,4 +67,4 @@ def test_legend_has_the_labels_of_its_series() -> None:
 def test_picture_is_made_of_a_real_run(tmp_path: Path) -> None:
     assert main([f"--svg={tmp_path / 'picture.svg'}", "--seconds=8"]) == 0
     drawn = (tmp_path / "picture.svg").read_text()
-    assert "received, stored" in drawn and "accepted" in drawn and "succeeded" in drawn
+    assert "received, stored" in drawn and "accepted" in drawn and "running" in drawn

@@ -156,7 +156,7 @@ def test_server_that_is_killed_at_any_moment_leaves_counts_that_hold(place: Path
 import os, sys
 from pathlib import Path
 from sft.server.shared_throttle import SharedThrottle
-throttle = SharedThrottle(Path(sys.argv[1]))
+throttle = SharedThrottle(Path(sys.argv[1]), lambda: 1_800_000_000.0)
 os.write(1, b"begun\\n")
 while True:
     os.write(1, b"refused\\n" if throttle.charge(b"alice", b"here") is None else b"allowed\\n")
@@ -176,7 +176,7 @@ while True:
         allowed += lines.count(b"allowed\n")
         assert lines[0] == b"begun\n" and (round > 0 or allowed > 0)
     assert allowed <= 20
-    throttle = SharedThrottle(place)
+    throttle = SharedThrottle(place, Clock())
     assert throttle.charge(b"alice", b"here") is None
     assert throttle.forget_user(b"alice") >= allowed
 

@@ -255,7 +255,7 @@ def test_command_is_taken_with_the_settings_unless_it_can_not_be_run(
 
 
 def test_server_that_stops_waits_for_the_program(hooked: MakeHook, tmp_path: Path, out: Path, folder: Path) -> None:
-    server = hooked(f'touch "$OUT/began"; until [ -e "$OUT/go" ]; do sleep 0.01; done; {KEEPS}')
+    server = hooked(f'touch "$OUT/began"; until [ -e "$OUT/go" ]; do sleep 0.01; done; {KEEPS}', "--grace=1000")
     client = client_of(server, tmp_path)
     for name in ("a", "b"):
         assert client(make(folder / name), name).status == 0
