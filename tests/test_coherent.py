@@ -44,7 +44,14 @@ def test_cache_is_dropped_and_writes_are_flushed_where_machines_may_share_the_fi
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, shared: bool
 ) -> None:
     called: list[str] = []
-    monkeypatch.setattr(sft.disk.file_systems, "kind_of", lambda descriptor: kind)
+    asked: list[int] = []
+
+    def ask(descriptor: int) -> int:
+        asked.append(descriptor)
+        return kind
+
+    monkeypatch.setattr(sft.disk.file_systems, "kind_of", ask)
+    monkeypatch.setattr(sft.disk.file_systems, "_shared", set())
     monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: called.append("dropped"))
     monkeypatch.setattr(os, "fsync", lambda descriptor: called.append("flushed"))
     monkeypatch.setattr("sys.platform", "linux")  # macOS asks the drive itself, by another call
@@ -53,6 +60,7 @@ def test_cache_is_dropped_and_writes_are_flushed_where_machines_may_share_the_fi
         forget_cached(file.fileno())
         hand_on(file.fileno())
     assert called == (["dropped", "flushed"] if shared else [])
+    assert len(asked) == (1 if shared else 3)  # what is shared may be far away
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -60,7 +68,7 @@ def test_cache_is_dropped_and_writes_are_flushed_where_machines_may_share_the_fi
 def test_links_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool, has_statx: bool) -> None:
     monkeypatch.setattr(sft.disk.coherent, "may_be_shared", lambda descriptor: shared)
     if not has_statx:
-        monkeypatch.setattr(sft.disk.coherent, "_statx", None)
+        monkeypatch.setattr(sft.disk.file_systems, "_statx", None)
     with (tmp_path / "one").open("wb") as file:
         assert links_of(file.fileno()) == 1
         os.link(tmp_path / "one", tmp_path / "two")

@@ -5,17 +5,10 @@ dropped before each read under a lock, and what was written is flushed before th
 its file system for itself neither is done. It opens nothing.
 """
 
-import ctypes
-import errno
 import os
 
 from sft.common.flushing import flush
-from sft.disk.file_systems import library_function, may_be_shared
-
-_EMPTY_PATH, _FORCE_SYNC = 0x1000, 0x2000  # flags of statx, from linux/fcntl.h
-_LINKS = 4  # STATX_NLINK: what is asked for, and the bit that says that it is there
-_STATX_SIZE, _MASK_AT, _LINKS_AT = 256, 0, 16  # struct statx, and where in it these two are
-_NO_STATX = frozenset([errno.ENOSYS, errno.EINVAL, errno.EPERM])  # an old kernel, or a sandbox that does not know it
+from sft.disk.file_systems import FORCE_SYNC, LINKS, may_be_shared, statx
 
 
 def forget_cached(descriptor: int) -> None:
@@ -35,15 +28,8 @@ def links_of(descriptor: int) -> int:
 
     A kernel may answer fstat with what it heard up to a second ago.
     """
-    if _statx is not None and may_be_shared(descriptor):
-        state = ctypes.create_string_buffer(_STATX_SIZE)
-        if _statx(descriptor, b"", _EMPTY_PATH | _FORCE_SYNC, _LINKS, state):
-            problem = ctypes.get_errno()
-            if problem not in _NO_STATX:
-                raise OSError(problem, os.strerror(problem))
-        elif ctypes.c_uint32.from_buffer(state, _MASK_AT).value & _LINKS:
-            return ctypes.c_uint32.from_buffer(state, _LINKS_AT).value
+    if may_be_shared(descriptor):
+        state = statx(descriptor, FORCE_SYNC, LINKS)
+        if state is not None and state.mask & LINKS:
+            return state.links
     return os.fstat(descriptor).st_nlink
-
-
-_statx = library_function("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)

@@ -89,12 +89,15 @@ class FileSystem:
         self._folder = folder
         self._lock = threading.Lock()
         self._has_failed = False
+        self._is_telling: bool | None = None  # not asked yet: the answer may be far away
         self.device = os.fstat(folder).st_dev
 
     @property
     def can_flush(self) -> bool:
         """Whether it can be flushed at once, as far as is known."""
-        return not self._has_failed and _syncfs is not None and kind_of(self._folder) in _TELLING
+        if self._is_telling is None:
+            self._is_telling = _syncfs is not None and kind_of(self._folder) in _TELLING
+        return self._is_telling and not self._has_failed
 
     def flush(self) -> bool:
         """Whether all that was written to it is on the disk now. Safe to use from several threads."""
