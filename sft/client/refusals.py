@@ -73,6 +73,11 @@ _SENT: _Words = {
     ),
 }
 
+_NOT_UPDATED = (
+    "{path} is on the receiver already, and your account may neither list nor replace what is there",
+    "--if-exists rename instead of --update sends it beside that; or ask its owner for the rights list and get",
+)
+
 _FETCHED: _Words = {
     Code.EXISTS: ("{path} exists already here", "Choose another TARGET, or --if-exists rename, replace or skip"),
     Code.IS_FOLDER: ("{path} is a folder here", "To put the file into it, write {path}/"),
@@ -154,8 +159,10 @@ SKIPPED = {
 }
 
 
-def refused_there(problem: Refused, path: str, is_link: bool = False) -> Refused:
-    """The receiver does not take what should become `path` there."""
+def refused_there(problem: Refused, path: str, is_link: bool = False, is_blind: bool = False) -> Refused:
+    """The receiver does not take what should become `path` there. `is_blind`: an update that may not list there."""
+    if is_blind and problem.code is Code.NOT_REPLACED:
+        return Refused(problem.code, path, problem.why, _NOT_UPDATED)
     if is_link and problem.code is Code.DENIED:
         cause = "your account may not make the link {path} on the receiver: it lacks the right links"
         return Refused(problem.code, path, problem.why, (cause, f"{_ASK_OWNER}, or leave out --links"))

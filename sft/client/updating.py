@@ -105,7 +105,7 @@ class Updating:
         self._comparison: _Comparison | None = None
         self._found: tuple[Entry, Found] | None = None  # what was read here last
         self._aged: dict[Item, Found] = {}  # of another time than there, or of one that is not known
-        self._is_blind = False  # the account may not list
+        self.is_blind = False  # the account may not list
         self._modes_seen: set[int] = set()  # of files that are the same
 
     def look(self, sources: deque[NamedSource]) -> None:
@@ -157,7 +157,7 @@ class Updating:
             self._take(source, found)
         self._here.pass_by()
         theirs = BranchEntries(source.place)
-        if self._is_blind:
+        if self.is_blind:
             theirs.end()
         return _Comparison(source, theirs, paired(self._ours(source), theirs), [_Folder(found, True)])
 
@@ -180,7 +180,7 @@ class Updating:
         if problem.code in PASSING_CODES:
             raise PeerStopped(problem.code)
         if problem.code is Code.DENIED:
-            self._is_blind = True
+            self.is_blind = True
             self._finishing.can_not_list()
         elif problem.code is not Code.NOT_FOUND:
             self._finishing.remove_nothing()
@@ -248,7 +248,7 @@ class Updating:
             self._leave(source, found, path, pair.sender)  # as most are: 35 us of both threads, not 43
             return
         what = difference(pair.sender, pair.receiver, self._criteria)
-        if self._is_blind and not found.is_folder:
+        if self.is_blind and not found.is_folder:
             what = Difference.TIME
         is_sent = what not in (Difference.NONE, Difference.MODE)
         if is_sent and not parent.is_announced and self._plan is None:
@@ -290,13 +290,13 @@ class Updating:
             self._take(source, found)
             return
         there = None
-        if not self._is_blind:
+        if not self.is_blind:
             try:
                 there = self._glimpses.find(source.place, channel, messages)
             except Refused as problem:
                 self._take_refusal(problem)
         ours = self._entry(found)
-        what = Difference.TIME if self._is_blind else difference(ours, there, self._criteria)
+        what = Difference.TIME if self.is_blind else difference(ours, there, self._criteria)
         self._act(source, found, source.place, what, Pair(source.place, ours, there))
 
     def _leave(self, source: NamedSource, found: Found, path: PathParts, ours: Entry) -> None:
@@ -353,7 +353,7 @@ class Updating:
     ) -> None:
         kind = "folder" if found.is_folder else "file" if found.leads_to is None else "link"
         size = found.size if kind == "file" else None
-        if self._is_blind:
+        if self.is_blind:
             plan.tell_unknown(found.path, path, kind, size)
         elif behind is not None:
             plan.wait(behind, found.path, path, kind, size, what)

@@ -399,7 +399,8 @@ class Upload:
 
     def _failed(self, item: Item, problem: TransferError) -> None:
         if isinstance(problem, Refused):
-            problem = refused_there(problem, show_path(item.target), item.leads_to is not None)
+            is_blind = self._updating is not None and self._updating.is_blind
+            problem = refused_there(problem, show_path(item.target), item.leads_to is not None, is_blind)
         if isinstance(problem, Refused) and problem.code is Code.BUSY:
             self.busy[item] = problem
         elif isinstance(problem, Refused) and problem.code in PASSING_CODES:

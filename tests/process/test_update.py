@@ -150,8 +150,10 @@ def test_account_with_fewer_rights_updates_what_it_may(
     refused = 0 if may_replace else COUNT + 1 if is_private else 1
     assert (result.status, len(failures)) == (1 if refused else 0, refused)
     for failure in failures:
-        assert "already, and your account may not replace it" in failure["cause"]
-        assert "It lacks the right replace, or get beside it" in failure["remedy"]
+        words = "may not replace it" if "list" in rights else "may neither list nor replace"
+        assert f"already, and your account {words}" in failure["cause"]
+        remedy = "It lacks the right replace, or get beside it" if "list" in rights else "--if-exists rename instead"
+        assert remedy in failure["remedy"]
     after = state_of(there)
     assert after["0/new"][2] == (album / "0/new").read_bytes()
     if may_replace:
@@ -250,3 +252,21 @@ def test_error_about_an_odd_name_has_the_pattern_that_leaves_it_out(
             assert (result.status, len(patterns)) == (1, len(ODD)), result.err
             result = client(*options, *(f"--exclude={pattern}" for pattern in patterns), *names)
             assert (result.status, "error" in result.err) == (0, False), result.err
+
+
+def test_account_that_can_only_send_is_told_what_to_do_instead(
+    make_server: MakeServer, tmp_path: Path, folder: Path
+) -> None:
+    server = make_server()
+    server.add("bob", "--drop-only")
+    bob = Client(server.port, tmp_path / "bob", user="bob")
+    for name in ("a", "d/b"):
+        make(folder / "tree" / name, 30)
+    assert bob("-u", folder / "tree", "in/").status == 0
+    make(folder / "tree/new", 30)
+    result = bob("-u", folder / "tree", "in/")
+    assert (result.status, server.path("in/tree/new", user="bob").exists()) == (1, True)
+    lines = result.err.splitlines()
+    assert len(lines) == 2 and all("may neither list nor replace" in line for line in lines), result.err
+    assert all("--if-exists rename instead of --update" in line for line in lines)
+    assert bob("--if-exists=rename", folder / "tree", "in/").status == 0
