@@ -12,7 +12,7 @@ from stored_files import TRAPS, announced, commit, put, sha256, tree
 
 from sft.common.errors import Code, Refused, UsageError
 from sft.common.names import LOCAL_PARTIAL_AREA
-from sft.disk.local import open_local
+from sft.disk.local import look_at_local, open_local
 from sft.disk.storage import Storage
 from sft.disk.temporary import Settled, TemporaryFile
 from sft.disk.user_folder import Rules
@@ -98,6 +98,16 @@ def test_local_folder_that_is_a_file_is_a_usage_error(tmp_path: Path) -> None:
             open_local(base, Rules())
     assert open_descriptors() == before
     assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_local_folder_that_would_be_made_is_looked_at_where_it_could_be_made_only(tmp_path: Path) -> None:
+    with look_at_local(tmp_path / "new") as found:
+        assert found is None
+    for look in (look_at_local, lambda base: contextlib.closing(open_local(base, Rules()))):
+        with pytest.raises(UsageError) as caught, look(tmp_path / "gone" / "new"):
+            pass
+        assert f"{tmp_path}/gone" in str(caught.value)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("trap", TRAPS)

@@ -16,7 +16,7 @@ from sft.common.names import LOCAL_PARTIAL_AREA
 from sft.disk import moving
 from sft.disk.folders import ExistingFile
 from sft.disk.local import open_local
-from sft.disk.moving import move_new
+from sft.disk.moving import link_or_move, move_new
 from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import Rules, UserFolder
@@ -236,3 +236,20 @@ def test_move_that_the_disk_does_not_know_is_done_in_two_steps(
     (tmp_path / "file").write_bytes(b"new")
     move_new("file", place, "new", place)
     assert os.listdir(tmp_path) == ["new"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EEXIST, errno.ENOSPC])
+def test_second_name_that_fails_for_another_reason_than_the_kind_of_disk_moves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise OSError(number, "broken")
+
+    (tmp_path / "old").write_bytes(b"old")
+    monkeypatch.setattr(os, "link", link)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(OSError) as caught:
+        link_or_move("old", descriptor, "new", descriptor)
+    os.close(descriptor)
+    assert caught.value.errno == number
+    assert os.listdir(tmp_path) == ["old"]

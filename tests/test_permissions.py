@@ -251,6 +251,15 @@ def test_file_with_a_name_gets_the_group_of_a_setgid_folder(alices: UserFolder, 
     assert [(there / name).stat().st_gid for name in ("a", "a large")] == [SOMEBODY, SOMEBODY]
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="only root can give a folder to a group that the server is not in")
+def test_file_in_a_folder_of_another_group_has_ours_without_the_setgid_bit(alices: UserFolder, place: Path) -> None:
+    there = place / "received/alice"
+    os.chown(there, -1, SOMEBODY)
+    there.chmod(0o770)
+    as_named(alices, "a", mode=0o640)
+    assert [(there / name).stat().st_gid for name in ("a", "a large")] == [os.getegid()] * 2
+
+
 @pytest.mark.parametrize(
     ("fixed", "asked", "expected"), [(0o666, None, 0o666), (0o660, 0o777, 0o660), (0o644, 0, 0o400)]
 )
