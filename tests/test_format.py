@@ -88,6 +88,13 @@ def test_line_of_the_time_before_replacing_was_a_right_allows_what_it_allowed(be
     assert f" may={now} ".encode() in line_of(found)
 
 
+@each_row(
+    ("bytes", "files", "counted"), [(None, None, False), (1, None, True), (None, 1, True), (1, 1, True), (0, 0, True)]
+)
+def test_either_quota_has_what_an_account_sends_counted(bytes: int | None, files: int | None, counted: bool) -> None:
+    assert Account("alice", Registration.of(3, 5), frozenset(), bytes, None, quota_files=files).has_quota is counted
+
+
 def test_file_begins_with_the_documented_line() -> None:
     assert join(1, SECRET) == f"secure-file-transfer-accounts 1 profile=1 secret={SECRET.hex()}\n".encode()
     assert parse(join(1, SECRET), {}) == Contents(1, SECRET)
