@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -165,6 +166,16 @@ def test_run_ends_as_its_program_does_and_leaves_nothing_open(command: list[str]
     ran = run_program(command, b"x" * 1_000_000, 0.2 if outcome == "timed_out" else 60, threading.Event())
     assert (ran.outcome, ran.reason) == (outcome, reason)
     assert os.listdir("/dev/fd") == before
+
+
+def test_what_has_left_the_group_holds_nobody_up(tmp_path: Path) -> None:
+    """It has the program's output still open, and goes on: all that is ours is closed."""
+    before = os.listdir("/dev/fd")
+    leaving = f"setsid sh -c 'echo $$; touch {tmp_path}/gone; exec sleep 1000' &"
+    text = f"{leaving} until [ -e {tmp_path}/gone ]; do sleep 0.01; done"
+    ran = run_program(["sh", "-c", text], b"", 600, threading.Event())
+    assert ran.outcome == "succeeded" and os.listdir("/dev/fd") == before
+    os.kill(int(ran.lines[0]), signal.SIGKILL)
 
 
 def test_everything_reaches_a_slow_reader(tmp_path: Path) -> None:
