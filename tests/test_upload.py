@@ -280,3 +280,24 @@ def test_sources_with_one_path_are_rejected_before_anything_is_looked_for() -> N
     with pytest.raises(UsageError):
         sending.plan(["a", "missing", "./a"], "box/")
     assert not sending.left
+
+
+def test_files_found_together_become_the_items_that_each_alone_would(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether their names are plain, or have to be looked at one by one."""
+    for name in ("a", "b", "d/c", "d/\u00e9", "e/f"):
+        (here / "top" / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / "top" / name).write_bytes(b"x" * len(name))
+
+    def found() -> list[tuple[object, ...]]:
+        upload = Upload(Noted(), "fail", False, True, set())
+        upload.plan([str(here / "top")], "x/")
+        upload.look_below()
+        facts = [(each.name, each.target, each.kind, each.found_size, each.within is None) for each in upload.left]
+        return [*facts, (upload.total, upload.file_count)]
+
+    together = found()
+    monkeypatch.setattr("sft.client.upload.items_of", lambda *_: [])
+    assert found() == together
+    assert together[-1] == (1 + 1 + 3 + 3 + 3, 5)

@@ -19,7 +19,7 @@ from sft.client.finishing import Finishing
 from sft.client.own_logs import OwnFiles
 from sft.client.refusals import GROWN, TIME_BEYOND, refused_name, refused_there
 from sft.client.sending_plan import SendingPlan
-from sft.client.sources import NamedSource, counts
+from sft.client.sources import NamedSource, check_named, counts, items_of, tell_unsent
 from sft.client.targets import name_of_source, remote_paths
 from sft.client.there import There, places_to_look
 from sft.client.updating import Sending, Updating
@@ -32,7 +32,6 @@ from sft.common.errors import (
     Refused,
     SourceError,
     TransferError,
-    UsageError,
 )
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
@@ -42,7 +41,7 @@ from sft.console.reporter import Reporter
 from sft.disk.chosen import Chosen
 from sft.disk.source_folders import Folders
 from sft.disk.sources import PipeSource, Source
-from sft.disk.tree import Files, Found, Skipped, Tree, Walked, one_by_one
+from sft.disk.tree import Files, Found, Tree, Walked, one_by_one
 from sft.transfer.events import (
     BatchSettled,
     BatchStarted,
@@ -135,7 +134,7 @@ class Upload:
             found = tree.walk_by_runs()
             first = next(found)
             if isinstance(first, Found):
-                self._check_named(source, first.is_folder)
+                check_named(source, first.is_folder, self._chosen)
                 if self._chosen.exclusions.is_source_excluded(name_of_source(source), first.is_folder):
                     self._reporter.skipped(source, "excluded", is_wanted=True)
                     continue
@@ -155,11 +154,6 @@ class Upload:
         """Whether there is nothing to send, as far as is known yet."""
         return not self.left and not self._found
 
-    def _check_named(self, source: str, is_folder: bool) -> None:
-        """Raises UsageError for a file whose content --files-from would name."""
-        if self._chosen.names is not None and not is_folder:
-            raise UsageError(f"{source} is not a folder", "--files-from names what is sent of one folder")
-
     def look_below(self) -> None:
         """Find everything below the sources, in order; called from one thread of any kind."""
         if self._updating is not None:
@@ -167,14 +161,28 @@ class Upload:
             return
         while self._found:
             source, count = self._found.popleft(), 0
-            for each in one_by_one(itertools.chain([source.first], source.below)):
+            for each in itertools.chain([source.first], source.below):
                 if self.is_over:
                     return
-                self._take(each, source.tree, source.place, source.folder)
-                count += counts(each, source.place)
+                if isinstance(each, Files) and (many := self._take_files(each, source)):
+                    count += many
+                    continue
+                for one in one_by_one([each]):
+                    self._take(one, source.tree, source.place, source.folder)
+                    count += counts(one, source.place)
             if source.folder is not None:
                 self._reporter.folder_found(source.folder, count)
         self._is_found = True
+
+    def _take_files(self, files: Files, source: NamedSource) -> int:
+        """Make items of all; how many, or 0 where each has to be looked at by itself."""
+        if not self._own_files.has_none(files):
+            return 0
+        items = items_of(files, source, self._policy, self._keep_modes, self._open)
+        self.left.update(dict.fromkeys(items))
+        self.file_count += len(items)
+        self.total = None if self.total is None else self.total + sum([line[3] for line in files.lines if items])
+        return len(items)
 
     def to_send(self) -> list[Item]:
         """What the next connection sends: what is left, and folders whose time a connection that broke did not set."""
@@ -189,14 +197,7 @@ class Upload:
         """Make an item of it, or report why not."""
         if isinstance(found, Found):
             return self._take_found(found, tree, place, within)
-        match found:
-            case Skipped(is_source=True):
-                problem = SourceError(f"{found.path} is {found.why}", "Only files and folders can be sent")
-                self._reporter.failed(found.path, problem, within=within)
-            case Skipped():
-                self._reporter.skipped(found.path, found.why, within)
-            case SourceError():
-                self._reporter.failed(found.name, found, within=within)
+        tell_unsent(self._reporter, found, within)
         return None
 
     def _take_found(self, found: Found, tree: Tree, place: PathParts, within: NamedFolder | None) -> Item | None:

@@ -35,7 +35,7 @@ class Item:
     `is_stream`: its content has another size than its file system says. `offer`: a small one is offered by its digest
     first, and its content sent when it is wanted. `found_size`: as it was when it was found, if that is known.
     `keeps_mode`: whether a file's permission bits are sent; those of a folder are `mode`.
-    `within`: the named folder that it lies in, for what is printed.
+    `within`: the named folder that it lies in, for what is printed. `is_judged`: its target is known to be allowed.
     """
 
     __slots__ = (
@@ -67,6 +67,7 @@ class Item:
         keeps_mode: bool = True,
         transfer: bytes | None = None,
         leads_to: str | None = None,
+        is_judged: bool = False,
     ) -> None:
         self.name, self.target, self.policy, self.open = name, target, policy, open
         self.mtime, self.mode, self.keeps_mode = mtime, mode, keeps_mode
@@ -76,7 +77,7 @@ class Item:
         self.found_size: int | None = None
         self.sha256: bytes | None = None
         self.is_stream = False
-        self._is_judged = False
+        self._is_judged = is_judged
 
     @property
     def kind(self) -> Literal["file", "folder", "link"]:
