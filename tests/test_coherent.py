@@ -1,5 +1,7 @@
 """Several machines on one file system: each sees what another has written, and none writes to what was published."""
 
+import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -18,6 +20,7 @@ import sft.disk.partials
 from sft.disk.amounts import Quota
 from sft.disk.coherent import forget_cached, hand_on, links_of
 from sft.disk.file_systems import kind_of, may_be_shared
+from sft.disk.ledger_locks import Processes
 from sft.disk.storage import Storage
 from sft.disk.temporary import Settled
 from sft.disk.user_folder import Rules, UserFolder
@@ -142,3 +145,22 @@ def test_old_hidden_name_that_a_machine_remembers_leads_to_no_published_file(
     other = fill(begin(folder, announced(transfer, size=5, policy="replace")), b"other")
     assert big.read_bytes() == CONTENT
     other.discard()
+
+
+def test_process_whose_lock_file_another_machine_has_just_removed_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ceph-fuse says "No such file" when such a file, which is open, is to be locked."""
+    name = ".holder-" + "0" * 16
+    (tmp_path / name).touch(0o600)
+    folder = os.open(tmp_path, os.O_RDONLY)
+
+    def lock(descriptor: int, how: int) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    try:
+        assert not Processes(folder).is_alive(name)
+        Processes(folder).sweep()
+    finally:
+        os.close(folder)

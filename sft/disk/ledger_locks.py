@@ -74,6 +74,8 @@ class Processes:
             return False
         except BlockingIOError:
             return True
+        except FileNotFoundError:  # ceph-fuse says so of an open file that another machine has removed
+            return False
         finally:
             close(descriptor)
 
