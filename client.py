@@ -83,7 +83,7 @@ def _parser() -> Parser:
         "--exclude-from", metavar="FILE", action="append", default=[], help="the same for each line of FILE"
     )
     taken.add_argument(
-        "--files-from", metavar="FILE", help="take only what FILE names, below the SOURCE (-: standard input)"
+        "--files-from", metavar="FILE", help="take only what FILE names, below the SOURCE or NAME (-: standard input)"
     )
     taken.add_argument("-0", "--null", action="store_true", help="with --files-from: names end in NUL, not in newline")
     taken.add_argument("-x", "--one-file-system", action="store_true", help="leave out what is mounted in a SOURCE")

@@ -30,8 +30,8 @@ THAT_ARE_JOBS = ("--get", "--list", "--remove", "--move", "--usage")
 GOES_WITH = {
     "--exclude": "send dry get show",
     "--exclude-from": "send dry get show",
-    "--files-from": "send dry show",
-    "--null": "send dry show",
+    "--files-from": "send get dry show",
+    "--null": "send get dry show",
     "--one-file-system": "send dry show",
     "--follow": "send dry show",
     "--update": "send dry get show",

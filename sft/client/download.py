@@ -16,7 +16,7 @@ from sft.client.missing import Missing, report_omitted
 from sft.client.parting import part
 from sft.client.refusals import SKIPPED, TIME_BEYOND, not_given, refused_here
 from sft.client.remembering import Remembering, key_of
-from sft.client.rounds import Asked, Rounds
+from sft.client.rounds import Asked, Rounds, asked_for
 from sft.client.targets import checked_parts, destination, local_path
 from sft.common.errors import (
     PASSING_CODES,
@@ -74,19 +74,24 @@ class Download:
         target: str,
         links: bool = False,
         are_matches: bool = False,
+        below: "Sequence[PathParts]" = (),
     ) -> None:
-        """`links`: links are wanted, too; `are_matches`: the names come from patterns. Raises UsageError."""
+        """`links`: links are wanted, too; `are_matches`: the names come from patterns. Raises UsageError.
+
+        `below`: instead of the one name, these below it, each to its path below the target.
+        """
         self._links = links
         self._reporter, self.policy, self._keep_modes = reporter, policy, keep_modes
         self.wanted = [checked_parts(name) for name in names]
-        self.to = destination(names, self.wanted, target, are_matches)
-        self._asked = {wanted[-1:] for wanted in self.wanted}
+        self.to = destination(names, self.wanted, target, are_matches or bool(below), below)
+        self._named = asked_for(self.wanted, below)
+        self._asked = {each.name[:1] for each in self._named}
         self.missing = Missing(reporter)
         self._has_written = False
         self.reader_has_left = False  # of standard output
         self._rounds: Rounds | None = None  # where what is asked for comes of a comparison
         self._asking: list[Asked]
-        self._ask_for([Asked(path, min(1, len(path))) for path in self.wanted])
+        self._ask_for(self._named)
         self._settled: set[PathParts] = set()  # of this round
         self._done: set[bytes] = set()
         self._folders: dict[PathParts, NamedFolder] = {}
@@ -124,7 +129,8 @@ class Download:
         digests: bool = False,
     ) -> Findings:
         """What was named, compared with what is here in `visible`; None: nothing. See there for the others."""
-        reporter, names, place, how = self._reporter, self.wanted, self._place_named, (in_whole, self._links)
+        reporter, place, how = self._reporter, self._place_named, (in_whole, self._links)
+        names = [(each.path, each.depth) for each in self._named]
         found = Findings(reporter, self.missing, names, place, visible, criteria, *how, exclusions, digests)
         found.within = self._within
         return found
@@ -138,7 +144,7 @@ class Download:
         self._rounds = Rounds(reporter, missing, findings, changes, shown, within, criteria, extras, takes_all)
 
     def _place_named(self, name: PathParts) -> PathParts:
-        """Where something goes here that has this name, of one component at most. Raises Refused."""
+        """Where something goes here that has this name, as it was asked for. Raises Refused."""
         return local_path(name, self._asked, self.to) if name else tuple(filter(None, [self.to.new_name]))
 
     @property
@@ -152,11 +158,12 @@ class Download:
 
     def _look_here(self, visible: "VisibleFiles | None") -> list[Asked]:
         """All that was named; where something is here already, small files are worth an offer."""
-        offered = {path for path in self.wanted if visible is not None and self._has_content(visible, path)}
-        return [Asked(path, min(1, len(path)), path in offered) for path in self.wanted]
+        if visible is None:
+            return self._named
+        return [each._replace(offers=self._has_content(visible, each.name)) for each in self._named]
 
-    def _has_content(self, visible: "VisibleFiles", path: PathParts) -> bool:
-        if place := self._place_named(path[-1:]):
+    def _has_content(self, visible: "VisibleFiles", name: PathParts) -> bool:
+        if place := self._place_named(name):
             seen = visible.look(place)
             return seen is not None and seen.is_folder
         with contextlib.suppress(Refused):

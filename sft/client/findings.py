@@ -8,7 +8,7 @@ removed by this module.
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.client.branches import Branches, Glimpses, Page, entry_of
@@ -157,7 +157,7 @@ class Findings:
         self,
         reporter: Reporter,
         missing: Missing,
-        names: list[PathParts],
+        names: "Sequence[tuple[PathParts, int]]",
         place: Callable[[PathParts], PathParts],
         visible: "VisibleFiles | None",
         criteria: Criteria,
@@ -166,7 +166,7 @@ class Findings:
         exclusions: Exclusions = _NOTHING,
         digests: bool = False,
     ) -> None:
-        """`place(name)`: where something goes here, by the last component of what was named and what follows.
+        """`names`: each with the number of its last components that people read; `place(name)`: where that goes here.
 
         `in_whole`: a folder that is not here is one finding, whatever is in it, and so is what can't be compared; else
         everything is found by itself, and what can't be has failed. `visible`: None when nothing is here. `links`: they
@@ -176,11 +176,11 @@ class Findings:
         self._reporter, self._missing, self._place, self._visible = reporter, missing, place, visible
         self._criteria, self.in_whole, self._links, self._exclusions = criteria, in_whole, links, exclusions
         self._digests = digests
-        self._left = deque(_Root(name, min(1, len(name))) for name in names)
+        self._left = deque(_Root(path, depth) for path, depth in names)
         self._named_at: dict[int, list[PathParts]] = {}  # what goes to a place here, by the spelling of that
-        for name in names if len(names) > 1 else []:
+        for name, depth in names if len(names) > 1 else []:
             with contextlib.suppress(Refused):  # then nothing goes there
-                self._named_at.setdefault(spelling_of(place(name[-1:])), []).append(name)
+                self._named_at.setdefault(spelling_of(place(name[len(name) - depth :])), []).append(name)
         self._comparison: _Comparison | None = None
         self._glimpses = Glimpses(digests)
         self._ungiven: set[PathParts] = set()  # where the receiver has something that it does not send
@@ -234,7 +234,7 @@ class Findings:
     def _start(self, root: _Root, channel: "Channel", messages: "Iterator[Message]") -> Finding | None:
         """Begin a comparison of what is a folder at both ends, or tell about what was named itself. Raises Refused."""
         name = root.path
-        here = self._place(name[-1:]) if root.here is None else root.here
+        here = self._place(root.name) if root.here is None else root.here
         ours = None if root.is_free else self._look(here)
         found = Finding(Difference.NEW, name, root.depth, here, None, ours, root.folder, root.below)
         if not self.in_whole:

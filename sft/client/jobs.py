@@ -219,16 +219,18 @@ class Run:
     def _get(self, names: list[str], target: str) -> None:
         from sft.client.comparisons import Comparisons
         from sft.client.download import Download
+        from sft.disk.chosen import paths_below
 
         if sys.platform == "win32":
             raise UsageError("this system can only send", "Fetch on Linux or macOS")
+        check_standard_input(self._settings, self._options)
         comparisons = Comparisons(self._reporter, self._options, self._settings.client_log)
         options, named = self._options, self._matched(names)
         if not named.found:
             return
         policy = "replace" if options.update else self._settings.if_exists
-        modes, links = not options.no_modes, options.links
-        download = Download(self._reporter, policy, modes, named.found, target, links, named.has_patterns)
+        modes, links, below = not options.no_modes, options.links, paths_below(options)
+        download = Download(self._reporter, policy, modes, named.found, target, links, named.has_patterns, below)
         if options.dry_run or options.check:
             self._plan_get(download, comparisons)
         elif download.to.to_stdout:

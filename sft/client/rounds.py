@@ -8,7 +8,7 @@ permission bits, and nothing else, gets them without a question. What turns out 
 Little is kept of what was compared, and of what is asked for no more than one round.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sft.client.comparing import Criteria, Difference, Entry, Way, has_other_mode, mode_there, way_for
@@ -43,6 +43,13 @@ class Asked(NamedTuple):
     def name(self) -> PathParts:
         """How the names of what comes begin."""
         return self.path[len(self.path) - self.depth :]
+
+
+def asked_for(named: Sequence[PathParts], below: Sequence[PathParts]) -> list[Asked]:
+    """All that was named; with `below` what lies there, below the one name."""
+    if below:
+        return [Asked((*named[0], *each), len(each)) for each in below]
+    return [Asked(path, min(1, len(path))) for path in named]
 
 
 class Rounds:

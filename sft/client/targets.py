@@ -7,7 +7,7 @@ was asked for, and nothing outside TARGET. Only the name of the current folder i
 """
 
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,10 +99,16 @@ class Destination(NamedTuple):
         return os.path.join(*([] if base == os.curdir and path else [base]), *path)
 
 
-def destination(names: list[str], wanted: list[PathParts], target: str, are_matches: bool = False) -> Destination:
+def destination(
+    names: list[str],
+    wanted: list[PathParts],
+    target: str,
+    are_matches: bool = False,
+    below: Sequence[PathParts] = (),
+) -> Destination:
     """What the TARGET of a fetch means; `wanted` are the checked parts of `names`. Raises UsageError.
 
-    `are_matches`: of a pattern, so that there might have been several.
+    `are_matches`: of a pattern or list, so that there might have been several; `below`: those of a list.
     """
     to_stdout = target == PIPE
     if to_stdout and (len(names) > 1 or not all(wanted)):
@@ -112,7 +118,8 @@ def destination(names: list[str], wanted: list[PathParts], target: str, are_matc
     if not into and not path.name:
         raise UsageError(f"{target} is not a name", "Name a file, or a folder with a slash at its end")
     _check_distinct(zip(names, (parts[-1:] for parts in wanted), strict=True))
-    if len(names) > GETS_LIMIT or sum(map(size_of, wanted)) > ASKED_LIMIT:
+    sizes = [size_of((*wanted[0], *each)) for each in below] or [size_of(path) for path in wanted]
+    if len(sizes) > GETS_LIMIT or sum(sizes) > ASKED_LIMIT:
         raise UsageError(
             f"more than {GETS_LIMIT:,} names, or too long ones", "Name their folders, or use several commands"
         )

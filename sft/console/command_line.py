@@ -34,7 +34,7 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
     "--human": ("--get", "--list", "--remove", "--move", _SENDING, "--json"),
     "--exclude": ("--list", *_CHANGING, _STDIN, _STDOUT),
     "--exclude-from": ("--list", *_CHANGING, _STDIN, _STDOUT),
-    "--files-from": ("--get", "--list", *_CHANGING, _STDIN),
+    "--files-from": ("--list", *_CHANGING, _STDIN, _STDOUT),
     "--one-file-system": ("--get", "--list", *_CHANGING, _STDIN),
     "--follow": ("--get", "--list", *_CHANGING, _STDIN),
     "--links": ("--list", *_CHANGING, _STDIN, _STDOUT, "--follow"),
@@ -54,6 +54,7 @@ _CONFLICTS: dict[str, tuple[str, ...]] = {
 }
 _NEEDS = {"--null": "--files-from", "--delete": "--update", "--max-delete": "--delete"}  # that say more about it
 _REMEDIES: dict[str | tuple[str, str], str] = {
+    ("--one-file-system", "--get"): "A receiver gives what lies in your folder there, wherever it is mounted",
     "--delete": "It removes what a folder that is sent as a whole has not",
     "--update": "It replaces what has changed, and leaves the rest alone",
     "--check": "It sends, fetches and changes nothing",

@@ -120,3 +120,15 @@ def _content(file: str, option: str) -> bytes:
         raise UsageError(f"{option}: can't read {where} ({problem.strerror})", "Name a file with a list") from None
     except ValueError:  # a NUL in it
         raise UsageError(f"{option}: {file} can't be the name of a file", "Name a file with a list") from None
+
+
+def paths_below(options: "argparse.Namespace") -> list[PathParts]:
+    """The paths that --files-from names below what is fetched, none below another. Raises UsageError."""
+    if options.files_from is None:
+        return []
+    names = read_names(options.files_from, options.null)
+    listed = set(names.listed_below())
+    if names.is_listed or not listed:
+        what = "names the whole folder" if names.is_listed else "names nothing"
+        raise UsageError(f"--files-from: {options.files_from} {what}", "Leave --files-from out, or name what is in it")
+    return [path for path in names.listed_below() if not any(path[:depth] in listed for depth in range(1, len(path)))]
