@@ -164,10 +164,9 @@ class Upload:
             for each in itertools.chain([source.first], source.below):
                 if self.is_over:
                     return
-                if isinstance(each, Files) and (many := self._take_files(each, source)):
-                    count += many
-                    continue
-                for one in one_by_one([each]):
+                many = self._take_files(each, source) if isinstance(each, Files) else 0
+                count += many
+                for one in one_by_one([] if many else [each]):
                     self._take(one, source.tree, source.place, source.folder)
                     count += counts(one, source.place)
             if source.folder is not None:
