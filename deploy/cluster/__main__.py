@@ -11,7 +11,7 @@ import sys
 import time
 
 from deploy.cluster.engines import ENGINES
-from deploy.cluster.hosts import DESCRIPTION, Cluster, Failed, enter_namespaces, make_hosts, missing
+from deploy.cluster.hosts import DESCRIPTION, Cluster, Failed, enter_command, enter_namespaces, make_hosts, missing
 from deploy.cluster.receivers import PROGRAMS, client_command, start_all
 
 _CANT = 2
@@ -43,17 +43,10 @@ def main() -> int:
 
 
 def _wait() -> int:
-    print("from another terminal, as root:")
-    print("   ", shlex.join(["nsenter", f"--target={_outer()}", "--all", "--wd=.", *client_command("FILE", "/")]))
+    print(f"from another terminal, as root:\n    {enter_command()} {shlex.join(client_command('FILE', './'))}")
     print("Ctrl-C takes everything down.", flush=True)
     while True:
         time.sleep(3600)
-
-
-def _outer() -> str:
-    """The number of this process as the rest of the machine sees it; "PROCESS" where that can't be found out."""
-    with open("/proc/self/status") as status:
-        return next((line.split()[1] for line in status if line.startswith("NSpid:")), "PROCESS")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,6 +27,8 @@ osd memory target = 939524096
 osd objectstore = bluestore
 osd op num threads per shard = 1
 log to stderr = false
+[osd]
+pid file = /run/ceph/$name.pid
 [client]
 fuse disable pagecache = {tuned}
 """

@@ -8,6 +8,7 @@ nothing outlives it, however it ends: the kernel kills what runs in them and unm
 disk gets a file without a name, in a loop device that is freed with its mount.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -56,11 +57,16 @@ _NAMESPACES = ["--mount", "--propagation", "private", "--net", "--pid", "--fork"
 
 def enter_namespaces(module: str) -> None:
     """Start `python -m module` anew, with the same arguments, in namespaces of its own, unless it is in them."""
-    if os.environ.get(_INSIDE) == "1":
+    if _INSIDE in os.environ:
         _be_first_process()
         return
-    os.environ.update({_INSIDE: "1", "PATH": _path()})
+    os.environ.update({_INSIDE: str(os.getpid()), "PATH": _path()})
     os.execvp("unshare", ["unshare", *_NAMESPACES, sys.executable, "-m", module, *sys.argv[1:]])
+
+
+def enter_command() -> str:
+    """What somebody outside types before a command that is to run in our namespaces."""
+    return f"nsenter --target=$(pgrep -P {os.environ[_INSIDE]}) --all"
 
 
 def _be_first_process() -> None:
@@ -68,11 +74,16 @@ def _be_first_process() -> None:
     if not (child := os.fork()):
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child as well
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda *_: _end(child))
     while True:
         ended, status = os.wait()
         if ended == child:
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+def _end(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        os.kill(process, signal.SIGTERM)
 
 
 def _path() -> str:
