@@ -8,7 +8,7 @@
 # make powercut   cuts the power under a server and its clients on ext4, xfs and btrfs: Linux, root (CUTS=4 a round, SEED=...;
 #                 WITHOUT=files, folders or both takes those flushes out, and must fail)
 # make cluster     three receivers on a distributed file system, behind HAProxy, in network namespaces of this machine; root
-#                 (ENGINE=gluster, ceph-fuse or moosefs)
+#                 (ENGINE=gluster or ceph-fuse)
 # make soak        MINUTES=10 of 50 clients at one server, then every receipt against the disk (SEED=...)
 # make timing      measure whether a login's answers tell by their times who has an account
 # make architecture  the picture and the table of modules in docs/ARCHITECTURE.md, anew from the code
