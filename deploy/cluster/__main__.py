@@ -34,7 +34,7 @@ def main() -> int:
             start_all(cluster)
             return _wait()
         environment = {**os.environ, DESCRIPTION: cluster.describe()}
-        return subprocess.run(options.command, env=environment).returncode
+        return subprocess.run(options.command, env=environment).returncode  # noqa: S603 -- what was typed
     except Failed as problem:
         print(problem, file=sys.stderr)
         return 1

@@ -47,7 +47,8 @@ def missing(programs: dict[str, str]) -> str:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as problem:
         return f"there is no FUSE (/dev/fuse: {problem.strerror}; try: modprobe fuse)"
-    if subprocess.run(["unshare", *_NAMESPACES, "true"], capture_output=True).returncode:
+    tried = subprocess.run(["unshare", *_NAMESPACES, "true"], capture_output=True)  # noqa: S603, S607 -- from PATH
+    if tried.returncode:
         return "this system lets nobody make namespaces"
     return ""
 
@@ -61,7 +62,8 @@ def enter_namespaces(module: str) -> None:
         _be_first_process()
         return
     os.environ.update({_INSIDE: str(os.getpid()), "PATH": _path()})
-    os.execvp("unshare", ["unshare", *_NAMESPACES, sys.executable, "-m", module, *sys.argv[1:]])
+    command = ["unshare", *_NAMESPACES, sys.executable, "-m", module, *sys.argv[1:]]
+    os.execvp(command[0], command)  # noqa: S606 -- no shell is wanted
 
 
 def enter_command() -> str:
@@ -92,10 +94,11 @@ def _path() -> str:
 
 def call(*command: str | Path) -> str:
     """What a command prints. Raises Failed."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=_LIMIT)
+    typed = [str(part) for part in command]
+    done = subprocess.run(typed, capture_output=True, text=True, timeout=_LIMIT)  # noqa: S603 -- named here
     if done.returncode:
         words = " ".join((done.stderr + done.stdout).split())
-        raise Failed(f"{' '.join(map(str, command))}: {words or f'exit status {done.returncode}'}")
+        raise Failed(f"{' '.join(typed)}: {words or f'exit status {done.returncode}'}")
     return done.stdout
 
 
@@ -151,7 +154,7 @@ class Host:
     def start(self, *command: str | Path) -> "subprocess.Popen[bytes]":
         """Start a command there; its output goes to a file in the host's folder."""
         with (self.folder / f"{Path(command[0]).name}.out").open("ab") as output:
-            return subprocess.Popen(
+            return subprocess.Popen(  # noqa: S603 -- named here
                 self.command(*command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
@@ -203,10 +206,9 @@ def _make_disk(place: Path) -> None:
 
 def _make_host(number: int) -> Host:
     # It ends with the namespace of processes, as everything here does.
-    process = subprocess.Popen(
-        ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep infinity"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+    command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep infinity"]
+    process = subprocess.Popen(  # noqa: S603 -- named above
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
     assert process.stdout is not None  # noqa: S101 -- it is a pipe
     process.stdout.readline()  # it is in its namespaces

@@ -98,7 +98,9 @@ class Balancer:
         place = PLACE / "haproxy.cfg"
         place.write_text(told.replace("global\n", f"global\n    stats socket {_CONTROL}\n"))
         command = ["haproxy", "-q", "-f", str(place)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._process = subprocess.Popen(  # noqa: S603 -- named above
+            command, stdin=subprocess.DEVNULL, start_new_session=True
+        )
 
     def bytes_sent(self) -> int:
         """What clients have sent to it."""
