@@ -8,7 +8,8 @@ from sft.client.download import Download
 from sft.common.errors import Code, PeerStopped, ProtocolViolation, Refused
 from sft.disk.temporary import Incoming, Settled
 from sft.transfer.events import Delivered, NotGiven, Rejected, Withdrawn
-from sft.wire.messages import EntryKind, Misnamed, Put, Receipt, decode_message
+from sft.wire.messages import Misnamed, Put, Receipt, decode_message
+from sft.wire.tree_messages import NodeKind
 
 
 def fetching(names: list[str], target: str, policy: str = "fail", keep_modes: bool = True) -> Download:
@@ -16,7 +17,7 @@ def fetching(names: list[str], target: str, policy: str = "fail", keep_modes: bo
 
 
 def put(
-    *path: str, kind: EntryKind = "file", mode: int | None = None, size: int | None = 5, mtime: int | None = 7
+    *path: str, kind: NodeKind = "file", mode: int | None = None, size: int | None = 5, mtime: int | None = 7
 ) -> Put:
     return Put(1, b"t" * 16, path, kind, size, mtime, mode, "fail")
 
@@ -44,7 +45,7 @@ def test_server_that_gives_a_name_that_is_not_allowed_breaks_the_protocol(names:
     ],
 )
 def test_policy_and_bits_are_ours(
-    policy: str, keep_modes: bool, kind: EntryKind, mode: int | None, placed: int | None
+    policy: str, keep_modes: bool, kind: NodeKind, mode: int | None, placed: int | None
 ) -> None:
     """What the server says of them only restricts."""
     incoming = fetching(["a"], "out/", policy, keep_modes).place(put("a", kind=kind, mode=mode))

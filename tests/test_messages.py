@@ -62,7 +62,7 @@ FOLDER = Put(2, TRANSFER, ("d",), "folder", None, -1, 0, "skip")
 PUT_LINK = Put(3, TRANSFER, ("l",), "link", None, 7, None, "replace", "../é\n//.")
 RECEIPT = Receipt(7, ("db.1.dump",), MAX_INTEGER, SHA256, 12, "stored")
 EMPTY_RECEIPT = Receipt(7, ("x",), 0, None, -MAX_INTEGER, "folder")
-TWO_ENTRIES = Entries(6, (Entry("a", "file", 3, 4), Entry('"', "folder", 0, -5)), True)
+TWO_ENTRIES = Entries(6, (Entry("a", "file", 3, 4), Entry('"', "link", 0, -5, "é")), True)
 LINK = Node(2, "l", "link", 0, 1, 0o777, "../\\x5c")
 BRANCH = Branch(
     3, (Node(1, "d", "folder", 0, 2, 0o755, None), LINK, Node(1, "é", "file", 300, -1, 0, None, SHA256)), True
@@ -128,25 +128,25 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
     (Get(1, ("a",), False, False, False, 1, True), 9, b"\x97", [b"\1", b"\x91\xa1a", NO, NO, NO, b"\1", YES]),
     (ListFolder(1, (), None), 10, b"\x93", [b"\1", b"\x90", NIL]),
     (ListFolder(2, ("a",), "b"), 10, b"\x93", [b"\2", b"\x91\xa1a", b"\xa1b"]),
-    (TWO_ENTRIES, 11, b"\x93", [b"\6", b'\x92\x94\xa1a\xa4file\3\4\x94\xa1"\xa6folder\0\xfb', YES]),
+    (TWO_ENTRIES, 11, b"\x93", [b"\6", b'\x92\x95\xa1a\xa4file\3\4\xc0\x95\xa1"\xa4link\0\xfb\xa2\xc3\xa9', YES]),
     (Entries(1, (), False), 11, b"\x93", [b"\1", b"\x90", NO]),
     (
         Entries(1, (Entry("a", "file", 0, -32), Entry("b", "file", 0, -33)), False),
         11,
         b"\x93",
-        [b"\1", b"\x92\x94\xa1a\xa4file\0\xe0\x94\xa1b\xa4file\0\xd0\xdf", NO],
+        [b"\1", b"\x92\x95\xa1a\xa4file\0\xe0\xc0\x95\xa1b\xa4file\0\xd0\xdf\xc0", NO],
     ),
     (
         Entries(1, (Entry("a", "file", 0, -128), Entry("b", "file", 0, -129)), False),
         11,
         b"\x93",
-        [b"\1", b"\x92\x94\xa1a\xa4file\0\xd0\x80\x94\xa1b\xa4file\0\xd1\xff\x7f", NO],
+        [b"\1", b"\x92\x95\xa1a\xa4file\0\xd0\x80\xc0\x95\xa1b\xa4file\0\xd1\xff\x7f\xc0", NO],
     ),
     (
         Entries(1, (Entry("a", "file", 0, -(2**15)), Entry("b", "file", 0, -(2**15) - 1)), False),
         11,
         b"\x93",
-        [b"\1", b"\x92\x94\xa1a\xa4file\0\xd1\x80\0\x94\xa1b\xa4file\0\xd2\xff\xff\x7f\xff", NO],
+        [b"\1", b"\x92\x95\xa1a\xa4file\0\xd1\x80\0\xc0\x95\xa1b\xa4file\0\xd2\xff\xff\x7f\xff\xc0", NO],
     ),
     (
         Entries(1, (Entry("a", "file", 0, -(2**31)), Entry("b", "file", 0, -(2**31) - 1)), False),
@@ -155,7 +155,8 @@ ROWS: list[tuple[Control, int, bytes, list[bytes]]] = [
         [
             *(
                 b"\1",
-                b"\x92\x94\xa1a\xa4file\0\xd2\x80\0\0\0" + b"\x94\xa1b\xa4file\0\xd3\xff\xff\xff\xff\x7f\xff\xff\xff",
+                b"\x92\x95\xa1a\xa4file\0\xd2\x80\0\0\0\xc0"
+                + b"\x95\xa1b\xa4file\0\xd3\xff\xff\xff\xff\x7f\xff\xff\xff\xc0",
             ),
             NO,
         ],
@@ -524,13 +525,14 @@ WRONG: dict[int, list[list[bytes]]] = {
         ID,
         [
             *(*NEVER, NIL, YES, b"\1", packed("a"), packed([1]), packed([None]), packed([[]]), packed(["a"])),
-            *(packed([["a", "file", 1, 1, 1]]), packed([["a", "file", 1]]), packed([{"a": 1}])),
-            *(b"\x91\x94" + name + b"\xa4file\1\1" for name in [*NOT_A_TEXT, NIL]),
-            *(b"\x91\x94\xa1a" + kind + b"\1\1" for kind in [*not_a_word("file", "folder"), NIL]),
-            *(b"\x91\x94\xa1a\xa4file" + size + b"\1" for size in [*SIZE, *longer(1), NIL]),
-            *(b"\x91\x94\xa1a\xa4file\1" + mtime for mtime in [*TIME, *longer(1), NIL]),
-            *(b"\x91" + form + b"\xa1a\xa4file\1\1" for form in (b"\xdc\0\4", b"\xdd\0\0\0\4")),
-            *(form + b"\x94\xa1a\xa4file\1\1" for form in (b"\xdc\0\1", b"\xdd\0\0\0\1")),
+            *(packed([["a", "file", 1, 1, 1]]), packed([["a", "file", 1, 1]]), packed([{"a": 1}])),
+            packed([["a", "file", 1, 1, None, 1]]),
+            *(b"\x91\x95" + name + b"\xa4file\1\1\xc0" for name in [*NOT_A_TEXT, NIL]),
+            *(b"\x91\x95\xa1a" + kind + b"\0\1\xc0" for kind in [*not_a_word(*NODE_KINDS), NIL]),
+            *(b"\x91\x95\xa1a\xa4file" + size + b"\1\xc0" for size in [*SIZE, *longer(1), NIL]),
+            *(b"\x91\x95\xa1a\xa4file\1" + mtime + NIL for mtime in [*TIME, *longer(1), NIL]),
+            *(b"\x91" + form + b"\xa1a\xa4file\1\1\xc0" for form in (b"\xdc\0\5", b"\xdd\0\0\0\5")),
+            *(form + b"\x95\xa1a\xa4file\1\1\xc0" for form in (b"\xdc\0\1", b"\xdd\0\0\0\1")),
         ],
         NOT_A_FLAG,
     ],
@@ -724,6 +726,18 @@ def test_reject_branch_whose_fields_do_not_fit_each_other(node: Node) -> None:
     refused(Kind.BRANCH, Branch(1, (node,), False).body())
 
 
+@each_row(
+    "entry",
+    [
+        *(Entry("a", "file", 0, 0, "b"), Entry("a", "folder", 0, 0, "b"), Entry("a", "link", 0, 0)),
+        *(Entry("a", "folder", 1, 0), Entry("a", "link", 1, 0, "b")),
+        *(Entry("a", "link", 0, 0, target) for target in ("", "a\x1b[2J", "\x85", "a" * 4097)),
+    ],
+)
+def test_reject_entry_whose_fields_do_not_fit_each_other(entry: Entry) -> None:
+    refused(Kind.ENTRY, Entries(1, (entry,), False).body())
+
+
 def test_branch_has_its_own_ceilings() -> None:
     nodes = tuple(Node(1, f"{number:04}", "file", 0, 0, 0, None) for number in range(8193))
     refused(Kind.BRANCH, Branch(1, nodes, False).body())
@@ -772,7 +786,7 @@ def test_reject_get_that_is_deeper_than_its_path(path: tuple[str, ...], depth: i
 def test_largest_bodies_cost_little_memory_while_they_are_read() -> None:
     """64 KiB of names of one letter each, and of entries: one message is read at a time."""
     names = b"\xdc\x55\x00" + b"\xa2\xc4\x80" * 0x5500
-    entries = b"\xdc\x17\x00" + b"\x94\xa1a\xa4file\0\0" * 0x1700
+    entries = b"\xdc\x17\x00" + b"\x95\xa1a\xa4file\0\0\xc0" * 0x1700
     tracemalloc.start()
     try:
         assert isinstance(body_of(Kind.GET, b"\x97\1" + names + NO * 3 + b"\1" + NO), Misnamed)
@@ -894,6 +908,12 @@ nodes = st.one_of(
     st.builds(Node, st.integers(1, 255), names, st.just("link"), st.just(0), times, modes, names, st.none()),
 )
 
+entries = st.one_of(
+    st.builds(Entry, names, st.just("file"), sizes, times, st.none()),
+    st.builds(Entry, names, st.just("folder"), st.just(0), times, st.none()),
+    st.builds(Entry, names, st.just("link"), st.just(0), times, names),
+)
+
 
 def data_of(id: int, offset: int, content: bytes) -> Data:
     return Data(id, offset, len(content), memoryview(content))
@@ -922,9 +942,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Get, ids, paths, st.booleans(), st.booleans(), st.booleans(), st.just(1)),
     st.builds(Get, ids, st.just(()), st.booleans(), st.booleans(), st.booleans(), st.just(0)),
     st.builds(ListFolder, ids, paths | st.just(()), st.none() | names),
-    st.builds(
-        Entries, ids, st.lists(st.builds(Entry, names, kinds, sizes, times), max_size=4).map(tuple), st.booleans()
-    ),
+    st.builds(Entries, ids, st.lists(entries, max_size=4).map(tuple), st.booleans()),
     st.builds(Tree, ids, paths | st.just(()), st.none() | paths),
     st.builds(Branch, ids, st.lists(nodes, max_size=4).map(tuple), st.booleans()),
     st.builds(Omitted, ids, names, codes, sizes),

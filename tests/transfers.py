@@ -65,7 +65,6 @@ from sft.wire.messages import (
     Accept,
     Bye,
     Control,
-    EntryKind,
     Get,
     Message,
     Misnamed,
@@ -75,6 +74,7 @@ from sft.wire.messages import (
     ReceiptOutcome,
 )
 from sft.wire.protocol import DATA_SIZE, UNASKED_LIMIT
+from sft.wire.tree_messages import NodeKind
 from sft.wire.workers import Engine
 
 LARGE = UNASKED_LIMIT + 1
@@ -395,7 +395,7 @@ def put(
     *path: str,
     size: int | None = 5,
     policy: PolicyWord = "fail",
-    kind: EntryKind = "file",
+    kind: NodeKind = "file",
     mtime: int | None = None,
     mode: int | None = None,
 ) -> Put:

@@ -311,7 +311,7 @@ class Run:
     def _matched(self, names: list[str]) -> "Matching":
         from sft.client.matching import Matching
 
-        matching = Matching(self._reporter, names)
+        matching = Matching(self._reporter, names, self._options.remove or self._options.links)
         if matching.has_patterns:
             self._again_and_again(self._ask(), lambda: None, lambda channel, *_: matching.run(channel))
         return matching

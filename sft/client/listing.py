@@ -83,8 +83,7 @@ class Listing:
             self._print_entry(entry.name, entry)
 
     def _print_entry(self, name: str, entry: "Entry | Node") -> None:
-        target = getattr(entry, "target", None)
-        self._reporter.listed(name, entry.kind, entry.size, entry.mtime, target)
+        self._reporter.listed(name, entry.kind, entry.size, entry.mtime, entry.target)
         if abs(entry.mtime) == MAX_INTEGER:
             self._reporter.note(f"{name}: {TIME_BEYOND}")
 

@@ -37,18 +37,20 @@ class Match(NamedTuple):
     kind: str
     size: int
     mtime: int
+    target: str | None = None  # of a link
 
 
 class _Names:
     """What is in folders at the receiver, over one connection."""
 
-    def __init__(self, channel: "Channel") -> None:
-        self._channel = channel
+    def __init__(self, channel: "Channel", links: bool) -> None:
+        """`links`: with the links among them."""
+        self._channel, self._links = channel, links
         self._messages: Iterator[Message] = (arrived[0] for arrived in channel.messages() if arrived is not None)
         self._last_id = 0
 
     def listed(self, folder: PathParts, last: str | None = None) -> Iterator[Match]:
-        """The files and folders in a folder, behind `last`; of a file, itself.
+        """What is in a folder, behind `last`; of a file, itself.
 
         Raises Refused, ConnectionTrouble, ProtocolViolation.
         """
@@ -66,20 +68,21 @@ class _Names:
                 if last is not None and entry.name.encode() <= last.encode() and last != _LAST:
                     raise ProtocolViolation("a listing that is out of its order")
                 last = entry.name
-                yield Match((*folder, entry.name), entry.kind, entry.size, entry.mtime)
+                if self._links or entry.kind != "link":
+                    yield Match((*folder, entry.name), entry.kind, entry.size, entry.mtime, entry.target)
             more = page.more
 
     def below(self, folder: PathParts) -> Iterator[Match]:
-        """All that lies below a folder; no links. Raises the same."""
+        """All that lies below a folder. Raises the same."""
         branches = Branches(folder)
         for page in branches.pages(self._channel, self._messages, self._last_id):
             self._last_id = branches.last_id
             for path, node in page.entries:
-                if node.kind != "link":
-                    yield Match((*folder, *path), node.kind, node.size, node.mtime)
+                if self._links or node.kind != "link":
+                    yield Match((*folder, *path), node.kind, node.size, node.mtime, node.target)
 
     def find(self, path: PathParts) -> Match | None:
-        """What has that path; a link has not. Raises Refused for what can't be told, and the same."""
+        """What has that path. Raises Refused for what can't be told, and the same."""
         if not path:
             return Match((), "folder", 0, 0)
         try:
@@ -106,9 +109,9 @@ class _Names:
 class Matching:
     """Turns the names of a command, some of them patterns, into names."""
 
-    def __init__(self, reporter: Reporter, names: Sequence[str]) -> None:
-        """Raises UsageError for a name that can't be meant."""
-        self._reporter, self._names = reporter, list(names)
+    def __init__(self, reporter: Reporter, names: Sequence[str], links: bool) -> None:
+        """`links`: a pattern matches links, too. Raises UsageError for a name that can't be meant."""
+        self._reporter, self._names, self._links = reporter, list(names), links
         self.has_patterns = any(map(is_pattern, names))
         self._done = 0  # of the names
         self._paths: set[PathParts] = set()
@@ -124,7 +127,7 @@ class Matching:
 
     def run(self, channel: "Channel") -> None:
         """Match what is not matched yet. Raises ConnectionTrouble, ProtocolViolation, PeerStopped."""
-        names = _Names(channel)
+        names = _Names(channel, self._links)
         self.match(names)
         names.end()
 
@@ -222,12 +225,12 @@ class MatchListing:
     def __init__(self, reporter: Reporter, pattern: str, is_deep: bool) -> None:
         """Raises UsageError for a name that can't be meant."""
         self._reporter, self._is_deep = reporter, is_deep
-        self._matching = Matching(reporter, [pattern])
+        self._matching = Matching(reporter, [pattern], links=True)
         self._told = 0
 
     def run(self, channel: "Channel") -> None:
         """Print what is not printed yet. Raises ConnectionTrouble, ProtocolViolation, PeerStopped."""
-        names = _Names(channel)
+        names = _Names(channel, links=True)
         self._matching.match(names)
         for match in self._matching.matches[self._told :]:
             self._tell(match)
@@ -238,4 +241,4 @@ class MatchListing:
         names.end()
 
     def _tell(self, match: Match) -> None:
-        self._reporter.listed(show_path(match.path), match.kind, match.size, match.mtime)
+        self._reporter.listed(show_path(match.path), match.kind, match.size, match.mtime, match.target)

@@ -183,15 +183,16 @@ class VisibleFiles:
         allowed, others = split_names(path, names)
         return sorted(allowed, key=str.encode), sorted(others, key=os.fsencode)
 
-    def see(self, path: PathParts, has_links: bool = False) -> Seen | None:
+    def see(self, path: PathParts, has_links: bool = False, as_it_is: bool = False) -> Seen | None:
         """One file or folder, with `has_links` also a link; None when it is gone, or is something else.
 
-        Raises Refused when it can't be looked at, NAME for a link whose target can't be sent.
+        Raises Refused when it can't be looked at, NAME for a link whose target can't be sent, unless `as_it_is`.
         """
         try:
             state = self.state_of_path(path)
             if has_links and state is not None and stat.S_ISLNK(state.st_mode):
-                return Seen(path, False, 0, state.st_mtime_ns, 0, self._target(path))
+                target = self.target_of(path) if as_it_is else self._target(path)
+                return Seen(path, False, 0, state.st_mtime_ns, 0, target)
         except Refused as problem:
             if problem.code in (Code.LINK, Code.NOT_FOLDER):  # put there just now
                 return None

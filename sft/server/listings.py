@@ -21,7 +21,7 @@ from sft.disk.user_folder import UserFolder
 from sft.disk.visible_files import why_unreadable
 from sft.transfer.hashing import OtherSize, hash_source
 from sft.wire.channel import Channel
-from sft.wire.messages import FILE, FOLDER, Entries, Entry, ListFolder, Misnamed, Omitted, Refuse
+from sft.wire.messages import FILE, FOLDER, LINK, Entries, Entry, ListFolder, Misnamed, Omitted, Refuse
 from sft.wire.protocol import BRANCH_ENTRIES_LIMIT, BRANCH_LIMIT, ENTRIES_LIMIT, OMITTED_LIMIT, nearest_time
 from sft.wire.spelling import spell
 from sft.wire.tree_messages import Branch, Node, Tree
@@ -109,7 +109,7 @@ class Listings:
             name = names[end]
             end += 1
             try:
-                seen = self._folder.visible.see((*request.path, name))
+                seen = self._folder.visible.see((*request.path, name), has_links=True, as_it_is=True)
             except Refused:
                 unreadable.append(name)
                 continue
@@ -230,7 +230,10 @@ class Listings:
 
 
 def _entry(name: str, seen: Seen) -> Entry:
-    return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, nearest_time(seen.mtime))
+    mtime = nearest_time(seen.mtime)
+    if seen.leads_to is not None:
+        return Entry(name, LINK, 0, mtime, spell((seen.leads_to,)))
+    return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, mtime)
 
 
 def _files_in(space: float, count: int) -> int:

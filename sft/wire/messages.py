@@ -28,7 +28,7 @@ from sft.wire.change_messages import Change, Move, Remove, SetAttributes
 from sft.wire.content import DATA_TYPE, Data, read_data
 from sft.wire.protocol import ENTRIES_LIMIT
 from sft.wire.spelling import is_spelled
-from sft.wire.tree_messages import Branch, Tree
+from sft.wire.tree_messages import Branch, NodeKind, Tree, check_shown
 
 _BATCH = int(Kind.BATCH)
 _CONTENT = (DATA_TYPE, _BATCH)  # which are bounded by the record
@@ -36,7 +36,6 @@ MESSAGE_HEADER_SIZE = MESSAGE_HEADER.size
 _ALL = ("all",)  # in the place of an empty path, which stands for the whole folder
 _SHOWN = 200  # characters of a path that is not allowed
 
-EntryKind = Literal["file", "folder"]
 PutKind = Literal["file", "folder", "link"]
 ReceiptOutcome = Literal["stored", "already", "skipped", "folder"]
 POLICIES: tuple[PolicyWord, ...] = get_args(PolicyWord)
@@ -168,12 +167,13 @@ class ListFolder(Control, frozen=True):
 
 
 class Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """One name in an ENTRY message."""
+    """One name in an ENTRY message. `target`: where a link leads, spelled for people; None for anything else."""
 
     name: str
-    kind: EntryKind
+    kind: NodeKind
     size: Size
     mtime: Time
+    target: str | None = None
 
 
 class Entries(Control, frozen=True):
@@ -183,6 +183,10 @@ class Entries(Control, frozen=True):
     id: Id
     entries: Annotated[tuple[Entry, ...], Meta(max_length=ENTRIES_LIMIT)]
     more: bool
+
+    def check(self) -> None:
+        for entry in self.entries:
+            check_shown(entry)
 
     def why_not(self) -> str:
         return next(filter(None, (why_not_allowed((entry.name,)) for entry in self.entries)), "")

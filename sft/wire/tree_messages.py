@@ -4,7 +4,7 @@ Rules: a name in a BRANCH comes with its depth, not with its whole path, which i
 Whether the entries of all pages make a tree is judged by who reads them (`sft/client/branches.py`).
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 from msgspec import Meta
 
@@ -40,6 +40,27 @@ class Tree(Control, frozen=True):
         return why_not_allowed((*self.path, *(self.after or ())) or _ALL)
 
 
+class Shown(Protocol):
+    """One name at the receiver, in a BRANCH or an ENTRY."""
+
+    @property
+    def kind(self) -> NodeKind: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def target(self) -> str | None: ...
+
+
+def check_shown(entry: Shown) -> None:
+    """Raises ProtocolViolation when the fields of one name do not fit each other."""
+    if (entry.target is None) == (entry.kind == LINK):
+        raise ProtocolViolation("a target that is not a link's, or a link without one")
+    if entry.size and entry.kind != FILE:
+        raise ProtocolViolation("a size of what has none")
+    if entry.target is not None and not is_spelled(entry.target):
+        raise ProtocolViolation("a target that can't be shown")
+
+
 class Node(NamedTuple):
     """One name in a BRANCH. `depth`: how many names its path has below the folder that was asked for.
 
@@ -67,14 +88,9 @@ class Branch(Control, frozen=True):
 
     def check(self) -> None:
         for node in self.entries:
-            if (node.target is None) == (node.kind == LINK):
-                raise ProtocolViolation("a target that is not a link's, or a link without one")
+            check_shown(node)
             if node.kind != FILE and node.sha256 is not None:
                 raise ProtocolViolation("a digest of what has none")
-            if node.size and node.kind != FILE:
-                raise ProtocolViolation("a size of what has none")
-            if node.target is not None and not is_spelled(node.target):
-                raise ProtocolViolation("a target that can't be shown")
 
     def why_not(self) -> str:
         if are_plain([node.name for node in self.entries]):

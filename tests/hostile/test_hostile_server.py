@@ -269,7 +269,7 @@ def test_receipt_for_everything_is_a_success_whatever_the_end(tmp_path: Path, en
 def test_listing_that_is_whole_is_a_success_without_bye(tmp_path: Path) -> None:
     def serve(session: Session) -> None:
         session.expect("LIST", id=1)
-        session.say(control("ENTRY", id=1, entries=[["there", "file", 0, 0]], more=False))
+        session.say(control("ENTRY", id=1, entries=[["there", "file", 0, 0, None]], more=False))
 
     with hostile(served(serve)) as impostor:
         result = Client(impostor.port, tmp_path / "client")("--list")
@@ -627,7 +627,7 @@ def listing(name: str) -> Serve:
 
     def serve(session: Session) -> None:
         session.hear()
-        entries = [["!", "file", 2**63 - 1, 1 - 2**63], [name, "file", 2**63 - 1, 2**63 - 1]]
+        entries = [["!", "file", 2**63 - 1, 1 - 2**63, None], [name, "file", 2**63 - 1, 2**63 - 1, None]]
         session.say(control("ENTRY", id=1, entries=entries, more=False))
         with contextlib.suppress(Broken):  # the client has had enough
             session.expect("BYE")
@@ -662,7 +662,7 @@ def test_listing_of_odd_names_leaves_a_terminal_as_it_is(tmp_path: Path) -> None
 
 
 def test_listing_with_more_entries_than_a_page_has_is_none(tmp_path: Path) -> None:
-    entries = [[f"{number:03}", "file", 0, 0] for number in range(501)]
+    entries = [[f"{number:03}", "file", 0, 0, None] for number in range(501)]
     page = control("ENTRY", id=1, entries=entries, more=False)
     assert meet(served(answered(page)), tmp_path, "--list", "box").status == INTEGRITY
 
@@ -692,16 +692,20 @@ def test_server_that_can_not_serve_now_has_refused_nothing(tmp_path: Path, job: 
     assert ("shutting down" if code == "stopping" else "can't use its accounts or its storage") in result.err
 
 
-def page(name: object, kind: str = "file", times: int = 1, id: int = 1, more: bool = False) -> bytes:
+def page(
+    name: object, kind: str = "file", times: int = 1, id: int = 1, more: bool = False, target: object = None
+) -> bytes:
     """An ENTRY that has one name so many times."""
-    return control("ENTRY", id=id, entries=[[name, kind, 0, 0]] * times, more=more)
+    return control("ENTRY", id=id, entries=[[name, kind, 0, 0, target]] * times, more=more)
 
 
 LISTINGS: dict[str, bytes] = {
     "another id": page("a", id=2),
     "more of nothing": page("a", times=0, more=True),
     "the same name twice": page("a", times=2),
-    "a link": page("a", kind="link"),
+    "a link without a target": page("a", kind="link"),
+    "a file with a target": page("a", target="b"),
+    "a target that clears the screen": page("a", kind="link", target="\x1b[2J"),
     "a name that is a list": page([]),
     "a file": control("PUT", **put_fields(1, ["x"], 1)),
     "BYE": message("BYE"),

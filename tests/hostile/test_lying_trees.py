@@ -100,7 +100,7 @@ def test_list_in_the_place_of_a_tree_of_no_folder_is_asked_for(tmp_path: Path) -
         session.expect("TREE", id=1)
         session.say(control("REFUSE", id=1, code="not-folder"))
         session.expect("LIST", path=["in"])
-        session.say(control("ENTRY", id=1, entries=[["in", "file", 7, 1]], more=False))
+        session.say(control("ENTRY", id=1, entries=[["in", "file", 7, 1, None]], more=False))
         session.expect("BYE")
         session.say(message("BYE"))
 

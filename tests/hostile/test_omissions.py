@@ -32,7 +32,7 @@ def listing(*pages: list[str]) -> Serve:
     def serve(session: Session) -> None:
         for number, names in enumerate(pages, 1):
             session.hear()
-            entries = [[name, "file", 1, 1] for name in names]
+            entries = [[name, "file", 1, 1, None] for name in names]
             session.say(control("ENTRY", id=number, entries=entries, more=number < len(pages)))
         session.hear()
         session.say(message("BYE"))

@@ -179,7 +179,7 @@ def test_trap_in_the_path_is_never_walked(stage: Stage, kind: str, code: str) ->
 
 
 @pytest.mark.parametrize("kind", [*LINKS, "FIFO"])
-def test_trap_is_neither_given_nor_listed(stage: Stage, kind: str) -> None:
+def test_trap_is_not_given_and_a_link_is_listed_as_one(stage: Stage, kind: str) -> None:
     top = stage.home / "top"
     top.mkdir()
     (top / "good").write_bytes(b"good")
@@ -187,7 +187,12 @@ def test_trap_is_neither_given_nor_listed(stage: Stage, kind: str) -> None:
     stage.remember()
     try:
         with stage.session() as session:
-            assert session.names_in("top") == ["good"]
+            session.say(control("LIST", id=1, path=["top"], after=None))
+            listed = {name: about for name, *about in session.expect("ENTRY", id=1)["entries"]}
+            assert listed.keys() == ({"good"} if kind == "FIFO" else {"good", "trap"})
+            if kind != "FIFO":
+                said_kind, size, _, target = listed["trap"]
+                assert (said_kind, size, target) == ("link", 0, os.readlink(top / "trap"))
             session.farewell()
         with stage.session() as session:
             assert session.fetch("top") == {("top", "good"): b"good"}

@@ -72,7 +72,10 @@ def test_page_of_the_longest_names_fits_into_a_message(storage: Storage, engine:
 
 def test_list_tells_files_folders_sizes_and_times(storage: Storage, engine: Engine, there: Path) -> None:
     (entries,) = listed(storage, engine, ("d",))
-    assert [(entry.name, entry.kind) for entry in entries] == [("e", "folder"), ("empty", "folder"), ("x", "file")]
+    assert [(entry.name, entry.kind) for entry in entries] == [
+        *(("e", "folder"), ("empty", "folder")),
+        *(("link", "link"), ("x", "file")),
+    ]
     assert (entries[-1].size, entries[-1].mtime) == (1, 1_234_567_890_123_456_789)
     assert [entry.name for entry in listed(storage, engine, ())[0]] == ["a", "d"]
     assert listed(storage, engine, ("d", "empty")) == [[]]
@@ -83,10 +86,31 @@ def test_list_of_a_file_is_that_file(storage: Storage, engine: Engine, there: Pa
     assert (entry.name, entry.kind, entry.size) == ("x", "file", 1)
 
 
-def test_list_leaves_out_what_is_no_file_and_no_folder(storage: Storage, engine: Engine, there: Path) -> None:
+def test_list_leaves_out_what_is_no_file_folder_or_link(storage: Storage, engine: Engine, there: Path) -> None:
     os.mkfifo(there / "fifo")
-    (there / "link").symlink_to("a")
     assert [entry.name for entry in listed(storage, engine, ())[0]] == ["a", "d"]
+
+
+def test_list_tells_where_links_lead_spelled_for_people(storage: Storage, engine: Engine, there: Path) -> None:
+    targets = {"l0": "a", "l1": "/etc/passwd", "l2": "\x1b[2J\udcff", "l3": "x" * 4095}
+    for name, target in targets.items():
+        (there / name).symlink_to(target)
+    found = {entry.name: (entry.kind, entry.size, entry.target) for entry in listed(storage, engine, ())[0]}
+    assert found == {
+        "a": ("file", found["a"][1], None),
+        "d": ("folder", 0, None),
+        "l0": ("link", 0, "a"),
+        "l1": ("link", 0, "/etc/passwd"),
+        "l2": ("link", 0, "\\x1b[2J\\xff"),
+        "l3": ("link", 0, "x" * 4095),
+    }
+
+
+def test_page_of_the_longest_targets_fits_into_a_message(storage: Storage, engine: Engine, home: Path) -> None:
+    home.mkdir()
+    for number in range(40):
+        (home / f"{number:03}{'é' * 120}").symlink_to("\\" * 4095)
+    assert sum(map(len, listed(storage, engine, ()))) == 40
 
 
 def test_list_of_what_is_not_there_is_refused_and_the_next_is_answered(

@@ -143,7 +143,9 @@ def test_links_are_listed_moved_and_removed_themselves(owned: Server, owner: Cli
     outside = make(source.parent / "outside" / "file")
     (source / "out").symlink_to(outside.parent)
     assert owner("--links", source, box).status == 0
-    assert f"out -> {outside.parent}\n" in owner("--list", "-R", box).out
+    for flags in (("-R", box), (box,), (f"{box}/o*",)):
+        assert f"out -> {outside.parent}\n" in owner("--list", *flags).out
+    assert owner("--get", f"{box}/o*", source.parent / "got").status == 1  # no match: links are fetched with --links
     assert owner("--move", f"{box}/out", f"{box}/moved").status == 0
     assert os.readlink(owned.path(box, "moved")) == str(outside.parent)
     assert owner("--get", f"{box}/moved/file", source.parent / "got").status == 1
