@@ -221,7 +221,7 @@ def _through_ssh(local: str, far: str) -> Callable[[Sending], list[str]]:
 
 
 def _rclone(sending: Sending) -> list[str]:
-    """A mirror over sftp, which is told where and with which key.
+    """A mirror over sftp, with the place and the key in its arguments.
 
     Without its check by md5sum, of which it would start one at the receiver for each file, four at a time: hours.
     """

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol, runtime_checkable
 
+from msgspec import Struct
+
 from sft.common.errors import Code, Refused
-from sft.common.values import value
 from sft.disk.folders import PathParts
 from sft.disk.parents import Parent
 from sft.disk.reservations import Reservation
 
 
-@value
-class Incoming:
+class Incoming(Struct, frozen=True):
     """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns.
 
     `may_replace`: with policy `replace`, whether the sender has the right to it.
@@ -35,8 +35,7 @@ class Incoming:
     may_replace: bool = True
 
 
-@value
-class Settled:
+class Settled(Struct, frozen=True):
     """What became of a file: stored under `path`, `already` there, or `skipped` because of another one there."""
 
     path: PathParts
@@ -51,15 +50,13 @@ class Settled:
         return "skipped" if self.skipped else "already" if self.already else "stored"
 
 
-@value
-class DeliveredBefore:
+class DeliveredBefore(Struct, frozen=True):
     """What this transfer has delivered, if it was the same content: `settled` is its receipt, which may be lost."""
 
     settled: Settled
 
 
-@value
-class Whole:
+class Whole(Struct, frozen=True):
     """A small file of which everything is here. Its content was compared with its digest."""
 
     incoming: Incoming

@@ -18,8 +18,9 @@ nothing is done here. `what` is the Item that is sent, or the PUT that was recei
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from msgspec import Struct
+
 from sft.common.errors import Code, Refused, TransferError
-from sft.common.values import value
 from sft.transfer.items import Item
 
 if TYPE_CHECKING:  # a client says hello before it loads the messages
@@ -28,69 +29,60 @@ if TYPE_CHECKING:  # a client says hello before it loads the messages
 What = TypeVar("What", bound="Item | Put | Misnamed")
 
 
-@value
-class Started(Generic[What]):
+class Started(Struct, Generic[What], frozen=True):
     """It is announced; `size` in bytes, None for a stream or a folder."""
 
     what: What
     size: int | None
 
 
-@value
-class BatchStarted(Generic[What]):
+class BatchStarted(Struct, Generic[What], frozen=True):
     """Small files in one message, each with its size, and so many bytes of content, which were sent or are here."""
 
     files: Sequence[tuple[What, int]]
     count: int
 
 
-@value
-class BatchSettled(Generic[What]):
+class BatchSettled(Struct, Generic[What], frozen=True):
     """What became of files that came in one message: for each its receipt, or why it is not accepted."""
 
     files: Sequence[tuple[What, "Receipt | Refused"]]
 
 
-@value
-class BatchCutOff:
+class BatchCutOff(Struct, frozen=True):
     """The connection ended before all files of a message had their outcome: what had become of these."""
 
     files: Sequence[tuple["Put | Misnamed", "Receipt | Refused"]]
 
 
-@value
-class Checked:
+class Checked(Struct, frozen=True):
     """`count` more bytes were read, to compare them with what an earlier attempt left at the other end."""
 
     what: Item
     count: int
 
 
-@value
-class Resumed(Generic[What]):
+class Resumed(Struct, Generic[What], frozen=True):
     """Its content goes on from `offset`."""
 
     what: What
     offset: int
 
 
-@value
-class Restarted:
+class Restarted(Struct, frozen=True):
     """What an earlier attempt left is not its beginning: its content starts again."""
 
     what: Item
 
 
-@value
-class Progress(Generic[What]):
+class Progress(Struct, Generic[What], frozen=True):
     """`count` more bytes of its content were sent, or have arrived."""
 
     what: What
     count: int
 
 
-@value
-class Sealed:
+class Sealed(Struct, frozen=True):
     """The whole content of a large file was sent; its END is next."""
 
     what: Item
@@ -98,55 +90,48 @@ class Sealed:
     sha256: bytes
 
 
-@value
-class TimeClamped:
+class TimeClamped(Struct, frozen=True):
     """Its modification time can't be expressed, and is sent as the nearest one that can."""
 
     what: Item
 
 
-@value
-class Grown:
+class Grown(Struct, frozen=True):
     """It has grown since it was opened: what is sent are the `size` bytes that it had then."""
 
     what: Item
     size: int
 
 
-@value
-class Delivered(Generic[What]):
+class Delivered(Struct, Generic[What], frozen=True):
     """It is at its place on the receiving end's disk, or was skipped on purpose: the receipt has the outcome."""
 
     what: What
     receipt: "Receipt"
 
 
-@value
-class Failed:
+class Failed(Struct, frozen=True):
     """It does not arrive."""
 
     what: Item
     problem: TransferError
 
 
-@value
-class Rejected:
+class Rejected(Struct, frozen=True):
     """This end does not accept it."""
 
     what: "Put | Misnamed"
     problem: Refused
 
 
-@value
-class Withdrawn:
+class Withdrawn(Struct, frozen=True):
     """The other end began to send it and gave up, because of `code` (None: unknown); it may announce it again."""
 
     what: "Put"
     code: Code | None
 
 
-@value
-class CutOff:
+class CutOff(Struct, frozen=True):
     """The connection ended in the middle of it, after `size` bytes; `kept`: another attempt can resume it."""
 
     what: "Put"
@@ -154,30 +139,26 @@ class CutOff:
     kept: bool
 
 
-@value
-class TimeLost:
+class TimeLost(Struct, frozen=True):
     """The disk can't hold the modification time of the file or folder at `path`."""
 
     path: tuple[str, ...]
 
 
-@value
-class NotGiven:
+class NotGiven(Struct, frozen=True):
     """The other end refuses the GET with that `id`."""
 
     id: int
     problem: Refused
 
 
-@value
-class Missed:
+class Missed(Struct, frozen=True):
     """The other end does not give a name, and perhaps more, in a folder that was asked for."""
 
     omitted: "Omitted"
 
 
-@value
-class Idle:
+class Idle(Struct, frozen=True):
     """Nothing more has arrived for now: a good moment to write what was collected."""
 
 

@@ -47,7 +47,7 @@ class Folder(Protocol):
 
 
 def make_folders(folder: Folder, wanted: Iterable[Incoming]) -> None:
-    """Make folders, durable before this returns. Nothing is said of one that can't be made: what goes into it tells."""
+    """Make folders, durable before this returns. One that can't be made is no error here, but of what goes into it."""
     made: list[Unpublished] = []
     for incoming in wanted:
         with contextlib.suppress(Refused):
