@@ -100,6 +100,7 @@ class Run:
         except TransferError as problem:
             self._reporter.end()
             self._log.error("%s", problem)
+            problem.consequences += self._reporter.waiting.take()
             status = problem.exit_status
             raise
         except KeyboardInterrupt as stop:
@@ -304,7 +305,7 @@ class Run:
     def _question(self, names: list[str]) -> None:
         from sft.client.questions import question_job
 
-        job = question_job(self._reporter, self._options, names, self._confirm_removal, self._settings.client_log)
+        job = question_job(self._reporter, self._options, names, self._settings.client_log)
         self._kept = job.kept
         self._again_and_again(self._ask(), lambda: None, lambda channel, *_: job.run(channel))
 
@@ -315,12 +316,6 @@ class Run:
         if matching.has_patterns:
             self._again_and_again(self._ask(), lambda: None, lambda channel, *_: matching.run(channel))
         return matching
-
-    def _confirm_removal(self, path: str) -> bool:
-        from sft.console.prompt import confirm
-
-        self._reporter.pause()
-        return confirm(f"remove the folder {path} and everything in it? [y/N] ")
 
     # --- before and after ---
 
@@ -342,6 +337,7 @@ class Run:
             self._settings, self._options, lambda line: self._reporter.note(f"warning: {line}")
         )
         self._started = time.monotonic()
+        self._reporter.waiting.hold()
         return self._credentials
 
     def _ask_again(self, credentials: "Credentials", refusal: LoginRefused, refusals: int) -> bool:
@@ -381,6 +377,7 @@ class Run:
                     seconds = self._settings.connect_timeout
                     call = dialed(credentials, seconds, engine, self._log, load, is_slow)
                     with threads_needed(), call as (channel, keys):
+                        self._reporter.waiting.release()
                         try:
                             job(channel, keys, limiter.for_connection(lambda: channel.ended))  # only used in `job`
                         finally:

@@ -1,9 +1,10 @@
 """The jobs that only ask and change at the receiver, as the options have them: listing, removing, moving, usage.
 
-Rules: a pattern is one only where names are looked for; to move, a name is what was typed. Nothing is asked here.
+Rules: a pattern is one only where names are looked for; to move, a name is what was typed. A person is asked
+before a folder is removed.
 """
 
-from collections.abc import Callable
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,9 @@ def question_job(
     reporter: Reporter,
     options: "argparse.Namespace",
     names: list[str],
-    confirm: Callable[[str], bool],
     log: Path | None = None,
 ) -> ChangeJob:
-    """The job that was asked for. `confirm(path)` asks a person before a folder is removed. `log`: our own.
-
-    Raises UsageError.
-    """
+    """The job that was asked for. `log`: our own. Raises UsageError."""
     if options.list:
         name = names[0] if names else ""
         if is_pattern(name):
@@ -39,5 +36,14 @@ def question_job(
         return CheckingThere(reporter, options, names, log)
     if options.remove:
         may_ask = not options.yes and not options.json and is_interactive()
-        return Removing(reporter, names, options.recursive, confirm if may_ask else None)
+        asked = functools.partial(_confirm_removal, reporter) if may_ask else None
+        return Removing(reporter, names, options.recursive, asked)
     return Moving(reporter, *names) if options.move else Counting(reporter, options.human)
+
+
+def _confirm_removal(reporter: Reporter, path: str) -> bool:
+    """Whether a person wants that folder to be removed."""
+    from sft.console.prompt import confirm
+
+    reporter.pause()
+    return confirm(f"remove the folder {path} and everything in it? [y/N] ")

@@ -22,7 +22,8 @@ from sft.console.lines import ReceiptSink, Settled, Summary, arrival, as_json, l
 from sft.console.named import NamedFolder
 from sft.console.progress import Found, open_progress
 from sft.console.repeated import Repeated, begins_with, kind_of
-from sft.console.screen import fail, is_unsaid, note, say, say_beside
+from sft.console.screen import is_unsaid, lines_of, note, say, say_beside
+from sft.console.waiting import Waiting
 
 if TYPE_CHECKING:
     import logging
@@ -40,16 +41,16 @@ class Reporter:
         self._receipts: ReceiptSink | None = None
         self._at_once = as_json  # a program may wait for each line
         self._arrived: deque[Settled] = deque()  # not worth a write of their own
-        self._pausing = threading.Lock()
+        self._pausing, self._lock = threading.Lock(), threading.Lock()
         self._folders: list[NamedFolder] = []
         self._failures, self._omissions = Repeated(not verbose), Repeated(not verbose)
+        self.waiting = Waiting(self._note)
         self._is_debugging = log.isEnabledFor(_DEBUG)
         self._wants_bar = not quiet and not as_json
         self._progress, self._has_begun = open_progress(shown=False), False
         self._is_counting = False
         self.tells_starts = self._is_debugging or as_json  # otherwise the event is not shown
         self._sparing = Sparing(log, LineLimit(_MOST_LOGGED))
-        self._lock = threading.Lock()
         self._last_progress, self._furthest = 0.0, 0
         self._result = say
         self.delivered_count = self.already_count = self.unchanged_count = self.changed_count = 0
@@ -217,15 +218,14 @@ class Reporter:
     def _count_unnamed(self) -> None:
         for word, repeated in (("skipped", self._omissions), ("error", self._failures)):
             for kind, count in repeated.left_out():
-                note(f"{word}: and {count:,} more (-v): {kind}")
+                self.waiting.add(f"{word}: and {count:,} more (-v): {kind}")
 
     def _lose_receipts(self, receipts: ReceiptSink, problem: OSError) -> None:
         self._receipts = None  # reported once; the files arrive all the same
         lost = OutputError(f"can't write the receipts to {receipts.name} ({problem.strerror})", "Name another file")
         self.status = max(self.status, lost.exit_status)
         self._own_log.error("%s", lost)
-        with self._lock:
-            self._progress.above(lambda: fail(lost))
+        self._note(*lines_of(lost))
 
     def _event(self, event: str, **fields: object) -> bool:
         """One JSON line; whether JSON is what is wanted."""
@@ -245,9 +245,9 @@ class Reporter:
         if not self._quiet:
             self._note(line)
 
-    def _note(self, line: str) -> None:
+    def _note(self, *lines: str) -> None:
         with self._lock:
-            self._progress.above(lambda: note(line))
+            self._progress.above(lambda: note(*lines))
 
     def started(self, name: str, path: tuple[str, ...], size: int | None) -> None:
         """One file is announced."""
@@ -361,7 +361,7 @@ class Reporter:
             pass
         elif not is_wanted:
             if self._omissions.may(why):
-                self._note(line)
+                self.waiting.add(line)
         elif self._is_shown(within):
             self._say(line)
         self._settle(within, "skipped")
@@ -390,12 +390,12 @@ class Reporter:
         fields = {"name": name, "cause": problem.cause, "remedy": problem.remedy, "status": problem.exit_status}
         is_told = self._event("failed", **fields) and not is_unsaid()
         if not is_told and not quietly and self._failures.may(kind_of(name, problem)):
-            with self._lock:
-                self._progress.above(lambda: fail(problem, "" if begins_with(name, problem) else name))
+            self.waiting.add(*lines_of(problem, "" if begins_with(name, problem) else name))
         self._settle(within, "failed")
 
     def summary(self, where: str, seconds: float, status: int) -> None:
         """The last line. `where` is empty for a job that has not come to its end, or has no such line for a person."""
+        self.waiting.release()
         counts = {
             "delivered": self.delivered_count,
             "there already": self.already_count,

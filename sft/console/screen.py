@@ -98,7 +98,12 @@ def as_shown(name: str) -> str:
 
 def fail(problem: TransferError, what: str = "") -> None:
     """One line: cause, then remedy, on standard error."""
-    note(f"error: {what + ': ' if what else ''}{problem}", *problem.consequences)
+    note(*lines_of(problem, what))
+
+
+def lines_of(problem: TransferError, what: str = "") -> list[str]:
+    """What `fail` writes."""
+    return [f"error: {what + ': ' if what else ''}{problem}", *problem.consequences]
 
 
 def ended(program: Callable[[], int]) -> int:
