@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def place(tmp_path: Path) -> Path:
 def three(place: Path, clock: Clock) -> list[SharedThrottle]:
     """As of three servers."""
     return [SharedThrottle(place, clock) for _ in range(3)]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nobody waits for the lock."""
+    monkeypatch.setattr("sft.disk.shared_rows._LOCK_SECONDS", 0.0)
+    return monkeypatch
 
 
 def must(charge: Charge | None) -> Charge:
@@ -181,14 +189,44 @@ while True:
     assert throttle.forget_user(b"alice") >= allowed
 
 
-def test_process_that_is_stopped_with_the_lock_holds_nobody_up_for_good(place: Path) -> None:
+def test_process_that_is_stopped_with_the_lock_holds_up_each_of_many_for_a_second(place: Path) -> None:
     holder, other = SharedRows(place, SMALL), SharedRows(place, SMALL)
+
+    def wait(_: int) -> None:
+        with pytest.raises(OSError, match="for a second"), other.locked():
+            pass
+
     began = time.monotonic()
-    with holder.locked(), pytest.raises(OSError, match="locked for a second"), other.locked():
-        pass
-    assert time.monotonic() - began < 20
+    with holder.locked(), ThreadPoolExecutor(40) as waiters:
+        assert len(list(waiters.map(wait, range(40)))) == 40
+    assert time.monotonic() - began < 20, "they do not wait in turn"
     with other.locked():
         pass
+
+
+def test_after_a_failure_the_file_is_left_alone_for_a_while(
+    place: Path, clock: Clock, quick: pytest.MonkeyPatch
+) -> None:
+    throttle, holder = SharedThrottle(place, clock), SharedRows(place, SHAPES)
+    quick.setattr("sft.server.shared_throttle._REST_SECONDS", 1e6)
+    with holder.locked(), pytest.raises(OSError, match="has them locked"):
+        throttle.charge(b"alice", HERE)
+    with pytest.raises(OSError, match="a moment ago"):
+        throttle.charge(b"alice", HERE)
+    assert throttle.forget_user(b"alice") == 0, "who asks for it is served"
+
+
+@pytest.mark.parametrize("count", [1, 25])
+def test_login_that_could_not_be_given_back_is_as_soon_as_the_file_can_be_had(
+    place: Path, clock: Clock, quick: pytest.MonkeyPatch, count: int
+) -> None:
+    throttle, holder = SharedThrottle(place, clock), SharedRows(place, SHAPES)
+    quick.setattr("sft.server.shared_throttle._REST_SECONDS", 0.0)
+    for _ in range(count):
+        charge = must(throttle.charge(b"alice", HERE))
+        with holder.locked():
+            charge.give_back()
+    assert tries([throttle], b"alice", HERE) == 20
 
 
 @pytest.mark.parametrize("damage", ["gone", "another", "empty", "cut", "noise"])

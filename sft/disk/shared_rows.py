@@ -7,8 +7,9 @@ rows. The hash has a key of its own in each file, so nobody outside can choose w
 
 Rules: where one machine has the file system for itself nothing is flushed: the numbers matter to processes that live,
 and after a power cut older ones are as good. Where machines share it, `sft/disk/coherent.py` lets each see what the
-others have written. A process that is killed leaves whole rows and no lock. Nobody waits for the lock longer than a
-second, so a process that is stopped while it has it holds up nobody for good. What the rows mean is not known here.
+others have written. A process that is killed leaves whole rows and no lock. Nobody waits longer than a second for other
+threads and other processes together, so one that is stopped while it has the lock holds up nobody for good. What the
+rows mean is not known here.
 """
 
 import contextlib
@@ -67,10 +68,13 @@ class SharedRows:
     @contextlib.contextmanager
     def locked(self) -> Iterator["LockedRows"]:
         """The tables, as long as nobody else has them. Raises OSError, UsageError when they can't be had."""
-        with self._lock:
+        end = time.monotonic() + _LOCK_SECONDS
+        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+            raise OSError(errno.ETIMEDOUT, "another login has waited for them for a second")
+        try:
             try:
                 self._open()
-                self._take_lock()
+                self._take_lock(end)
                 try:
                     self._read_header()
                     yield LockedRows(self._file, self._shapes, self._starts)
@@ -80,6 +84,8 @@ class SharedRows:
             except (OSError, UsageError):
                 self._close()  # a mount that is gone: the next one opens it anew
                 raise
+        finally:
+            self._lock.release()
 
     def hash_of(self, *parts: bytes) -> bytes:
         """Eight bytes that stand for these; only under the lock, which has read the key."""
@@ -114,8 +120,7 @@ class SharedRows:
                 close(self._file)
             self._file = -1
 
-    def _take_lock(self) -> None:
-        end = time.monotonic() + _LOCK_SECONDS
+    def _take_lock(self, end: float) -> None:
         while True:
             try:
                 return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,8 @@
-"""Who may try to log in: by this server's own counts, and by those that several servers share, if they do.
+"""Who may try to log in: by this server's own counts, or by those that several servers share, if they do.
 
-Rules: both must allow an attempt. Counts that can't be shared at the moment, because their disk is in trouble, leave
-this server its own, and the log says so once; that a password is wrong is never said for that reason.
+Rules: shared counts decide alone, so whom one server is asked to forget is let in by all. The server's own go along for
+the time when the others can't be had, because their disk is in trouble: then they decide, and the log says so once.
+That a password is wrong is never said for that reason.
 """
 
 import logging
@@ -24,19 +25,24 @@ class Attempts:
 
     def charge(self, user: bytes, source: str) -> Charge | None:
         """Check and charge one try, in one step; None when it is refused."""
+        if self._shared is None:
+            return self._own.charge(user, source)
         try:
-            shared = self._charge_shared(user, source)
+            shared = self._shared.charge(user, origin_of(source))
+        except (OSError, UsageError) as problem:
+            self._tell(problem)
+            return self._own.charge(user, source)
         except Exception:  # as in Throttle: it may be an attacker's doing
             return None
+        self._tell(None)
         if shared is None:
             return None
         own = self._own.charge(user, source)
-        if own is None:
-            return None
 
         def give_back() -> None:
             shared.give_back()
-            own.give_back()
+            if own is not None:
+                own.give_back()
 
         return Charge(give_back)
 
@@ -58,17 +64,6 @@ class Attempts:
             self._tell(problem)
             return own
 
-    def _charge_shared(self, user: bytes, source: str) -> Charge | None:
-        if self._shared is None:
-            return _NOTHING
-        try:
-            charge = self._shared.charge(user, origin_of(source))
-        except (OSError, UsageError) as problem:
-            self._tell(problem)
-            return _NOTHING
-        self._tell(None)
-        return charge
-
     def _tell(self, problem: OSError | UsageError | None) -> None:
         if (problem is not None) != self._is_alone:
             self._is_alone = problem is not None
@@ -77,6 +72,3 @@ class Attempts:
             else:
                 reason = problem.cause if isinstance(problem, UsageError) else reason_of(problem)
                 self._log.error("attempts at logins are counted by this server alone for now: %s", reason)
-
-
-_NOTHING = Charge(lambda: None)

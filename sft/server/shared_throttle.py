@@ -9,14 +9,17 @@
 Rules: checking and counting are one step under one lock, for all servers. In a full bucket a new entry takes over the
 one with the fewest attempts, with its count and wait, so no count is ever too low; the file never grows. Times are
 those of the machines' clocks: an entry from the future, beyond what clocks may differ, is forgotten. Names and
-addresses stand in the file as keyed hashes only.
+addresses stand in the file as keyed hashes only. After a failure the file is left alone for some seconds, so that not
+every login waits for it; an attempt that could not be given back is given back as soon as the file can be had.
 """
 
 import contextlib
+import errno
 import os
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -32,6 +35,8 @@ _HOURS = 25  # the current one and the 24 before it
 _HOUR, _DAY_SECONDS = 3600, 86400.0
 _SKEW = 300.0  # seconds that clocks may differ
 _MOST_COUNT = 0xFFFF
+_REST_SECONDS = 5.0  # after a failure
+_MOST_OWED = 4096  # charges to be given back; beyond it the oldest stay
 _NO_HALF = bytes(8)
 SHAPES = (
     Shape(2048, _TRIES.size),
@@ -142,22 +147,24 @@ class SharedThrottle:
     ) -> None:
         self._clock, self._rows = clock, SharedRows(path, shapes)
         self._per_pair, self._per_source, self._per_user = per_user_and_source, per_source, per_user_a_day
+        self._owed: deque[Callable[[LockedRows], None]] = deque(maxlen=_MOST_OWED)
+        self._rests_until = 0.0
 
     def charge(self, user: bytes, source: bytes) -> Charge | None:
         """Check and charge one try, in one step; None when it is refused. Raises OSError, UsageError."""
-        with self._rows.locked() as rows:
+        with self._locked() as rows:
             return self._charge(rows, self._half(b"user", user), self._half(b"source", source), self._clock())
 
     def forget_source(self, source: bytes) -> int:
         """As of Throttle. Raises OSError, UsageError."""
-        with self._rows.locked() as rows:
+        with self._locked(insist=True) as rows:
             half = self._half(b"source", source)
             _free(rows, _PAIRS, lambda key: key[8:] == half)
             return sum(_Tries.read(row).attempts for row in _free(rows, _SOURCES, lambda key: key[:8] == half))
 
     def forget_user(self, user: bytes) -> int:
         """As of Throttle. Raises OSError, UsageError."""
-        with self._rows.locked() as rows:
+        with self._locked(insist=True) as rows:
             half = self._half(b"user", user)
             _free(rows, _PAIRS, lambda key: key[:8] == half)
             return sum(_Day.read(row).attempts for row in _free(rows, _USERS, lambda key: key[:8] == half))
@@ -165,6 +172,20 @@ class SharedThrottle:
     def close(self) -> None:
         """Close the file."""
         self._rows.close()
+
+    @contextlib.contextmanager
+    def _locked(self, insist: bool = False) -> Iterator[LockedRows]:
+        """The rows, with all that is owed given back; soon after a failure only for who insists."""
+        if not insist and time.monotonic() < self._rests_until:
+            raise OSError(errno.EAGAIN, "they were in trouble a moment ago")
+        try:
+            with self._rows.locked() as rows:
+                while self._owed:
+                    self._owed.popleft()(rows)  # if it fails in the middle, it stays charged rather than go twice
+                yield rows
+        except (OSError, UsageError):
+            self._rests_until = time.monotonic() + _REST_SECONDS
+            raise
 
     def _half(self, kind: bytes, name: bytes) -> bytes:
         return self._rows.hash_of(kind, name)
@@ -191,19 +212,22 @@ class SharedThrottle:
         rows.write(_USERS, at_user, charged[2].row())
         given = False
 
-        def give_back() -> None:
+        def give_back_to(rows: LockedRows) -> None:
             nonlocal given
-            # If that fails, honest logins count as attempts.
-            with contextlib.suppress(OSError, UsageError), self._rows.locked() as rows:
-                if given:
-                    return
-                given = True
-                for table, mine, before in ((_PAIRS, charged[0], pair), (_SOURCES, charged[1], origin)):
-                    if (found := _own(rows, table, mine)) is not None:
-                        rows.write(table, found[0], _Tries.read(found[1]).given_back(which, before).row())
-                if (found := _own(rows, _USERS, charged[2])) is not None:
-                    rows.write(_USERS, found[0], _Day.read(found[1]).given_back(which, charged[2].hour, day).row())
-                _remember_home(rows, keys[0], now)
+            if given:
+                return
+            given = True
+            for table, mine, before in ((_PAIRS, charged[0], pair), (_SOURCES, charged[1], origin)):
+                if (found := _own(rows, table, mine)) is not None:
+                    rows.write(table, found[0], _Tries.read(found[1]).given_back(which, before).row())
+            if (found := _own(rows, _USERS, charged[2])) is not None:
+                rows.write(_USERS, found[0], _Day.read(found[1]).given_back(which, charged[2].hour, day).row())
+            _remember_home(rows, keys[0], now)
+
+        def give_back() -> None:
+            self._owed.append(give_back_to)
+            with contextlib.suppress(OSError, UsageError), self._locked():
+                pass
 
         return Charge(give_back)
 
