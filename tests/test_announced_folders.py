@@ -72,6 +72,17 @@ def test_folders_that_a_fetch_needs_are_flushed_together(alice: UserFolder, home
     assert len(flushed) == for_one
 
 
+def test_folders_that_a_fetch_needs_and_that_can_not_be_made_are_told(alice: UserFolder, home: Path) -> None:
+    os.mkfifo(home / "b")
+    failed = make_folders(alice, [announced("a"), announced("b"), announced("c")])
+    assert [(path, problem.code) for path, problem in failed] == [(("b",), Code.NOT_FOLDER)]
+    assert (home / "a").is_dir() and (home / "c").is_dir()
+
+
+def test_folders_that_a_fetch_needs_and_that_can_not_be_flushed_are_told(alice: UserFolder, broken: None) -> None:
+    assert [path for path, _ in make_folders(alice, [announced("a"), announced("b")])] == [("a",), ("b",)]
+
+
 def test_folder_that_can_not_be_flushed_is_refused(alice: UserFolder, broken: None) -> None:
     (outcome,) = alice.publish([begun(alice, "a")])
     assert isinstance(outcome, Refused)

@@ -198,7 +198,8 @@ class Download:
         messages, secret = channel.messages(), keys.file_s2c
         self._choose(channel, messages, visible)
         if self._rounds is not None:
-            make_folders(folder, self._rounds.folders_to_make())
+            for here, problem in make_folders(folder, self._rounds.folders_to_make()):
+                self._rounds.not_made(here, problem)
         if self._asking:
             self._ask(channel, zstd)
             free, links = RateLimiter(None), self._links

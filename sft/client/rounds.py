@@ -76,6 +76,7 @@ class Rounds:
         self._extras, self.takes_all = extras, takes_all
         self.folders: dict[PathParts, int | None] = {}  # that get something in this round, with their times if known
         self.modes: dict[PathParts, int] = {}  # of those that are made, where modes are kept
+        self._made: dict[PathParts, PathParts] = {}  # those, with their names
         self._asked: list[Asked] = []  # in a round that is not compared to its end yet
         self._is_begun = False  # that round
         self._has_removed = False
@@ -98,6 +99,7 @@ class Rounds:
         if not self._is_begun:
             self.folders.clear()
             self.modes.clear()
+            self._made.clear()
         self._is_begun, asked = True, self._asked
         size = sum(size_of(each.path) for each in asked)
         try:
@@ -139,18 +141,25 @@ class Rounds:
                 self._unchanged(finding)
             return False
         if there is not None and there.kind == "folder" and not self._findings.in_whole:
-            self._make(finding.here, there)
+            self._make(finding, there)
             return False
         return self._ask(finding)
 
     def _ask(self, finding: Finding) -> bool:
-        if finding.folder is not None and finding.folder[1] is not None:
-            self.folders[finding.folder[0]] = finding.folder[1]
+        self._put_into(finding.folder)
         return True
 
-    def _make(self, here: PathParts, there: Entry) -> None:
+    def _put_into(self, folder: tuple[PathParts, int | None] | None) -> None:
+        """Something new comes into that folder, which gets its time there behind that."""
+        if folder is not None and folder[1] is not None:
+            self.folders[folder[0]] = folder[1]
+
+    def _make(self, finding: Finding, there: Entry) -> None:
         """A folder that is not here; what is in it comes by itself."""
+        here = finding.here
+        self._put_into(finding.folder)
         self.folders[here] = there.mtime
+        self._made[here] = finding.name
         if self._criteria.modes and there.mode is not None:
             self.modes[here] = there.mode
 
@@ -164,6 +173,11 @@ class Rounds:
 
         for place, mtime in self.folders.items():
             yield Incoming(b"", place, None, mtime, self.modes.get(place), "replace")
+
+    def not_made(self, here: PathParts, problem: Refused) -> None:
+        """A folder of this round could not be made; of one that is there already, what comes into it tells."""
+        if (name := self._made.get(here)) is not None:
+            self._missing.fail(show_path(name), refused_here(problem, self._shown(here)), self._within(name))
 
     def remove_extra(self) -> bool:
         """Remove what only this end has, and what is in the way; whether there is more to find now.

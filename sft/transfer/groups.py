@@ -7,7 +7,6 @@ forgotten only once its outcomes are known, so that whatever goes wrong, its fil
 the thread that receives uses this, and it takes everything that an iterator of outcomes gives.
 """
 
-import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -46,14 +45,18 @@ class Folder(Protocol):
     def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
 
 
-def make_folders(folder: Folder, wanted: Iterable[Incoming]) -> None:
-    """Make folders, durable before this returns. One that can't be made is no error here, but of what goes into it."""
+def make_folders(folder: Folder, wanted: Iterable[Incoming]) -> list[tuple[PathParts, Refused]]:
+    """Make folders, durable before this returns; those that could not be made, each with the reason."""
     made: list[Unpublished] = []
+    failed: list[tuple[PathParts, Refused]] = []
     for incoming in wanted:
-        with contextlib.suppress(Refused):
+        try:
             if (new := folder.begin_folder(incoming)) is not None:
                 made.append(new)
-    folder.publish(made)
+        except Refused as problem:
+            failed.append((incoming.path, problem))
+    outcomes = zip(made, folder.publish(made), strict=True)
+    return failed + [(new.incoming.path, outcome) for new, outcome in outcomes if isinstance(outcome, Refused)]
 
 
 class Groups:

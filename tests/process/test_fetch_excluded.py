@@ -92,3 +92,14 @@ def test_whole_folder_under_a_new_name_is_made_now(make_server: MakeServer, tmp_
     assert (below(new), below(empty)) == ({"d", "d/a"}, set())
     assert (new / "d").stat().st_mtime_ns == 1_500_000_000_000_000_000
     assert min(new.stat().st_mtime_ns, empty.stat().st_mtime_ns) > 1_600_000_000_000_000_000
+
+
+def test_folder_that_gets_a_new_one_keeps_its_time(client: Client, proj: Path, box: str, tmp_path: Path) -> None:
+    fetch = ("-u", "--exclude=*.o", "--get", f"{box}/proj", "back/")
+    client(*fetch, cwd=tmp_path)
+    (proj / "src/new").mkdir()
+    os.utime(proj / "src", ns=(0, 1_500_000_000_000_000_000))
+    assert client(*fetch, cwd=tmp_path).status == 0
+    assert (tmp_path / "back/proj/src/new").is_dir()
+    assert (tmp_path / "back/proj/src").stat().st_mtime_ns == 1_500_000_000_000_000_000
+    assert client("-n", *fetch, cwd=tmp_path).err == "nothing would be done\n"

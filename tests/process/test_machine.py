@@ -323,13 +323,31 @@ def test_fetching_to_a_broken_disk_is_said_of_this_machine(
     }
 
 
+@pytest.mark.parametrize("pattern", [[], ["--exclude=*.o"]], ids=["as a whole", "one by one"])
+def test_empty_folder_that_can_not_be_made_here_has_failed(
+    server: Server, client: Client, make_machine: MakeMachine, folder: Path, box: str, pattern: list[str]
+) -> None:
+    make(server.path(box, "tree/a"), SMALL)
+    fetch = ("--get", "-u", *pattern, f"{box}/tree", f"{folder}/")
+    assert client(*fetch).status == 0
+    server.path(box, "tree/empty").mkdir()
+    machine = make_machine(folder / "tree")
+    client.environment = machine.environment
+    machine.fail("folder", BROKEN)
+    result = client(*fetch)
+    (line,) = result.err.splitlines()
+    assert result.status == 1 and f"{folder}/tree/empty can't be written here" in line
+    machine.heal()
+    assert client(*fetch).status == 0 and (folder / "tree/empty").is_dir()
+
+
 def test_fetching_to_a_disk_without_hard_links_is_delivered(
     server: Server, client: Client, make_machine: MakeMachine, folder: Path, box: str
 ) -> None:
     """As on FAT."""
     sources, target = sources_in(folder), folder / "fetched"
     put_there(server, box, {source.name: source for source in sources})
-    machine = make_machine(folder)
+    machine = make_machine(folder / "tree")
     client.environment = machine.environment
     machine.fail("link", errno.EPERM)
     assert client("--get", box, target).status == 0
