@@ -313,4 +313,25 @@ def test_folder_with_something_excluded_in_it_is_not_emptied_for_another_thing()
         finishing.spare(("d", "kept"))
         assert finish(finishing) == []
         problem = finishing.way.blocked(("d",))
-        assert problem is not None and ("something in it stays" in problem.cause) is deletes
+        assert problem is not None and "something in it stays" in problem.cause and "by hand" in problem.remedy
+
+
+@each_row(("most", "count"), [("3", 3), ("2", 0), ("0", 0)])
+def test_no_more_makes_way_without_delete_than_may_be_removed(most: str, count: int) -> None:
+    reporter = Noted()
+    finishing = Finishing(reporter, False, most)
+    for name in "abc":
+        finishing.make_way((name,), FILE, None)
+    done = finish(finishing, Receiver(there={name: file(name) for name in "abc"}))
+    assert len([each for each in done if each.startswith("remove")]) == count
+    assert [name for name, _ in reporter.problems] == ([] if count else ["--update"])
+    assert (finishing.way.blocked(("a",)) is None) == bool(count)
+
+
+def test_nothing_makes_way_behind_a_failure() -> None:
+    reporter = Noted()
+    reporter.failed_count = 1
+    finishing = making_way(deletes=False, was=FILE, reporter=reporter)
+    assert finish(finishing, Receiver(there={"d": file("d")})) == []
+    problem = finishing.way.blocked(("d",))
+    assert problem is not None and "nothing was removed" in problem.cause

@@ -60,11 +60,14 @@ class Extras:
             return False
         if there is None:
             self.way.holds(here)
-            if self._removes and ours.kind == "file" and self._is_ours(here):
+            if (self._removes or self.way.paths) and ours.kind == "file" and self._is_ours(here):
                 self._stays(here)
                 return False
         elif self._makes_way and finding.below and way_for(there, ours, self._removes) in (Way.AFTER, Way.WITH_ALL):
             self.way.paths[here], self.way.waiting[finding] = ours, here
+            if ours.kind == "file" and self._is_ours(here):
+                self.way.stuck(here, self._kept_by_us(here))
+                return True
         else:
             return False
         if self._removes:
@@ -75,6 +78,11 @@ class Extras:
                     self._folders[finding.folder[0]] = finding.folder[1]
         return there is not None
 
+    def _kept_by_us(self, here: PathParts) -> Refused:
+        shown = self._shown(here)
+        words = (f"{shown} is a log or the receipts of this program, and stays", "Write that to another place")
+        return Refused(Code.EXISTS, shown, "", words)
+
     def _stays(self, here: PathParts) -> None:
         """Only this end has that, and keeps it: so it keeps the folders that it is in."""
         self.way.holds(here, stays=True)
@@ -84,7 +92,7 @@ class Extras:
 
     def remove(self, changes: LocalChanges) -> None:
         """Remove it, if that may be. Nothing waits for anything from then on."""
-        going = self._noted if self._may_remove() else self.way.removable
+        going = self._noted if self._may_remove() else self.way.going(self._reporter, self._most)
         for here, was in reversed(going.items()):
             try:
                 if changes.remove(here, was):
@@ -109,7 +117,8 @@ class Extras:
     def tell(self, tell: Callable[[PathParts, str], None]) -> None:
         """Call `tell` with path and kind of each thing that would be removed, if that may be."""
         may_remove = self._may_remove()
-        for here, was in reversed((self._noted if may_remove else self.way.removable).items()):
+        going = self._noted if may_remove else self.way.going(self._reporter, self._most)
+        for here, was in reversed(going.items()):
             if may_remove:
                 tell(here, was.kind)
             self.way.gone(here)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.channel import Channel
     from sft.wire.messages import Control, Message
 
-_MAX_REMOVED = 1000  # without --max-delete
+_MAX_REMOVED = 1000  # without --max-delete, and without --delete
 _AHEAD = 256  # questions that wait for their answers
 _NOT_REMOVED = {
     Code.NOT_EMPTY: (
@@ -172,7 +172,7 @@ class Finishing:
             changes += [_Change(path, True) for path in reversed(self._extra)]
             changes += [_Change(path, False, mtime, is_again=True) for path, mtime in self._times.items()]
         else:
-            self._extra = self.way.removable
+            self._extra = self.way.going(self._reporter, self._max_removed)
             changes += [_Change(path, True) for path in reversed(self._extra)]
         self._left = deque(changes)
         return bool(changes)
@@ -182,7 +182,7 @@ class Finishing:
         for path, kind, _ in self._modes_to_set():
             plan.tell_set(path, kind)
         may_remove = self._may_remove()
-        for path in self._extra if may_remove else self.way.removable:
+        for path in self._extra if may_remove else self.way.going(self._reporter, self._max_removed):
             self.way.gone(path)
         if may_remove:
             for path, there in reversed(self._extra.items()):

@@ -1,17 +1,20 @@
 """What has another kind at the receiving end than what is to come in its place: it goes first, if it may.
 
 Rules: it is removed when everything else has arrived, and what waits for that comes last, so an end in between leaves
-the old thing, the new one, or neither, and the same command goes on from there. Without --delete only what is nothing
-but itself goes: a file, a link, an empty folder. Where it stays, what waits for it has failed, with one line.
+the old thing, the new one, or neither, and the same command goes on from there. Nothing is removed when anything has
+failed, or when it were more than may be. Without --delete only what is nothing but itself goes: a file, a link, an
+empty folder. Where it stays, what waits for it has failed, with one line.
 """
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from sft.client.comparing import Entry
-from sft.common.errors import Code, Refused
+from sft.common.errors import Code, Refused, TransferError
 from sft.common.names import PathParts
+from sft.common.sizes import counted
 from sft.common.text import show_path
+from sft.console.reporter import Reporter
 
 _Waiting = TypeVar("_Waiting")
 
@@ -44,10 +47,17 @@ class MakingWay(Generic[_Waiting]):
             self._full |= above
             self._kept |= above if stays else set()
 
-    @property
-    def removable(self) -> dict[PathParts, Entry]:
-        """What goes by itself, without --delete."""
-        return {} if self.deletes else {path: was for path, was in self.paths.items() if path not in self._full}
+    def going(self, reporter: Reporter, most: int) -> dict[PathParts, Entry]:
+        """What goes by itself, without --delete: all of it or nothing. `most`: how much may."""
+        if self.deletes:
+            return {}
+        going = {path: was for path, was in self.paths.items() if path not in self._full and path not in self._stuck}
+        self.is_forbidden = bool(reporter.failed_count) or len(going) > most
+        if len(going) > most and not reporter.failed_count:
+            cause = f"nothing was removed: {counted(len(going), 'name')} {self._where} would have to make way"
+            remedy = f"Without --delete it is {most:,} at most: look with --dry-run; --delete --max-delete allows more"
+            reporter.failed("--update", TransferError(cause, remedy))
+        return {} if self.is_forbidden else going
 
     def gone(self, path: PathParts) -> None:
         """It is removed, or would be."""
@@ -68,12 +78,12 @@ class MakingWay(Generic[_Waiting]):
             return self._stuck[path]
         shown = self._shown(path)
         what = f"{shown} is {_ITS_KIND[self.paths[path].kind]} {self._where}"
-        if self.deletes and self.is_forbidden and path not in self._kept:
-            words = f"{what}, and nothing was removed", _NOTHING_REMOVED
-        elif self.deletes:
-            words = f"{what}, and something in it stays", _SPARED
-        else:
+        if path not in self._kept and path in self._full and not self.deletes:
             words = f"{what}, and not empty", _NEEDS_DELETE
+        elif path not in self._kept and self.is_forbidden:
+            words = f"{what}, and nothing was removed", _NOTHING_REMOVED
+        else:
+            words = f"{what}, and something in it stays", _SPARED
         return Refused(Code.IS_FOLDER, shown, "", words)
 
     def take_waiting(self) -> dict[_Waiting, PathParts]:

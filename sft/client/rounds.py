@@ -220,4 +220,6 @@ def in_the_way(finding: Finding) -> Refused:
         return Refused(Code.IS_FOLDER)
     if finding.ours is not None and finding.ours.kind == "link":
         return Refused(Code.LINK)
+    if finding.ours is not None and finding.ours.kind == "hidden":
+        return Refused(Code.SPECIAL)
     return Refused(Code.NOT_FOLDER)

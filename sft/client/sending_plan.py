@@ -60,10 +60,7 @@ class SendingPlan:
         """What becomes of one file or folder here; `size` None: of a folder, or not known."""
         if self._blocked is not None and path[: len(self._blocked)] == self._blocked:
             return
-        try:
-            judge_path(path)
-        except Refused as problem:
-            self._reporter.failed(name, refused_name(problem, path))
+        if not self._may_be_named(name, path):
             return
         action = action_for(what, kind, kind_there, self._policy, self.is_update)
         if isinstance(action, Code):
@@ -76,7 +73,17 @@ class SendingPlan:
         self, behind: PathParts, name: str, path: PathParts, kind: str, size: int | None, what: Difference
     ) -> None:
         """It comes when what is in the way at `behind` is removed."""
-        self._waiting.append((behind, (name, path, kind, size, what)))
+        if self._may_be_named(name, path):
+            self._waiting.append((behind, (name, path, kind, size, what)))
+
+    def _may_be_named(self, name: str, path: PathParts) -> bool:
+        """Whether a receiver may have that path; reports it if not."""
+        try:
+            judge_path(path)
+        except Refused as problem:
+            self._reporter.failed(name, refused_name(problem, path))
+            return False
+        return True
 
     def tell_waiting(self, blocked: Callable[[PathParts], Refused | None]) -> None:
         """What becomes of what waits; `blocked(path)`: why what is in the way there stays."""

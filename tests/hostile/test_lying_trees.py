@@ -509,5 +509,24 @@ def test_what_an_honest_tree_has_not_is_removed(here: Path) -> None:
     assert contents(here.parent) == {"here/beside": b"mine", "outside": b"mine"} | logs(here.parent)
 
 
+def test_tree_makes_no_more_files_here_make_way_than_may_be_removed(here: Path) -> None:
+    """Without --delete: each file is a folder there, and then the server hangs up."""
+    names = [f"{number:04}" for number in range(1001)]
+    for name in names:
+        (here / "in" / name).write_bytes(b"mine")
+    before = contents(here)
+
+    def serve(session: Session) -> None:
+        session.expect("TREE", id=1, path=[])
+        session.say(control("BRANCH", id=1, entries=[node(1, "in", "folder")], more=True))
+        session.expect("TREE", id=2)
+        session.say(control("BRANCH", id=2, entries=[node(1, name, "folder") for name in names], more=False))
+        session.hear()
+        session.line.stop()
+
+    assert meet(served(serve), here.parent, "--get", "-u", "--retries=0", "in", f"{here}/").status in (FAILED, LOST)
+    assert contents(here) == before
+
+
 def logs(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in contents(folder).items() if name.startswith("client/")}

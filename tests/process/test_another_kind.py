@@ -263,6 +263,74 @@ def test_our_own_log_keeps_the_folder_in_the_way(server: Server, client: Client,
     assert log.exists()
 
 
+@pytest.mark.parametrize("deletes", [False, True])
+def test_our_own_log_in_the_place_of_a_folder_is_one_error(
+    server: Server, client: Client, folder: Path, box: str, deletes: bool
+) -> None:
+    origin, log = server.path(box, "tree"), folder / "tree/x"
+    make(origin / "x/a", 5)
+    make(origin / "beside", 5)
+    log.parent.mkdir(parents=True)
+    log.write_text("ours\n")
+    log.chmod(0o600)
+    for options in (["--dry-run"], []):
+        how = ["--get", "-u", "--json", f"--client-log={log}", *options, *(["--delete"] if deletes else [])]
+        result = client(*how, f"{box}/tree", f"{folder}/")
+        (failed,) = events(result, "failed")
+        assert result.status == 1 and "x is a log or the receipts of this program" in str(failed["cause"])
+        assert all("x" not in str(each["path"]).split("/") for each in events(result, "planned"))
+    assert log.is_file() and (folder / "tree/beside").exists()
+
+
+@pytest.mark.parametrize("own", ["log", "excluded", "fifo"])
+def test_delete_is_not_advised_where_it_would_leave_something_in_the_folder(
+    server: Server, client: Client, folder: Path, box: str, own: str
+) -> None:
+    origin, copy = server.path(box, "tree"), folder / "tree"
+
+    def bring(*options: str) -> Result:
+        return client("--get", "-u", "--json", *options, f"{box}/tree", f"{folder}/")
+
+    old_and_new(origin, copy, bring, "empty folder", "file")
+    options = ["--exclude=own"] if own == "excluded" else []
+    if own == "fifo":
+        os.mkfifo(copy / "x/own")
+    else:
+        (copy / "x/own").touch(0o600)
+    options += [f"--client-log={copy}/x/own"] if own == "log" else []
+    result = bring(*options)
+    (failed,) = events(result, "failed")
+    assert result.status == 1 and "x is a folder here, and something in it stays" in str(failed["cause"])
+    assert "by hand" in str(failed["remedy"]) and (copy / "x/own").exists()
+
+
+@pytest.mark.parametrize("new", ["file", "full folder"])
+def test_fifo_in_the_way_is_called_what_it_is(server: Server, client: Client, folder: Path, box: str, new: str) -> None:
+    origin, copy = server.path(box, "tree"), folder / "tree"
+    origin.parent.mkdir(exist_ok=True)
+    made(new, origin)
+    folder.mkdir(exist_ok=True)
+    os.mkfifo(copy)
+    for options in (["-n"], ["-n", "-u"], ["-u", "--exclude=none"]):
+        result = client("--get", *options, f"{box}/tree", f"{folder}/")
+        assert result.status == 1 and "tree is neither a file nor a folder here" in result.err
+
+
+@pytest.mark.parametrize("new", ["file", "full folder"])
+def test_link_here_gives_way_without_links_too_and_what_it_leads_to_stays(
+    server: Server, client: Client, folder: Path, box: str, new: str
+) -> None:
+    origin, copy, outside = server.path(box, "tree"), folder / "tree", folder / "outside"
+    origin.mkdir(parents=True)
+    made(new, origin / "x")
+    copy.mkdir(parents=True)
+    make(outside / "kept", 5)
+    (copy / "x").symlink_to(outside)
+    result = client("--get", "-u", f"{box}/tree", f"{folder}/")
+    assert (result.status, (copy / "x").is_symlink()) == (0, False)
+    assert [path.name for path in outside.iterdir()] == ["kept"]
+
+
 def test_lines_for_a_person_name_what_is_replaced_once(server: Server, client: Client, folder: Path, box: str) -> None:
     origin, copy = folder / "tree", server.path(box, "tree")
     old_and_new(
@@ -301,3 +369,48 @@ def test_what_was_named_itself_is_not_replaced_by_another_kind(
             result = client("-u", *options, *names)
             assert result.status == 1 and ("is a folder" in result.err or "is a file" in result.err), (options, result)
         assert copy.is_dir() is (old != "file")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "bad"),
+    [
+        ("file", "full folder", "bad\n"),
+        ("file", "full folder", "x/bad\n"),
+        ("link", "empty folder", "x/bad\n"),
+        ("empty folder", "file", "bad\n"),
+    ],
+)
+def test_nothing_makes_way_without_delete_either_when_anything_has_failed(
+    ways: tuple[Path, Path, Both], old: str, new: str, bad: str
+) -> None:
+    origin, copy, bring = ways
+    old_and_new(*ways, old, new)
+    before = state_of(copy)
+    (origin / bad).touch()
+    planned, result = bring("--dry-run"), bring()
+    assert (planned.status, result.status, events(result, "removed")) == (1, 1, [])
+    for each in (planned, result):
+        (stays,) = (str(one["cause"]) for one in events(each, "failed") if "bad" not in str(one["name"]))
+        assert "x is a" in stays and "nothing was removed" in stays
+    assert state_of(copy).keys() == before.keys() and state_of(copy).get("x") == before["x"]
+    (origin / bad).unlink()
+    assert bring().status == 0 and state_of(copy).keys() == state_of(origin).keys()
+
+
+def test_no_more_makes_way_without_delete_than_may_be_removed(ways: tuple[Path, Path, Both]) -> None:
+    """A receiver that calls every file a folder does not empty a folder here."""
+    origin, copy, bring = ways
+    names = [f"{number:04}" for number in range(1001)]
+    for name in names:
+        make(origin / name, 0)
+    assert bring().status == 0
+    before = state_of(copy)
+    for name in names:
+        made("empty folder", origin / name)
+    planned, result = bring("--dry-run"), bring()
+    assert (planned.status, result.status, events(result, "removed")) == (1, 1, [])
+    assert state_of(copy) == before
+    for each in (planned, result):
+        total, *rest = events(each, "failed")
+        assert "1,001 names" in str(total["cause"]) and "1,000 at most" in str(total["remedy"])
+        assert len(rest) == 1001 and "nothing was removed" in str(rest[0]["cause"])
