@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.wire.channel import Channel
     from sft.wire.messages import Control
 
+_ALL = "; '*' in quotes is all but names that begin with a dot"
 _AGAIN = "all of it is done, or the same command does the rest"
 
 
@@ -101,7 +102,7 @@ class Removing:
         Raises UsageError.
         """
         self._reporter, self._recursive, self._confirm = reporter, recursive, confirm
-        self._left = [(name, _inside(name, "removed")) for name in names]
+        self._left = [(name, _inside(name, "removed", _ALL)) for name in names]
         self._asked: set[PathParts] = set()  # whose answer was lost, perhaps
 
     def run(self, channel: "Channel") -> None:
@@ -227,9 +228,9 @@ class Counting:
         questions.end()
 
 
-def _inside(name: str, what: str) -> PathParts:
-    """The components of a name in the user's folder. Raises UsageError, also for the folder itself."""
+def _inside(name: str, what: str, more: str = "") -> PathParts:
+    """The components of a name in the user's folder. Raises UsageError, also for the folder itself: `HOST:` or `.`."""
     path = checked_parts(name)
     if not path:
-        raise UsageError(f"{name} is your whole folder, which can't be {what}", "Name what is in it")
+        raise UsageError(f"your whole folder on the receiver can't be {what}", f"Name what is in it{more}")
     return path
