@@ -64,7 +64,8 @@ def test_missing_right_is_named_with_the_command_that_gives_it() -> None:
         (usage_not_given(denied), "see how much you use", "list"),
     ):
         assert told.cause == f"your account may not {job} on the receiver: it lacks the right {right}"
-        assert told.remedy.endswith("python server.py limits USER --rights RIGHT,...")
+        added = "+" + right.replace(", or ", ",+")
+        assert told.remedy == f"The receiver's owner can add it: python server.py limits USER --rights {added}"
 
 
 def test_folder_of_a_user_that_is_a_file_is_no_matter_of_storing(

@@ -18,7 +18,7 @@ TIME_BEYOND = "its time lies outside the years 1677 to 2262, and becomes the nea
 
 _Words = dict[Code, tuple[str, str]]  # cause and remedy; `{path}` is the path at that end
 
-_ASK_OWNER = "The receiver's owner can add it: python server.py limits USER --rights RIGHT,..."
+_ASK_OWNER = "The receiver's owner can add it: python server.py limits USER --rights "
 _IN_ITS_LOG = "The reason is in its server.log"
 
 _SENT: _Words = {
@@ -58,7 +58,7 @@ _SENT: _Words = {
     Code.TOO_LARGE: ("{path} is larger than the receiver takes", "Ask its owner to raise the limit"),
     Code.NOT_REPLACED: (
         "{path} is on the receiver already, and your account may not replace it",
-        f"It lacks the right replace, or get beside it. {_ASK_OWNER}",
+        f"It lacks the right replace, or get beside it. {_ASK_OWNER}+replace,+get",
     ),
     Code.BUSY: ("another transfer to {path} is under way on the receiver", "Wait for it to end, then send it again"),
     Code.STORAGE: ("the receiver could not store {path}", _IN_ITS_LOG),
@@ -165,7 +165,7 @@ def refused_there(problem: Refused, path: str, is_link: bool = False, is_blind: 
         return Refused(problem.code, path, problem.why, _NOT_UPDATED)
     if is_link and problem.code is Code.DENIED:
         cause = "your account may not make the link {path} on the receiver: it lacks the right links"
-        return Refused(problem.code, path, problem.why, (cause, f"{_ASK_OWNER}, or leave out --links"))
+        return Refused(problem.code, path, problem.why, (cause, f"{_ASK_OWNER}+links; or leave out --links"))
     return _denied(problem, "send", path, "put") or _told(_SENT, _THERE, problem, path)
 
 
@@ -222,7 +222,7 @@ def _denied(problem: Refused, verb: str, path: str, right: str) -> Refused | Non
     if problem.code is not Code.DENIED:
         return None
     cause = f"your account may not {verb} {{path}} on the receiver: it lacks the right {right}"
-    return Refused(problem.code, path, problem.why, (cause, _ASK_OWNER))
+    return Refused(problem.code, path, problem.why, (cause, f"{_ASK_OWNER}+{right.replace(', or ', ',+')}"))
 
 
 def omitted(code: Code, path: str, may_exclude: bool = False) -> Refused:

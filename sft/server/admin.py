@@ -84,7 +84,7 @@ def _adduser(path: Path, storage: Path, options: argparse.Namespace) -> None:
         raise UsageError(
             f"there is an account {name} already", f"To change its password: python server.py passwd {name}"
         )
-    limits, rights = limits_of(options), rights_of(options) or frozenset(DEFAULT_RIGHTS)
+    limits, rights = limits_of(options), rights_of(options, DEFAULT_RIGHTS) or frozenset(DEFAULT_RIGHTS)
     folder = options.folder or name
     others = _users_of(folder, path)
     if others and options.folder is None:
@@ -161,10 +161,12 @@ def _deluser(path: Path, storage: Path, options: argparse.Namespace) -> None:
 
 def _limits(path: Path, storage: Path, options: argparse.Namespace) -> None:
     accounts, name, news = open_accounts(path), options.name, dict(limits_of(options))
-    if (rights := rights_of(options)) is not None:
+    before = _named(accounts).get(name)
+    if before is None:
+        raise unknown_account(name)
+    if (rights := rights_of(options, before.rights)) is not None:
         news["rights"] = rights
         _warn_about(rights)
-    before = _named(accounts).get(name)
     if news:
         accounts.change(name, news)
     account = _named(accounts).get(name)

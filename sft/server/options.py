@@ -5,7 +5,7 @@ Rules: `LIMITS` has one row for each limit; parsing, help and every list of limi
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from sft.common.errors import UsageError
@@ -111,7 +111,7 @@ def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.Argum
     for each in (add, limits):
         rights = each.add_mutually_exclusive_group()
         default = f"; without it {','.join(DEFAULT_RIGHTS)}" if each is add else ""
-        words = f"what it may do, separated by commas: {', '.join(RIGHTS)}{default}"
+        words = f"what it may do, separated by commas: {', '.join(RIGHTS)}; +RIGHT adds one, -RIGHT takes it{default}"
         rights.add_argument("--rights", metavar="RIGHT,...", help=words)
         for preset in PRESETS:
             rights.add_argument(flag_of(preset), action="store_true", help=_PRESET_WORDS[preset])
@@ -121,8 +121,11 @@ def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.Argum
     return list(commands.choices.values())
 
 
-def rights_of(options: argparse.Namespace) -> frozenset[str] | None:
-    """The rights that were named; None when none were. Raises UsageError."""
+def rights_of(options: argparse.Namespace, before: Collection[str]) -> frozenset[str] | None:
+    """The rights that were named, or those `before` with some added or taken; None: nothing is said of them.
+
+    Raises UsageError.
+    """
     for preset, words in PRESETS.items():
         if getattr(options, preset):
             return frozenset(words)
@@ -130,15 +133,27 @@ def rights_of(options: argparse.Namespace) -> frozenset[str] | None:
         return None
     words = options.rights.split(",")
     for word in words:
-        if word not in RIGHTS:
+        if word[word[:1] in ("+", "-") :] not in RIGHTS:
             raise UsageError(f'--rights: "{word}" is not a right', f"Choose from {', '.join(RIGHTS)}")
-    return frozenset(words)
+    signs = {word[0] for word in words if word[0] in "+-"}
+    if not signs:
+        return frozenset(words)
+    if not all(word[0] in "+-" for word in words):
+        cause = f'--rights: "{options.rights}" has words with + or - and others without'
+        raise UsageError(cause, "Name all rights that it is to have, or put + or - before each")
+    taken = {word[1:] for word in words if word[0] == "-"}
+    rights = (frozenset(before) | {word[1:] for word in words if word[0] == "+"}) - taken
+    if not rights:
+        raise UsageError(f"--rights: {options.rights} leaves no right", "deluser NAME removes the account")
+    return rights
 
 
 def without_effect(rights: frozenset[str]) -> list[str]:
     """A line for each right that does nothing, because another one is missing."""
     idle = [(right, needed) for right, needed in _NEEDS.items() if right in rights and needed not in rights]
-    return [f"the right {right} does nothing without {needed}: add it with --rights" for right, needed in idle]
+    return [
+        f"the right {right} does nothing without {needed}: add it with --rights +{needed}" for right, needed in idle
+    ]
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

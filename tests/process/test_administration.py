@@ -220,6 +220,22 @@ def test_account_has_the_rights_it_was_given_and_limits_changes_them(
     assert "nothing was changed" in again.out
 
 
+def test_signs_add_to_the_rights_that_an_account_has_and_take_from_them(
+    tmp_path: Path, accounts: dict[str, Path]
+) -> None:
+    server = Server(tmp_path / "server", accounts[USER])
+    server.add("bob", "--rights", "+links")
+    for words, rights in (
+        ("", "put,get,list,replace,links"),
+        ("+remove", "put,get,list,replace,remove,links"),
+        ("-links,-replace", "put,get,list,remove"),
+        ("+put", "put,get,list,remove"),
+    ):
+        told = server.command("limits", "bob", *([f"--rights={words}"] if words else []))
+        line = next(line for line in told.out.splitlines() if line.startswith("rights "))
+        assert (told.status, line.split()) == (0, ["rights", rights])
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -229,6 +245,10 @@ def test_account_has_the_rights_it_was_given_and_limits_changes_them(
         (["--rights=all"], '--rights: "all" is not a right'),
         (["--rights=put", "--drop-only"], "--drop-only: not allowed with argument --rights"),
         (["--append-only", "--read-only"], "not allowed with argument"),
+        (["--rights=+link"], '--rights: "+link" is not a right'),
+        (["--rights=+"], '--rights: "+" is not a right'),
+        (["--rights=+links,put"], '--rights: "+links,put" has words with + or - and others without'),
+        (["--rights=-put,-get,-list,-replace,-remove,-links"], "leaves no right. deluser NAME removes the account"),
     ],
 )
 @pytest.mark.parametrize("command", ["adduser", "limits"])
@@ -246,7 +266,7 @@ def test_right_without_effect_is_said_so(run_here: RunHere, tmp_path: Path) -> N
     server, secret = Server(tmp_path / "server"), tmp_path / "secret"
     secret.touch(0o600)
     secret.write_text(PASSWORD)
-    said = "warning: the right replace does nothing without get: add it with --rights\n"
+    said = "warning: the right replace does nothing without get: add it with --rights +get\n"
     flags = ["--password-file", secret, "--rights"]
     for name, rights, warning in (("a", "replace", said), ("b", "put,replace", said), ("c", "get,replace", "")):
         result = run_here("server.py", *server.settings, "adduser", name, *flags, rights)

@@ -121,7 +121,11 @@ def test_move_gives_another_name_or_goes_into_a_folder(
         (["--move", "a.txt"], 2, "--move takes two names, OLD and NEW"),
         (["--move", "a.txt", "b", "c"], 2, "--move takes two names, OLD and NEW"),
         (["--remove"], 2, "at least one NAME is needed"),
-        (["--remove", "-r", "."], 2, "your whole folder on the receiver can't be removed. Name what is in it; '*' in quotes is all"),
+        (
+            ["--remove", "-r", "."],
+            2,
+            "your whole folder on the receiver can't be removed. Name what is in it; '*' in quotes is all",
+        ),
         (["--remove", "-r", "a.txt", "./"], 2, "your whole folder on the receiver can't be removed"),
         (["--remove", "-r", "/"], 2, "your whole folder on the receiver can't be removed"),
         (["--remove", "-r", ".."], 2, ".. can't be a name on a receiver (.. is not a name)"),
@@ -160,7 +164,7 @@ def test_account_of_today_may_not_remove_or_move(client: Client, server: Server,
         assert re.match(
             r"error: your account may not (remove|move) .* on the receiver: it lacks the right ", result.err
         )
-        assert "python server.py limits USER --rights RIGHT,..." in result.err and result.err.count("\n") == 1
+        assert "python server.py limits USER --rights +remove" in result.err and result.err.count("\n") == 1
     assert there.exists()
     assert client("--usage").status == 0
 

@@ -98,7 +98,7 @@ def test_account_without_the_right_is_told_which_one_and_what_to_do(
     result = client("--links", source, box)
     assert result.status == 1
     assert "your account may not make the link " in result.err and ": it lacks the right links. " in result.err
-    assert "--rights RIGHT,..., or leave out --links\n" in result.err
+    assert "python server.py limits USER --rights +links; or leave out --links\n" in result.err
     assert server.path(box, "sub", "file").is_file() and links_in(server.path(box)) == {}
 
 

@@ -567,9 +567,7 @@ def test_drop_only_account_sends_and_learns_nothing(make_server: MakeServer, tmp
     for result in [each.finish() for each in running]:
         assert result.status == 1 and len(result.err.splitlines()) == 1, result
         assert " lacks the right " in result.err
-        assert result.err.endswith(
-            ". The receiver's owner can add it: python server.py limits USER --rights RIGHT,...\n"
-        )
+        assert ". The receiver's owner can add it: python server.py limits USER --rights +" in result.err
     assert visible(inbox) == before and not (tmp_path / "got").exists()
     assert server.partials() == []
     assert server.stop() == 0
