@@ -45,14 +45,14 @@ class Planned:
         self._reporter.told(line, "planned", action=action, name=name, path=path, kind=kind, size=size, why=why)
 
     def end(self) -> None:
-        """How much it is in all; no line where there were errors alone."""
+        """How much it is in all, links among the files, as a run counts them; no line where there were errors alone."""
         parts = []
-        files = self._moving["file"]
+        files = self._moving["file"] + self._moving["link"]
         if files:
             size = "" if self._size is None else f", {amount(self._size)}"
             parts.append(f"{counted(files, 'file')} {self._would}{size}")
-        elif moving := [counted(count, kind) for kind, count in self._moving.items() if count]:
-            parts.append(f"{' and '.join(moving)} {self._would}")
+        elif folders := self._moving["folder"]:
+            parts.append(f"{counted(folders, 'folder')} {self._would}")
         if self._others:
             parts.append(counted(self._others, "other change"))
         if parts or not self._reporter.failed_count:

@@ -18,7 +18,7 @@ _LETTERS = {
     "L": "--follow sends what symbolic links lead to",
     "P": f"{_SHOWN}; a port is --port N",
     "z": "What is sent is compressed anyway while the line is slow; --compress on always does",
-    "c": "Without --update all content is compared by digests",
+    "c": "--if-exists replace without --update compares all content by digests",
     "i": "--dry-run tells what would be done and why, and -v names each file",
     "e": "This is no ssh: HOST is a receiver of this program, and --port its port",
     "S": "Holes of files are kept anyway",

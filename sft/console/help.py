@@ -34,6 +34,7 @@ same command goes on where it was.
 
   -u, --update         send only what has changed (--delete: remove the rest)
   -n, --dry-run        say what would be done, and do nothing
+  --check              compare the content at both ends, and send nothing
   --exclude PATTERN    leave out what a .gitignore with it would
   --if-exists WHAT     when a name is taken: fail, rename, replace or skip
   --limit RATE         at most so many bytes per second, such as 5M

@@ -137,6 +137,9 @@ def test_events_receipts_and_log_have_links_as_links(
     assert f"stored {box}/up, a link to ../file\n" in owned.told()
     planned = owner("--dry-run", "--json", "--links", source, f"{box}-new").out.splitlines()
     assert [json.loads(each)["kind"] for each in planned[:-1]].count("link") == 4
+    files = len(TREE) + 1  # in a dry run as in a real one
+    assert owner("-n", "--links", source, f"{box}-new").err.startswith(f"{files} files would be sent, ")
+    assert owner("--links", source, f"{box}-new").out.splitlines()[-1].startswith(f"{files} files delivered to ")
 
 
 def test_links_are_listed_moved_and_removed_themselves(owned: Server, owner: Client, source: Path, box: str) -> None:
