@@ -84,7 +84,7 @@ class Download:
         self._reporter, self.policy, self._keep_modes = reporter, policy, keep_modes
         self.wanted = [checked_parts(name) for name in names]
         self.to = destination(names, self.wanted, target, are_matches or bool(below), below)
-        self._named = asked_for(self.wanted, below)
+        self._named, self._are_listed = asked_for(self.wanted, below), bool(below)
         self._asked = {each.name[:1] for each in self._named}
         self.missing = Missing(reporter)
         self._has_written = False
@@ -132,7 +132,7 @@ class Download:
         reporter, place, how = self._reporter, self._place_named, (in_whole, self._links)
         names = [(each.path, each.depth) for each in self._named]
         found = Findings(reporter, self.missing, names, place, visible, criteria, *how, exclusions, digests)
-        found.within = self._within
+        found.within, found.are_listed = self._within, self._are_listed
         return found
 
     def follow(

@@ -189,6 +189,7 @@ class Findings:
         self.is_blind = False  # the account may not list
         self.is_certain = True  # all that the receiver has was compared, as far as it can tell
         self.empty: list[PathParts] = []  # named folders that are empty there, and not here
+        self.are_listed = False  # what was named comes from a list, and patterns are about all of its path there
         self.within: Callable[[PathParts], NamedFolder | None] = lambda name: None  # the named folder that has it in it
         self.stays: Callable[[PathParts], None] = lambda here: None  # called for what only this end has, and keeps
 
@@ -241,7 +242,7 @@ class Findings:
             there = self._glimpses.find(name, channel, messages) if name else Entry("folder")
             if there is None or (there.kind == "link" and not self._links):
                 raise Refused(Code.NOT_FOUND if there is None else Code.LINK)
-            if name and not root.below and self._exclusions.is_source_excluded(name[-1], there.kind == "folder"):
+            if self._is_excluded(root, there.kind == "folder"):
                 self._reporter.skipped(show_path(name), "excluded")
                 return None
             found = found._replace(what=difference(there, ours, self._criteria), there=there)
@@ -255,6 +256,17 @@ class Findings:
             return found
         found = found._replace(what=difference(there, ours, self._criteria), there=there)
         return self._begin(root, found) if ours.kind == "folder" else found
+
+    def _is_excluded(self, root: _Root, is_folder: bool) -> bool:
+        if self.are_listed:
+            above = root.path[: len(root.path) - root.depth][-1:]  # the folder that the list is about
+            is_outside = bool(above) and self._exclusions.is_source_excluded(above[0], True)
+            return is_outside or self._exclusions.is_below_excluded(root.name, is_folder)
+        return bool(root.path) and not root.below and self._exclusions.is_source_excluded(root.path[-1], is_folder)
+
+    def _in_patterns(self, root: _Root) -> PathParts:
+        """The path of that as patterns are about it."""
+        return root.name if self.are_listed else root.below
 
     def _look(self, here: PathParts) -> Entry | None:
         """What has that path here. Raises Refused."""
@@ -271,7 +283,10 @@ class Findings:
             self._reporter.skipped(show_path((*name, *path)), SKIPPED[Code.LINK], within)
 
         skip = None if self._links else skipped
-        told, how = lambda omission: self._omitted(root, omission), (self._exclusions, self._digests, root.below)
+        told, how = (
+            lambda omission: self._omitted(root, omission),
+            (self._exclusions, self._digests, self._in_patterns(root)),
+        )
         theirs = _Theirs(name, told, skip, *how)
         entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
         mtime = None if found.there is None else found.there.mtime
@@ -323,7 +338,9 @@ class Findings:
             comparison.passed = path
             return None
         if there is None:
-            if ours is not None and self._exclusions.is_excluded(below, ours.kind == "folder"):
+            if ours is not None and self._exclusions.is_excluded(
+                (*self._in_patterns(comparison.root), *path), ours.kind == "folder"
+            ):
                 self.stays((*comparison.here, *path))
                 comparison.passed = path
                 return None
@@ -363,7 +380,7 @@ class Findings:
     def _omitted(self, root: _Root, omission: "Omitted") -> None:
         """The receiver has something that it does not send."""
         name = root.path
-        if self._exclusions.is_below_excluded((*root.below, *omission.name.split("/"))):
+        if self._exclusions.is_below_excluded((*self._in_patterns(root), *omission.name.split("/"))):
             return
         shown = "/".join((*name, omission.name))
         if omission.code in SKIPPED:

@@ -66,12 +66,12 @@ class Exclusions:
         path, name = "/".join(parts) + end, parts[-1] + end
         return next((rule.excludes for rule in self._rules if rule.matches(path, name)), False)
 
-    def is_below_excluded(self, parts: PathParts) -> bool:
-        """Whether a file is left out, or lies in a folder that is."""
+    def is_below_excluded(self, parts: PathParts, is_folder: bool = False) -> bool:
+        """Whether something is left out, or lies in a folder that is."""
         if not self._rules:
             return False
         folders = (parts[:depth] for depth in range(1, len(parts)))
-        return any(self.is_excluded(folder, True) for folder in folders) or self.is_excluded(parts, False)
+        return any(self.is_excluded(folder, True) for folder in folders) or self.is_excluded(parts, is_folder)
 
     def is_source_excluded(self, name: str, is_folder: bool) -> bool:
         """Whether something that was named is left out, by its own name; patterns with a folder are not about it."""

@@ -69,3 +69,39 @@ def test_list_that_can_not_be_meant_ends_the_command(
 def test_one_file_system_is_refused_with_a_reason(client: Client, box: str) -> None:
     result = client("--get", "-x", box, "here")
     assert result.status == 2 and "wherever it is mounted" in result.err
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("d", {"a", "f/g/a"}),
+        ("d/", {"a", "f/g/a"}),
+        ("/d/e", {"a", "d/a", "f/g/a"}),
+        ("e/b", {"a", "d/a", "d/e/a", "d/e/b", "f/g/a"}),
+        ("d/e/b", {"a", "d/a", "d/e/a", "f/g/a"}),
+        ("/a", {"d/a", "d/e/a", "d/e/b", "f/g/a"}),
+        ("/g", {"a", "d/a", "d/e/a", "d/e/b", "f/g/a"}),
+        ("g", {"a", "d/a", "d/e/a", "d/e/b"}),
+        ("tree", set()),
+    ],
+)
+def test_patterns_are_about_paths_below_the_name_as_when_sending(
+    client: Client, there: Path, box: str, tmp_path: Path, pattern: str, left: set[str]
+) -> None:
+    """What a list names is left out like all else, and with the folder that it lies in."""
+    (tmp_path / "list").write_text("a\nd/a\nd/e\nf/g\n")
+    options = f"--files-from={tmp_path}/list", f"--exclude={pattern}", "-u"
+    fetched = client("--get", *options, f"{box}/tree", tmp_path / "here")
+    assert fetched.status == 0 and names_in(tmp_path / "here") == left
+    sent = client(*options, f"{there}", f"{box}/sent/")
+    assert sent.status == 0 and names_in(there.parent / "sent/tree") == left
+    assert ("skipped: " in fetched.out + fetched.err) == ("skipped: " in sent.out + sent.err)
+
+
+def test_excluded_name_of_a_list_stays_as_it_is_here(client: Client, there: Path, box: str, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(f"{box}/tree/d\n{box}/tree/f\n")
+    make(tmp_path / f"here/{box}/tree/f/own", 5)
+    options = f"--files-from={tmp_path}/list", f"--exclude=/{box}/tree/d", "--exclude=own", "-u"
+    result = client("--get", *options, ".", tmp_path / "here")
+    assert (result.status, result.err) == (0, f"skipped: {box}/tree/d: excluded\n")
+    assert names_in(tmp_path / "here") == {f"{box}/tree/f/own", f"{box}/tree/f/g/a"}
