@@ -169,7 +169,7 @@ class ServerSettings:
     health: Place | None = _setting(None, as_place, "answer HTTP there: 200 while files can arrive, else 503 (none: no such answers)", "HOST:PORT", _NONE)
     metrics: Place | None = _setting(None, as_place, "answer HTTP there with the numbers of this server, for Prometheus (none: no such answers)", "HOST:PORT", _NONE)
     on_delivered: str | None = _setting(None, as_command, "run this after files have become visible, with a line of JSON for each on its standard input; no shell (none: nothing)", "COMMAND", _NONE)
-    on_delivered_at_once: int = _setting(1, as_whole(1, 16), "how many such commands may run at once (1: in the order of what arrives)", "COUNT")
+    on_delivered_at_once: int = _setting(1, as_whole(1, 16), "how many such commands may run at once (1: those of a user in the order of what arrives)", "COUNT")
     on_delivered_seconds: int = _setting(300, as_whole(1, 86_400), "seconds after which such a command is killed", "SECONDS")
     file_mode: int | None = _setting(None, as_mode, "permission bits that new files may have (none: those of the source, less the umask)", "MODE", _NONE)
     portable_names: bool = _setting(False, as_yes_no, "reject names that Windows does not allow", "YES/NO")

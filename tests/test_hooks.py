@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -62,8 +63,8 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
         each.stop()
 
 
-def group(name: str, lines: bytes = b"") -> Delivered:
-    return Delivered("alice", name, 1, lines or f"{name}\n".encode())
+def group(name: str, lines: bytes = b"", user: str = "alice") -> Delivered:
+    return Delivered(user, name, 1, lines or f"{name}\n".encode())
 
 
 def ended(hooks: Hooks, **counts: int) -> bool:
@@ -105,6 +106,26 @@ def test_full_queue_drops_what_comes_says_so_and_keeps_what_waits(
     (tmp_path / "go").touch()
     wait_until(lambda: ended(hooks, dropped=1, succeeded=3))
     assert (tmp_path / "all").read_text().split() == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("limit", ["_MOST_WAITING", "_MOST_BYTES"])
+def test_user_who_delivers_without_end_neither_drops_nor_delays_the_groups_of_others(
+    begin: Begin, tmp_path: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"sft.server.hooks.{limit}", 4 if limit == "_MOST_WAITING" else 12)
+    hooks = begin("touch began; until [ -e go ]; do sleep 0.01; done; cat >>all")
+    hooks.deliver(group("m0", user="mallory"))
+    wait_until((tmp_path / "began").exists)
+    for number in range(1, 7):
+        hooks.deliver(group(f"m{number}", user="mallory"))
+    hooks.deliver(group("a1"))
+    hooks.deliver(group("a2"))
+    assert [re.findall(r"of (\w+), such as (\w+):", line)[0] for line in logged] == [
+        ("mallory", name) for name in ("m5", "m6", "m4", "m3")
+    ]
+    (tmp_path / "go").touch()
+    wait_until(lambda: ended(hooks, dropped=4, succeeded=5))
+    assert (tmp_path / "all").read_text().split() == ["m0", "m1", "a1", "m2", "a2"]
 
 
 def test_group_after_the_stop_is_not_run_and_named(begin: Begin, logged: list[str]) -> None:
@@ -182,6 +203,22 @@ def test_everything_reaches_a_slow_reader(tmp_path: Path) -> None:
     text = os.urandom(3_000_000)
     ran = run_program(["sh", "-c", f"sleep 0.05; cat >'{tmp_path / 'all'}'"], text, 60, threading.Event())
     assert ran.outcome == "succeeded" and (tmp_path / "all").read_bytes() == text
+
+
+def test_what_outlives_the_end_of_the_run_still_reads_all_of_the_text(tmp_path: Path) -> None:
+    """As a program does whose server is killed: half of the text must not look like the whole."""
+    text = os.urandom(3_000_000)
+    waiting = (
+        f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; cat >{tmp_path}/copy; mv {tmp_path}/copy {tmp_path}/all"
+    )
+    leaving = f'exec 3<&0; setsid sh -c "touch {tmp_path}/gone; {waiting}" <&3 &'
+    ran = run_program(
+        ["sh", "-c", f"{leaving} until [ -e {tmp_path}/gone ]; do sleep 0.01; done"], text, 600, threading.Event()
+    )
+    assert ran.outcome == "succeeded"
+    (tmp_path / "go").touch()
+    wait_until((tmp_path / "all").exists)
+    assert (tmp_path / "all").read_bytes() == text
 
 
 def test_output_that_is_no_text_is_lines_of_bounded_length() -> None:

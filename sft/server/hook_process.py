@@ -1,19 +1,21 @@
 """One run of a program that an administrator has named: started without a shell, fed, listened to, and ended.
 
 Rules: it runs in a session of its own, in `/`, with the few variables of `_KEPT`, and with no descriptor of ours but
-the ends of two pipes, which are never waited for. When it ends, or its time is over, its whole process group is killed,
-so that nothing is left of it but what has made itself a group of its own. Of what it prints some lines are kept, the
-rest is read and forgotten. A server that stops kills it at once.
+the end of a pipe, which is never waited for. Its standard input is a file without a name, which stays whole when the
+server is killed. When it ends, or its time is over, its whole process group is killed, so that nothing is left of it
+but what has made itself a group of its own. Of what it prints some lines are kept, the rest is read and forgotten. A
+server that stops kills it at once.
 """
 
 import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from sft.common.errors import reason_of
 from sft.common.text import briefly
@@ -40,19 +42,29 @@ class Ran(NamedTuple):
 def run_program(command: Sequence[str], text: bytes, seconds: float, stop: threading.Event) -> Ran:
     """Run it to its end, with `text` on its standard input. Never raises an OSError."""
     try:
-        process = subprocess.Popen(  # noqa: S603 -- the administrator has named it
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            cwd="/",
-            env=_environment(os.environ),
-            start_new_session=True,
-        )
+        with _nameless_file() as file:
+            file.write(text)
+            file.seek(0)
+            process = subprocess.Popen(  # noqa: S603 -- the administrator has named it
+                command,
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                cwd="/",
+                env=_environment(os.environ),
+                start_new_session=True,
+            )
     except (OSError, ValueError) as problem:  # ValueError: a NUL byte
         return Ran("failed", f"can't be started ({reason_of(problem)})", [], 0)
-    return _Run(process, text).until(time.monotonic() + seconds, seconds, stop)
+    return _Run(process).until(time.monotonic() + seconds, seconds, stop)
+
+
+def _nameless_file() -> IO[bytes]:
+    """In memory, where the system can."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("delivered"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
@@ -61,14 +73,12 @@ def _environment(ours: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Run:
-    def __init__(self, process: "subprocess.Popen[bytes]", text: bytes) -> None:
-        if process.stdin is None or process.stdout is None:
-            raise RuntimeError("a program without its pipes")
-        self._process, self._left = process, memoryview(text)
-        self._stdin, self._stdout = process.stdin, process.stdout
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        if process.stdout is None:
+            raise RuntimeError("a program without its pipe")
+        self._process, self._stdout = process, process.stdout
         self._output, self._left_out = bytearray(), 0
-        for each in (self._stdin, self._stdout):
-            os.set_blocking(each.fileno(), False)
+        os.set_blocking(self._stdout.fileno(), False)
 
     def until(self, end: float, seconds: float, stop: threading.Event) -> Ran:
         outcome: RunOutcome | None = None
@@ -81,8 +91,7 @@ class _Run:
                 if time.monotonic() >= end:
                     outcome = "timed_out"
                     break
-                has_moved = self._feed() | self._listen()
-                pause = _SHORTEST_PAUSE if has_moved else min(2 * pause, _LONGEST_PAUSE)
+                pause = _SHORTEST_PAUSE if self._listen() else min(2 * pause, _LONGEST_PAUSE)
                 stop.wait(pause)
         finally:
             self._end()
@@ -102,21 +111,6 @@ class _Run:
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self._process.pid, flags) is not None
 
-    def _feed(self) -> bool:
-        """Give it what it takes now; whether that was anything."""
-        if self._stdin.closed:
-            return False
-        try:
-            count = os.write(self._stdin.fileno(), self._left[:_PIECE]) if self._left else 0
-        except BlockingIOError:
-            return False
-        except OSError:  # it has closed its end: it may know what it needs
-            count = len(self._left)
-        self._left = self._left[count:]
-        if not self._left:
-            self._stdin.close()
-        return True
-
     def _listen(self) -> bool:
         """Take one piece of what it has printed; whether there was one."""
         try:
@@ -134,7 +128,6 @@ class _Run:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_REAP_SECONDS)
         self._listen()  # what it said last; one that left its group may go on printing
-        self._stdin.close()
         self._stdout.close()
 
     def _ran(self, outcome: RunOutcome, reason: str) -> Ran:

@@ -4,7 +4,8 @@
                            --> dropped, when too many wait
 
 Rules: who hands a group over never waits and hears of no failure. How many run at once, how long each may take, and how
-many groups and bytes wait are bounded; what is not run is logged and counted. Nothing is kept for a later start, so
+many groups and bytes wait are bounded; what is not run is logged and counted. Users take turns, and what is too much is
+dropped from the one who has most waiting, so that none crowds out the others. Nothing is kept for a later start, so
 each group has one run at most. How a program is run is in `sft/server/hook_process.py`.
 """
 
@@ -16,7 +17,7 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from config import ServerSettings
@@ -42,6 +43,50 @@ class Delivered(NamedTuple):
     first: str
     files: int
     lines: bytes
+
+
+class WaitingGroups:
+    """Groups until it is their turn: users in turn, those of one in the order in which they were delivered."""
+
+    def __init__(self) -> None:
+        self._of_users: dict[str, deque[Delivered]] = {}  # who is next first
+        self._count = self._bytes = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, group: Delivered) -> list[Delivered]:
+        """Let it wait; which are too many now: the last of whoever has most."""
+        self._of_users.setdefault(group.user, deque()).append(group)
+        self._moved(group, 1)
+        dropped = []
+        while self._count > _MOST_WAITING or self._bytes > _MOST_BYTES:
+            most = max(self._of_users, key=self._share)
+            dropped.append(self._taken(most, self._of_users[most].pop))
+        return dropped
+
+    def next(self) -> Delivered:
+        """The one whose turn it is; some must wait."""
+        user = next(iter(self._of_users))
+        group = self._taken(user, self._of_users[user].popleft)
+        if user in self._of_users:
+            self._of_users[user] = self._of_users.pop(user)  # behind the others
+        return group
+
+    def _taken(self, user: str, take: Callable[[], Delivered]) -> Delivered:
+        group = take()
+        self._moved(group, -1)
+        if not self._of_users[user]:
+            del self._of_users[user]
+        return group
+
+    def _moved(self, group: Delivered, sign: int) -> None:
+        self._count += sign
+        self._bytes += sign * len(group.lines)
+
+    def _share(self, user: str) -> float:
+        groups = self._of_users[user]
+        return max(len(groups) / _MOST_WAITING, sum(len(each.lines) for each in groups) / _MOST_BYTES)
 
 
 class HookCounts(NamedTuple):
@@ -75,8 +120,7 @@ class Hooks:
         self._changed = threading.Condition()  # guards the fields below
         self._command: Sequence[str] = []
         self._at_once, self._seconds = 1, 0.0
-        self._waiting: deque[Delivered] = deque()
-        self._bytes = 0  # of those
+        self._waiting = WaitingGroups()
         self._running = 0  # threads, each with one program
         self._ended: Counter[HookOutcome] = Counter()
         self._stop = threading.Event()
@@ -109,24 +153,21 @@ class Hooks:
     def deliver(self, group: Delivered) -> None:
         """Let the program run for this group, now or when it is its turn."""
         with self._changed:
-            if self._stop.is_set():
-                why: tuple[HookOutcome, str] | None = ("stopped", "the server stops")
-            elif len(self._waiting) >= _MOST_WAITING or self._bytes + len(group.lines) > _MOST_BYTES:
-                why = ("dropped", f"{counted(len(self._waiting), 'group', '')} wait already")
-            else:
-                why = None
-                self._waiting.append(group)
-                self._bytes += len(group.lines)
-                self._start_threads()
-        if why is not None:
-            self._not_run(group, *why)
+            is_stopped = self._stop.is_set()
+            dropped = [] if is_stopped else self._waiting.add(group)
+            waiting = counted(len(self._waiting), "group", "")
+            self._start_threads()
+        if is_stopped:
+            self._not_run(group, "stopped", "the server stops")
+        for each in dropped:
+            self._not_run(each, "dropped", f"{waiting} wait already")
 
     def stop(self) -> None:
         """Kill what runs, and run nothing more; what is not run is logged."""
         self._stop.set()
         end = time.monotonic() + _END_SECONDS
         with self._changed:
-            waiting, self._waiting, self._bytes = list(self._waiting), deque(), 0
+            waiting = [self._waiting.next() for _ in range(len(self._waiting))]
             while self._running and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
         for group in waiting:
@@ -148,15 +189,13 @@ class Hooks:
                 self._whole_log.exception("a bug: running on_delivered has failed")
 
     def _next(self) -> Delivered | None:
-        """The group that has waited longest; None when this thread is to end, which is counted then."""
+        """The group whose turn it is; None when this thread is to end, which is counted then."""
         with self._changed:
             if not self._waiting or self._running > self._at_once:
                 self._running -= 1
                 self._changed.notify_all()
                 return None
-            group = self._waiting.popleft()
-            self._bytes -= len(group.lines)
-            return group
+            return self._waiting.next()
 
     def _run(self, group: Delivered) -> None:
         command, seconds, began = self._command, self._seconds, time.monotonic()
