@@ -23,6 +23,7 @@ _LETTERS = {
     "e": "This is no ssh: HOST is a receiver of this program, and --port its port",
     "S": "Holes of files are kept anyway",
     "C": "--compress on compresses always",
+    "H": "Hard links are not kept: each name is sent as a file of its own",
 }
 _WORDS = {
     "--archive": _LETTERS["a"],
@@ -43,6 +44,16 @@ _WORDS = {
     "--delete-before": _DELETE,
     "--delete-during": _DELETE,
     "--delete-after": _DELETE,
+    "--delete-excluded": "--delete spares what is excluded; --remove removes it",
+    "--existing": "What is not there yet is sent, too; --exclude and --files-from choose",
+    "--size-only": "--update compares size and time",
+    "--inplace": "A file takes the name only once it is whole",
+    "--append": "With --update a file that has only grown sends its new end",
+    "--hard-links": "Hard links are not kept: each name is sent as a file of its own",
+    "--numeric-ids": "Owners are not kept: what arrives belongs to who runs the server",
+    "--remove-source-files": "What was sent stays here",
+    "--filter": "--exclude takes the patterns of .gitignore, and '!PATTERN' takes back in",
+    "--transfers": "Files share one connection anyway, many small ones in one message",
     "--include": "--exclude '!PATTERN' takes back in what an earlier pattern has left out",
 }
 

@@ -174,7 +174,7 @@ class Listings:
         else:  # no page comes behind this one
             left = [found for found in self._late if isinstance(found, LeftOut)]
             omitted += [each for found in left for each in self._left_out(request, found)]
-        yield from omitted[:OMITTED_LIMIT]
+        yield from _within_limit(omitted)
         yield Branch(request.id, tuple(nodes), more)
 
     def _hashed(self, node: Node, path: PathParts) -> Node:
@@ -234,6 +234,16 @@ def _entry(name: str, seen: Seen) -> Entry:
     if seen.leads_to is not None:
         return Entry(name, LINK, 0, mtime, spell((seen.leads_to,)))
     return Entry(name, FOLDER if seen.is_folder else FILE, seen.size, mtime)
+
+
+def _within_limit(omitted: list[Omitted]) -> list[Omitted]:
+    """As many as may come with one page; the last of them counts the others."""
+    beyond = omitted[OMITTED_LIMIT:]
+    if not beyond:
+        return omitted
+    last = omitted[OMITTED_LIMIT - 1]
+    more = last.more + sum(1 + each.more for each in beyond)
+    return [*omitted[: OMITTED_LIMIT - 1], Omitted(last.id, last.name, last.code, more)]
 
 
 def _files_in(space: float, count: int) -> int:

@@ -211,6 +211,20 @@ def test_names_that_can_not_be_said_are_omitted_before_their_page(
     ]
 
 
+def test_what_does_not_fit_before_the_last_page_is_counted(
+    storage: Storage, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One folder has many names for each of three reasons, and no page comes behind them."""
+    home.mkdir()
+    codes = (Code.NAME, Code.UNREADABLE, Code.SPECIAL)
+    steps = iter([*(tree_walk.LeftOut((), [f"{code}{n:03}" for n in range(130)], code) for code in codes), None])
+    monkeypatch.setattr(tree_walk.TreeWalk, "next", lambda walk: next(steps))
+    *omitted, page = answers_to(storage, engine, Tree(1, (), None))
+    assert page == Branch(1, (), False)
+    told = [each for each in omitted if isinstance(each, Omitted)]
+    assert len(told) == 256 and sum(1 + each.more for each in told) == 3 * 130
+
+
 def test_no_page_has_more_omitted_than_may_come(storage: Storage, engine: Engine, home: Path) -> None:
     for folder in range(12):
         for number in range(120):
