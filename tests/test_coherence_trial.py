@@ -59,6 +59,21 @@ def test_child_that_fails_is_no_proof(folder: int, monkeypatch: pytest.MonkeyPat
     assert "failed" in why_incoherent(folder)
 
 
+def test_file_that_a_killed_start_has_left_is_removed_and_one_in_use_is_not(tmp_path: Path) -> None:
+    for name in ("try-old", "try-new", "try-locked", "other"):
+        (tmp_path / name).touch(0o600)
+        if name != "try-new":
+            os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "try-link").symlink_to("other")
+    (tmp_path / "alice").mkdir()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with (tmp_path / "try-locked").open("rb") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        assert why_incoherent(folder) == ""
+    os.close(folder)
+    assert sorted(os.listdir(tmp_path)) == ["alice", "other", "try-link", "try-locked", "try-new"]
+
+
 def test_quota_is_refused_where_it_can_not_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(Storage(tmp_path / "received", Rules())) as storage:
         with monkeypatch.context() as patched:

@@ -1,11 +1,13 @@
 """Whether processes that use one storage see each other's locks and writes; without that no quota holds.
 
 Rules: tried at a server's start, between it and a child of it, before it has threads. One mount can't show how long
-another machine's kernel keeps what it has read (docs/OPERATIONS.md has what to set). What is made is removed again.
+another machine's kernel keeps what it has read (docs/OPERATIONS.md has what to set). What is made is removed again;
+what a start that was killed has left is removed by a later one.
 """
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 
 from crypto_utils import random_bytes
@@ -19,6 +21,7 @@ except ImportError:  # Windows, where only sending works; `sft/disk/storage.py` 
     fcntl = None  # type: ignore[assignment]
 
 _FIRST, _SECOND = b"first", b"answer"
+_TRIAL_SECONDS = 60.0  # a file is locked just after it was made
 _SEEN, _NO_LOCK, _NO_WRITE = 0, 1, 2
 _WHY = {
     _NO_LOCK: "a lock that one process has keeps no other from taking it",
@@ -29,6 +32,7 @@ _UNKNOWN = "a process that uses it has failed"
 
 def why_incoherent(folder: int) -> str:
     """Why quotas can't be kept in the open folder; empty when nothing speaks against it. Raises OSError."""
+    _sweep(folder)
     name = TRIAL + random_bytes(8).hex()
     with contextlib.ExitStack() as opened:
         ours = _open(name, folder, os.O_CREAT | os.O_EXCL)
@@ -39,6 +43,18 @@ def why_incoherent(folder: int) -> str:
         if (status := _run(lambda: _second_process(name, folder))) != _SEEN:
             return _WHY.get(status, _UNKNOWN)
         return "" if _read(ours) == _SECOND else _WHY[_NO_WRITE]
+
+
+def _sweep(folder: int) -> None:
+    """Remove the files of trials that have ended; one that goes on is locked, or was just made."""
+    for name in os.listdir(folder):
+        if name.startswith(TRIAL):
+            with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+                found = _open(name, folder)
+                opened.callback(close, found)
+                fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(found).st_mtime > _TRIAL_SECONDS:
+                    os.unlink(name, dir_fd=folder)
 
 
 def _second_process(name: str, folder: int) -> int:
