@@ -1,13 +1,19 @@
 """The signals of a server: SIGINT and SIGTERM stop it, SIGHUP lets it load its settings anew.
 
 Rules: a signal handler takes no lock and no Event, because it may interrupt the thread that holds it: it counts, and
-wakes who waits.
+wakes who waits. Whoever has started the server may ignore SIGCHLD, and a program inherits that: the kernel would then
+keep no child for us to learn how it ended.
 """
 
 import contextlib
 import signal
 import socket
 from types import FrameType
+
+
+def learn_of_children() -> None:
+    """Let this process learn how its children have ended; before the first of them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 class Signals:

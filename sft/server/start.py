@@ -36,7 +36,7 @@ from sft.server.live import Live
 from sft.server.on_terminal import OnTerminal
 from sft.server.reload import Reload, rules_of
 from sft.server.service_manager import ServiceManager
-from sft.server.signals import Signals
+from sft.server.signals import Signals, learn_of_children
 from sft.wire.workers import Engine
 
 
@@ -52,6 +52,7 @@ def serve(
     `load` gives the settings anew. `has_terminal`: somebody reads what is printed, and can stop the server. `advice`
     names this server's settings in the commands of a text.
     """
+    learn_of_children()
     check_library()
     command_of(settings.on_delivered)
     if settings.metrics is not None:

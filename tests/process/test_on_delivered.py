@@ -139,6 +139,24 @@ def test_program_has_neither_our_variables_nor_descriptors_nor_folder(
     assert {line for line in said if line.isdecimal()} <= {"0", "1", "2", "3"}, "3 is what ls reads"
 
 
+def test_server_whose_parent_ignores_the_ends_of_children_starts_and_learns_of_each(
+    make_server: MakeServer, tmp_path: Path, out: Path, folder: Path
+) -> None:
+    server = make_server()
+    assert server.stop() == 0
+    script = tmp_path / "hook"
+    script.write_text("#!/bin/sh\nexit 7\n")
+    script.chmod(0o755)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        server.start(f"--on-delivered={script}", fresh=True)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert client_of(server, tmp_path)(make(folder / "a"), "a").status == 0
+    wait_until(lambda: "on_delivered failed for 1 file of" in server.told())
+    assert "exit status 7" in server.told()
+
+
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 def test_script_of_operations_reads_what_it_is_given(make_server: MakeServer, tmp_path: Path, folder: Path) -> None:
     script = tmp_path / "hook"
