@@ -338,9 +338,7 @@ class Findings:
             comparison.passed = path
             return None
         if there is None:
-            if ours is not None and self._exclusions.is_excluded(
-                (*self._in_patterns(comparison.root), *path), ours.kind == "folder"
-            ):
+            if ours is not None and self._stays(ours, (*self._in_patterns(comparison.root), *path)):
                 self.stays((*comparison.here, *path))
                 comparison.passed = path
                 return None
@@ -359,6 +357,10 @@ class Findings:
                 return None
         depth = len(path) + comparison.root.depth
         return Finding(what, whole, depth, (*comparison.here, *path), there, ours, folder, below)
+
+    def _stays(self, ours: Entry, path: PathParts) -> bool:
+        """Whether what only this end has is no difference: it is excluded, or neither file, folder nor link."""
+        return ours.kind == "hidden" or self._exclusions.is_excluded(path, ours.kind == "folder")
 
     def _is_of_another(self, name: PathParts, here: PathParts) -> bool:
         """Whether that is where something else goes that was named, or in it."""

@@ -7,11 +7,12 @@ power cut the same command does it again, and a flush for each of thousands take
 """
 
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sft.client.branches import link_entry
-from sft.client.comparing import Entry
+from sft.client.comparing import HIDDEN, Entry
 from sft.common.errors import Code, Refused, SourceError
 from sft.common.names import LOCAL_PARTIAL_AREA, PathParts
 from sft.common.text import show_path
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class LocalEntries(Iterator[tuple[PathParts, Entry]]):
-    """The entries below a folder. Names that can't travel, special files and what can't be read are not among them."""
+    """The entries below a folder. Names that can't travel and what can't be read are not among them.
+
+    What is neither file, folder nor link is hidden: it stays, and so does the folder that it is in.
+    """
 
     def __init__(self, visible: "VisibleFiles", folder: PathParts) -> None:
         """Raises Refused when it is not a folder that can be read."""
@@ -33,6 +37,7 @@ class LocalEntries(Iterator[tuple[PathParts, Entry]]):
 
         self._walk = TreeWalk(visible, folder, (), lambda work: work())
         self._last: PathParts = ()
+        self._special: deque[PathParts] = deque()  # that come next
 
     def pause(self) -> None:
         """Close what is open; the next entry opens it again."""
@@ -42,14 +47,18 @@ class LocalEntries(Iterator[tuple[PathParts, Entry]]):
         """Raises SourceError when the disk can't be read: that is no answer of the receiver's."""
         from sft.disk.tree_walk import Node
 
-        while (found := self._step()) is not None:
+        while not self._special and (found := self._step()) is not None:
             if not isinstance(found, Node):
+                if found.code is Code.SPECIAL:
+                    self._special += [(*found.folder, name) for name in found.names]
                 continue
             path = self._last = (*self._last[: found.depth - 1], found.name)
             if LOCAL_PARTIAL_AREA not in path:
                 if found.target is not None:
                     return path, link_entry(found.target)
                 return path, Entry(found.kind, found.size, found.mtime, found.mode)
+        if self._special:
+            return self._special.popleft(), HIDDEN
         raise StopIteration
 
     def _step(self) -> "Node | LeftOut | None":

@@ -230,3 +230,29 @@ def test_named_folder_gets_its_own_time_and_mode(
     assert fetch(client, *options, f"{box}/album", f"{here}/").status == 0
     assert (here / "album").stat().st_mtime_ns == 78 * SECOND
     assert state_of(here).keys() - before.keys() == {"album/new"}
+
+
+@pytest.mark.parametrize("pattern", [[], ["--exclude=*.o"]], ids=["as a whole", "one by one"])
+def test_special_file_here_is_no_place_and_keeps_its_folder(
+    server: Server, client: Client, box: str, tmp_path: Path, pattern: list[str]
+) -> None:
+    """A dry run knows that, too."""
+    here = tmp_path / "tree"
+    make(server.path(box, "tree/a"), 30)
+    make(server.path(box, "tree/d/b"), 30)
+    make(here / "old/file", 5)
+    for name in ("a", "d", "old/pipe"):
+        os.mkfifo(here / name)
+    fetch = ("-u", *pattern, "--get", f"{box}/tree", f"{tmp_path}/")
+    for how in (["-n"], []):
+        result = client(*how, *fetch)
+        lines = result.err.splitlines()
+        for name in ("a", "d"):
+            assert any(f"{here}/{name} is neither a file nor a folder here" in line for line in lines)
+        assert result.status == 1 and "would" not in result.out
+    for name in ("a", "d"):
+        (here / name).unlink()
+    told = client("-n", "--delete", *fetch).out
+    assert f"would remove: {here}/old/file\n" in told and f"would remove: {here}/old/\n" not in told
+    done = client("--delete", *fetch)
+    assert (done.status, done.err) == (0, "") and [each.name for each in (here / "old").iterdir()] == ["pipe"]
