@@ -7,12 +7,15 @@ from sft.disk.user_folder import UserFolder
 
 
 def make_folder(
-    folder: UserFolder, path: PathParts, mtime: int | None, mode: int | None, may_replace: bool = False
+    folder: UserFolder,
+    path: PathParts,
+    mtime: int | None,
+    mode: int | None,
+    policy: str = "fail",
+    may_replace: bool = True,
+    transfer: bytes = b"t" * 16,
 ) -> None:
     """Make it, durable before this returns. Raises Refused."""
-    policy = "replace" if may_replace else "fail"
-    made = folder.begin_folder(Incoming(b"t" * 16, path, None, mtime, mode, policy))
-    if made is not None:
-        (outcome,) = folder.publish([made])
-        if isinstance(outcome, Refused):
-            raise outcome
+    (outcome,) = folder.publish([folder.begin_folder(Incoming(transfer, path, None, mtime, mode, policy, may_replace))])
+    if isinstance(outcome, Refused):
+        raise outcome

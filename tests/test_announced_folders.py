@@ -1,5 +1,6 @@
 """Folders that are announced: made at once, flushed with the group that they came among, answered only then."""
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -40,9 +41,7 @@ def announced(*path: str, policy: str = "fail") -> Incoming:
 
 
 def begun(folder: UserFolder, *path: str, policy: str = "fail") -> MadeFolder:
-    made = folder.begin_folder(announced(*path, policy=policy))
-    assert made is not None
-    return made
+    return folder.begin_folder(announced(*path, policy=policy))
 
 
 @pytest.mark.parametrize("policy", ["fail", "rename", "replace", "skip"])
@@ -88,18 +87,33 @@ def test_folder_that_can_not_be_flushed_is_refused(alice: UserFolder, broken: No
     assert isinstance(outcome, Refused)
 
 
-def test_folder_that_is_there_waits_as_long_as_another_one_is_not_flushed(alice: UserFolder) -> None:
-    made = [begun(alice, "a"), begun(alice, "a")]
-    assert alice.publish(made) == [Settled(("a",))] * 2
-    assert alice.begin_folder(announced("a")) is None
+def test_folder_that_another_connection_made_and_did_not_flush_is_flushed(
+    storage: Storage, home: Path, flushed: list[int]
+) -> None:
+    with contextlib.closing(storage.user("alice")) as first, contextlib.closing(storage.user("alice")) as second:
+        begun(first, "a", "b")
+        flushed.clear()
+        assert second.publish([begun(second, "a", "b")]) == [Settled(("a", "b"))]
+        assert {home.stat().st_ino, (home / "a").stat().st_ino} <= set(flushed)
+
+
+def test_folder_that_a_broken_connection_left_without_a_flush_is_flushed(
+    storage: Storage, home: Path, flushed: list[int]
+) -> None:
+    with contextlib.closing(storage.user("alice")) as broken:
+        made = begun(broken, "a")
+        assert made.keep()
+        made.discard()
+    flushed.clear()
+    with contextlib.closing(storage.user("alice")) as again:
+        again.publish([begun(again, "a")])
+    assert home.stat().st_ino in flushed
 
 
 def test_folder_that_is_left_unanswered_by_the_end_of_its_connection_stays(alice: UserFolder, home: Path) -> None:
     made = begun(alice, "a")
     assert made.keep()
     made.discard()
-    assert alice.new_folders.waiting == 0
-    assert alice.begin_folder(announced("a")) is None
     assert (home / "a").is_dir()
 
 

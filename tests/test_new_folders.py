@@ -1,5 +1,6 @@
 """Folders that are made: their modes at once, their times when their content is there."""
 
+import contextlib
 import shutil
 import stat
 import tempfile
@@ -11,36 +12,70 @@ from processes import run_python
 from stored_files import SECOND, TRAPS, put, tree, with_umask
 
 from sft.common.errors import Code, Refused
+from sft.disk.storage import Storage
 from sft.disk.temporary import Settled
 from sft.disk.user_folder import UserFolder
 
 pytestmark = pytest.mark.usefixtures("watched")  # a FIFO that is waited for is a failure, and no end of the tests
 
 
-# What is there, what is announced, whether its sender may replace: what it has meanwhile, and in the end.
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# What is announced, with which policy, and what was there: what it has meanwhile, and in the end. PROTOCOL has these
+# as a table. Without the right to replace, what was there has its mode meanwhile and in the end.
+_ANY = ("fail", "rename", "skip", "replace")
 CLOSED_FOLDERS = [
-    (0o555, 0o555, False, 0o755, 0o555),
-    (0o555, 0o555, True, 0o755, 0o555),
-    (0o555, 0o755, True, 0o755, 0o755),
-    (0o555, None, True, 0o755, 0o555),
-    (0o555, 0o755, False, 0o555, 0o555),  # the receiver's owner may have closed it
-    (0o555, None, False, 0o555, 0o555),
-    (0o511, 0o500, False, 0o711, 0o511),
-    (0o755, 0o555, True, 0o755, 0o755),  # SET changes that
+    *[(0o555, policy, 0o555, 0o755, 0o555) for policy in _ANY],
+    *[(0o500, policy, 0o511, 0o711, 0o511) for policy in _ANY],
+    *[(0o555, policy, 0o755, 0o755, 0o555) for policy in _ANY],
+    *[(0o755, policy, 0o755, 0o755, 0o755) for policy in _ANY],
+    *[(None, policy, 0o755, 0o755, 0o755) for policy in _ANY],
+    *[(sent, policy, 0o555, 0o555, 0o555) for sent in (0o755, None) for policy in _ANY[:3]],
+    (0o755, "replace", 0o555, 0o755, 0o755),
+    (None, "replace", 0o555, 0o755, 0o555),
 ]
 
 
-@pytest.mark.parametrize(("there", "sent", "may_replace", "meanwhile", "last"), CLOSED_FOLDERS)
-def test_closed_folder_is_writable_while_something_comes_and_is_closed_again(
-    alice: UserFolder, home: Path, there: int, sent: int | None, may_replace: bool, meanwhile: int, last: int
+@pytest.mark.parametrize(("sent", "policy", "there", "meanwhile", "last"), CLOSED_FOLDERS)
+def test_folder_that_was_there_is_opened_and_closed_for_who_may_replace(
+    alice: UserFolder, home: Path, sent: int | None, policy: str, there: int, meanwhile: int, last: int
 ) -> None:
     (home / "a").mkdir()
     (home / "a").chmod(there)
     for _ in range(2):
-        make_folder(alice, ("a",), None, sent, may_replace)
-        assert stat.S_IMODE((home / "a").stat().st_mode) == meanwhile
+        make_folder(alice, ("a",), None, sent, policy)
+        assert mode_of(home / "a") == meanwhile
     alice.finish_folders()
-    assert stat.S_IMODE((home / "a").stat().st_mode) == last
+    assert mode_of(home / "a") == last
+
+
+@pytest.mark.parametrize("there", [0o555, 0o755])
+@pytest.mark.parametrize("policy", _ANY)
+@pytest.mark.parametrize("sent", [0o555, 0o755, None])
+def test_folder_that_was_there_keeps_its_mode_from_who_may_not_replace(
+    alice: UserFolder, home: Path, sent: int | None, policy: str, there: int
+) -> None:
+    (home / "a").mkdir()
+    (home / "a").chmod(there)
+    make_folder(alice, ("a",), None, sent, policy, may_replace=False)
+    assert mode_of(home / "a") == there
+    alice.finish_folders()
+    assert mode_of(home / "a") == there
+
+
+@pytest.mark.parametrize(("transfer", "last"), [(b"t" * 16, 0o555), (b"u" * 16, 0o755)])
+def test_folder_that_a_broken_connection_made_is_closed_by_the_same_transfer_without_any_right(
+    storage: Storage, home: Path, transfer: bytes, last: int
+) -> None:
+    with contextlib.closing(storage.user("alice")) as broken:
+        make_folder(broken, ("a",), None, 0o555, may_replace=False)
+    assert mode_of(home / "a") == 0o755
+    with contextlib.closing(storage.user("alice")) as again:
+        make_folder(again, ("a",), None, 0o555, may_replace=False, transfer=transfer)
+        again.finish_folders()
+    assert mode_of(home / "a") == last
 
 
 def test_closed_folders_take_files_and_lose_them_without_roots_rights() -> None:
@@ -62,7 +97,7 @@ home = Path(sys.argv[1]) / "r/alice"
 def send(*path, content=b"new"):
     for depth in range(1, len(path)):
         made = folder.begin_folder(Incoming(b"t" * 16, path[:depth], None, 5, 0o555, "replace"))
-        folder.publish([made] if made else [])
+        folder.publish([made])
     for policy in ("replace", "fail"):
         incoming = Incoming(b"t" * 16, path, len(content), None, 0o644, policy)
         (file,) = folder.take([Whole(incoming, content, digest(content))])

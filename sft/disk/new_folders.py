@@ -1,11 +1,13 @@
 """Folders that one connection makes: announced with mode and time, or missing on the path of a file.
 
 Rules: a folder is durable before it has a receipt. It is made when it is announced, and flushed with the group of files
-that it was announced among: to flush for each took 3 of 4 flushes of a tree. Its mode counts when it is made, its time
-is set at the end, because what is put into it changes the time. One that its owner may not write to becomes so at the
-end, too, and is writable until then, also where it was there before; what ends in between leaves it writable for its
-owner. What is remembered is bounded in bytes, whatever the paths: when it is full, the folders that were announced
-first get their times early, except those above the newest one, whose content is still on its way.
+that it was announced among: to flush for each took 3 of 4 flushes of a tree. One that is there is flushed, too: whoever
+made it may not have done so yet. Its mode counts when it is made, its time is set at the end, because what is put into
+it changes the time. One that its owner may not write to becomes so at the end, too, and is writable until then; what
+ends in between leaves it writable for its owner. A folder that was there before is opened or closed only for who may
+replace what is there, or closed by the transfer that made it. What is remembered is bounded in bytes, whatever the
+paths: when it is full, the folders that were announced first get their times early, except those above the newest one,
+whose content is still on its way.
 """
 
 import contextlib
@@ -19,10 +21,11 @@ from sft.common.names import judge_path
 from sft.common.open_files import close
 from sft.disk.decisions import Policy
 from sft.disk.durable import disk_errors, set_time
-from sft.disk.folders import FolderFlush, PathParts
+from sft.disk.folders import PathParts
 from sft.disk.parents import Parent
 from sft.disk.permissions import folder_bits, let_write, may_write
 from sft.disk.quota import Allowance
+from sft.disk.receipts import Delivery, Receipts
 from sft.disk.reservations import NOT_RESERVED, Reservation
 from sft.disk.temporary import Incoming
 from sft.disk.visible_files import VisibleFiles
@@ -75,7 +78,7 @@ class Announced:
 
 
 class MadeFolder:
-    """A folder that is there, and not flushed yet; does what `sft.disk.temporary.Unpublished` lists.
+    """A folder that is there, and perhaps not flushed yet; does what `sft.disk.temporary.Unpublished` lists.
 
     Its name is its own already: there is nothing to be done but the flush of the folder that it is in.
     """
@@ -87,10 +90,8 @@ class MadeFolder:
     is_different = False
     has_time = is_finished = True
 
-    def __init__(self, incoming: Incoming, folders: "NewFolders") -> None:
+    def __init__(self, incoming: Incoming) -> None:
         self.incoming = incoming
-        self._waiting_in: NewFolders | None = folders
-        folders.waiting += 1
 
     def finish(self, bits: int, parent: Parent | None = None) -> int:
         return self.descriptor
@@ -108,28 +109,24 @@ class MadeFolder:
         return True
 
     def discard(self) -> None:
-        if self._waiting_in is not None:
-            self._waiting_in.waiting -= 1
-            self._waiting_in = None
+        pass
 
     def keep(self) -> bool:
-        self.discard()
         return True
 
 
 class NewFolders:
     """Makes folders below a user's folder."""
 
-    def __init__(self, visible: VisibleFiles, allowance: Allowance, flush: FolderFlush) -> None:
-        self._visible, self._allowance, self._flush = visible, allowance, flush
+    def __init__(self, visible: VisibleFiles, allowance: Allowance, receipts: Receipts | None) -> None:
+        """`receipts` None: nothing is known of earlier connections."""
+        self._visible, self._allowance, self._receipts = visible, allowance, receipts
         self.announced = Announced()
-        self.waiting = 0  # folders that are not flushed yet
 
-    def begin(self, incoming: Incoming, portable_names: bool) -> MadeFolder | None:
-        """Make an announced folder, to be flushed with a group; None where it is durable. Raises Refused.
+    def begin(self, incoming: Incoming, portable_names: bool) -> MadeFolder:
+        """Make an announced folder, unless it is there, to be flushed with a group. Raises Refused.
 
-        `finish` sets its time. One that is there is made writable till then, if its sender has no right to write to its
-        own, or may replace what is there.
+        `finish` sets its time, and whether its owner may write to it.
         """
         path = incoming.path
         judge_path(path, portable_names)
@@ -140,19 +137,34 @@ class NewFolders:
             raise Refused(Code.LINK if stat.S_ISLNK(there.st_mode) else Code.NOT_FOLDER)
         self._allowance.try_twice(lambda: self._make(path))
         self._keep_writable(incoming, there)
-        return MadeFolder(incoming, self) if there is None or self.waiting else None
+        return MadeFolder(incoming)
 
     def _keep_writable(self, incoming: Incoming, there: os.stat_result | None) -> None:
-        """Until the end; `there`: what was there before."""
-        path, mode = incoming.path, incoming.mode
+        """Until the end; `there`: what was there before. PROTOCOL, section 12, has this as a table."""
+        mode, may_replace = incoming.mode, incoming.may_replace
         is_closed = mode is not None and not may_write(mode)
-        may_replace = incoming.policy == Policy.REPLACE and incoming.may_replace
-        if there is None and is_closed:
-            self.announced.closes(path)
-        elif there is not None and not may_write(there.st_mode) and (is_closed or may_replace):
-            self._open_up(path)
-            if is_closed or mode is None:
-                self.announced.closes(path)
+        closes = False
+        if there is None:
+            closes = is_closed
+            if closes and not may_replace:
+                self._remember(incoming)
+        elif may_write(there.st_mode):
+            closes = is_closed and (may_replace or self._has_made(incoming))
+        elif may_replace and (is_closed or incoming.policy == Policy.REPLACE):
+            self._open_up(incoming.path)
+            closes = is_closed or mode is None
+        if closes:
+            self.announced.closes(incoming.path)
+
+    def _remember(self, incoming: Incoming) -> None:
+        """That this transfer has made the folder, and may close it after a break."""
+        if self._receipts is not None:
+            name = _receipt_name(incoming.path)
+            self._receipts.remember([Delivery(incoming.transfer, name, name, 0, b"")])
+
+    def _has_made(self, incoming: Incoming) -> bool:
+        name = _receipt_name(incoming.path)
+        return self._receipts is not None and self._receipts.find(incoming.transfer, name) is not None
 
     def _open_up(self, path: PathParts) -> None:
         with contextlib.suppress(OSError, Refused), self._visible.folder(path) as folder:  # else a file in it tells
@@ -186,6 +198,11 @@ class NewFolders:
                 if is_closed:
                     let_write(folder, False)
         return lost
+
+
+def _receipt_name(path: PathParts) -> PathParts:
+    """What a folder is called among the receipts: no file has that path."""
+    return (*path, "")
 
 
 def _lasts(known: Iterable[tuple[bytes, _Known]]) -> list[Last]:

@@ -131,7 +131,7 @@ class StandardOutput:
     def finish_publishing(self, batch: object) -> list[Outcome]:
         raise NotImplementedError
 
-    def begin_folder(self, incoming: Incoming) -> None:
+    def begin_folder(self, incoming: Incoming) -> Unpublished:
         raise Refused(Code.IS_FOLDER)
 
     def finish_folders(self) -> list[PathParts]:

@@ -23,7 +23,7 @@ from sft.disk.reservations import Reservation
 class Incoming(Struct, frozen=True):
     """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns.
 
-    `may_replace`: with policy `replace`, whether the sender has the right to it.
+    `may_replace`: whether the sender has the right to it, for a folder or with policy `replace`.
     """
 
     transfer: bytes

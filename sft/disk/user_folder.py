@@ -82,7 +82,7 @@ class UserFolder:
         self.anonymous = AnonymousFiles(area)
         self.allowance = Allowance(visible, rules.free_space, rules.quota, ledger)
         self.flush = FolderFlush(visible.descriptor, above, FileSystem(area.folder))
-        self.new_folders = NewFolders(visible, self.allowance, self.flush)
+        self.new_folders = NewFolders(visible, self.allowance, receipts)
         self._offers = Offers(rules.portable_names, visible, self.flush)
         self.publisher = Publisher(
             visible,
@@ -357,8 +357,8 @@ class UserFolder:
 
     # --- folders ---
 
-    def begin_folder(self, incoming: Incoming) -> MadeFolder | None:
-        """Make a folder, to be published with a group; None where it is durable. Raises Refused.
+    def begin_folder(self, incoming: Incoming) -> MadeFolder:
+        """Make a folder, unless it is there, to be published with a group. Raises Refused.
 
         Its time is set by `finish_folders`. What is there gives way to one that may replace, as far as permission bits
         forbid it.

@@ -36,6 +36,7 @@ from sft.wire.channel import Arrived, Channel
 from sft.wire.handshake import SessionKeys
 from sft.wire.messages import (
     BYE_MESSAGE,
+    FOLDER,
     LINK,
     MESSAGE_HEADER_SIZE,
     Get,
@@ -174,7 +175,8 @@ class Requests:
                 raise Refused(Code.NAME, why=put.why)
             if put.kind == LINK:
                 self._admit("links")
-            may_replace = put.policy != "replace" or self._may("replace")
+            is_needed = put.policy == "replace" or put.kind == FOLDER
+            may_replace = not is_needed or self._may("replace")
             return Incoming(put.transfer, put.path, put.size, put.mtime, put.mode, put.policy, may_replace)
 
         put, secret = first[0] if first is not None else None, self._keys.file_c2s

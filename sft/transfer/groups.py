@@ -41,7 +41,7 @@ class Folder(Protocol):
     def publish(self, group: Sequence[Unpublished]) -> list[Outcome]: ...
     def start_publishing(self, group: Sequence[Unpublished]) -> GroupFlush | None: ...  # None: nothing to flush
     def finish_publishing(self, group: GroupFlush) -> list[Outcome]: ...
-    def begin_folder(self, incoming: Incoming) -> Unpublished | None: ...  # None: it is there, and flushed
+    def begin_folder(self, incoming: Incoming) -> Unpublished: ...
     def finish_folders(self) -> list[PathParts]: ...  # those whose time the disk can't hold
 
 
@@ -51,8 +51,7 @@ def make_folders(folder: Folder, wanted: Iterable[Incoming]) -> list[tuple[PathP
     failed: list[tuple[PathParts, Refused]] = []
     for incoming in wanted:
         try:
-            if (new := folder.begin_folder(incoming)) is not None:
-                made.append(new)
+            made.append(folder.begin_folder(incoming))
         except Refused as problem:
             failed.append((incoming.path, problem))
     outcomes = zip(made, folder.publish(made), strict=True)

@@ -211,11 +211,7 @@ class Receiver:
         try:
             incoming = arriving.incoming = self._place(put)
             if put.kind == FOLDER:
-                made = self._folder.begin_folder(incoming)
-                if made is None:
-                    self._answers.receipt(arriving, Settled(incoming.path), "folder")
-                else:
-                    self._is_whole(arriving, made)
+                self._is_whole(arriving, self._folder.begin_folder(incoming))
                 return
             if put.target is not None:
                 self._is_whole(arriving, self._folder.begin_link(incoming, put.target))

@@ -1,6 +1,7 @@
 """Two accounts in one folder: one that may only append can't destroy what the other has put there."""
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def test_append_only_account_destroys_nothing_of_the_others_in_its_folder(stage:
             assert session.ask(kind, id=id, **fields).fields["code"] == "denied", kind
         session.farewell()
     stage.check()
+
+
+@pytest.mark.parametrize("user", [THIEF, DROPPER])
+@pytest.mark.parametrize("there", [0o555, 0o755])
+def test_folder_of_the_others_keeps_its_mode_whatever_folder_is_announced(stage: Stage, there: int, user: str) -> None:
+    place = stage.home / "d"
+    place.chmod(there)
+    with stage.session(user) as session:
+        id = 0
+        for policy in ("fail", "replace", "rename", "skip"):
+            for mode in (0o555, 0o755, 0, None):
+                id += 1
+                session.say(control("PUT", **put_fields(id, ["d"], None, kind="folder", mode=mode, policy=policy)))
+                session.expect("RECEIPT", id=id)
+                assert stat.S_IMODE(place.stat().st_mode) == there
+        session.farewell()
+    assert stat.S_IMODE(place.stat().st_mode) == there
+    place.chmod(0o755)
 
 
 def test_half_of_a_file_that_another_account_resumes_makes_nothing_visible_that_it_did_not_send(stage: Stage) -> None:

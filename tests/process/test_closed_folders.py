@@ -2,23 +2,26 @@
 
 import json
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import serving
-from processes import USER, Client, Result, Server, make
+from conftest import MakeProxy, serving
+from processes import MIB, USER, Client, Fault, Result, Server, login_sent, make, wait_until
 from test_another_kind import Both
 
+USERS = {USER: "put,get,list,replace,remove", "appender": "put,get,list", "dropper": "put"}
 MODES = {"": 0o555, "d": 0o500, "d/e": 0o555, "open": 0o755}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One with an account that may remove, too."""
+    """One with an account that may remove, too, and two that may do less in the same folder."""
     made = Server(tmp_path_factory.mktemp("server"))
-    made.add(USER, "--rights=put,get,list,replace,remove")
+    for user, rights in USERS.items():
+        made.add(user, f"--rights={rights}", f"--folder={USER}")
     with serving(made):
         yield made
 
@@ -89,6 +92,47 @@ def test_changes_in_closed_folders_arrive_and_they_are_closed_again(ways: tuple[
     assert (result.status, result.err) == (0, "")
     assert names(copy) == names(origin) and (copy / "d/b").read_bytes() == b"changed"
     assert modes(copy) == MODES
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("there", [None, 0o555, 0o755])
+def test_closed_folder_is_closed_though_the_connection_broke(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str, user: str, there: int | None
+) -> None:
+    """One that was there before keeps its mode, unless its sender may replace."""
+    may_replace = user == USER
+    source, copy = make(folder / "closed/large", 6 * MIB).parent, server.path(box, "closed")
+    source.chmod(0o555)
+    if there is not None:
+        copy.mkdir(parents=True)
+        copy.chmod(there)
+    line = proxy(server.port, up=Fault("cut", login_sent(user) + 2 * MIB))
+    result = Client(line.port, folder / "client", user)(source, f"{box}/")
+    assert line.reached.is_set()
+    assert stat.S_IMODE(copy.stat().st_mode) == (0o755 if there == 0o755 and not may_replace else 0o555)
+    if there != 0o555 or may_replace or os.geteuid() == 0:
+        assert (result.status, (copy / "large").stat().st_size) == (0, 6 * MIB)
+    for each in (source, copy):
+        each.chmod(0o755)
+
+
+def test_killed_client_leaves_a_folder_that_was_closed_as_it_was_for_who_may_not_replace(
+    server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str
+) -> None:
+    source, copy = make(folder / "closed/large", 30 * MIB).parent, server.path(box, "closed")
+    source.chmod(0o555)
+    copy.mkdir(parents=True)
+    copy.chmod(0o555)
+    line = proxy(server.port, up=Fault("hold", login_sent("appender") + 2 * MIB))
+    running = Client(line.port, folder / "client", "appender").start(source, f"{box}/")
+    line.wait_reached()
+    running.kill(signal.SIGKILL)
+    running.finish()
+    line.cut()
+    wait_until(lambda: f"appender@127.0.0.1: folder {box}/closed" in server.told())
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o555
+    for each in (source, copy):
+        each.chmod(0o755)
 
 
 def test_folder_that_was_left_open_is_closed_and_one_that_was_closed_is_opened(ways: tuple[Path, Path, Both]) -> None:
