@@ -29,7 +29,8 @@ _ANY = ("fail", "rename", "skip", "replace")
 CLOSED_FOLDERS = [
     *[(0o555, policy, 0o555, 0o755, 0o555) for policy in _ANY],
     *[(0o500, policy, 0o511, 0o711, 0o511) for policy in _ANY],
-    *[(0o555, policy, 0o755, 0o755, 0o555) for policy in _ANY],
+    *[(0o555, policy, 0o755, 0o755, 0o755) for policy in _ANY[:3]],
+    (0o555, "replace", 0o755, 0o755, 0o555),
     *[(0o755, policy, 0o755, 0o755, 0o755) for policy in _ANY],
     *[(None, policy, 0o755, 0o755, 0o755) for policy in _ANY],
     *[(sent, policy, 0o555, 0o555, 0o555) for sent in (0o755, None) for policy in _ANY[:3]],

@@ -5,9 +5,9 @@ that it was announced among: to flush for each took 3 of 4 flushes of a tree. On
 made it may not have done so yet. Its mode counts when it is made, its time is set at the end, because what is put into
 it changes the time. One that its owner may not write to becomes so at the end, too, and is writable until then; what
 ends in between leaves it writable for its owner. A folder that was there before is opened or closed only for who may
-replace what is there, or closed by the transfer that made it. What is remembered is bounded in bytes, whatever the
-paths: when it is full, the folders that were announced first get their times early, except those above the newest one,
-whose content is still on its way.
+replace what is there, or closed by the transfer that made or opened it. What is remembered is bounded in bytes,
+whatever the paths: when it is full, the folders that were announced first get their times early, except those above the
+newest one, whose content is still on its way.
 """
 
 import contextlib
@@ -141,28 +141,27 @@ class NewFolders:
 
     def _keep_writable(self, incoming: Incoming, there: os.stat_result | None) -> None:
         """Until the end; `there`: what was there before. PROTOCOL, section 12, has this as a table."""
-        mode, may_replace = incoming.mode, incoming.may_replace
+        mode, replaces = incoming.mode, incoming.may_replace and incoming.policy == Policy.REPLACE
         is_closed = mode is not None and not may_write(mode)
-        closes = False
         if there is None:
-            closes = is_closed
-            if closes and not may_replace:
-                self._remember(incoming)
+            if is_closed:
+                self._close_in_the_end(incoming)
         elif may_write(there.st_mode):
-            closes = is_closed and (may_replace or self._has_made(incoming))
-        elif may_replace and (is_closed or incoming.policy == Policy.REPLACE):
+            if is_closed and (replaces or self._has_opened(incoming)):
+                self.announced.closes(incoming.path)
+        elif replaces or (incoming.may_replace and is_closed):
             self._open_up(incoming.path)
-            closes = is_closed or mode is None
-        if closes:
-            self.announced.closes(incoming.path)
+            if is_closed or mode is None:
+                self._close_in_the_end(incoming)
 
-    def _remember(self, incoming: Incoming) -> None:
-        """That this transfer has made the folder, and may close it after a break."""
+    def _close_in_the_end(self, incoming: Incoming) -> None:
+        """Remembered, too, so that after a break the same transfer closes it."""
+        self.announced.closes(incoming.path)
         if self._receipts is not None:
             name = _receipt_name(incoming.path)
             self._receipts.remember([Delivery(incoming.transfer, name, name, 0, b"")])
 
-    def _has_made(self, incoming: Incoming) -> bool:
+    def _has_opened(self, incoming: Incoming) -> bool:
         name = _receipt_name(incoming.path)
         return self._receipts is not None and self._receipts.find(incoming.transfer, name) is not None
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import sft.wire.protocol
 from sft.common.errors import (
     Refused,
 )
+from sft.disk.new_folders import MadeFolder
 from sft.disk.storage import Storage
-from sft.disk.temporary import Settled, TemporaryFile
+from sft.disk.temporary import Incoming, Settled, TemporaryFile
 from sft.disk.user_folder import UserFolder
 from sft.wire.channel import Channel
 from sft.wire.messages import (
@@ -105,8 +107,14 @@ class Nowhere:
     def __init__(self, folder: UserFolder) -> None:
         pass
 
-    def begin_folder(self, *_: object) -> None:
-        pass
+    def begin_folder(self, incoming: Incoming) -> MadeFolder:
+        return MadeFolder(incoming)
+
+    def start_publishing(self, group: Sequence[MadeFolder]) -> None:
+        return None
+
+    def publish(self, group: Sequence[MadeFolder]) -> list[Settled]:
+        return [Settled(each.incoming.path) for each in group]
 
     def finish_folders(self) -> list[tuple[str, ...]]:
         return []

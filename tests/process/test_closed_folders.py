@@ -99,7 +99,7 @@ def test_changes_in_closed_folders_arrive_and_they_are_closed_again(ways: tuple[
 def test_closed_folder_is_closed_though_the_connection_broke(
     server: Server, proxy: MakeProxy, client: Client, folder: Path, box: str, user: str, there: int | None
 ) -> None:
-    """One that was there before keeps its mode, unless its sender may replace."""
+    """One that was there before has its mode again."""
     may_replace = user == USER
     source, copy = make(folder / "closed/large", 6 * MIB).parent, server.path(box, "closed")
     source.chmod(0o555)
@@ -109,7 +109,7 @@ def test_closed_folder_is_closed_though_the_connection_broke(
     line = proxy(server.port, up=Fault("cut", login_sent(user) + 2 * MIB))
     result = Client(line.port, folder / "client", user)(source, f"{box}/")
     assert line.reached.is_set()
-    assert stat.S_IMODE(copy.stat().st_mode) == (0o755 if there == 0o755 and not may_replace else 0o555)
+    assert stat.S_IMODE(copy.stat().st_mode) == (there or 0o555)
     if there != 0o555 or may_replace or os.geteuid() == 0:
         assert (result.status, (copy / "large").stat().st_size) == (0, 6 * MIB)
     for each in (source, copy):
