@@ -38,6 +38,7 @@ SOCKETS = {
 WAITERS = {"sft.console"}  # wait for a key, a signal or a full pipe, and know no socket
 FILES = {"sft.disk", "sft.accounts", "sft.console", "sft.client.receipts_file", "sft.common.settings_file"}
 FILES |= {"sft.common.private_files", "sft.common.flushing", "sft.server.control"}  # control: its own socket
+FILES.add("sft.server.hook_process")  # a nameless one
 PRINTERS = {"sft.console", *PROGRAMS}
 PRINTERS |= {f"sft.common.{each}" for each in ("python_version", "signals", "utf8_names")}  # before that is loaded
 PYCRYPTODOME = {"crypto_utils", "sft.wire.pake"}

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sft.client.branches import Branches, Glimpses, Page, entry_of
-from sft.client.comparing import HIDDEN, Criteria, Difference, Entry, Pair, Paired, difference, paired
+from sft.client.branches import Glimpses
+from sft.client.comparing import Criteria, Difference, Entry, Pair, Paired, difference, paired
 from sft.client.local_tree import LocalEntries, entry_here
 from sft.client.missing import Missing, report_omitted
+from sft.client.receivers_entries import ReceiversEntries
 from sft.client.refusals import SKIPPED, not_given
 from sft.common.errors import PASSING_CODES, Code, PeerStopped, ProtocolViolation, Refused
 from sft.common.exclusions import Exclusions
@@ -28,7 +29,6 @@ if TYPE_CHECKING:  # a client sends its hello before it loads the messages
     from sft.disk.visible_files import VisibleFiles
     from sft.wire.channel import Channel
     from sft.wire.messages import Message, Omitted
-    from sft.wire.tree_messages import Node
 
 _NOTHING = Exclusions()
 _MOST_UNGIVEN = 10_000  # names that are remembered
@@ -76,71 +76,11 @@ class _Root(NamedTuple):
         return self.path[len(self.path) - self.depth :]
 
 
-class _Theirs(Iterator[tuple[PathParts, Entry]]):
-    """What lies below one folder at the receiver."""
-
-    def __init__(
-        self,
-        path: PathParts,
-        told: "Callable[[Omitted], None]",
-        skipped: Callable[[PathParts], None] | None,
-        exclusions: Exclusions,
-        digests: bool,
-        below: PathParts = (),
-    ) -> None:
-        """`skipped`: links are hidden, and that is called for each; None: they are compared.
-
-        `below`: the path of that folder as `exclusions` are about it.
-        """
-        self._branches = Branches(path, digests=digests, ahead=digests)
-        self._told, self._skipped, self._exclusions, self._below = told, skipped, exclusions, below
-        self._excluded: PathParts | None = None  # the last folder that is
-        self._pages: Iterator[Page] = iter(())
-        self._page: Iterator[tuple[PathParts, Node]] = iter(())
-        self.count = 0  # of entries
-
-    def connect(self, channel: "Channel", messages: "Iterator[Message]", id: int) -> None:
-        """Go on in this connection, whose last question was `id`."""
-        self._branches.last_id = id
-        self._pages = self._branches.pages(channel, messages, id)
-
-    @property
-    def last_id(self) -> int:
-        """Of the questions in this connection."""
-        return self._branches.last_id
-
-    def __next__(self) -> tuple[PathParts, Entry]:
-        """Raises Refused for a REFUSE, ConnectionTrouble, ProtocolViolation."""
-        path, node = self._next()
-        while self._excluded is not None and path[: len(self._excluded)] == self._excluded:
-            path, node = self._next()
-        if self._exclusions.is_excluded((*self._below, *path), node.kind == "folder"):
-            self._excluded = path
-            return path, HIDDEN
-        if node.kind == "link" and self._skipped is not None:
-            self._skipped(path)
-            return path, HIDDEN
-        if node.kind == "link":
-            return path, Entry("link", target=node.target)
-        return path, entry_of(node)
-
-    def _next(self) -> "tuple[PathParts, Node]":
-        """The next entry of the receiver's. Raises the same, and StopIteration."""
-        while (found := next(self._page, None)) is None:
-            if self._branches.is_whole or (page := next(self._pages, None)) is None:
-                raise StopIteration
-            for omitted in page.omitted:
-                self._told(omitted)
-            self._page = iter(page.entries)
-        self.count += 1
-        return found
-
-
 class _Comparison:
     """Of one folder that was named and is at both ends."""
 
     def __init__(
-        self, here: PathParts, theirs: _Theirs, ours: LocalEntries | None, root: _Root, mtime: int | None
+        self, here: PathParts, theirs: ReceiversEntries, ours: LocalEntries | None, root: _Root, mtime: int | None
     ) -> None:
         """`ours`: None when nothing is here. `mtime`: of the folder itself there, if that is known."""
         self.here, self.theirs, self.ours, self.root, self.mtime = here, theirs, ours, root, mtime
@@ -287,7 +227,7 @@ class Findings:
             lambda omission: self._omitted(root, omission),
             (self._exclusions, self._digests, self._in_patterns(root)),
         )
-        theirs = _Theirs(name, told, skip, *how)
+        theirs = ReceiversEntries(name, told, skip, *how)
         entries = None if self._visible is None or ours is None else LocalEntries(self._visible, here)
         mtime = None if found.there is None else found.there.mtime
         self._comparison = _Comparison(here, theirs, entries, root, mtime)
@@ -407,6 +347,6 @@ class Findings:
         """
         depths = range(len(name), len(whole))
         whole = (*name, *(spell((part,)) for part in whole[len(name) :]))
-        if any(whole[: depth + 1] in self._ungiven for depth in depths):
-            return True
-        return self._digests and (not self._knows_ungiven or any(whole[:depth] in self._partly for depth in depths))
+        is_known = any(whole[: depth + 1] in self._ungiven for depth in depths)
+        may_be = self._digests and (not self._knows_ungiven or any(whole[:depth] in self._partly for depth in depths))
+        return is_known or may_be

@@ -41,7 +41,8 @@ class Reporter:
         self._receipts: ReceiptSink | None = None
         self._at_once = as_json  # a program may wait for each line
         self._arrived: deque[Settled] = deque()  # not worth a write of their own
-        self._pausing, self._lock = threading.Lock(), threading.Lock()
+        self._pausing = threading.Lock()
+        self._lock = threading.Lock()
         self._folders: list[NamedFolder] = []
         self._failures, self._omissions = Repeated(not verbose), Repeated(not verbose)
         self.waiting = Waiting(self._note)
@@ -396,13 +397,9 @@ class Reporter:
     def summary(self, where: str, seconds: float, status: int) -> None:
         """The last line. `where` is empty for a job that has not come to its end, or has no such line for a person."""
         self.waiting.release()
-        counts = {
-            "delivered": self.delivered_count,
-            "there already": self.already_count,
-            "unchanged": self.unchanged_count,
-            "skipped": self.skipped_count,
-            "failed": self.failed_count,
-        }
+        words = ("delivered", "there already", "unchanged", "skipped", "failed")
+        files = (self.delivered_count, self.already_count, self.unchanged_count, self.skipped_count, self.failed_count)
+        counts = dict(zip(words, files, strict=True))
         summary = Summary(counts, self.bytes_done, self.bytes_moved, self.bytes_on_wire, seconds, self.set_count)
         if where:
             self._log.info("%s", summary.logged())

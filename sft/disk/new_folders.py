@@ -1,13 +1,13 @@
 """Folders that one connection makes: announced with mode and time, or missing on the path of a file.
 
 Rules: a folder is durable before it has a receipt. It is made when it is announced, and flushed with the group of files
-that it was announced among: to flush for each took 3 of 4 flushes of a tree. One that is there is flushed, too: whoever
-made it may not have done so yet. Its mode counts when it is made, its time is set at the end, because what is put into
-it changes the time. One that its owner may not write to becomes so at the end, too, and is writable until then; what
-ends in between leaves it writable for its owner. A folder that was there before is opened or closed only for who may
-replace what is there, or closed by the transfer that made or opened it. What is remembered is bounded in bytes,
-whatever the paths: when it is full, the folders that were announced first get their times early, except those above the
-newest one, whose content is still on its way.
+that it was announced among: to flush for each took 3 of 4 flushes of a tree. One that is there is flushed, too: it may
+have been made a moment ago by another connection. Its mode counts when it is made, its time is set at the end, because
+what is put into it changes the time. One that its owner may not write to becomes so at the end, too, and is writable
+until then; what ends in between leaves it writable for its owner. A folder that was there before is opened or closed
+only for who may replace what is there, or closed by the transfer that made or opened it. What is remembered is bounded
+in bytes, whatever the paths: when it is full, the folders that were announced first get their times early, except those
+above the newest one, whose content is still on its way.
 """
 
 import contextlib

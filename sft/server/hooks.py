@@ -56,7 +56,7 @@ class WaitingGroups:
         return self._count
 
     def add(self, group: Delivered) -> list[Delivered]:
-        """Let it wait; which are too many now: the last of whoever has most."""
+        """Let it wait; those that are too many now, each the last one of the user who has most."""
         self._of_users.setdefault(group.user, deque()).append(group)
         self._moved(group, 1)
         dropped = []

@@ -122,7 +122,7 @@ def add_account_commands(parser: argparse.ArgumentParser) -> list[argparse.Argum
 
 
 def rights_of(options: argparse.Namespace, before: Collection[str]) -> frozenset[str] | None:
-    """The rights that were named, or those `before` with some added or taken; None: nothing is said of them.
+    """The rights that were named, or those `before` with some added or taken; None: no option names any.
 
     Raises UsageError.
     """

@@ -1,8 +1,8 @@
 """The signals of a server: SIGINT and SIGTERM stop it, SIGHUP lets it load its settings anew.
 
 Rules: a signal handler takes no lock and no Event, because it may interrupt the thread that holds it: it counts, and
-wakes who waits. Whoever has started the server may ignore SIGCHLD, and a program inherits that: the kernel would then
-keep no child for us to learn how it ended.
+wakes who waits. The parent of the server may ignore SIGCHLD, and a program inherits that: the kernel would then keep no
+child for us to learn how it ended.
 """
 
 import contextlib
