@@ -643,6 +643,9 @@ def test_the_exchange_of_section_18_is_what_the_real_server_says(tmp_path: Path,
 
 def test_the_exchange_of_section_19_is_what_the_real_server_says(tmp_path: Path, engine: Engine) -> None:
     _inbox(tmp_path)
+    link = tmp_path / "alice" / "inbox" / "c"
+    link.symlink_to("a.txt")
+    os.utime(link, ns=(_MTIME, _MTIME), follow_symlinks=False)
     _play(19, tmp_path, {}, engine)
 
 

@@ -347,7 +347,7 @@ def test_fetching_to_a_disk_without_hard_links_is_delivered(
     """As on FAT."""
     sources, target = sources_in(folder), folder / "fetched"
     put_there(server, box, {source.name: source for source in sources})
-    machine = make_machine(folder / "tree")
+    machine = make_machine(folder)
     client.environment = machine.environment
     machine.fail("link", errno.EPERM)
     assert client("--get", box, target).status == 0
