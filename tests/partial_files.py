@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from sft.common.errors import Code, Refused
+from sft.common.values import replace
 from sft.disk import receipts
 from sft.disk.anonymous import AnonymousFile
 from sft.disk.partials import PartialFile

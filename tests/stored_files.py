@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from sft.common.errors import Code, Refused
+from sft.common.values import replace
 from sft.disk.receipts import RECEIPTS
 from sft.disk.root import PARTIAL_AREA
 from sft.disk.staging import SMALL

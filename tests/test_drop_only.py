@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 from stored_files import TRAPS, Outcome, announced, code_of, commit, sha256, tree, using, written
 
 from sft.common.errors import Code, Refused
+from sft.common.values import replace
 from sft.disk.folders import state_of
 from sft.disk.storage import Storage
 from sft.disk.temporary import Incoming, Settled, TemporaryFile

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 from partial_files import CONTENT, DAY, ONE, TWO, again, announced, begin, commit, fill, left, published, renamed
 
+from sft.common.values import replace
 from sft.disk import receipts
 from sft.disk.anonymous import AnonymousFile
 from sft.disk.partials import PartialFile

@@ -11,12 +11,11 @@ import os
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from msgspec import Struct
-
 from crypto_utils import digest, equal
 from sft.common.errors import Code, Refused
 from sft.common.names import are_plain_paths, judge_path
 from sft.common.open_files import close, few_left_from
+from sft.common.values import value
 from sft.disk.decisions import Action, Existing, decide
 from sft.disk.durable import TOGETHER_FROM, disk_errors, flush_each, refusal
 from sft.disk.folders import FolderFlush, PathParts, existing_of, state_of
@@ -26,7 +25,8 @@ from sft.disk.visible_files import READ_FLAGS, VisibleFiles
 _AT_ONCE = 64  # open files
 
 
-class Offered(Struct, frozen=True):
+@value
+class Offered:
     """A small file that can be sent; `incoming.size` is known."""
 
     incoming: Incoming

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol, runtime_checkable
 
-from msgspec import Struct
-
 from sft.common.errors import Code, Refused
+from sft.common.values import value
 from sft.disk.folders import PathParts
 from sft.disk.parents import Parent
 from sft.disk.reservations import Reservation
 
 
-class Incoming(Struct, frozen=True):
+@value
+class Incoming:
     """What the sender announced of one file. `size` None: not known beforehand. `mtime` in ns.
 
     `may_replace`: whether the sender has the right to it, for a folder or with policy `replace`.
@@ -35,7 +35,8 @@ class Incoming(Struct, frozen=True):
     may_replace: bool = True
 
 
-class Settled(Struct, frozen=True):
+@value
+class Settled:
     """What became of a file: stored under `path`, `already` there, or `skipped` because of another one there."""
 
     path: PathParts
@@ -50,13 +51,15 @@ class Settled(Struct, frozen=True):
         return "skipped" if self.skipped else "already" if self.already else "stored"
 
 
-class DeliveredBefore(Struct, frozen=True):
+@value
+class DeliveredBefore:
     """What this transfer has delivered, if it was the same content: `settled` is its receipt, which may be lost."""
 
     settled: Settled
 
 
-class Whole(Struct, frozen=True):
+@value
+class Whole:
     """A small file of which everything is here. Its content was compared with its digest."""
 
     incoming: Incoming

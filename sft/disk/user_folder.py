@@ -10,11 +10,10 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
 from sft.common.errors import Code, Refused
 from sft.common.names import are_plain_paths, judge_path
 from sft.common.open_files import few_left_from
+from sft.common.values import replace
 from sft.disk.amounts import NO_QUOTA, Quota
 from sft.disk.anonymous import AnonymousFile, AnonymousFiles
 from sft.disk.changes import Changes

@@ -18,9 +18,8 @@ nothing is done here. `what` is the Item that is sent, or the PUT that was recei
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from msgspec import Struct
-
 from sft.common.errors import Code, Refused, TransferError
+from sft.common.values import value
 from sft.transfer.items import Item
 
 if TYPE_CHECKING:  # a client says hello before it loads the messages
@@ -29,60 +28,69 @@ if TYPE_CHECKING:  # a client says hello before it loads the messages
 What = TypeVar("What", bound="Item | Put | Misnamed")
 
 
-class Started(Struct, Generic[What], frozen=True):
+@value
+class Started(Generic[What]):
     """It is announced; `size` in bytes, None for a stream or a folder."""
 
     what: What
     size: int | None
 
 
-class BatchStarted(Struct, Generic[What], frozen=True):
+@value
+class BatchStarted(Generic[What]):
     """Small files in one message, each with its size, and so many bytes of content, which were sent or are here."""
 
     files: Sequence[tuple[What, int]]
     count: int
 
 
-class BatchSettled(Struct, Generic[What], frozen=True):
+@value
+class BatchSettled(Generic[What]):
     """What became of files that came in one message: for each its receipt, or why it is not accepted."""
 
     files: Sequence[tuple[What, "Receipt | Refused"]]
 
 
-class BatchCutOff(Struct, frozen=True):
+@value
+class BatchCutOff:
     """The connection ended before all files of a message had their outcome: what had become of these."""
 
     files: Sequence[tuple["Put | Misnamed", "Receipt | Refused"]]
 
 
-class Checked(Struct, frozen=True):
+@value
+class Checked:
     """`count` more bytes were read, to compare them with what an earlier attempt left at the other end."""
 
     what: Item
     count: int
 
 
-class Resumed(Struct, Generic[What], frozen=True):
+@value
+class Resumed(Generic[What]):
     """Its content goes on from `offset`."""
 
     what: What
     offset: int
 
 
-class Restarted(Struct, frozen=True):
+@value
+class Restarted:
     """What an earlier attempt left is not its beginning: its content starts again."""
 
     what: Item
 
 
-class Progress(Struct, Generic[What], frozen=True):
+@value
+class Progress(Generic[What]):
     """`count` more bytes of its content were sent, or have arrived."""
 
     what: What
     count: int
 
 
-class Sealed(Struct, frozen=True):
+@value
+class Sealed:
     """The whole content of a large file was sent; its END is next."""
 
     what: Item
@@ -90,48 +98,55 @@ class Sealed(Struct, frozen=True):
     sha256: bytes
 
 
-class TimeClamped(Struct, frozen=True):
+@value
+class TimeClamped:
     """Its modification time can't be expressed, and is sent as the nearest one that can."""
 
     what: Item
 
 
-class Grown(Struct, frozen=True):
+@value
+class Grown:
     """It has grown since it was opened: what is sent are the `size` bytes that it had then."""
 
     what: Item
     size: int
 
 
-class Delivered(Struct, Generic[What], frozen=True):
+@value
+class Delivered(Generic[What]):
     """It is at its place on the receiving end's disk, or was skipped on purpose: the receipt has the outcome."""
 
     what: What
     receipt: "Receipt"
 
 
-class Failed(Struct, frozen=True):
+@value
+class Failed:
     """It does not arrive."""
 
     what: Item
     problem: TransferError
 
 
-class Rejected(Struct, frozen=True):
+@value
+class Rejected:
     """This end does not accept it."""
 
     what: "Put | Misnamed"
     problem: Refused
 
 
-class Withdrawn(Struct, frozen=True):
+@value
+class Withdrawn:
     """The other end began to send it and gave up, because of `code` (None: unknown); it may announce it again."""
 
     what: "Put"
     code: Code | None
 
 
-class CutOff(Struct, frozen=True):
+@value
+class CutOff:
     """The connection ended in the middle of it, after `size` bytes; `kept`: another attempt can resume it."""
 
     what: "Put"
@@ -139,26 +154,30 @@ class CutOff(Struct, frozen=True):
     kept: bool
 
 
-class TimeLost(Struct, frozen=True):
+@value
+class TimeLost:
     """The disk can't hold the modification time of the file or folder at `path`."""
 
     path: tuple[str, ...]
 
 
-class NotGiven(Struct, frozen=True):
+@value
+class NotGiven:
     """The other end refuses the GET with that `id`."""
 
     id: int
     problem: Refused
 
 
-class Missed(Struct, frozen=True):
+@value
+class Missed:
     """The other end does not give a name, and perhaps more, in a folder that was asked for."""
 
     omitted: "Omitted"
 
 
-class Idle(Struct, frozen=True):
+@value
+class Idle:
     """Nothing more has arrived for now: a good moment to write what was collected."""
 
 

@@ -10,9 +10,8 @@ import threading
 from collections import Counter
 from typing import Protocol
 
-from msgspec import Struct
-
 from sft.common.open_files import limit_of_files
+from sft.common.values import value
 
 # Implementation constants, in descriptors.
 _EACH = 2  # for a large file: the bytes, and the journal; one that is sent needs only one
@@ -20,7 +19,8 @@ _OF_A_CONNECTION = 10  # socket, 2 folders, 1 to walk with, 4 of an account with
 _OF_THE_PROCESS = 20  # streams, log, listening sockets, the root of the storage, ledgers, housekeeping
 
 
-class Most(Struct, frozen=True):
+@value
+class Most:
     """How many connections there may be at once: logged in, of one user, not logged in, and hearing "busy"."""
 
     connections: int
