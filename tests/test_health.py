@@ -11,6 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+from logged_lines import lines_of
 
 from sft.accounts.store import Accounts
 from sft.common.errors import Code, Refused, UsageError
@@ -24,23 +25,10 @@ LOG.propagate = False
 LOG.setLevel(logging.INFO)
 
 
-class Lines(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    handler = Lines()
-    LOG.addHandler(handler)
-    yield handler.lines
-    LOG.removeHandler(handler)
+    with lines_of(LOG) as lines:
+        yield lines
 
 
 class Disk:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from logged_lines import lines_of
 from processes import wait_until
 
 from config import ServerSettings, load
@@ -25,23 +26,10 @@ LOG.setLevel(logging.INFO)
 Begin = Callable[..., Hooks]
 
 
-class Lines(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    handler = Lines()
-    LOG.addHandler(handler)
-    yield handler.lines
-    LOG.removeHandler(handler)
+    with lines_of(LOG) as lines:
+        yield lines
 
 
 @pytest.fixture

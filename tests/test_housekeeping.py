@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from logged_lines import Lines
 from processes import HOME, Server, check_no_traceback, clean_environment, knock, make, wait_until
 
 from sft.accounts.store import Accounts
@@ -113,17 +114,6 @@ def test_server_stops_in_order_though_it_can_not_accept_who_waits(server: Server
         pass
     assert stopped.told().count("a bug: a connection could not be accepted") == 1
     assert stopped.told().splitlines()[-1].endswith("INFO stopped")
-
-
-class Lines(logging.Handler):
-    """What was logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 @pytest.mark.parametrize(
