@@ -4,8 +4,6 @@
 10.0.0.2:7380 …   a receiver on each host; the storage folder and the accounts are on the cluster's file system
 """
 
-import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -78,15 +76,9 @@ class Receiver:
         """End it by a signal; its exit status."""
         if self.process is None:
             return 0
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._server(), number)
+        self.process.send_signal(number)  # `nsenter` has become the server: it enters no namespace of processes
         status, self.process = self.process.wait(), None
         return status
-
-    def _server(self) -> int:
-        """The process that `nsenter` has become, as it enters no namespace of processes."""
-        assert self.process is not None  # noqa: S101 -- the caller knows it
-        return self.process.pid
 
 
 class Balancer:
